@@ -1,0 +1,16 @@
+"""Losses of the family ``-sum_k f(y_k, h_k)``: pure functions, and modules that replace ``nn.CrossEntropyLoss``."""
+
+from tglo_lightning.losses.base import SeparableLoss
+from tglo_lightning.losses.classic import BaikalLoss, BrierLoss, CrossEntropyLoss
+from tglo_lightning.losses.registry import as_loss, taylorglo_like
+from tglo_lightning.losses.taylorglo import TaylorGLOLoss
+
+__all__ = [
+    "BaikalLoss",
+    "BrierLoss",
+    "CrossEntropyLoss",
+    "SeparableLoss",
+    "TaylorGLOLoss",
+    "as_loss",
+    "taylorglo_like",
+]

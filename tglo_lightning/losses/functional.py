@@ -1,0 +1,284 @@
+r"""The TaylorGLO polynomial as pure functions of its parameters.
+
+A loss of this package is :math:`L = -\sum_k f(y_k, h_k)` with :math:`h = \mathrm{softmax}(z)`. For TaylorGLO of order ``K``
+
+.. math:: f(y, h) = \sum_{a \ge 0,\, b \ge 1,\, a + b \le K} \theta_{ab}\, (y - \theta_0)^a (h - \theta_1)^b .
+
+``theta`` holds the two centres first, then the coefficients, ``a`` outermost: ``(t0, t1, t_01, t_02, ..., t_11, ...)``.
+
+Source: Gonzalez and Miikkulainen, *Optimizing Loss Functions Through Multivariate Taylor Polynomial
+Parameterization* (arXiv 2002.00059). Factorials are absorbed into the coefficients, the factor ``1/n`` is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "formula",
+    "num_parameters",
+    "order_of",
+    "power_coefficients",
+    "taylor_f",
+    "taylor_gamma",
+    "taylor_rows",
+    "terms",
+    "theta_tensor",
+]
+
+CENTRES = 2
+
+
+def num_parameters(order: int) -> int:
+    """Length of ``theta`` at ``order``: two centres and ``order * (order + 1) / 2`` coefficients.
+
+    Raises:
+        TypeError: ``order`` is not an int.
+        ValueError: ``order`` is below 2.
+
+    >>> [num_parameters(order) for order in (2, 3, 4)]
+    [5, 8, 12]
+    """
+    if not isinstance(order, int) or isinstance(order, bool):
+        raise TypeError(f"`order` must be an int, got {order!r}.")
+    if order < 2:
+        raise ValueError(f"`order` must be at least 2, got {order}.")
+    return CENTRES + order * (order + 1) // 2
+
+
+def order_of(theta: Tensor | Sequence[float]) -> int:
+    """Order of the polynomial whose parameters are ``theta`` of shape ``(..., P)``.
+
+    Raises:
+        ValueError: no order has ``P`` parameters.
+
+    >>> order_of([0.0] * 8)
+    3
+    """
+    length = theta.shape[-1] if isinstance(theta, Tensor) and theta.dim() else len(theta)
+    order = (math.isqrt(8 * max(length - CENTRES, 0) + 1) - 1) // 2
+    if order < 2 or num_parameters(order) != length:
+        raise ValueError(
+            f"`theta` must have 5, 8, 12, 17, ... values (order 2, 3, 4, 5, ...) in its last dimension, got {length}."
+        )
+    return order
+
+
+def terms(order: int) -> tuple[tuple[int, int], ...]:
+    """Exponents ``(a, b)`` of ``(y - t0)^a (h - t1)^b``, in the order of ``theta[2:]``.
+
+    >>> terms(3)
+    ((0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (2, 1))
+    """
+    num_parameters(order)
+    return tuple((a, b) for a in range(order) for b in range(1, order - a + 1))
+
+
+def theta_tensor(theta: Tensor | Sequence[float], order: int | None = None) -> Tensor:
+    """``theta`` as a floating tensor of shape ``(..., P)``, checked; sequences become float64.
+
+    Raises:
+        TypeError: ``theta`` is not made of numbers.
+        ValueError: wrong length for ``order`` (for any order, where ``None``), or a value that is not finite.
+    """
+    if isinstance(theta, Tensor):
+        tensor = theta if theta.is_floating_point() else theta.to(torch.float64)
+    else:
+        try:
+            tensor = torch.as_tensor(theta, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"`theta` must be a tensor or a sequence of numbers, got {theta!r}.") from error
+    if tensor.dim() == 0:
+        raise ValueError(f"`theta` must be a sequence of numbers, got the single number {tensor.item()!r}.")
+    if order is None:
+        order_of(tensor)
+    elif tensor.shape[-1] != num_parameters(order):
+        raise ValueError(
+            f"`theta` must have {num_parameters(order)} values at order {order} (2 centres and "
+            f"{num_parameters(order) - CENTRES} coefficients), got {tensor.shape[-1]}."
+        )
+    if inspectable(tensor) and not bool(torch.isfinite(tensor).all()):
+        raise ValueError(f"`theta` must be finite, got {tensor.tolist()}.")
+    return tensor
+
+
+def inspectable(tensor: Tensor) -> bool:
+    """Whether looking at the values of ``tensor`` is possible and free: on the CPU, outside compilation and torch.func."""
+    return (
+        tensor.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    )
+
+
+def _label_polynomials(theta: Tensor, y: Tensor | float) -> list[Tensor]:
+    """``q_b(y) = sum_a theta_ab (y - t0)^a`` for ``b = 1 .. K``; a trailing axis of ``theta`` meets that of ``y``."""
+    order = order_of(theta)
+    value = {ab: theta[..., CENTRES + i, None] for i, ab in enumerate(terms(order))}
+    dy = y - theta[..., 0, None]
+    polynomials = []
+    for b in range(1, order + 1):
+        q = value[order - b, b]
+        for a in range(order - b - 1, -1, -1):
+            q = value[a, b] + dy * q
+        polynomials.append(q)
+    return polynomials
+
+
+def taylor_f(theta: Tensor, y: Tensor | float, h: Tensor) -> Tensor:
+    """``f(y, h)`` of TaylorGLO, elementwise.
+
+    Args:
+        theta: parameters, shape ``(..., P)``; leading dimensions broadcast against those of ``y`` and ``h``.
+        y: labels, shape ``(..., n)``, or one number.
+        h: predictions, shape ``(..., n)``.
+
+    Returns:
+        Tensor of the broadcast shape ``(..., n)``.
+    """
+    dh = h - theta[..., 1, None]
+    result = torch.zeros_like(dh)
+    for q in reversed(_label_polynomials(theta, y)):
+        result = (result + q) * dh
+    return result
+
+
+def taylor_gamma(theta: Tensor, y: Tensor | float, h: Tensor) -> Tensor:
+    """``gamma(y, h) = df/dh`` of TaylorGLO, elementwise; shapes as in :func:`taylor_f`."""
+    dh = h - theta[..., 1, None]
+    result = torch.zeros_like(dh)
+    for b, q in reversed(list(enumerate(_label_polynomials(theta, y), start=1))):
+        result = result * dh + b * q
+    return result
+
+
+def power_coefficients(theta: Tensor, y: float) -> Tensor:
+    """Coefficients ``p_0 .. p_K`` of ``f(y, h) = sum_m p_m h^m`` at one label value ``y``.
+
+    Args:
+        theta: parameters, shape ``(..., P)``.
+        y: the label.
+
+    Returns:
+        Tensor of shape ``(..., K + 1)``.
+    """
+    zero = torch.zeros_like(theta[..., 1, None])
+    *lower, highest = _label_polynomials(theta, y)
+    power = [highest]
+    # Horner over (h - t1): p <- p * (h - t1) + q_b
+    for q in [*reversed(lower), zero]:
+        shifted, scaled = [zero, *power], [*(p * theta[..., 1, None] for p in power), zero]
+        power = [up - down for up, down in zip(shifted, scaled, strict=True)]
+        power[0] = power[0] + q
+    return torch.cat(torch.broadcast_tensors(*power), dim=-1)
+
+
+class _TaylorRows(torch.autograd.Function):
+    """:func:`_rows` after the softmax, with the analytic gradient through both and few temporaries.
+
+    ``h`` is returned as an output besides, so that it may be saved and differentiated a second time.
+    """
+
+    @staticmethod
+    def forward(ctx, logits: Tensor, index: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
+        h = logits.softmax(dim=1)
+        ctx.save_for_backward(index, p, q, h)
+        ctx.set_materialize_grads(False)
+        return _rows(h, index, p, q), h
+
+    @staticmethod
+    def backward(ctx, grad_rows: Tensor | None, grad_h: Tensor | None):  # type: ignore[no-untyped-def]
+        index, p, q, h = ctx.saved_tensors
+        grad_logits = grad_p = grad_q = None
+        if grad_rows is not None:
+            scale = -grad_rows.unsqueeze(1)
+            h_target = h.gather(1, index)
+            pull = _horner(_derivative(q), h_target) * h_target
+            velocity = _horner(_derivative(p)[1:], h) * h * h
+            velocity = velocity - h * (velocity.sum(dim=1, keepdim=True) + pull)
+            grad_logits = scale * velocity.scatter_add(1, index, pull)
+            if ctx.needs_input_grad[2]:
+                grad_p = _power_sums(scale, h, p.shape[-1])
+            if ctx.needs_input_grad[3]:
+                grad_q = _power_sums(scale, h_target, q.shape[-1])
+        if grad_h is not None:
+            through = h * (grad_h - (grad_h * h).sum(dim=1, keepdim=True))
+            grad_logits = through if grad_logits is None else grad_logits + through
+        return grad_logits, None, grad_p, grad_q
+
+
+def _rows(h: Tensor, index: Tensor, p: Tensor, q: Tensor) -> Tensor:
+    """``-(sum_k P(h_k) + Q(h_T))`` for each sample.
+
+    ``P = f(off, .)`` and ``Q = f(on, .) - f(off, .)``. Because ``sum_k h_k = 1`` the linear term of ``P`` is a
+    constant: taken as one, its large coefficient does not cancel in float arithmetic but in algebra.
+    """
+    powers = (_horner(p[2:], h) * h * h).sum(dim=1, keepdim=True)
+    return -(powers + (p[0] * h.shape[1] + p[1]) + _horner(q, h.gather(1, index))).squeeze(1)
+
+
+def _horner(coefficients: Tensor, h: Tensor) -> Tensor:
+    result = coefficients[-1] * h + coefficients[-2] if coefficients.shape[-1] > 1 else coefficients[-1].expand_as(h)
+    for m in range(coefficients.shape[-1] - 3, -1, -1):
+        result = result * h + coefficients[m]
+    return result
+
+
+def _derivative(coefficients: Tensor) -> Tensor:
+    degrees = torch.arange(1, coefficients.shape[-1], dtype=coefficients.dtype, device=coefficients.device)
+    return coefficients[1:] * degrees
+
+
+def _power_sums(scale: Tensor, h: Tensor, length: int) -> Tensor:
+    sums, power = [], torch.ones_like(h)
+    for _ in range(length):
+        sums.append((scale * power).sum())
+        power = power * h
+    return torch.stack(sums)
+
+
+def taylor_rows(logits: Tensor, index: Tensor, p: Tensor, q: Tensor) -> Tensor:
+    """TaylorGLO with hard labels, one value a sample.
+
+    Args:
+        logits: shape ``(N, n, ...)``.
+        index: classes, int64, shape ``(N, ...)``.
+        p: ``power_coefficients`` at the label of a wrong class, shape ``(K + 1,)``.
+        q: ``power_coefficients`` at the label of the true class, less ``p``.
+
+    Returns:
+        Tensor of shape ``(N, ...)``.
+    """
+    index = index.unsqueeze(1)
+    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+        # The compiler fuses the plain formula better, and torch.func takes it apart without further rules
+        return _rows(logits.softmax(dim=1), index, p, q)
+    rows, _ = _TaylorRows.apply(logits, index, p, q)
+    return rows
+
+
+def formula(theta: Tensor | Sequence[float], digits: int = 4) -> str:
+    """``f(y, h)`` in plain text, terms with a zero coefficient left out.
+
+    >>> formula([0.0, 0.5, 1.0, 0.0, 0.0, 2.0, 0.0, 0.0])
+    '1 (h - 0.5) + 2 y (h - 0.5)'
+    """
+    values = theta.tolist() if isinstance(theta, Tensor) else [float(value) for value in theta]
+
+    def factor(name: str, centre: float, exponent: int) -> str:
+        if exponent == 0:
+            return ""
+        base = name if centre == 0 else f"({name} {'-' if centre > 0 else '+'} {abs(centre):.{digits}g})"
+        return f" {base}" if exponent == 1 else f" {base}^{exponent}"
+
+    text = ""
+    for (a, b), value in zip(terms(order_of(values)), values[CENTRES:], strict=True):
+        if value == 0:
+            continue
+        sign = ("-" if value < 0 else "") if not text else (" - " if value < 0 else " + ")
+        text += f"{sign}{abs(value):.{digits}g}{factor('y', values[0], a)}{factor('h', values[1], b)}"
+    return text or "0"

@@ -1,0 +1,66 @@
+"""From names, vectors and torch's own modules to members of the family, and back into a user's module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tglo_lightning.losses.base import SeparableLoss
+from tglo_lightning.losses.classic import BaikalLoss, BrierLoss, CrossEntropyLoss
+from tglo_lightning.losses.functional import order_of, theta_tensor
+from tglo_lightning.losses.taylorglo import TaylorGLOLoss
+
+__all__ = ["as_loss", "taylorglo_like"]
+
+NAMED: dict[str, type[SeparableLoss]] = {
+    "cross_entropy": CrossEntropyLoss,
+    "baikal": BaikalLoss,
+    "brier": BrierLoss,
+    "mse": BrierLoss,
+}
+INHERITED = ("weight", "ignore_index", "reduction")
+
+
+def as_loss(loss: SeparableLoss | nn.Module | Tensor | Sequence[float] | str) -> SeparableLoss:
+    """The member of the family that ``loss`` stands for.
+
+    Args:
+        loss: a :class:`SeparableLoss`, a :class:`torch.nn.CrossEntropyLoss`, a ``theta`` of shape ``(P,)``, or one of
+            the names ``"cross_entropy"``, ``"baikal"``, ``"brier"`` and ``"mse"``.
+
+    Raises:
+        TypeError: a module that is not of the family.
+        ValueError: an unknown name, or a ``theta`` of a wrong length.
+    """
+    if isinstance(loss, SeparableLoss):
+        return loss
+    if isinstance(loss, nn.CrossEntropyLoss):
+        options = {name: getattr(loss, name) for name in INHERITED}
+        return CrossEntropyLoss(label_smoothing=loss.label_smoothing, **options)
+    if isinstance(loss, str):
+        if loss not in NAMED:
+            raise ValueError(f"Unknown loss {loss!r}; known: {', '.join(NAMED)}.")
+        return NAMED[loss]()
+    if isinstance(loss, nn.Module):
+        raise TypeError(
+            f"{type(loss).__name__} is not a loss of the family -sum_k f(y_k, h_k); expected a SeparableLoss, "
+            "torch.nn.CrossEntropyLoss, a theta or a name."
+        )
+    theta = theta_tensor(loss)
+    return TaylorGLOLoss(theta, order=order_of(theta))
+
+
+def taylorglo_like(original: object, theta: Tensor | Sequence[float]) -> TaylorGLOLoss:
+    """A TaylorGLO loss with the class weights, ``ignore_index`` and reduction of the loss whose place it takes.
+
+    Label smoothing is not taken over: every smoothed loss is in the family already, and ``theta`` alone shall say what
+    the loss does. The buffers lie where those of ``original`` lie, if it has any.
+    """
+    options = {name: getattr(original, name) for name in INHERITED if hasattr(original, name)}
+    if isinstance(options.get("weight"), Tensor):
+        options["weight"] = options["weight"].detach().clone()
+    tensor = theta_tensor(theta)
+    loss = TaylorGLOLoss(tensor, order=order_of(tensor), **options)
+    return loss.to(options["weight"].device) if isinstance(options.get("weight"), torch.Tensor) else loss

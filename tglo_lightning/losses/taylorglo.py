@@ -1,0 +1,100 @@
+"""The TaylorGLO loss as a module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tglo_lightning.losses import functional
+from tglo_lightning.losses.base import SeparableLoss
+
+__all__ = ["TaylorGLOLoss"]
+
+
+class TaylorGLOLoss(SeparableLoss):
+    r"""A polynomial of label and prediction, :math:`f(y, h) = \sum \theta_{ab} (y - \theta_0)^a (h - \theta_1)^b`.
+
+    A drop-in for :class:`torch.nn.CrossEntropyLoss`; the other arguments, shapes and errors are those of
+    :class:`SeparableLoss`. ``theta`` is a buffer: it travels in ``state_dict``, moves with ``.to()``, and under
+    :mod:`torch.func` a whole population of losses is one stacked buffer.
+
+    Args:
+        theta: ``(order (order + 1) / 2) + 2`` numbers: the centres of label and prediction, then the coefficients in
+            the order of :func:`~tglo_lightning.losses.functional.terms`. A list is kept in float64. ``None`` gives
+            zeros, where a search starts: a loss without gradient.
+        order: order of the polynomial, at least 2.
+
+    Raises:
+        ValueError: ``theta`` of another length, or not finite.
+
+    Source: arXiv 2002.00059.
+
+    >>> loss = TaylorGLOLoss([0, 0.5, 1.0, 0, 0, 2.0, 0, 0])
+    >>> loss
+    TaylorGLOLoss(order=3, f(y, h) = 1 (h - 0.5) + 2 y (h - 0.5))
+    >>> loss(torch.zeros(1, 2), torch.tensor([0]))
+    tensor(-0.)
+    """
+
+    name = "TaylorGLOLoss"
+    theta: Tensor
+
+    def __init__(
+        self,
+        theta: Tensor | Sequence[float] | None = None,
+        *,
+        order: int = 3,
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        label_smoothing: float = 0.0,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(weight=weight, ignore_index=ignore_index, label_smoothing=label_smoothing, reduction=reduction)
+        length = functional.num_parameters(order)
+        tensor = functional.theta_tensor([0.0] * length if theta is None else theta, order).detach().clone()
+        if tensor.dim() != 1:
+            raise ValueError(f"`theta` must be one vector of {length} values, got shape {tuple(tensor.shape)}.")
+        self.register_buffer("theta", tensor)
+
+    @property
+    def order(self) -> int:
+        """Order of the polynomial."""
+        return functional.order_of(self.theta)
+
+    @property
+    def formula(self) -> str:
+        """``f(y, h)`` in plain text."""
+        return functional.formula(self.theta)
+
+    def elementwise(self, y: Tensor | float, h: Tensor, log_h: Tensor) -> Tensor:
+        """``f(y, h)``, elementwise."""
+        return self.f(y, h)
+
+    def f(self, y: Tensor | float, h: Tensor) -> Tensor:
+        """``f(y, h)``, elementwise, for ``y`` and ``h`` of any shape."""
+        return functional.taylor_f(self.theta.to(h.dtype), y, h)
+
+    def gamma(self, y: Tensor | float, h: Tensor) -> Tensor:
+        """``df/dh``, elementwise, a polynomial of one degree less."""
+        return functional.taylor_gamma(self.theta.to(h.dtype), y, h)
+
+    def indexed(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Losses of shape ``(N, ...)`` from two polynomials in ``h``: one for every output, one for the target's."""
+        on, off = self.label_values(logits.shape[1])
+        p = functional.power_coefficients(self.theta, off)
+        q = functional.power_coefficients(self.theta, on) - p
+        return functional.taylor_rows(logits, target, p.to(logits.dtype), q.to(logits.dtype))
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> TaylorGLOLoss:
+        # Apple's devices hold no float64
+        if self.theta.dtype == torch.float64 and fn(torch.empty(0)).device.type == "mps":
+            self.theta = self.theta.float()
+        super()._apply(fn, recurse)
+        return self
+
+    def extra_repr(self) -> str:
+        """The order, the polynomial, and the arguments that are not the defaults."""
+        return f"order={self.order}, {super().extra_repr()}"
