@@ -1,0 +1,24 @@
+"""Loaders for data sets that live in memory."""
+
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, TensorDataset
+
+
+def batch_loader(dataset: TensorDataset, batch_size: int, *, shuffle: bool = False) -> DataLoader[tuple[Tensor, ...]]:
+    """A loader that indexes whole batches out of tensors, many times faster than collating single samples.
+
+    Args:
+        dataset: tensors of equal length N.
+        batch_size: samples a batch; the last batch may be smaller.
+        shuffle: a new order every epoch, drawn from torch's global generator, as `DataLoader(shuffle=True)` does.
+
+    Returns:
+        A loader over `ceil(N / batch_size)` tuples of tensors.
+
+    Raises:
+        ValueError: `batch_size` is below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    order = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)
+    return DataLoader(dataset, sampler=BatchSampler(order, batch_size, drop_last=False), batch_size=None)
