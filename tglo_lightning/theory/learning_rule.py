@@ -1,0 +1,149 @@
+"""How a loss moves the logits of one sample.
+
+One step of gradient descent is ``w <- w + lr * sum_k gamma_k * dh_k/dw`` with ``gamma_k = df(y_k, h_k)/dh_k``: all
+that is specific to a loss. Source: Gonzalez and Miikkulainen, *Effective Regularization Through Loss-Function
+Metalearning* (arXiv 2010.00788), carried through the softmax.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tglo_lightning.losses.functional import inspectable
+from tglo_lightning.theory.subject import LossLike, Subject, floating, subject
+
+Labels = Tensor | Sequence[int] | int
+Numbers = Tensor | Sequence[float]
+
+
+def gamma(loss: LossLike, h: Numbers | float, y: Numbers | float) -> Tensor:
+    """``df(y, h)/dh``, elementwise, for labels taken as they are (no smoothing is applied to them).
+
+    ``2 (y - h)`` for the squared error, ``y / h`` for cross-entropy, ``1/h + y/h^2`` for Baikal.
+
+    Args:
+        loss: a loss, its name, or ``theta`` of shape ``(..., P)`` whose leading dimensions broadcast against those of
+            ``h``.
+        h: predictions, shape ``(..., n)``, or one number.
+        y: labels, shape ``(..., n)``, or one number.
+
+    Returns:
+        Tensor of the broadcast shape ``(..., n)``.
+    """
+    seen = subject(loss)
+    prediction, label = torch.broadcast_tensors(*_with_theta(seen, h, y))
+    if seen.theta is None or prediction.dim():
+        return seen.gamma(label, prediction)
+    return seen.gamma(label[None], prediction[None])[..., 0]
+
+
+def logit_velocity(loss: LossLike, logits: Numbers, target: Labels) -> Tensor:
+    """Velocity of the logits under gradient flow: the negative gradient of a sample's loss, before any reduction.
+
+    ``v_k = h_k (gamma_k - sum_j gamma_j h_j)``, and ``sum_k v_k = 0``. For cross-entropy ``v = y - h``.
+    The loss's ``label_smoothing`` and ``weight`` are applied as the loss applies them; a sample whose target is
+    ``ignore_index`` does not move.
+
+    Args:
+        loss: a loss, its name, or ``theta`` of shape ``(..., P)`` whose leading dimensions broadcast against those of
+            ``logits``.
+        logits: shape ``(..., n)``, the classes last.
+        target: class indices of shape ``(...)`` if of an integer type, class probabilities of shape ``(..., n)`` if
+            floating.
+
+    Returns:
+        Tensor of the broadcast shape ``(..., n)``.
+
+    Raises:
+        ValueError: a class index outside ``0 .. n - 1``, or probabilities of another shape than the logits.
+    """
+    seen = subject(loss)
+    gamma, h, _, _ = _at(seen, logits, target)
+    return h * (gamma - (gamma * h).sum(-1, keepdim=True))
+
+
+def attraction(loss: LossLike, logits: Numbers, target: Labels) -> Tensor:
+    """Velocity of the true class's logit: positive pulls the sample towards zero training error, negative pushes it
+    away.
+
+    ``v_T = h_T sum_j h_j (gamma_T - gamma_j)``. For cross-entropy ``1 - h_T``, always a pull. With soft targets the
+    true class is the most probable one.
+
+    Args:
+        loss: as in :func:`logit_velocity`.
+        logits: shape ``(..., n)``.
+        target: as in :func:`logit_velocity`.
+
+    Returns:
+        One number a sample, shape ``(...)``.
+    """
+    gamma, h, index, _ = _at(subject(loss), logits, target)
+    index = index.expand(gamma.shape[:-1])[..., None]
+    # Pairwise, so that the sign survives where h_T rounds to 1 and the difference of two sums would be noise.
+    pull = h * (gamma.gather(-1, index) - gamma)
+    return (h.expand(gamma.shape).gather(-1, index) * pull.sum(-1, keepdim=True))[..., 0]
+
+
+def entropy_rate(loss: LossLike, logits: Numbers, target: Labels) -> Tensor:
+    """Rate of the output's entropy ``H = -sum_k h_k log h_k`` (nats) on the logit flow ``dz/dt = v``.
+
+    ``dH/dt = -sum_k h_k (v_k - sum_j h_j v_j) log h_k``. Negative: the output grows more confident.
+
+    Args:
+        loss: as in :func:`logit_velocity`.
+        logits: shape ``(..., n)``.
+        target: as in :func:`logit_velocity`.
+
+    Returns:
+        One number a sample, shape ``(...)``.
+    """
+    gamma, h, _, log_h = _at(subject(loss), logits, target)
+    velocity = h * (gamma - (gamma * h).sum(-1, keepdim=True))
+    change = h * (velocity - (h * velocity).sum(-1, keepdim=True))
+    return -(change * log_h).sum(-1)
+
+
+def _with_theta(seen: Subject, *values: Numbers | float) -> list[Tensor]:
+    """The values in one floating type that is no narrower than that of ``theta``."""
+    return floating(*values) if seen.theta is None else floating(*values, seen.theta[..., :1].detach())[:-1]
+
+
+def _at(seen: Subject, logits: Numbers, target: Labels) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``gamma`` and ``h`` of shape ``(..., n)``, the index of the true class ``(...)``, and ``log h``."""
+    (z,) = _with_theta(seen, logits)
+    if z.dim() == 0 or z.shape[-1] < 2:
+        raise ValueError(f"`logits` must have shape (..., n) with n >= 2 classes last, got {tuple(z.shape)}.")
+    target = torch.as_tensor(target, device=z.device)
+    n = z.shape[-1]
+    ignored = None
+    if target.is_floating_point():
+        if target.dim() == 0 or target.shape[-1] != n:
+            raise ValueError(
+                f"`target` of a floating type holds class probabilities of shape (..., {n}), got shape "
+                f"{tuple(target.shape)}; class indices must be of an integer type."
+            )
+        y, index = target.to(z), target.argmax(-1)
+    else:
+        if seen.ignore_index is not None:
+            ignored = target == seen.ignore_index
+        index = target.long() if ignored is None else torch.where(ignored, 0, target.long())
+        if inspectable(index) and index.numel() and not 0 <= int(index.min()) <= int(index.max()) < n:
+            low, high = int(index.min()), int(index.max())
+            raise ValueError(f"`target` must hold class indices in 0 .. {n - 1}, got values from {low} to {high}.")
+        # F.one_hot looks at values, which vmap does not allow
+        y = (index[..., None] == torch.arange(n, device=z.device)).to(z)
+    y = (1 - seen.label_smoothing) * y + seen.label_smoothing / n
+    log_h = z.log_softmax(-1)
+    # h = 0 would make cross-entropy's h * gamma 0 * infinity; nor must h^2 vanish, for Baikal
+    h = log_h.exp().clamp(min=2 * torch.finfo(z.dtype).tiny ** 0.5)
+    gamma = seen.gamma(y, h)
+    if seen.weight is not None:
+        # As the loss weighs: what the label brings by class, the rest by the sample
+        weight, unlabelled = seen.weight.to(z), seen.gamma(torch.zeros_like(y), h)
+        gamma = weight * (gamma - unlabelled) + (weight * y).sum(-1, keepdim=True) * unlabelled
+    if ignored is not None:
+        gamma = torch.where(ignored[..., None], 0.0, gamma)
+    return gamma, h, index, log_h

@@ -1,0 +1,84 @@
+"""Whether a network can start to learn from a loss: the null epoch, where every output is ``1/n``."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tglo_lightning.theory.parameters import expand_gamma, label_polynomials
+from tglo_lightning.theory.subject import LossLike, Subject, check_num_classes, subject, value_of
+
+
+class Trainability(NamedTuple):
+    """What the null epoch says of a loss; see :func:`trainability`.
+
+    For one loss the numbers are tensors of no dimension and the verdicts are ``bool``; for ``theta`` of shape ``(...,
+    P)`` all are tensors of shape ``(...)``.
+
+    Attributes:
+        A: ``gamma`` of a wrong class.
+        B: ``gamma`` of the true class less that of a wrong one.
+        S: slope in ``h`` of ``gamma`` averaged over the labels.
+        published: ``B >= (n - 2) A``, the invariant of the method's published implementation.
+        exact: ``B > 0``. Necessary.
+        stable: ``B > 0`` and ``S <= 0``. A strong prior.
+    """
+
+    A: Tensor
+    B: Tensor
+    S: Tensor
+    published: Tensor | bool
+    exact: Tensor | bool
+    stable: Tensor | bool
+
+
+def trainability(loss: LossLike, num_classes: int) -> Trainability:
+    r"""Can a network that starts undecided (``h_k = 1/n`` for every class) learn from this loss?
+
+    .. math:: A = \gamma(\tfrac1n, 0), \quad B = \gamma(\tfrac1n, 1) - \gamma(\tfrac1n, 0), \quad
+        S = \frac{d}{dh} \left[ \frac{\gamma(h, 1) + (n - 1)\,\gamma(h, 0)}{n} \right]_{h = 1/n}
+
+    The first step moves the true class's logit by ``B (n-1)/n^2``, so with ``B <= 0`` the true class is pushed down
+    (``exact``, a necessary condition). With ``S > 0`` a class-independent drift of the output feeds on itself and the
+    network collapses to one class before it separates them (``stable`` forbids that). ``published`` is the invariant
+    of the published implementation, which treats the outputs as independent (arXiv 2010.00788). Labels are smoothed
+    first if the loss smooths them.
+
+    Args:
+        loss: a loss, its name, or ``theta`` of shape ``(..., P)``.
+        num_classes: ``n``.
+
+    Returns:
+        :class:`Trainability`.
+
+    >>> verdict = trainability("cross_entropy", 10)
+    >>> float(verdict.B), float(verdict.S), verdict.exact, verdict.stable
+    (10.0, -10.0, True, True)
+    """
+    check_num_classes(num_classes)
+    seen = subject(loss)
+    a, b, s = (_by_autograd if seen.theta is None else _by_formula)(seen, num_classes)
+    published, exact, stable = b >= (num_classes - 2) * a, b > 0, (b > 0) & (s <= 0)
+    return Trainability(a, b, s, value_of(published), value_of(exact), value_of(stable))
+
+
+def _by_formula(seen: Subject, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    assert seen.theta is not None
+    true, other = label_polynomials(seen.theta, *seen.labels(n))
+    degrees = torch.arange(true.shape[-1], dtype=true.dtype, device=true.device)
+    powers = (1.0 / n) ** degrees
+    slopes = degrees * n * powers
+    a = expand_gamma(seen.theta)[0, 0] + (other * powers).sum(-1)
+    b = ((true - other) * powers).sum(-1)
+    s = ((true + (n - 1) * other) * slopes).sum(-1) / n
+    return a, b, s
+
+
+def _by_autograd(seen: Subject, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    on, off = (torch.tensor(y, dtype=torch.float64) for y in seen.labels(n))
+    h = torch.tensor(1.0 / n, dtype=torch.float64)
+    true, other = seen.gamma(on, h), seen.gamma(off, h)
+    s = torch.func.grad(lambda p: (seen.gamma(on, p) + (n - 1) * seen.gamma(off, p)) / n)(h)
+    return other, true - other, s

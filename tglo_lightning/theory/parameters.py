@@ -1,0 +1,172 @@
+"""Parameters of a TaylorGLO loss in other coordinates: powers of ``(h, y)``, smoothed labels, the minimal set.
+
+Source: Gonzalez and Miikkulainen, arXiv 2002.00059 (the parameterisation) and arXiv 2010.00788 (the learning rule).
+"""
+
+from __future__ import annotations
+
+from math import comb
+
+import torch
+from torch import Tensor
+
+from tglo_lightning.losses.functional import num_parameters, order_of, terms
+from tglo_lightning.theory.subject import LossLike, check_num_classes, floating, theta_of
+
+CENTRES = 2
+
+
+def _powers(base: Tensor, count: int) -> list[Tensor]:
+    """``base^0 .. base^(count - 1)``; products rather than ``pow``, whose gradient at 0 is not to be trusted."""
+    powers = [torch.ones_like(base)]
+    while len(powers) < count:
+        powers.append(powers[-1] * base)
+    return powers
+
+
+def expand_gamma(theta: Tensor) -> dict[tuple[int, int], Tensor]:
+    """``c_ij`` of ``gamma = sum_ij c_ij y^i h^j``, ``i + j < K``, each of shape ``(...)``."""
+    order = order_of(theta)
+    y_shift, h_shift = (_powers(-theta[..., centre], order) for centre in range(CENTRES))
+    c: dict[tuple[int, int], Tensor] = {}
+    for (a, b), value in zip(terms(order), theta[..., CENTRES:].unbind(-1), strict=True):
+        for i in range(a + 1):
+            for j in range(b):
+                factor = comb(a, i) * b * comb(b - 1, j)
+                term = factor * value * y_shift[a - i] * h_shift[b - 1 - j]
+                c[i, j] = c[i, j] + term if (i, j) in c else term
+    return c
+
+
+def coefficients(theta: LossLike) -> dict[str, Tensor]:
+    r"""Coefficients of ``gamma = df/dh`` as a polynomial in the prediction ``h`` and the label ``y``.
+
+    .. math:: \gamma = c_1 + c_h h + c_{hh} h^2 + c_{hy} h y + c_y y + c_{yy} y^2 \quad (K = 3)
+
+    Any order: the coefficient of ``h^j y^i`` is called ``"c_"`` followed by ``j`` times ``h`` and ``i`` times ``y``,
+    and ``"c_1"`` is the constant. Source: arXiv 2010.00788, section 3 (the TaylorGLO learning rule).
+
+    Args:
+        theta: parameters of shape ``(..., P)``, or a TaylorGLO loss.
+
+    Returns:
+        A dict in alphabetical order; every value has shape ``(...)``.
+
+    Raises:
+        TypeError: not a TaylorGLO loss.
+        ValueError: no order has ``P`` parameters.
+
+    >>> {name: float(value) for name, value in coefficients([0, 0, 0, 1, 0, 2, 0, 0]).items() if value}
+    {'c_h': 2.0, 'c_y': 2.0}
+    """
+    c = expand_gamma(theta_of(theta))
+    return dict(sorted(("c_" + ("h" * j + "y" * i or "1"), value) for (i, j), value in c.items()))
+
+
+def label_smoothed(theta: LossLike, alpha: float | Tensor, num_classes: int) -> Tensor:
+    r"""The ``theta`` that does with one-hot labels what ``theta`` does with smoothed ones.
+
+    Smoothed labels are ``y' = (1 - alpha) y + alpha / n``, so ``y' - t0 = (1 - alpha) (y - t0')`` with
+
+    .. math:: t_0' = \frac{t_0 - \alpha / n}{1 - \alpha}, \qquad \theta'_{ab} = (1 - \alpha)^a \, \theta_{ab} .
+
+    The loss itself, not only its gradient, is the same. A ``label_smoothing`` of the loss given is not looked at.
+
+    Args:
+        theta: parameters of shape ``(..., P)``, or a TaylorGLO loss.
+        alpha: smoothing in [0, 1), a number or a tensor that broadcasts against ``(...)``.
+        num_classes: ``n``.
+
+    Returns:
+        Parameters of shape ``(..., P)``.
+
+    Raises:
+        ValueError: ``alpha`` outside [0, 1), ``num_classes < 2``, or a wrong number of parameters.
+    """
+    theta = theta_of(theta)
+    check_num_classes(num_classes)
+    if not isinstance(alpha, Tensor) and not 0 <= alpha < 1:
+        raise ValueError(f"`alpha` must lie in [0, 1), got {alpha!r}.")
+    keep = _powers(1 - torch.as_tensor(alpha, dtype=theta.dtype, device=theta.device), order_of(theta))
+    smoothed = [(theta[..., 0] - alpha / num_classes) / keep[1], theta[..., 1]]
+    for i, (a, _) in enumerate(terms(order_of(theta)), start=CENTRES):
+        smoothed.append(theta[..., i] * keep[a])
+    return torch.stack(torch.broadcast_tensors(*smoothed), dim=-1)
+
+
+def to_minimal(theta: LossLike) -> Tensor:
+    r"""The ``2 (K - 1)`` numbers through which hard labels feel a TaylorGLO loss.
+
+    A term of ``gamma`` that is the same for every class cancels in the logit velocity, and a hard label is 0 or 1.
+    There remain two polynomials in ``h``: ``gamma(h, 0)`` without its constant, and ``gamma(h, 1) - gamma(h, 0)``. At
+    order 3
+
+    .. math:: c = (c_h,\; c_{hh},\; c_{hy},\; c_y + c_{yy}),
+
+    at order 4 ``(c_h, c_hh, c_hhh, c_hhy, c_hy + c_hyy, c_y + c_yy + c_yyy)``, and so on.
+    For smoothed labels smooth first: ``to_minimal(label_smoothed(theta, alpha, num_classes))``.
+
+    Args:
+        theta: parameters of shape ``(..., P)``, or a TaylorGLO loss.
+
+    Returns:
+        ``c`` of shape ``(..., 2 (K - 1))``.
+
+    >>> to_minimal([0.0, 0.0, 9.0, 1.0, 1.0, 1.0, 1.0, 1.0]).tolist()
+    [2.0, 3.0, 2.0, 2.0]
+    """
+    theta = theta_of(theta)
+    order = order_of(theta)
+    c = expand_gamma(theta)
+    drift = [c[0, j] for j in range(1, order)]
+    pull = [sum((c[i, j] for i in range(2, order - j)), start=c[1, j]) for j in range(order - 2, -1, -1)]
+    return torch.stack(drift + pull, dim=-1)
+
+
+def from_minimal(c: Tensor | list[float]) -> Tensor:
+    r"""A ``theta`` with given minimal parameters; the inverse of :func:`to_minimal` up to what no gradient feels.
+
+    .. math:: f(y, h) = c_h \frac{h^2}{2} + c_{hh} \frac{h^3}{3} + y \left( c_{hy} \frac{h^2}{2} + c_y h \right)
+        \quad (K = 3)
+
+    The centres and every dead or doubled parameter are 0: ``theta = (0, 0, 0, c_h/2, c_hh/3, c_y, c_hy/2, 0)``. ``f``
+    is linear in ``y``, so ``c`` alone also fixes what the returned loss does with smoothed and soft labels.
+
+    Args:
+        c: minimal parameters, shape ``(..., 2 (K - 1))``, in the order of :func:`to_minimal`.
+
+    Returns:
+        Parameters of shape ``(..., P)``.
+
+    Raises:
+        ValueError: an odd number of parameters, or none.
+    """
+    (c,) = floating(c)
+    length = c.shape[-1] if c.dim() else 0
+    if length < 2 or length % 2:
+        raise ValueError(f"`c` must have 2, 4, 6, 8, ... values (order 2, 3, 4, 5, ...), got {length}.")
+    order = length // 2 + 1
+    dead = torch.zeros_like(c[..., 0])
+    values = {(0, j + 2): c[..., j] / (j + 2) for j in range(order - 1)}
+    values |= {(1, j + 1): c[..., length - 1 - j] / (j + 1) for j in range(order - 1)}
+    theta = [dead, dead, *(values.get(ab, dead) for ab in terms(order))]
+    assert len(theta) == num_parameters(order)
+    return torch.stack(theta, dim=-1)
+
+
+def label_polynomials(theta: Tensor, on: float, off: float) -> tuple[Tensor, Tensor]:
+    """``gamma`` at the label of the true class and of another, each as coefficients of ``1, h, h^2, ...``.
+
+    The part of the constant that both share (``c_1``) is left out: it cancels wherever this is used.
+
+    Returns:
+        Two tensors of shape ``(..., K)``.
+    """
+    order = order_of(theta)
+    c = expand_gamma(theta)
+    c[0, 0] = torch.zeros_like(c[0, 0])
+    true, other = (
+        torch.stack([sum((c[i, j] * y**i for i in range(1, order - j)), start=c[0, j]) for j in range(order)], dim=-1)
+        for y in (on, off)
+    )
+    return true, other

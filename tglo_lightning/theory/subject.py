@@ -1,0 +1,94 @@
+"""What the theory needs to know of a loss, whatever form it comes in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from tglo_lightning.losses import TaylorGLOLoss, as_loss
+from tglo_lightning.losses.functional import inspectable, taylor_gamma, theta_tensor
+
+LossLike: TypeAlias = nn.Module | str | Tensor | Sequence[float]
+"""A loss of the family, ``nn.CrossEntropyLoss``, the name of a loss, or a bare ``theta`` of shape ``(..., P)``."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A loss as the theory sees it.
+
+    Attributes:
+        gamma: ``(y, h) -> df/dh``, elementwise.
+        theta: parameters of shape ``(..., P)`` for a TaylorGLO loss, else ``None``: the formula path against autograd.
+        label_smoothing: ``alpha``, applied to the labels before ``gamma`` sees them.
+        weight: weight of each class, shape ``(n,)``, or ``None``.
+        ignore_index: class index of samples that the loss leaves out, or ``None``.
+    """
+
+    gamma: Callable[[Tensor, Tensor], Tensor]
+    theta: Tensor | None = None
+    label_smoothing: float = 0.0
+    weight: Tensor | None = None
+    ignore_index: int | None = None
+
+    def labels(self, num_classes: int) -> tuple[float, float]:
+        """Label of the true class and of every other class, after label smoothing."""
+        off = self.label_smoothing / num_classes
+        return 1.0 - self.label_smoothing + off, off
+
+
+def subject(loss: LossLike) -> Subject:
+    """Read a loss.
+
+    Raises:
+        TypeError: not a loss of the family.
+        ValueError: unknown name, or a ``theta`` of a wrong length or with a value that is not finite.
+    """
+    if isinstance(loss, nn.Module | str):
+        module = as_loss(loss)
+        theta = module.theta if isinstance(module, TaylorGLOLoss) else None
+        gamma = module.gamma if theta is None else _taylor(theta)
+        return Subject(gamma, theta, module.label_smoothing, module.weight, module.ignore_index)
+    theta = theta_tensor(loss)
+    return Subject(_taylor(theta), theta)
+
+
+def _taylor(theta: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda y, h: taylor_gamma(theta, y, h)
+
+
+def theta_of(loss: LossLike) -> Tensor:
+    """Parameters of a TaylorGLO loss, shape ``(..., P)``.
+
+    Raises:
+        TypeError: the loss has no ``theta``.
+    """
+    theta = subject(loss).theta
+    if theta is None:
+        raise TypeError(f"Expected a TaylorGLO loss or its `theta`, got {loss!r}, which has no `theta`.")
+    return theta
+
+
+def check_num_classes(num_classes: int) -> None:
+    """Refuse anything but an int of at least 2."""
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int):
+        raise TypeError(f"`num_classes` must be an int, got {num_classes!r}.")
+    if num_classes < 2:
+        raise ValueError(f"`num_classes` must be at least 2, got {num_classes}.")
+
+
+def floating(*values: Tensor | Sequence[float] | float) -> list[Tensor]:
+    """Tensors of one floating type, float32 or better; numbers and sequences alone become float64."""
+    given = [value.dtype for value in values if isinstance(value, Tensor) and value.is_floating_point()]
+    dtype = torch.float32 if given else torch.float64
+    for other in given:
+        dtype = torch.promote_types(dtype, other)
+    return [value.to(dtype) if isinstance(value, Tensor) else torch.as_tensor(value, dtype=dtype) for value in values]
+
+
+def value_of(flag: Tensor) -> Tensor | bool:
+    """A single flag as a ``bool``; a batch, or a flag inside a ``torch.func`` transform, as the tensor it is."""
+    return bool(flag) if flag.dim() == 0 and inspectable(flag.cpu()) else flag
