@@ -1,0 +1,37 @@
+import io
+
+from rich.console import Console
+
+from tglo_lightning.reporting import results_table, summarize
+
+
+def _result(with_search):
+    def loss(name, shift):
+        return {"name": name, "test": {"acc": summarize([0.5 + shift, 0.6 + shift]), "nll": summarize([float("nan")])}}
+
+    losses = {"original": loss("CrossEntropyLoss", 0.0)}
+    welch = {}
+    if with_search:
+        losses["metalearned"] = loss("TaylorGLOLoss", 0.2)
+        p_values = {"p_one_sided": 0.0123, "p_two_sided": 0.0246}
+        welch = {"acc": p_values, "nll": {"p_one_sided": None, "p_two_sided": None}}
+    return {"kept": "metalearned" if with_search else "original", "losses": losses, "welch": welch}
+
+
+def _text(table):
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(table)
+    return console.export_text()
+
+
+def test_rows_cells_and_p_values():
+    text = _text(results_table(_result(True)))
+    for expected in ("n = 2", "kept: metalearned", "0.5500 ± 0.0707", "0.7500 ± 0.0707", "0.012", "n/a", "not finite"):
+        assert expected in text
+
+
+def test_without_a_search_there_is_one_row():
+    text = _text(results_table(_result(False)))
+    assert "metalearned" not in text
+    assert "Welch" not in text
+    assert "0.5500" in text

@@ -1,0 +1,87 @@
+"""Train losses over fresh seeds and test each training once."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from rich.console import Console
+from rich.progress import track
+from torch import nn
+
+from tglo_lightning.cli.recipe import Recipe
+from tglo_lightning.reporting import summarize, welch
+
+# Test metrics of which less is better; of any other, more is.
+LESS_IS_BETTER = frozenset({"nll", "loss", "error", "ece", "brier"})
+
+
+@dataclass
+class Scores:
+    """What one loss reached, one value a seed: the monitored validation metric, and each test metric by name."""
+
+    monitor: list[float] = field(default_factory=list)
+    test: dict[str, list[float]] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, Any]:
+        """`{metric: {"values", "mean", "std"}}` of the test metrics."""
+        return {name: summarize(values) for name, values in self.test.items()}
+
+
+def fresh_seeds(seed: int, count: int) -> list[int]:
+    """`count` seeds that follow from `seed` and are used for nothing else."""
+    return [int(s) for s in np.random.SeedSequence((seed, 0x7E57)).generate_state(count)]
+
+
+def train_and_test(
+    recipe: Recipe, losses: Mapping[str, Callable[[], nn.Module]], seeds: list[int], monitor: str, *, progress: bool
+) -> dict[str, Scores]:
+    """Train a fresh module for every loss and seed, as the recipe says, and test it once.
+
+    A seed covers initial weights and data order, and is the same for every loss.
+
+    Args:
+        recipe: builds modules and trainers.
+        losses: for each name, what builds the loss.
+        seeds: one training of each loss a seed.
+        monitor: the validation metric to report.
+        progress: show a progress bar on stderr.
+    """
+    scores = {name: Scores() for name in losses}
+    jobs = [(name, seed) for seed in seeds for name in losses]
+    shown = track(jobs, "Fresh seeds", console=Console(stderr=True), transient=True, disable=not progress)
+    for name, seed in shown:
+        pl.seed_everything(seed, verbose=False)
+        module = recipe.module(losses[name]())
+        trainer = recipe.trainer(
+            logger=False,
+            callbacks=recipe.callbacks(checkpoints=False),
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(module, datamodule=recipe.datamodule)
+        [validated] = trainer.validate(module, datamodule=recipe.datamodule, verbose=False)
+        [tested] = trainer.test(module, datamodule=recipe.datamodule, verbose=False)
+        scores[name].monitor.append(float(validated[monitor]))
+        for key, value in tested.items():
+            scores[name].test.setdefault(key.removeprefix("test/"), []).append(float(value))
+    return scores
+
+
+def welch_tests(scores: Mapping[str, Scores]) -> dict[str, Any]:
+    """`{metric: {"p_one_sided", "p_two_sided"}}` of metalearned against original; empty without a metalearned loss.
+
+    The one-sided alternative is that the metalearned loss is better: higher, or lower for `LESS_IS_BETTER`.
+    """
+    if "metalearned" not in scores:
+        return {}
+    tests = {}
+    for name, original in scores["original"].test.items():
+        metalearned = scores["metalearned"].test[name]
+        tests[name] = {
+            "p_one_sided": welch(metalearned, original, "less" if name in LESS_IS_BETTER else "greater"),
+            "p_two_sided": welch(metalearned, original),
+        }
+    return tests

@@ -1,0 +1,88 @@
+"""Fresh parts of a training, built from a config as often as they are needed."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import Logger
+from torch import nn
+
+from tglo_lightning.cli.checks import check, naming
+from tglo_lightning.models import Classifier
+
+if TYPE_CHECKING:
+    from tglo_lightning import TaylorGLO
+
+
+class Recipe:
+    """Builds modules, trainers and callbacks from one config; all share one data module.
+
+    Args:
+        cfg: a composed config of `conf/train.yaml`.
+
+    Raises:
+        ConfigError: a value is out of range, or something cannot be built; found here, before any training.
+    """
+
+    def __init__(self, cfg: DictConfig) -> None:
+        check(cfg)
+        self.cfg = cfg
+        with naming(cfg, "task"):
+            self.datamodule = instantiate(cfg.task)
+        module = self.module()
+        with naming(cfg, "optimizer"):
+            optimizer = module.optimizer(module.parameters())
+        with naming(cfg, "scheduler"):
+            if module.scheduler is not None:
+                module.scheduler(optimizer)
+        self.trainer(logger=False, callbacks=self.callbacks())
+        self.search()
+
+    def criterion(self) -> nn.Module:
+        """The original loss."""
+        with naming(self.cfg, "loss"):
+            # theta must reach the loss as a plain list, not as a node of the config
+            return instantiate(self.cfg.loss, _convert_="all")
+
+    def module(self, criterion: nn.Module | None = None) -> Classifier:
+        """An untrained module, its weights drawn from the global generator; with the original loss by default."""
+        with naming(self.cfg, "arch"):
+            net = instantiate(self.cfg.arch)(
+                input_shape=self.datamodule.input_shape, num_classes=self.datamodule.num_classes
+            )
+        parts = {}
+        for key in ("optimizer", "scheduler"):
+            with naming(self.cfg, key):
+                parts[key] = instantiate(self.cfg[key], _convert_="all")
+        return Classifier(
+            net, self.criterion() if criterion is None else criterion, self.datamodule.num_classes, **parts
+        )
+
+    def callbacks(self, *, checkpoints: bool = True) -> list[pl.Callback]:
+        """The callbacks of the config's group, without those that write checkpoints if so asked."""
+        with naming(self.cfg, "callbacks"):
+            found = [instantiate(node) for node in self.cfg.callbacks.values() if node]
+        return [c for c in found if checkpoints or not isinstance(c, pl.callbacks.Checkpoint)]
+
+    def search(self) -> "TaylorGLO | None":
+        """The search, None with `search=none`. Its candidates are fresh modules, so that seeds cover their weights."""
+        if "_target_" not in self.cfg.search:
+            return None
+        with naming(self.cfg, "search"):
+            build: Callable[..., TaylorGLO] = instantiate(self.cfg.search)
+            return build() if "init" in self.cfg.search else build(init=self.module)
+
+    def logger(self) -> Logger | None:
+        """The logger, None with `logger=none`."""
+        if "_target_" not in self.cfg.logger:
+            return None
+        with naming(self.cfg, "logger"):
+            return instantiate(self.cfg.logger)
+
+    def trainer(self, **kwargs: Any) -> pl.Trainer:
+        """A fresh trainer; `kwargs` go before the config."""
+        with naming(self.cfg, "trainer"):
+            # a partial, because a config cannot hold the objects in kwargs
+            return instantiate(self.cfg.trainer, _partial_=True)(**kwargs)

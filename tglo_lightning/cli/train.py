@@ -1,0 +1,186 @@
+"""`tglo-train`: metalearn a loss from a Hydra config, and compare it with the original over fresh seeds."""
+
+import json
+import logging
+import platform
+import statistics
+import sys
+import time
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.utilities.seed import isolate_rng
+from rich.console import Console
+
+import tglo_lightning
+from tglo_lightning.cli.checks import ConfigError
+from tglo_lightning.cli.comparison import Scores, fresh_seeds, train_and_test, welch_tests
+from tglo_lightning.cli.recipe import Recipe
+from tglo_lightning.losses import TaylorGLOLoss, as_loss, taylorglo_like
+from tglo_lightning.reporting import results_table
+
+if TYPE_CHECKING:
+    from tglo_lightning.search import SearchResult
+
+_PACKAGE = Path(tglo_lightning.__file__).parent
+# In a wheel the configs lie inside of the package, in a checkout beside it.
+CONFIG_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
+def main(cfg: DictConfig) -> float:
+    """Run one config. Returns the optimised metric to a sweeper, see `run`; a refused config ends the process."""
+    try:
+        return run(cfg)
+    except ConfigError as error:
+        raise SystemExit(f"tglo-train: {error}") from error
+
+
+def run(cfg: DictConfig) -> float:
+    """Search a loss, train with the better one, compare both over fresh seeds; write `result.json`, print its table.
+
+    Returns:
+        The mean over the fresh seeds of the monitored validation metric of the loss that was kept. Test data have no
+        part in it, so it is safe to optimise.
+
+    Raises:
+        ConfigError: the config cannot run. Nothing was trained or logged then.
+    """
+    start = time.monotonic()
+    _quiet()
+    recipe = Recipe(cfg)
+    if cfg.num_threads is not None:
+        torch.set_num_threads(cfg.num_threads)
+    path = Path(cfg.paths.output_dir) / "result.json"
+    failed = True
+    try:
+        with isolate_rng():
+            logger = recipe.logger()
+            if logger is not None:
+                logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+            search = _search_and_train(recipe, logger)
+            scores = _compare(recipe, search)
+        result = _result(recipe, search, scores, time.monotonic() - start)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+        if logger is not None:
+            _log(logger, result)
+        failed = False
+    finally:
+        _finish_wandb(exit_code=int(failed))
+    _print(result, path)
+    return statistics.fmean(scores[result["kept"]].monitor)
+
+
+def _search_and_train(recipe: Recipe, logger: Logger | None) -> "SearchResult | None":
+    """The fit that a user of the callback makes: the search at its start, then a training with what it kept."""
+    pl.seed_everything(recipe.cfg.seed, verbose=False)
+    search = recipe.search()
+    callbacks = recipe.callbacks() + ([] if search is None else [search])
+    # without a logger of ours Lightning would make one of its own
+    trainer = recipe.trainer(logger=logger if logger is not None else False, callbacks=callbacks)
+    trainer.fit(recipe.module(), datamodule=recipe.datamodule)
+    return None if search is None else search.result
+
+
+def _compare(recipe: Recipe, search: "SearchResult | None") -> dict[str, Scores]:
+    """Scores of the original loss and, if there is one, of the best metalearned loss, kept or not."""
+    losses = {"original": recipe.criterion}
+    theta = None if search is None or search.best is None else search.best.theta
+    if theta is not None:
+        losses["metalearned"] = lambda: taylorglo_like(recipe.criterion(), theta)
+    cfg = recipe.cfg
+    progress = cfg.trainer.get("enable_progress_bar", True)
+    return train_and_test(recipe, losses, fresh_seeds(cfg.seed, cfg.evaluation.seeds), cfg.monitor, progress=progress)
+
+
+def _result(recipe: Recipe, search: "SearchResult | None", scores: dict[str, Scores], seconds: float) -> dict[str, Any]:
+    losses: dict[str, Any] = {
+        "original": {"name": _name(recipe.criterion()), "test": scores["original"].summary()},
+    }
+    if search is not None and search.best is not None:
+        losses["metalearned"] = {
+            "name": TaylorGLOLoss.name,
+            "theta": search.best.theta,
+            "formula": search.best.formula,
+            "test": scores["metalearned"].summary(),
+        }
+    return {
+        "monitor": recipe.cfg.monitor,
+        "kept": "original" if search is None else search.kept,
+        "losses": losses,
+        "welch": welch_tests(scores),
+        "search": {
+            "candidates": 0 if search is None else search.candidates,
+            "infeasible": 0 if search is None else search.infeasible,
+            "failed": 0 if search is None else search.failed,
+            "seconds": 0.0 if search is None else search.seconds,
+        },
+        "seconds": seconds,
+        "versions": {
+            "python": platform.python_version(),
+            "tglo-lightning": tglo_lightning.__version__,
+            **{name: version(name) for name in ("torch", "pytorch-lightning", "cma", "numpy")},
+        },
+    }
+
+
+def _name(criterion: torch.nn.Module) -> str:
+    try:
+        return as_loss(criterion).name
+    except TypeError:  # a loss from outside of the family, given as loss._target_
+        return type(criterion).__name__
+
+
+def _log(logger: Logger, result: dict[str, Any]) -> None:
+    """Log means and deviations over the fresh seeds; a W&B run has them in its summary."""
+    metrics: dict[str, float | None] = {}
+    for kind, loss in result["losses"].items():
+        for name, values in loss["test"].items():
+            metrics |= {f"test/{kind}/{name}_{part}": values[part] for part in ("mean", "std")}
+    for name, p_values in result["welch"].items():
+        metrics[f"test/welch/{name}_p_one_sided"] = p_values["p_one_sided"]
+    finite = {key: value for key, value in metrics.items() if value is not None}
+    if isinstance(logger, WandbLogger):
+        best = result["losses"].get("metalearned", {})
+        texts = {"kept": result["kept"], "formula": best.get("formula"), "theta": best.get("theta")}
+        logger.experiment.summary.update(finite | {k: v for k, v in texts.items() if v is not None})
+    else:
+        logger.log_metrics(finite)
+        logger.save()
+
+
+def _print(result: dict[str, Any], path: Path) -> None:
+    console = Console()
+    console.print(results_table(result))
+    metalearned = result["losses"].get("metalearned")
+    if metalearned is not None:
+        console.print(f"metalearned: f(y, h) = {metalearned['formula']}", highlight=False)
+    if result["search"]["candidates"] and result["kept"] == "original":
+        console.print("No metalearned loss beat the original one on validation data: the original was kept.")
+    console.print(str(path), highlight=False, soft_wrap=True)
+
+
+def _quiet() -> None:
+    """Silence what Lightning says about every one of the many small trainings."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for message in (".*does not have many workers.*", ".*smaller than the logging interval.*"):
+        warnings.filterwarnings("ignore", message)
+
+
+def _finish_wandb(exit_code: int) -> None:
+    """End the W&B run of this job, so that the next job of a sweep starts one of its own."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish(exit_code=exit_code)
+
+
+if __name__ == "__main__":
+    main()
