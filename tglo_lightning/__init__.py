@@ -1,5 +1,31 @@
-"""Metalearn the loss function of a PyTorch Lightning module."""
+"""Metalearn the loss function of a PyTorch Lightning module.
+
+Names are imported when first asked for, so that ``tglo_lightning.losses`` costs no Lightning.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from tglo_lightning._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from tglo_lightning.callbacks import TaylorGLO, load_from_checkpoint
+    from tglo_lightning.losses import TaylorGLOLoss
+
+__all__ = ["TaylorGLO", "TaylorGLOLoss", "__version__", "load_from_checkpoint"]
+
+_HOMES = {
+    "TaylorGLO": "tglo_lightning.callbacks",
+    "load_from_checkpoint": "tglo_lightning.callbacks",
+    "TaylorGLOLoss": "tglo_lightning.losses",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,6 @@
+"""The Lightning layer: callbacks, and loading what they wrote."""
+
+from tglo_lightning.callbacks.checkpoint import load_from_checkpoint
+from tglo_lightning.callbacks.taylorglo import TaylorGLO
+
+__all__ = ["TaylorGLO", "load_from_checkpoint"]

@@ -1,0 +1,222 @@
+"""The callback that metalearns the loss of a module before it is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pytorch_lightning.utilities import rank_zero_info
+
+from tglo_lightning.callbacks.progress import SearchMonitor
+from tglo_lightning.evaluation import Budget, LossSlot, TrainerEvaluator, restore_loss
+from tglo_lightning.evaluation.bases import Callback
+from tglo_lightning.evaluation.initial import INITS, check_resettable
+from tglo_lightning.losses import TaylorGLOLoss
+from tglo_lightning.search import Finalist, SearchResult, SearchSettings, search
+
+__all__ = ["TaylorGLO"]
+
+MODES = ("max", "min")
+
+
+class TaylorGLO(Callback):
+    """Metalearns the loss of a LightningModule, then lets the Trainer train with it.
+
+    At the start of ``fit`` candidate losses are drawn by CMA-ES, a network is trained with each by a fresh Trainer on
+    a copy of the module, and scored by ``monitor``. The best are trained again from fresh seeds, the module's own loss
+    beside them. If one of them has the better mean it takes the loss's place, else the module keeps its loss. Then the
+    ``fit`` goes on as if nothing had happened: same weights, same random state, step 0. A ``fit`` that resumes from a
+    checkpoint written after the search takes the result from there; ``fast_dev_run`` skips the search.
+
+    Args:
+        loss: path of the module's attribute that holds the loss, such as ``"criterion"`` or ``"head.criterion"``.
+        monitor: metric to optimise, as logged by the module, best in validation.
+        mode: ``"max"`` or ``"min"``.
+        generations: number of generations.
+        population: candidates a generation.
+        candidate_epochs: epochs that a candidate trains; 1 if neither this nor ``candidate_steps`` is given.
+        candidate_steps: optimizer steps that a candidate trains, in place of ``candidate_epochs``.
+        order: order of the polynomial.
+        sigma: initial step size of CMA-ES.
+        finalists: candidates that are trained again.
+        repeats: fresh seeds a finalist.
+        constraint: what must hold of a loss to be trained at all: ``"exact"`` (the first step pushes the true class
+            up), ``"stable"`` (and no drift to one class), ``"published"`` (arXiv 2010.00788), ``None``, or a function
+            of ``theta``, a list of floats.
+        parameterization: ``"full"`` searches over ``theta``, ``"minimal"`` over what the weights can feel of it.
+        init: where a candidate starts. ``"given"``: from the module's weights as they are. ``"reset"``: from new ones,
+            by ``reset_parameters`` of every submodule. A function: from the module that it returns.
+        seed: seed of the search.
+        candidate_callbacks: callbacks for the trainings of the candidates; each gets a copy.
+
+    Attributes:
+        result: the :class:`~tglo_lightning.search.SearchResult`, ``None`` before the search.
+
+    Raises:
+        TypeError, ValueError: an argument of a wrong kind or out of range; at the start of ``fit``, before any
+            training: a module without that loss, a ``training_step`` that does not call it, an unknown ``monitor``.
+
+    Source: arXiv 2002.00059 and 2010.00788.
+
+    >>> TaylorGLO(generations=20, population=20, candidate_epochs=2).state_key
+    "TaylorGLO{'loss': 'criterion'}"
+    """
+
+    def __init__(
+        self,
+        loss: str = "criterion",
+        monitor: str = "val/acc",
+        mode: str = "max",
+        *,
+        generations: int = 10,
+        population: int = 20,
+        candidate_epochs: int | None = None,
+        candidate_steps: int | None = None,
+        order: int = 3,
+        sigma: float = 1.2,
+        finalists: int = 5,
+        repeats: int = 3,
+        constraint: str | Callable[[list[float]], bool] | None = "exact",
+        parameterization: str = "full",
+        init: str | Callable[[], Any] = "given",
+        seed: int = 0,
+        candidate_callbacks: Sequence[Any] = (),
+    ) -> None:
+        super().__init__()
+        self.slot = LossSlot(loss)
+        if not isinstance(monitor, str) or not monitor:
+            raise TypeError(f"`monitor` must be the name of a logged metric, got {monitor!r}.")
+        if mode not in MODES:
+            raise ValueError(f"`mode` must be one of {MODES}, got {mode!r}.")
+        if not callable(init) and init not in INITS:
+            raise ValueError(f"`init` must be one of {INITS} or a function that builds a module, got {init!r}.")
+        if candidate_epochs is None and candidate_steps is None:
+            candidate_epochs = 1
+        self.monitor = monitor
+        self.mode = mode
+        self.budget = Budget(candidate_epochs, candidate_steps)
+        self.settings = SearchSettings(
+            generations=generations,
+            population=population,
+            order=order,
+            sigma=sigma,
+            finalists=finalists,
+            repeats=repeats,
+            constraint=constraint,
+            parameterization=parameterization,
+            seed=seed,
+        )
+        self.init = init
+        self.candidate_callbacks = list(candidate_callbacks)
+        self.result: SearchResult | None = None
+        self._hook: Any = None
+
+    # Lightning's hooks
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Check that there is a loss to replace, and be ready for a checkpoint that holds another."""
+        self.slot.get(pl_module)
+        self._hook = pl_module.register_load_state_dict_pre_hook(_restore)
+        self._install(pl_module)
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Search, unless there is a result already."""
+        if trainer.fast_dev_run:
+            rank_zero_info("TaylorGLO: `fast_dev_run` skips the search; the module keeps its loss.")
+            return
+        if self.result is None:
+            if trainer.world_size > 1:
+                raise ValueError(
+                    f"TaylorGLO searches on one device; the Trainer has {trainer.world_size}. Search with `devices=1`, "
+                    "then train on all of them from the checkpoint or with `TaylorGLOLoss(theta)`."
+                )
+            self.result = self._search(trainer, pl_module)
+        self._install(pl_module)
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Leave the module without hooks of ours."""
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+
+    @property
+    def state_key(self) -> str:
+        """One state for each loss that is metalearned."""
+        return self._generate_state_key(loss=self.slot.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The result, as plain values."""
+        return {"result": None if self.result is None else self.result.to_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the result of a checkpoint."""
+        if state_dict["result"] is not None:
+            self.result = SearchResult.from_dict(state_dict["result"])
+
+    # The search
+
+    def _search(self, trainer: Any, pl_module: Any) -> SearchResult:
+        if self.init == "reset":
+            check_resettable(pl_module)
+        evaluator = TrainerEvaluator(
+            trainer, pl_module, self.slot, self.monitor, self.budget, self.init, self.candidate_callbacks
+        )
+        probe = evaluator.probe()
+        with SearchMonitor(trainer, self.settings, self.monitor) as listener:
+            result = search(
+                evaluator,
+                self.settings,
+                num_classes=probe.num_classes,
+                monitor=self.monitor,
+                mode=self.mode,
+                original_name=self.slot.name(pl_module),
+                listener=listener,
+            )
+            listener.log(_outcome(result), self.settings.generations - 1)
+        rank_zero_info(_verdict(result))
+        return result
+
+    def _install(self, pl_module: Any) -> None:
+        result = self.result
+        if result is None or result.kept != "metalearned" or result.best is None or result.best.theta is None:
+            return
+        present = self.slot.get(pl_module)
+        if not (isinstance(present, TaylorGLOLoss) and present.theta.tolist() == result.best.theta):
+            self.slot.install(pl_module, result.best.theta)
+
+
+def _restore(module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Before weights are loaded: give the module the metalearned loss whose ``theta`` is among them."""
+    restore_loss(module, state_dict, prefix)
+
+
+def _outcome(result: SearchResult) -> dict[str, float]:
+    """The finals, for the loggers."""
+    metrics = {"kept_metalearned": float(result.kept == "metalearned"), "original_mean": result.original.mean}
+    metrics["original_std"] = result.original.std
+    if result.best is not None:
+        metrics |= {"finalist_mean": result.best.mean, "finalist_std": result.best.std}
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def _verdict(result: SearchResult) -> str:
+    """The outcome in words and figures."""
+
+    def figures(finalist: Finalist) -> str:
+        return f"{finalist.mean:.4g} +- {finalist.std:.2g} (n={len(finalist.fitness)})"
+
+    against = f"{result.original.name} {figures(result.original)}"
+    trained = f"{result.candidates} candidates, {result.failed} failed, {result.infeasible} infeasible draws, "
+    trained += f"{result.seconds:.0f} s"
+    if result.best is None:
+        return f"TaylorGLO kept the original loss: no candidate could be trained. {against}; {trained}."
+    if result.kept == "original":
+        return (
+            f"TaylorGLO kept the original loss: no finalist beat it on {result.monitor}. {against}, best finalist "
+            f"{figures(result.best)}; {trained}."
+        )
+    return (
+        f"TaylorGLO: the metalearned loss beats the original on {result.monitor}: {figures(result.best)} against "
+        f"{against}; {trained}.\n  f(y, h) = {result.best.formula}"
+    )

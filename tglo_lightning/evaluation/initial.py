@@ -1,0 +1,55 @@
+"""Where a candidate starts: from the weights as they are, from new ones, or from a fresh module."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+__all__ = ["INITS", "Init", "check_resettable", "fresh_module"]
+
+INITS = ("given", "reset")
+Init = str | Callable[[], Any]
+
+
+def _resetter(module: nn.Module) -> Callable[[], None] | None:
+    # nn.MultiheadAttention has only the private form
+    return getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+
+
+def check_resettable(module: nn.Module) -> None:
+    """Check that every parameter belongs to a submodule with ``reset_parameters``.
+
+    Raises:
+        ValueError: names the parameters that do not.
+    """
+    orphans = [
+        f"{name}.{parameter}" if name else parameter
+        for name, child in module.named_modules()
+        if _resetter(child) is None
+        for parameter, _ in child.named_parameters(recurse=False)
+    ]
+    if orphans:
+        raise ValueError(
+            f"init='reset' cannot re-initialise {', '.join(orphans)}: they belong to modules without a method "
+            "`reset_parameters`. Add one, or pass `init=` a function that builds a fresh module."
+        )
+
+
+def fresh_module(module: nn.Module, init: Init) -> Any:
+    """A module to train: a copy of ``module``, re-initialised for ``"reset"``; or what the function ``init`` builds.
+
+    Random numbers come from torch's global generator: seed it first.
+    """
+    if callable(init):
+        return init()
+    replica = copy.deepcopy(module)
+    if init == "reset":
+        # Children first: a parent may set what it knows better, as nn.MultiheadAttention does
+        for child in reversed(list(replica.modules())):
+            reset = _resetter(child)
+            if reset is not None:
+                reset()
+    return replica

@@ -1,0 +1,255 @@
+"""The outer loop: draw, refuse, evaluate, tell; then the finalists against the original loss."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from numbers import Integral, Real
+from statistics import fmean
+from typing import Any, Protocol
+
+import numpy as np
+
+from tglo_lightning.losses.functional import num_parameters
+from tglo_lightning.search.result import Candidate, Evaluation, Finalist, SearchResult
+from tglo_lightning.search.space import CONSTRAINTS, PARAMETERIZATIONS, Constraint, Space, feasibility
+from tglo_lightning.search.strategy import CMAES
+
+__all__ = ["Evaluator", "Listener", "SearchSettings", "search"]
+
+MAX_REDRAWS = 100_000
+
+
+class Evaluator(Protocol):
+    """How a population is scored."""
+
+    def evaluate(self, thetas: Sequence[list[float] | None], seed: int) -> Iterable[Evaluation]:
+        """Train and score one network for each ``theta``; ``None`` stands for the original loss.
+
+        All of them start from the same weights and see the same batches: both follow from ``seed`` alone. Evaluations
+        come in the order of ``thetas``, each as soon as it is known. A candidate that fails is an evaluation too.
+        """
+        ...
+
+
+class Listener(Protocol):
+    """What may follow a search as it runs."""
+
+    def on_evaluation(self, stage: str, evaluation: Evaluation, best: float) -> None:
+        """After each training, ``stage`` is ``"generation"`` or ``"final"``; ``best`` is the best fitness so far."""
+
+    def on_generation(self, metrics: dict[str, float]) -> None:
+        """After each generation, with the numbers to log, ``generation`` among them."""
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Arguments of a search, checked.
+
+    Attributes:
+        generations: number of generations, at least 1.
+        population: candidates a generation, at least 2.
+        order: order of the polynomial, at least 2.
+        sigma: initial step size of CMA-ES, above 0.
+        finalists: evaluated candidates that are trained again, at least 1.
+        repeats: fresh seeds for the finalists and the original loss, at least 1.
+        constraint: ``"exact"``, ``"stable"``, ``"published"``, ``None`` or a function of ``theta`` that tells whether
+            to train it.
+        parameterization: ``"full"`` or ``"minimal"``.
+        seed: seed of the draws and, with the number of the generation, of every training; at least 0.
+
+    Raises:
+        TypeError, ValueError: an argument of a wrong kind or out of range, by its name.
+    """
+
+    generations: int = 10
+    population: int = 20
+    order: int = 3
+    sigma: float = 1.2
+    finalists: int = 5
+    repeats: int = 3
+    constraint: str | Constraint | None = "exact"
+    parameterization: str = "full"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        lowest = {"generations": 1, "population": 2, "order": 2, "finalists": 1, "repeats": 1, "seed": 0}
+        for name, low in lowest.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Integral):
+                raise TypeError(f"`{name}` must be an int, got {value!r}.")
+            if value < low:
+                raise ValueError(f"`{name}` must be at least {low}, got {value}.")
+        if isinstance(self.sigma, bool) or not isinstance(self.sigma, Real):
+            raise TypeError(f"`sigma` must be a number, got {self.sigma!r}.")
+        if not 0 < self.sigma < math.inf:
+            raise ValueError(f"`sigma` must be above 0 and finite, got {self.sigma}.")
+        if not (self.constraint is None or callable(self.constraint) or self.constraint in CONSTRAINTS):
+            raise ValueError(f"`constraint` must be one of {CONSTRAINTS}, None or a function, got {self.constraint!r}.")
+        if self.parameterization not in PARAMETERIZATIONS:
+            raise ValueError(f"`parameterization` must be one of {PARAMETERIZATIONS}, got {self.parameterization!r}.")
+        num_parameters(self.order)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; a constraint that is a function by its name."""
+        values = asdict(self)
+        if callable(self.constraint):
+            values["constraint"] = getattr(self.constraint, "__qualname__", repr(self.constraint))
+        return values
+
+    def training_seed(self, stage: int, number: int) -> int:
+        """Seed of the trainings of generation ``number`` (stage 0) or final round ``number`` (stage 1)."""
+        return int(np.random.SeedSequence([self.seed, stage, number]).generate_state(1)[0])
+
+
+def search(
+    evaluator: Evaluator,
+    settings: SearchSettings,
+    *,
+    num_classes: int,
+    monitor: str = "fitness",
+    mode: str = "max",
+    original_name: str = "original",
+    listener: Listener | None = None,
+) -> SearchResult:
+    """Metalearn a loss.
+
+    CMA-ES draws ``settings.generations`` populations from ``theta = 0``; draws that the constraint refuses are redrawn
+    before anything is trained. The best evaluated candidates, never the untested mean of the distribution, are then
+    trained again from fresh seeds, the original loss beside them, and the best mean wins.
+
+    Args:
+        evaluator: trains and scores; see :class:`Evaluator`.
+        settings: the arguments of the search.
+        num_classes: classes of the task, for the constraint.
+        monitor: name of the metric, for the result.
+        mode: ``"max"`` or ``"min"``.
+        original_name: name of the original loss, for the result.
+        listener: followed by progress bars and loggers.
+
+    Raises:
+        RuntimeError: the constraint refused 100,000 draws in a row.
+    """
+    started = time.perf_counter()
+    sign = -1.0 if mode == "max" else 1.0
+    space = Space(settings.parameterization, settings.order)
+    feasible = feasibility(settings.constraint, num_classes)
+    strategy = CMAES(space.dimension, settings.sigma, settings.population, settings.seed)
+
+    history: list[Candidate] = []
+    infeasible = 0
+    best = math.nan
+
+    def improve(evaluation: Evaluation) -> float:
+        if evaluation.ok and not sign * evaluation.fitness >= sign * best:
+            return evaluation.fitness
+        return best
+
+    for generation in range(settings.generations):
+        vectors, refused = _draw(strategy, space, feasible, settings.population)
+        infeasible += refused
+        thetas = [space.theta(vector) for vector in vectors]
+        evaluations = []
+        for evaluation in evaluator.evaluate(thetas, settings.training_seed(0, generation)):
+            evaluations.append(evaluation)
+            best = improve(evaluation)
+            if listener is not None:
+                listener.on_evaluation("generation", evaluation, best)
+        population = [
+            Candidate(generation, index, theta, e.fitness if e.ok else math.nan, e.outcome, e.seconds, e.error)
+            for index, (theta, e) in enumerate(zip(thetas, evaluations, strict=True))
+        ]
+        history += population
+        if any(e.ok for e in evaluations):
+            strategy.tell(vectors, [sign * e.fitness if e.ok else math.nan for e in evaluations])
+        if listener is not None:
+            listener.on_generation(_metrics(population, best, refused, strategy.sigma, sign))
+
+    finalists, original = _finals(evaluator, settings, history, sign, original_name, best, listener)
+    winner = finalists[0] if finalists and math.isfinite(finalists[0].mean) else None
+    beaten = winner is not None and not sign * winner.mean >= sign * original.mean
+    return SearchResult(
+        kept="metalearned" if beaten else "original",
+        monitor=monitor,
+        mode=mode,
+        best=winner,
+        original=original,
+        finalists=finalists,
+        history=history,
+        infeasible=infeasible,
+        seconds=time.perf_counter() - started,
+        settings=settings.to_dict(),
+    )
+
+
+def _draw(strategy: CMAES, space: Space, feasible: Constraint, population: int) -> tuple[list[list[float]], int]:
+    """A population of feasible vectors, and the number of draws refused on the way."""
+    vectors: list[list[float]] = []
+    refused = 0
+    in_a_row = 0
+    while len(vectors) < population:
+        vector = strategy.ask()
+        if feasible(space.theta(vector)):
+            vectors.append(vector)
+            in_a_row = 0
+            continue
+        refused += 1
+        in_a_row += 1
+        if in_a_row >= MAX_REDRAWS:
+            raise RuntimeError(
+                f"The constraint refused {MAX_REDRAWS} draws in a row. Loosen `constraint` or enlarge `sigma`."
+            )
+    return vectors, refused
+
+
+def _finals(
+    evaluator: Evaluator,
+    settings: SearchSettings,
+    history: Sequence[Candidate],
+    sign: float,
+    original_name: str,
+    best: float,
+    listener: Listener | None,
+) -> tuple[list[Finalist], Finalist]:
+    """The best evaluated candidates and the original loss, trained from the same fresh seeds; best first."""
+    valid = sorted((c for c in history if c.status == "ok"), key=lambda c: sign * c.fitness)[: settings.finalists]
+    finalists = [
+        Finalist(c.theta, f"finalist {rank}", [], c.fitness, c.generation) for rank, c in enumerate(valid, start=1)
+    ]
+    original = Finalist(None, original_name)
+    entrants = [*finalists, original]
+    for repeat in range(settings.repeats):
+        evaluations = evaluator.evaluate([e.theta for e in entrants], settings.training_seed(1, repeat))
+        for entrant, evaluation in zip(entrants, evaluations, strict=True):
+            entrant.fitness.append(evaluation.fitness if evaluation.ok else math.nan)
+            if listener is not None:
+                listener.on_evaluation("final", evaluation, best)
+    finalists.sort(key=lambda f: sign * f.mean if math.isfinite(f.mean) else math.inf)
+    return finalists, original
+
+
+def _metrics(population: Sequence[Candidate], best: float, refused: int, sigma: float, sign: float) -> dict[str, float]:
+    """What is logged of a generation; fitness entries are left out where no candidate is valid."""
+    valid = [c for c in population if c.status == "ok"]
+    metrics = {
+        "generation": population[0].generation,
+        "sigma": sigma,
+        "failed": len(population) - len(valid),
+        "infeasible": refused,
+        "feasible_share": len(population) / (len(population) + refused),
+        "seconds": sum(c.seconds for c in population),
+    }
+    if valid:
+        fitness = [c.fitness for c in valid]
+        leader = min(valid, key=lambda c: sign * c.fitness)
+        metrics |= {"fitness_best": leader.fitness, "fitness_mean": fmean(fitness), "fitness_best_so_far": best}
+        metrics["fitness_worst"] = max(fitness, key=lambda value: sign * value)
+        metrics |= {f"theta_{i}": value for i, value in enumerate(leader.theta)}
+    return metrics
+
+
+def count_trainings(settings: SearchSettings) -> int:
+    """Trainings that a search takes, the original loss's included."""
+    return settings.generations * settings.population + settings.repeats * (settings.finalists + 1)

@@ -1,0 +1,169 @@
+"""What a search leaves behind: plain values only, so that it fits into a checkpoint and into JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from statistics import fmean, stdev
+from typing import Any
+
+from tglo_lightning.losses.functional import formula
+
+__all__ = ["Candidate", "Evaluation", "Finalist", "SearchResult"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One candidate training, as an evaluator reports it.
+
+    Attributes:
+        fitness: the monitored metric; NaN unless ``status`` is ``"ok"``.
+        status: ``"ok"``, ``"diverged"`` (loss, weights or metric not finite) or ``"crashed"`` (an exception).
+        seconds: wall-clock time.
+        error: what went wrong, if anything did.
+    """
+
+    fitness: float
+    status: str = "ok"
+    seconds: float = 0.0
+    error: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the fitness counts."""
+        return self.status == "ok" and math.isfinite(self.fitness)
+
+    @property
+    def outcome(self) -> str:
+        """``status``, or ``"diverged"`` where an ``"ok"`` comes with a fitness that is not finite."""
+        return "diverged" if self.status == "ok" and not self.ok else self.status
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One evaluated candidate of one generation; the other fields are those of :class:`Evaluation`."""
+
+    generation: int
+    index: int
+    theta: list[float]
+    fitness: float
+    status: str
+    seconds: float
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A loss trained again from fresh seeds.
+
+    Attributes:
+        theta: its parameters; ``None`` for the module's original loss.
+        name: ``"finalist 1"``, ... or the name of the original loss.
+        fitness: the monitored metric, one value a seed; NaN where the training failed.
+        found: fitness during the search; ``None`` for the original loss.
+        generation: generation it was found in; ``None`` for the original loss.
+    """
+
+    theta: list[float] | None
+    name: str
+    fitness: list[float] = field(default_factory=list)
+    found: float | None = None
+    generation: int | None = None
+
+    @property
+    def formula(self) -> str:
+        """``f(y, h)`` in plain text; for the original loss its name."""
+        return self.name if self.theta is None else formula(self.theta)
+
+    @property
+    def mean(self) -> float:
+        """Mean fitness; NaN if one of its trainings failed."""
+        return fmean(self.fitness) if self.fitness else math.nan
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the fitness (n - 1); 0 for a single value."""
+        if not all(map(math.isfinite, self.fitness)):
+            return math.nan
+        return stdev(self.fitness) if len(self.fitness) > 1 else 0.0
+
+
+@dataclass
+class SearchResult:
+    """The outcome of a search.
+
+    Attributes:
+        kept: ``"metalearned"`` if a finalist beat the original loss, else ``"original"``.
+        monitor: name of the metric.
+        mode: ``"max"`` or ``"min"``.
+        best: the best finalist, kept or not; ``None`` if every candidate failed.
+        original: the module's own loss, trained beside the finalists with the same seeds and budget.
+        finalists: the finalists, best first.
+        history: every candidate of every generation.
+        infeasible: draws that the constraint refused before any training.
+        seconds: wall-clock time of the search.
+        settings: the arguments of the search, as plain values.
+    """
+
+    kept: str
+    monitor: str
+    mode: str
+    best: Finalist | None
+    original: Finalist
+    finalists: list[Finalist]
+    history: list[Candidate]
+    infeasible: int
+    seconds: float
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def candidates(self) -> int:
+        """Number of candidates trained in the generations, failed ones included."""
+        return len(self.history)
+
+    @property
+    def failed(self) -> int:
+        """Number of candidates that diverged or crashed."""
+        return sum(candidate.status != "ok" for candidate in self.history)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Lists, dicts, strings and numbers; ``None`` in place of a fitness that is not finite."""
+        values: dict[str, Any] = _plain(asdict(self))
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SearchResult:
+        """The inverse of :meth:`to_dict`."""
+
+        def build(kind: type, entry: Mapping[str, Any]) -> Any:
+            return kind(**{item.name: entry[item.name] for item in fields(kind) if item.name in entry})
+
+        def finalist(entry: Mapping[str, Any]) -> Finalist:
+            return build(Finalist, {**entry, "fitness": [_number(value) for value in entry["fitness"]]})
+
+        def candidate(entry: Mapping[str, Any]) -> Candidate:
+            return build(Candidate, {**entry, "fitness": _number(entry["fitness"])})
+
+        return build(
+            cls,
+            {
+                **values,
+                "best": None if values["best"] is None else finalist(values["best"]),
+                "original": finalist(values["original"]),
+                "finalists": [finalist(entry) for entry in values["finalists"]],
+                "history": [candidate(entry) for entry in values["history"]],
+            },
+        )
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
