@@ -9,6 +9,7 @@ from tglo_lightning.theory.attraction_law import (
     implied,
     zero_error,
 )
+from tglo_lightning.theory.explanation import Explanation, explain
 from tglo_lightning.theory.learning_rule import attraction, entropy_rate, gamma, logit_velocity
 from tglo_lightning.theory.null_epoch import Trainability, trainability
 from tglo_lightning.theory.parameters import coefficients, from_minimal, label_smoothed, to_minimal
@@ -16,6 +17,7 @@ from tglo_lightning.theory.subject import LossLike
 
 __all__ = [
     "Equilibrium",
+    "Explanation",
     "LossLike",
     "Trainability",
     "ZeroError",
@@ -25,6 +27,7 @@ __all__ = [
     "coefficients",
     "entropy_rate",
     "equilibria",
+    "explain",
     "from_minimal",
     "gamma",
     "implied",

@@ -1,0 +1,198 @@
+"""What the theory says of one loss, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tglo_lightning.losses import SeparableLoss, as_loss
+from tglo_lightning.losses.functional import order_of, terms
+from tglo_lightning.theory.attraction_law import Equilibrium, equilibria, implied, zero_error
+from tglo_lightning.theory.null_epoch import trainability
+from tglo_lightning.theory.parameters import coefficients
+from tglo_lightning.theory.subject import LossLike, check_num_classes, theta_of
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a loss works, or does not; made by :func:`explain`.
+
+    Attributes:
+        loss: the loss explained.
+        name: its name.
+        formula: ``f(y, h)``; the loss is ``-sum_k f(y_k, h_k)``.
+        num_classes: ``n``.
+        label_smoothing: ``alpha`` that the loss applies to its labels.
+        theta: parameters of a TaylorGLO loss, else ``None``.
+        coefficients: coefficients of ``gamma = df/dh`` of a TaylorGLO loss, else ``None``.
+        A: ``gamma`` of a wrong class at the null epoch.
+        B: ``gamma`` of the true class less ``A`` there.
+        S: slope in ``h`` of the label-averaged ``gamma`` there.
+        published: ``B >= (n - 2) A``.
+        exact: ``B > 0``.
+        stable: ``B > 0`` and ``S <= 0``.
+        null_pull: velocity of the true class's logit at the null epoch, ``B (n - 1) / n^2``; cross-entropy: ``(n - 1)
+            / n``.
+        zero_error: ``D(0)``; may be infinite.
+        verdict: ``"attracts"``, ``"repels"`` or ``"neutral"``: what zero training error does.
+        equilibria: where samples settle.
+    """
+
+    loss: SeparableLoss
+    name: str
+    formula: str
+    num_classes: int
+    label_smoothing: float
+    theta: list[float] | None
+    coefficients: dict[str, float] | None
+    A: float
+    B: float
+    S: float
+    published: bool
+    exact: bool
+    stable: bool
+    null_pull: float
+    zero_error: float
+    verdict: str
+    equilibria: list[Equilibrium]
+
+    @property
+    def trainable(self) -> str:
+        """``"yes"`` (``stable``), ``"doubtful"`` (``exact`` alone) or ``"no"``."""
+        return "yes" if self.stable else "doubtful" if self.exact else "no"
+
+    @property
+    def text(self) -> str:
+        """The explanation as plain text, no line wider than 100 characters but that of a long formula."""
+        return "\n".join([*self._loss_lines(), "", *self._null_lines(), "", *self._attraction_lines()])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the loss itself, ready for JSON; an infinite ``D(0)`` becomes ``"inf"`` or ``"-inf"``."""
+        values = {key: value for key, value in vars(self).items() if key != "loss"}
+        values["equilibria"] = [equilibrium._asdict() for equilibrium in self.equilibria]
+        values["trainable"] = self.trainable
+        if self.zero_error in (float("inf"), float("-inf")):
+            values["zero_error"] = str(self.zero_error)
+        return values
+
+    def plot(self, path: str | Path) -> Path:
+        """Draw ``D(eps)`` beside cross-entropy, squared error and Baikal; the suffix of ``path`` chooses the format.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        # A room above this one, so only on demand
+        from tglo_lightning.reporting.explain_plot import plot_explanation
+
+        return plot_explanation(self, path)
+
+    def _loss_lines(self) -> list[str]:
+        lines = [f"{self.name}, {self.num_classes} classes"]
+        lines += [f"  f(y, h) = {self.formula}", "  loss = -sum_k f(y_k, h_k), h = softmax(logits)"]
+        if self.label_smoothing:
+            lines += [f"  labels smoothed by alpha = {self.label_smoothing:g}"]
+        if self.theta is None or self.coefficients is None:
+            return lines
+        meaning = {"t0": "centre of y", "t1": "centre of h"}
+        for i, (a, b) in enumerate(terms(order_of(self.theta)), start=2):
+            meaning[f"t{i}"] = " ".join(
+                _power(base, exponent) for base, exponent in (("(y-t0)", a), ("(h-t1)", b)) if exponent
+            )
+        lines += ["", "Parameters                             Coefficients of gamma = df/dh"]
+        left = [f"{t:<4}{value:>12.5g}  {meaning[t]}" for t, value in zip(meaning, self.theta, strict=True)]
+        right = [f"{name:<8}{value:>12.5g}" for name, value in self.coefficients.items()]
+        for i in range(max(len(left), len(right))):
+            row = f"  {left[i] if i < len(left) else '':<37}{right[i] if i < len(right) else ''}"
+            lines.append(row.rstrip())
+        return lines
+
+    def _null_lines(self) -> list[str]:
+        n = self.num_classes
+        first = (
+            f"B = {self.B:.4g} > 0: the first step raises the true class"
+            if self.exact
+            else f"B = {self.B:.4g} <= 0: the first step does not raise the true class, so nothing can be learned"
+        )
+        drift = (
+            f"S = {self.S:.4g} <= 0: a drift of the output that all samples share dies out"
+            if self.S <= 0
+            else f"S = {self.S:.4g} > 0: a drift of the output that all samples share grows; the network may collapse"
+        )
+        published = f"A = {self.A:.4g}: the published invariant B >= (n - 2) A {'holds' if self.published else 'fails'}"
+        return [
+            f"Null epoch (every output 1/{n})",
+            f"  Trainable: {self.trainable}",
+            f"    {first}",
+            f"    {drift}",
+            f"    {published}",
+            f"  Pull on the true class's logit: {self.null_pull:.4g} (cross-entropy: {(n - 1) / n:.4g})",
+        ]
+
+    def _attraction_lines(self) -> list[str]:
+        told = {
+            "attracts": "samples learned by heart are held there",
+            "repels": "samples learned by heart are pushed away: the loss regularises",
+            "neutral": "samples learned by heart are neither held nor pushed",
+        }
+        lines = [
+            "Zero training error (eps = 1 - h_T = 0)",
+            f"  {self.verdict.capitalize()}: D(0) = {self.zero_error:.4g}, {told[self.verdict]}",
+        ]
+        if not self.equilibria:
+            lines.append("  No stable equilibrium: confidence settles nowhere between 0 and 1")
+        for eps, confidence, smoothing in self.equilibria:
+            lines.append(
+                f"  Equilibrium eps* = {eps:.4g}: confidence {confidence:.4g}, implied label smoothing {smoothing:.4g}"
+            )
+            if smoothing > 1:
+                lines.append(f"    (below chance, 1/{self.num_classes}: there the true class is not the most likely)")
+        return lines
+
+
+def _power(base: str, exponent: int) -> str:
+    return base if exponent == 1 else f"{base}^{exponent}"
+
+
+def explain(loss: LossLike, num_classes: int) -> Explanation:
+    """Explain one loss: can it be trained, what does it do at zero training error, where do samples settle?
+
+    Args:
+        loss: a loss of the family, ``nn.CrossEntropyLoss``, the name of a loss, or ``theta`` of shape ``(P,)``.
+        num_classes: ``n``.
+
+    Returns:
+        :class:`Explanation`, with ``.text``, ``.plot(path)`` and ``.to_dict()``.
+
+    Raises:
+        TypeError: not a loss of the family.
+        ValueError: a wrong number of parameters, more than one loss, or ``num_classes < 2``.
+
+    >>> explanation = explain("baikal", 10)
+    >>> explanation.trainable, explanation.verdict, round(explanation.equilibria[0].confidence, 3)
+    ('yes', 'repels', 0.316)
+    """
+    check_num_classes(num_classes)
+    module = as_loss(loss)
+    theta = theta_of(module) if hasattr(module, "theta") else None
+    told, memorised = trainability(module, num_classes), zero_error(module, num_classes)
+    assert isinstance(memorised.verdict, str)
+    return Explanation(
+        loss=module,
+        name=module.name or type(module).__name__,
+        formula=module.formula,
+        num_classes=num_classes,
+        label_smoothing=module.label_smoothing,
+        theta=None if theta is None else theta.tolist(),
+        coefficients=None if theta is None else {name: float(c) for name, c in coefficients(theta).items()},
+        A=float(told.A),
+        B=float(told.B),
+        S=float(told.S),
+        published=bool(told.published),
+        exact=bool(told.exact),
+        stable=bool(told.stable),
+        null_pull=float(told.B) * (num_classes - 1) / num_classes**2,
+        zero_error=float(memorised.value),
+        verdict=memorised.verdict,
+        equilibria=[implied(eps, num_classes) for eps in equilibria(module, num_classes)],
+    )
