@@ -1,0 +1,103 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tglo_lightning.cli.explain import main
+from tglo_lightning.losses import TaylorGLOLoss
+
+THETA = [-10.9408, 7.5216, 8.2896, 0.2415, 7.8726, 8.9666, 2.0184, 7.0513]
+
+
+def told(capsys, *arguments):
+    assert main([str(argument) for argument in arguments]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [", ".join(map(str, THETA))],
+        [",".join(map(str, THETA))],
+        [str(THETA)],
+        [str(value) for value in THETA],
+    ],
+)
+def test_theta_however_it_is_typed(words, capsys):
+    text = told(capsys, "--theta", *words, "--num-classes", 10)
+    assert "Repels: D(0) = -143" in text
+
+
+def test_named_losses(capsys):
+    assert "y log(h)" in told(capsys, "cross_entropy")
+    assert "BaikalLoss, 3 classes" in told(capsys, "--num-classes", 3, "baikal")
+
+
+def test_checkpoint_of_a_module_that_holds_the_loss(tmp_path, capsys):
+    module = torch.nn.ModuleDict({"criterion": TaylorGLOLoss(THETA), "net": torch.nn.Linear(2, 2)})
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": module.state_dict(), "epoch": 3}, path)
+    assert "eps* = 0.4692" in told(capsys, path)
+    both = torch.nn.ModuleDict({"first": TaylorGLOLoss(THETA), "second": TaylorGLOLoss(order=2)})
+    torch.save({"state_dict": both.state_dict()}, path)
+    assert main([str(path)]) == 2
+    assert "choose one with --buffer: first.theta, second.theta" in capsys.readouterr().err
+    assert "Trainable: no" in told(capsys, path, "--buffer", "second")
+
+
+def test_result_of_a_run(tmp_path, capsys):
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps({"losses": {"original": {}, "metalearned": {"theta": THETA}}}))
+    assert "eps* = 0.4692" in told(capsys, path)
+
+
+def test_picture_in_a_file_or_a_folder(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    told(capsys, "baikal", "--output", tmp_path)
+    told(capsys, "baikal", "--output", tmp_path / "deep" / "baikal.svg")
+    assert (tmp_path / "explanation.png").stat().st_size > 10_000
+    assert (tmp_path / "deep" / "baikal.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--theta", "1", "2", "3"], "5, 8, 12"),
+        (["--theta", "1,nan,3,4,5"], "finite"),
+        (["--theta", "one"], "numbers"),
+        (["baikal", "--num-classes", "1"], "at least 2"),
+        (["nonsense"], "unknown loss"),
+        (["missing.ckpt"], "no file"),
+        (["missing/result.json"], "no file"),
+        ([], "give one loss"),
+        (["baikal", "--theta", "1,2,3,4,5"], "give one loss"),
+        (["baikal", "--output", "picture.nonsense"], "nonsense"),
+    ],
+)
+def test_one_line_says_what_is_wrong(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", ["not json", "{}", '{"losses": {"original": {}}}'])
+def test_files_without_a_loss(content, tmp_path, capsys):
+    for name in ("result.json", "last.ckpt"):
+        (tmp_path / name).write_text(content)
+        assert main([str(tmp_path / name)]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    torch.save({"state_dict": {"weight": torch.zeros(1)}}, tmp_path / "last.ckpt")
+    assert main([str(tmp_path / "last.ckpt")]) == 2
+    assert "no TaylorGLO loss" in capsys.readouterr().err
+
+
+def test_exit_status_of_the_command():
+    run = subprocess.run(
+        [sys.executable, "-m", "tglo_lightning.cli.explain", "nonsense"], capture_output=True, text=True
+    )
+    assert run.returncode == 2
+    assert "Traceback" not in run.stderr
