@@ -31,7 +31,7 @@ class SeparableLoss(nn.Module):
 
     Shape:
         - logits: ``(n,)``, ``(N, n)`` or ``(N, n, d1, ...)``. Computed in float32 or better, also under autocast.
-        - target: class indices, ``()``, ``(N,)`` or ``(N, d1, ...)``; or class probabilities of the shape of the logits.
+        - target: class indices, ``()``, ``(N,)`` or ``(N, d1, ...)``; or class probabilities, shaped like the logits.
         - output: a scalar, or with ``reduction="none"`` the shape of class-index targets.
 
     Raises:
@@ -94,60 +94,59 @@ class SeparableLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss of ``logits`` against ``target``; see the class for shapes and errors."""
-        hard = self._check(logits, target)
+        weight = self.weight
+        hard = self._check(logits, target, weight)
+        if logits.dtype.itemsize < 4:  # float64 stays, halves are lifted: autocast does not reach past this line
+            logits = logits.float()
         batched = logits.dim() > 1
-        # float64 stays, everything below float32 is lifted: autocast does not reach past this line
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if not batched:
             logits, target = logits.unsqueeze(0), target.unsqueeze(0)
         if hard:
-            losses, weights = self._forward_indices(logits, target.long())
+            losses, counts = self._forward_indices(logits, target.long(), weight)
         else:
-            losses, weights = self._forward_probabilities(logits, target.to(logits.dtype)), None
-        if self.reduction == "none":
-            return losses if batched else losses.squeeze(0)
+            losses, counts = self._forward_probabilities(logits, target.to(logits.dtype), weight), None
+        if self.reduction == "mean":
+            return losses.mean() if counts is None else losses.sum() / counts.sum()
         if self.reduction == "sum":
             return losses.sum()
-        return losses.mean() if weights is None else losses.sum() / weights.sum()
+        return losses if batched else losses.squeeze(0)
 
     # Per-sample losses, shape (N, d1, ...)
 
-    def _forward_indices(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Losses, already weighted, and the weights if they are not all one."""
+    def _forward_indices(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Losses, already weighted, and what each counts in the mean if not one."""
         ignored = None
-        if not self._none_ignored(target, logits.shape[1]):
+        if self._may_ignore(target, logits.shape[1]):
             ignored = target == self.ignore_index
             target = target.masked_fill(ignored, 0)
-        if self.weight is not None and self.label_smoothing > 0.0:
-            # Smoothing spreads the label over classes of different weights
-            off = self.label_smoothing / logits.shape[1]
-            one_hot = torch.zeros_like(logits).scatter(1, target.unsqueeze(1), 1.0 - self.label_smoothing)
-            losses = self._weighted_sum(logits, one_hot + off)
-            weights = self.weight.to(logits.dtype)[target]
-        else:
+        counts = None if weight is None else weight.to(logits.dtype)[target]
+        if counts is None:
             losses = self.indexed(logits, target)
-            weights = None
-            if self.weight is not None:
-                weights = self.weight.to(logits.dtype)[target]
-                losses = losses * weights
+        elif self.label_smoothing == 0.0:
+            losses = self.indexed(logits, target) * counts
+        else:
+            # Smoothing spreads the label over classes of different weights
+            on, off = self.label_values(logits.shape[1])
+            y = torch.full_like(logits, off).scatter(1, target.unsqueeze(1), on)
+            losses = self._forward_labels(logits, y, weight)
         if ignored is not None:
-            weights = torch.ones_like(losses) if weights is None else weights
-            losses, weights = losses.masked_fill(ignored, 0.0), weights.masked_fill(ignored, 0.0)
-        return losses, weights
+            counts = torch.ones_like(losses) if counts is None else counts
+            losses, counts = losses.masked_fill(ignored, 0.0), counts.masked_fill(ignored, 0.0)
+        return losses, counts
 
-    def _forward_probabilities(self, logits: Tensor, target: Tensor) -> Tensor:
+    def _forward_probabilities(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         if self.label_smoothing > 0.0:
             target = (1.0 - self.label_smoothing) * target + self.label_smoothing / logits.shape[1]
-        return self._weighted_sum(logits, target)
+        return self._forward_labels(logits, target, weight)
 
-    def _weighted_sum(self, logits: Tensor, y: Tensor) -> Tensor:
+    def _forward_labels(self, logits: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
         log_h = logits.log_softmax(dim=1)
         h = log_h.exp()
         terms = self.elementwise(y, h, log_h)
-        if self.weight is not None:
+        if weight is not None:
             # The part of f that the label brings is weighted class by class, the rest by the weight of the sample;
             # with a hard label both make the weight of its class.
-            weight = self.weight.to(logits.dtype).view(1, -1, *[1] * (logits.dim() - 2))
+            weight = weight.to(logits.dtype).view(1, -1, *[1] * (logits.dim() - 2))
             unlabelled = self.elementwise(0.0, h, log_h)
             terms = weight * (terms - unlabelled) + (weight * y).sum(dim=1, keepdim=True) * unlabelled
         return -terms.sum(dim=1)
@@ -168,52 +167,50 @@ class SeparableLoss(nn.Module):
 
     # Validation
 
-    def _check(self, logits: Tensor, target: Tensor) -> bool:
-        """Whether the targets are class indices; raises where logits and targets do not fit."""
-        if logits.dim() == 0 or not logits.is_floating_point():
+    def _check(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> bool:
+        """Whether the targets are class indices; raises where logits, targets and weights do not fit."""
+        shape = logits.shape
+        if not shape or not logits.is_floating_point():
             raise ValueError(
                 f"{self.name}: logits must be a floating tensor (N, n, ...), got {logits.dtype} of shape "
-                f"{tuple(logits.shape)}."
+                f"{tuple(shape)}."
             )
-        axis = min(logits.dim() - 1, 1)
-        num_classes = logits.shape[axis]
-        if self.weight is not None and self.weight.shape[0] != num_classes:
+        axis = 1 if len(shape) > 1 else 0
+        if weight is not None and weight.shape[0] != shape[axis]:
             raise ValueError(
-                f"{self.name}: `weight` has {self.weight.shape[0]} values, the logits have {num_classes} classes."
+                f"{self.name}: `weight` has {weight.shape[0]} values, the logits have {shape[axis]} classes."
             )
-        indices = (*logits.shape[:axis], *logits.shape[axis + 1 :])
-        if target.shape == logits.shape and target.is_floating_point():
-            if inspectable(target) and target.numel():
-                low, high = (bound.item() for bound in target.detach().aminmax())
-                if not (low >= -1e-6 and high <= 1 + 1e-6):
-                    raise ValueError(
-                        f"{self.name}: class probabilities must lie in [0, 1], got values from {low} to {high}."
-                    )
-            return False
-        if target.shape != indices or target.is_floating_point() or target.dtype == torch.bool:
+        floating = target.is_floating_point()
+        if target.shape != (shape if floating else shape[:axis] + shape[axis + 1 :]) or target.dtype == torch.bool:
             raise ValueError(
-                f"{self.name}: for logits of shape {tuple(logits.shape)} the target must hold class indices (integers) "
-                f"of shape {indices} or class probabilities (floating) of shape {tuple(logits.shape)}, got "
-                f"{target.dtype} of shape {tuple(target.shape)}."
+                f"{self.name}: for logits of shape {tuple(shape)} the target must hold class indices (integers) of "
+                f"shape {tuple(shape[:axis] + shape[axis + 1 :])} or class probabilities (floating) of shape "
+                f"{tuple(shape)}, got {target.dtype} of shape {tuple(target.shape)}."
             )
-        return True
+        if floating and inspectable(target) and target.numel():
+            low, high = map(float, target.detach().aminmax())
+            if not (low >= -1e-6 and high <= 1 + 1e-6):
+                raise ValueError(
+                    f"{self.name}: class probabilities must lie in [0, 1], got values from {low} to {high}."
+                )
+        return not floating
 
-    def _none_ignored(self, target: Tensor, num_classes: int) -> bool:
-        """Whether it is known that no target is ignored; raises for a class index out of range."""
+    def _may_ignore(self, target: Tensor, num_classes: int) -> bool:
+        """Whether some targets are, or may be, ``ignore_index``; raises for a class index out of range."""
         if not inspectable(target):
-            return False
+            return True
         if target.numel() == 0:
-            return True
-        low, high = (int(bound) for bound in target.aminmax())
-        if 0 <= low and high < num_classes and not low <= self.ignore_index <= high:
-            return True
+            return False
+        low, high = map(int, target.aminmax())
+        if low >= 0 and high < num_classes and not low <= self.ignore_index <= high:
+            return False
         counted = target[target != self.ignore_index]
         if counted.numel() and not 0 <= int(counted.min()) <= int(counted.max()) < num_classes:
             raise ValueError(
                 f"{self.name}: class indices must lie in [0, {num_classes - 1}] (or be ignore_index="
                 f"{self.ignore_index}), got values from {int(counted.min())} to {int(counted.max())}."
             )
-        return False
+        return True
 
     def extra_repr(self) -> str:
         """``f(y, h)`` and the arguments that are not the defaults."""

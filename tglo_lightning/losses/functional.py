@@ -1,6 +1,7 @@
 r"""The TaylorGLO polynomial as pure functions of its parameters.
 
-A loss of this package is :math:`L = -\sum_k f(y_k, h_k)` with :math:`h = \mathrm{softmax}(z)`. For TaylorGLO of order ``K``
+A loss of this package is :math:`L = -\sum_k f(y_k, h_k)` with :math:`h = \mathrm{softmax}(z)`. For TaylorGLO of order
+``K``
 
 .. math:: f(y, h) = \sum_{a \ge 0,\, b \ge 1,\, a + b \le K} \theta_{ab}\, (y - \theta_0)^a (h - \theta_1)^b .
 
@@ -25,7 +26,6 @@ __all__ = [
     "power_coefficients",
     "taylor_f",
     "taylor_gamma",
-    "taylor_rows",
     "terms",
     "theta_tensor",
 ]
@@ -107,7 +107,7 @@ def theta_tensor(theta: Tensor | Sequence[float], order: int | None = None) -> T
 
 
 def inspectable(tensor: Tensor) -> bool:
-    """Whether looking at the values of ``tensor`` is possible and free: on the CPU, outside compilation and torch.func."""
+    """Whether looking at its values is possible and free: on the CPU, outside compilation and torch.func."""
     return (
         tensor.device.type == "cpu"
         and not torch.compiler.is_compiling()
@@ -118,8 +118,9 @@ def inspectable(tensor: Tensor) -> bool:
 def _label_polynomials(theta: Tensor, y: Tensor | float) -> list[Tensor]:
     """``q_b(y) = sum_a theta_ab (y - t0)^a`` for ``b = 1 .. K``; a trailing axis of ``theta`` meets that of ``y``."""
     order = order_of(theta)
-    value = {ab: theta[..., CENTRES + i, None] for i, ab in enumerate(terms(order))}
-    dy = y - theta[..., 0, None]
+    centre, _, *coefficients = theta.unsqueeze(-1).unbind(-2)
+    value = dict(zip(terms(order), coefficients, strict=True))
+    dy = y - centre
     polynomials = []
     for b in range(1, order + 1):
         q = value[order - b, b]
@@ -156,109 +157,24 @@ def taylor_gamma(theta: Tensor, y: Tensor | float, h: Tensor) -> Tensor:
     return result
 
 
-def power_coefficients(theta: Tensor, y: float) -> Tensor:
-    """Coefficients ``p_0 .. p_K`` of ``f(y, h) = sum_m p_m h^m`` at one label value ``y``.
+def power_coefficients(theta: Tensor, y: Tensor) -> Tensor:
+    """Coefficients ``p_0 .. p_K`` of ``f(y, h) = sum_m p_m h^m`` at given labels.
 
     Args:
         theta: parameters, shape ``(..., P)``.
-        y: the label.
+        y: labels, shape ``(m,)``.
 
     Returns:
-        Tensor of shape ``(..., K + 1)``.
+        Tensor of shape ``(..., K + 1, m)``.
     """
-    zero = torch.zeros_like(theta[..., 1, None])
-    *lower, highest = _label_polynomials(theta, y)
-    power = [highest]
-    # Horner over (h - t1): p <- p * (h - t1) + q_b
-    for q in [*reversed(lower), zero]:
-        shifted, scaled = [zero, *power], [*(p * theta[..., 1, None] for p in power), zero]
-        power = [up - down for up, down in zip(shifted, scaled, strict=True)]
-        power[0] = power[0] + q
-    return torch.cat(torch.broadcast_tensors(*power), dim=-1)
-
-
-class _TaylorRows(torch.autograd.Function):
-    """:func:`_rows` after the softmax, with the analytic gradient through both and few temporaries.
-
-    ``h`` is returned as an output besides, so that it may be saved and differentiated a second time.
-    """
-
-    @staticmethod
-    def forward(ctx, logits: Tensor, index: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
-        h = logits.softmax(dim=1)
-        ctx.save_for_backward(index, p, q, h)
-        ctx.set_materialize_grads(False)
-        return _rows(h, index, p, q), h
-
-    @staticmethod
-    def backward(ctx, grad_rows: Tensor | None, grad_h: Tensor | None):  # type: ignore[no-untyped-def]
-        index, p, q, h = ctx.saved_tensors
-        grad_logits = grad_p = grad_q = None
-        if grad_rows is not None:
-            scale = -grad_rows.unsqueeze(1)
-            h_target = h.gather(1, index)
-            pull = _horner(_derivative(q), h_target) * h_target
-            velocity = _horner(_derivative(p)[1:], h) * h * h
-            velocity = velocity - h * (velocity.sum(dim=1, keepdim=True) + pull)
-            grad_logits = scale * velocity.scatter_add(1, index, pull)
-            if ctx.needs_input_grad[2]:
-                grad_p = _power_sums(scale, h, p.shape[-1])
-            if ctx.needs_input_grad[3]:
-                grad_q = _power_sums(scale, h_target, q.shape[-1])
-        if grad_h is not None:
-            through = h * (grad_h - (grad_h * h).sum(dim=1, keepdim=True))
-            grad_logits = through if grad_logits is None else grad_logits + through
-        return grad_logits, None, grad_p, grad_q
-
-
-def _rows(h: Tensor, index: Tensor, p: Tensor, q: Tensor) -> Tensor:
-    """``-(sum_k P(h_k) + Q(h_T))`` for each sample.
-
-    ``P = f(off, .)`` and ``Q = f(on, .) - f(off, .)``. Because ``sum_k h_k = 1`` the linear term of ``P`` is a
-    constant: taken as one, its large coefficient does not cancel in float arithmetic but in algebra.
-    """
-    powers = (_horner(p[2:], h) * h * h).sum(dim=1, keepdim=True)
-    return -(powers + (p[0] * h.shape[1] + p[1]) + _horner(q, h.gather(1, index))).squeeze(1)
-
-
-def _horner(coefficients: Tensor, h: Tensor) -> Tensor:
-    result = coefficients[-1] * h + coefficients[-2] if coefficients.shape[-1] > 1 else coefficients[-1].expand_as(h)
-    for m in range(coefficients.shape[-1] - 3, -1, -1):
-        result = result * h + coefficients[m]
-    return result
-
-
-def _derivative(coefficients: Tensor) -> Tensor:
-    degrees = torch.arange(1, coefficients.shape[-1], dtype=coefficients.dtype, device=coefficients.device)
-    return coefficients[1:] * degrees
-
-
-def _power_sums(scale: Tensor, h: Tensor, length: int) -> Tensor:
-    sums, power = [], torch.ones_like(h)
-    for _ in range(length):
-        sums.append((scale * power).sum())
-        power = power * h
-    return torch.stack(sums)
-
-
-def taylor_rows(logits: Tensor, index: Tensor, p: Tensor, q: Tensor) -> Tensor:
-    """TaylorGLO with hard labels, one value a sample.
-
-    Args:
-        logits: shape ``(N, n, ...)``.
-        index: classes, int64, shape ``(N, ...)``.
-        p: ``power_coefficients`` at the label of a wrong class, shape ``(K + 1,)``.
-        q: ``power_coefficients`` at the label of the true class, less ``p``.
-
-    Returns:
-        Tensor of shape ``(N, ...)``.
-    """
-    index = index.unsqueeze(1)
-    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
-        # The compiler fuses the plain formula better, and torch.func takes it apart without further rules
-        return _rows(logits.softmax(dim=1), index, p, q)
-    rows, _ = _TaylorRows.apply(logits, index, p, q)
-    return rows
+    power = _label_polynomials(theta, y)
+    power = [torch.zeros_like(power[0]), *power]
+    centre = theta[..., 1, None]
+    # Repeated synthetic division: from powers of (h - t1) to powers of h
+    for done in range(len(power) - 1):
+        for m in range(len(power) - 2, done - 1, -1):
+            power[m] = torch.addcmul(power[m], centre, power[m + 1], value=-1)
+    return torch.stack(torch.broadcast_tensors(*power), dim=-2)
 
 
 def formula(theta: Tensor | Sequence[float], digits: int = 4) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tglo_lightning.losses import functional
 from tglo_lightning.losses.base import SeparableLoss
+from tglo_lightning.losses.hard_labels import taylor_rows
 
 __all__ = ["TaylorGLOLoss"]
 
@@ -84,9 +85,7 @@ class TaylorGLOLoss(SeparableLoss):
     def indexed(self, logits: Tensor, target: Tensor) -> Tensor:
         """Losses of shape ``(N, ...)`` from two polynomials in ``h``: one for every output, one for the target's."""
         on, off = self.label_values(logits.shape[1])
-        p = functional.power_coefficients(self.theta, off)
-        q = functional.power_coefficients(self.theta, on) - p
-        return functional.taylor_rows(logits, target, p.to(logits.dtype), q.to(logits.dtype))
+        return taylor_rows(self.theta, logits, target, on, off)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> TaylorGLOLoss:
         # Apple's devices hold no float64
