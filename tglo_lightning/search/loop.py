@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from numbers import Integral, Real
 from statistics import fmean
@@ -19,7 +19,9 @@ from tglo_lightning.search.strategy import CMAES
 
 __all__ = ["Evaluator", "Listener", "SearchSettings", "search"]
 
-MAX_REDRAWS = 100_000
+MODES = ("max", "min")
+# Some seconds of drawing: who meets it has a constraint that nothing fulfils
+MAX_REDRAWS = 10_000
 
 
 class Evaluator(Protocol):
@@ -91,6 +93,10 @@ class SearchSettings:
         if self.parameterization not in PARAMETERIZATIONS:
             raise ValueError(f"`parameterization` must be one of {PARAMETERIZATIONS}, got {self.parameterization!r}.")
         num_parameters(self.order)
+        # Plain numbers, or a checkpoint that holds them cannot be read with `weights_only=True`
+        for name in lowest:
+            object.__setattr__(self, name, int(getattr(self, name)))
+        object.__setattr__(self, "sigma", float(self.sigma))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; a constraint that is a function by its name."""
@@ -130,8 +136,14 @@ def search(
         listener: followed by progress bars and loggers.
 
     Raises:
-        RuntimeError: the constraint refused 100,000 draws in a row.
+        ValueError: an argument out of range, or a constraint that refuses 10,000 draws in a row.
     """
+    if mode not in MODES:
+        raise ValueError(f"`mode` must be one of {MODES}, got {mode!r}.")
+    if isinstance(num_classes, bool) or not isinstance(num_classes, Integral):
+        raise TypeError(f"`num_classes` must be an int, got {num_classes!r}.")
+    if num_classes < 2:
+        raise ValueError(f"`num_classes` must be at least 2, got {num_classes}.")
     started = time.perf_counter()
     sign = -1.0 if mode == "max" else 1.0
     space = Space(settings.parameterization, settings.order)
@@ -148,9 +160,8 @@ def search(
         return best
 
     for generation in range(settings.generations):
-        vectors, refused = _draw(strategy, space, feasible, settings.population)
+        vectors, thetas, refused = _draw(strategy, space, feasible, settings.population)
         infeasible += refused
-        thetas = [space.theta(vector) for vector in vectors]
         evaluations = []
         for evaluation in evaluator.evaluate(thetas, settings.training_seed(0, generation)):
             evaluations.append(evaluation)
@@ -184,24 +195,30 @@ def search(
     )
 
 
-def _draw(strategy: CMAES, space: Space, feasible: Constraint, population: int) -> tuple[list[list[float]], int]:
-    """A population of feasible vectors, and the number of draws refused on the way."""
+def _draw(
+    strategy: CMAES, space: Space, feasible: Callable[[list[list[float]]], list[bool]], population: int
+) -> tuple[list[list[float]], list[list[float]], int]:
+    """A population of feasible vectors, what they stand for, and the number of draws refused on the way."""
     vectors: list[list[float]] = []
-    refused = 0
-    in_a_row = 0
+    thetas: list[list[float]] = []
+    refused = in_a_row = 0
     while len(vectors) < population:
-        vector = strategy.ask()
-        if feasible(space.theta(vector)):
-            vectors.append(vector)
-            in_a_row = 0
-            continue
-        refused += 1
-        in_a_row += 1
+        drawn = strategy.ask(population - len(vectors))
+        meant = space.thetas(drawn)
+        for vector, theta, accepted in zip(drawn, meant, feasible(meant), strict=True):
+            if accepted:
+                vectors.append(vector)
+                thetas.append(theta)
+                in_a_row = 0
+            else:
+                refused += 1
+                in_a_row += 1
         if in_a_row >= MAX_REDRAWS:
-            raise RuntimeError(
-                f"The constraint refused {MAX_REDRAWS} draws in a row. Loosen `constraint` or enlarge `sigma`."
+            raise ValueError(
+                f"`constraint` refused {in_a_row:,} draws in a row. Loosen it, enlarge `sigma` or change "
+                "`parameterization`."
             )
-    return vectors, refused
+    return vectors, thetas, refused
 
 
 def _finals(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from numbers import Integral, Real
 from statistics import fmean, stdev
 from typing import Any
 
@@ -166,4 +167,8 @@ def _plain(value: Any) -> Any:
         return {key: _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    # numpy's numbers would not survive `torch.load(weights_only=True)`
+    number = int(value) if isinstance(value, Integral) else float(value)
+    return number if math.isfinite(number) else None

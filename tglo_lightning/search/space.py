@@ -36,22 +36,30 @@ class Space:
         """Length of a search vector."""
         return num_parameters(self.order) if self.parameterization == "full" else 2 * (self.order - 1)
 
-    def theta(self, vector: Sequence[float]) -> list[float]:
-        """The loss parameters that a search vector stands for."""
+    def thetas(self, vectors: Sequence[Sequence[float]]) -> list[list[float]]:
+        """The loss parameters that search vectors stand for."""
         if self.parameterization == "full":
-            return list(vector)
-        values: list[float] = from_minimal(torch.tensor(vector, dtype=torch.float64)).tolist()
+            return [list(vector) for vector in vectors]
+        values: list[list[float]] = from_minimal(torch.tensor(vectors, dtype=torch.float64)).tolist()
         return values
 
 
-def feasibility(constraint: str | Constraint | None, num_classes: int) -> Constraint:
-    """The constraint as a function of ``theta``: by its name, as given, or always true for ``None``.
+def feasibility(constraint: str | Constraint | None, num_classes: int) -> Callable[[list[list[float]]], list[bool]]:
+    """The constraint as a function of a list of ``theta``: by its name, as given, or always true for ``None``.
 
     What the names mean says :func:`tglo_lightning.theory.trainability`.
     """
     if constraint is None:
-        return lambda theta: True
+        return lambda thetas: [True] * len(thetas)
     if callable(constraint):
-        return constraint
+        accepts = constraint
+        return lambda thetas: [bool(accepts(theta)) for theta in thetas]
     name = constraint
-    return lambda theta: bool(getattr(trainability(theta, num_classes), name))
+
+    def named(thetas: list[list[float]]) -> list[bool]:
+        # One call for all of them: what it costs hardly depends on their number
+        verdicts = trainability(torch.tensor(thetas, dtype=torch.float64), num_classes)
+        accepted: list[bool] = getattr(verdicts, name).tolist()
+        return accepted
+
+    return named

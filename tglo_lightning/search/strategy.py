@@ -46,9 +46,9 @@ class CMAES:
         """Present step size."""
         return float(self._es.sigma)
 
-    def ask(self) -> list[float]:
-        """One draw from the present distribution."""
-        return [float(value) for value in self._es.ask(1)[0]]
+    def ask(self, number: int) -> list[list[float]]:
+        """Draws from the present distribution."""
+        return [vector.tolist() for vector in self._es.ask(number)]
 
     def tell(self, vectors: Sequence[Sequence[float]], costs: Sequence[float]) -> None:
         """Move the distribution towards the vectors with the lowest costs; a cost that is not finite ranks last."""
