@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import wandb
 from pytorch_lightning.loggers import WandbLogger
 
 
@@ -41,4 +42,5 @@ def wandb_logger(*, save_dir: str, project: str, name: str | None = None, **kwar
     """
     mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
     Path(save_dir).mkdir(parents=True, exist_ok=True)
+    kwargs.setdefault("settings", wandb.Settings(quiet=True))
     return WandbLogger(save_dir=save_dir, project=project, name=name, offline=mode != "online", mode=mode, **kwargs)

@@ -27,7 +27,7 @@ from tglo_lightning.losses import TaylorGLOLoss, as_loss, taylorglo_like
 from tglo_lightning.reporting import results_table
 
 if TYPE_CHECKING:
-    from tglo_lightning.search import SearchResult
+    from tglo_lightning.search import Finalist, SearchResult
 
 _PACKAGE = Path(tglo_lightning.__file__).parent
 # In a wheel the configs lie inside of the package, in a checkout beside it.
@@ -75,7 +75,7 @@ def run(cfg: DictConfig) -> float:
         failed = False
     finally:
         _finish_wandb(exit_code=int(failed))
-    _print(result, path)
+    _print(result, search, path)
     return statistics.fmean(scores[result["kept"]].monitor)
 
 
@@ -157,21 +157,28 @@ def _log(logger: Logger, result: dict[str, Any]) -> None:
         logger.save()
 
 
-def _print(result: dict[str, Any], path: Path) -> None:
-    console = Console()
+def _print(result: dict[str, Any], search: "SearchResult | None", path: Path) -> None:
+    console = Console(highlight=False, soft_wrap=True)
     console.print(results_table(result))
-    metalearned = result["losses"].get("metalearned")
-    if metalearned is not None:
-        console.print(f"metalearned: f(y, h) = {metalearned['formula']}", highlight=False)
-    if result["search"]["candidates"] and result["kept"] == "original":
-        console.print("No metalearned loss beat the original one on validation data: the original was kept.")
-    console.print(str(path), highlight=False, soft_wrap=True)
+    if search is not None:
+        chosen = "no candidate could be trained" if search.best is None else f"metalearned {_figures(search.best)}"
+        console.print(
+            f"Kept the {search.kept} loss by {search.monitor}: {chosen}, original {_figures(search.original)}."
+        )
+    if "metalearned" in result["losses"]:
+        console.print(f"metalearned: f(y, h) = {result['losses']['metalearned']['formula']}")
+    console.print(str(path))
+
+
+def _figures(finalist: "Finalist") -> str:
+    return f"{finalist.mean:.4f} ± {finalist.std:.4f} (n = {len(finalist.fitness)})"
 
 
 def _quiet() -> None:
     """Silence what Lightning says about every one of the many small trainings."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*smaller than the logging interval.*"):
+    for name in ("pytorch_lightning", "lightning.pytorch"):  # with both installed the second one speaks for the first
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*LeafSpec.*"):
         warnings.filterwarnings("ignore", message)
 
 

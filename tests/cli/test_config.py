@@ -1,0 +1,138 @@
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+from hydra import compose, initialize_config_dir
+from torch import nn
+
+from tglo_lightning.cli.checks import RULES, ConfigError, check
+from tglo_lightning.cli.recipe import Recipe
+from tglo_lightning.cli.train import CONFIG_DIR
+
+THETA = "loss.theta=[0,0,1,-1,0.5,2,-1,0]"
+# all but paths, whose output_dir comes from a run of Hydra
+OPTIONS = [
+    f"{path.parent.name}={path.stem}"
+    for path in sorted(Path(CONFIG_DIR).glob("*/*.yaml"))
+    if path.parent.name != "paths"
+]
+
+
+@pytest.fixture
+def config(tmp_path):
+    def build(*overrides):
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            return compose("train", overrides=[f"paths.output_dir={tmp_path}", *overrides])
+
+    return build
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_config_composes_and_instantiates(config, option):
+    overrides = [option, THETA] if option == "loss=taylorglo" else [option]
+    recipe = Recipe(config(*overrides))
+    logger = recipe.logger()
+    assert isinstance(logger, pl.loggers.Logger) or (logger is None and option == "logger=none")
+    search = recipe.search()
+    assert (search is None) == (option in ("search=none", "loss=taylorglo"))
+    assert all(isinstance(c, pl.Callback) for c in recipe.callbacks())
+    module = recipe.module()
+    assert isinstance(module.criterion, nn.Module)
+    images, _ = next(iter(recipe.datamodule.val_dataloader()))
+    assert module(images).shape == (len(images), recipe.datamodule.num_classes)
+
+
+def test_all_groups_are_there():
+    groups = {path.name for path in Path(CONFIG_DIR).iterdir() if path.is_dir()}
+    assert groups >= {"task", "arch", "loss", "search", "trainer", "logger", "callbacks", "experiment", "paths"}
+
+
+def test_experiment_and_command_line_have_the_last_word(config):
+    cfg = config("experiment=digits_noisy", "search.generations=3")
+    assert (cfg.task.train_size, cfg.task.val_size, cfg.task.label_noise) == (600, 400, 0.4)
+    assert cfg.search.generations == 3
+    assert cfg.search.candidate_epochs == cfg.trainer.max_epochs
+
+
+def test_an_experiment_without_its_search(config):
+    assert Recipe(config("experiment=digits_noisy", "search=none")).search() is None
+
+
+def test_a_given_theta_is_what_the_module_trains_with(config):
+    criterion = Recipe(config("loss=taylorglo", THETA)).module().criterion
+    assert criterion.theta.tolist() == [0, 0, 1, -1, 0.5, 2, -1, 0]
+
+
+def test_search_keys_reach_the_callback(config):
+    search = Recipe(config("search.generations=3", "search.population=7", "seed=5")).search()
+    settings = search.settings
+    assert (settings.generations, settings.population, settings.seed) == (3, 7, 5)
+
+
+def test_scheduler(config):
+    overrides = ("+scheduler._target_=torch.optim.lr_scheduler.StepLR", "+scheduler._partial_=true")
+    module = Recipe(config(*overrides, "+scheduler.step_size=3")).module()
+    assert module.configure_optimizers()["lr_scheduler"].step_size == 3
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=-1",
+        "seed=1.5",
+        "seed=true",
+        "num_threads=0",
+        "mode=best",
+        "monitor=null",
+        "evaluation.seeds=0",
+        "optimizer.lr=-0.1",
+        "optimizer.lr=fast",
+        "task.label_noise=1.5",
+        "task.label_noise=nan",
+        "task.train_size=0",
+        "task.train_size=1500",
+        "task.batch_size=0",
+        "task.seed=-1",
+        "arch.hidden=[0]",
+        "loss.label_smoothing=2",
+        "trainer.max_epochs=0",
+        "trainer.accelerator=abacus",
+        "search.generations=0",
+        "search.population=1",
+        "search.candidate_epochs=0",
+        "search.order=1",
+        "search.sigma=0",
+        "search.finalists=0",
+        "search.repeats=0",
+        "search.constraint=perfect",
+        "search.parameterization=maximal",
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_its_key(config, override):
+    key = override.split("=")[0]
+    with pytest.raises(ConfigError, match=rf"^{key}: ") as caught:
+        Recipe(config(override))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("theta", ["[1,2,3]", "[0,0,1,-1,0.5,2,-1]", "[0,0,1,-1,0.5,2,-1,nan]"])
+def test_a_wrong_theta_is_refused_by_its_key(config, theta):
+    with pytest.raises(ConfigError, match=r"^loss\.theta: "):
+        Recipe(config("loss=taylorglo", f"loss.theta={theta}"))
+
+
+def test_a_missing_theta_is_asked_for(config):
+    with pytest.raises(ConfigError, match=r"^loss\.theta: a value is needed"):
+        check(config("loss=taylorglo"))
+
+
+def test_an_added_key_that_nothing_takes_is_refused(config):
+    with pytest.raises(ConfigError, match=r"^search\.genrations: "):
+        Recipe(config("+search.genrations=3"))
+
+
+def test_rules_are_about_keys_that_exist(config):
+    cfg, given = config(), config("loss=taylorglo", THETA)
+    known = {f"{node}.{key}" for node in cfg if hasattr(cfg[node], "keys") for key in cfg[node]}
+    known |= set(cfg) | {f"loss.{key}" for key in given.loss}
+    assert set(RULES) - known == set()

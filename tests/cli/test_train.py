@@ -1,0 +1,157 @@
+"""The command as a user runs it: in a process of its own, from another directory."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY = ("trainer.max_epochs=1", "task.train_size=200", "evaluation.seeds=2", "trainer.enable_progress_bar=false")
+SEARCH = ("search.generations=1", "search.population=3", "search.finalists=1", "search.repeats=1")
+
+# A callback that fails in the job of one seed
+BOOM = """
+import pytorch_lightning as pl
+
+class Boom(pl.Callback):
+    def __init__(self, seed):
+        self.seed = seed
+
+    def on_train_start(self, trainer, module):
+        if self.seed == 2:
+            raise RuntimeError("boom")
+"""
+
+
+def tglo_train(cwd, *arguments):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), str(cwd)]), "NETRC": str(cwd / "no-login")}
+    command = [sys.executable, "-m", "tglo_lightning.cli.train", *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+def only(paths):
+    [path] = paths
+    return path
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A run with a search, in a directory of its own."""
+    cwd = tmp_path_factory.mktemp("run")
+    ran = tglo_train(cwd, "experiment=digits_noisy", "logger=csv", "seed=3", *TINY, *SEARCH)
+    assert ran.returncode == 0, ran.stderr
+    return cwd, ran
+
+
+def test_result_has_the_documented_schema(searched):
+    cwd, _ = searched
+    result = json.loads(only(cwd.rglob("result.json")).read_text(), parse_constant=pytest.fail)
+    assert set(result) == {"monitor", "kept", "losses", "welch", "search", "seconds", "versions"}
+    assert result["monitor"] == "val/acc"
+    assert result["kept"] in ("metalearned", "original")
+    original, metalearned = result["losses"]["original"], result["losses"]["metalearned"]
+    assert set(original) == {"name", "test"}
+    assert set(metalearned) == {"name", "theta", "formula", "test"}
+    assert original["name"] == "CrossEntropyLoss"
+    assert len(metalearned["theta"]) == 8
+    for loss in (original, metalearned):
+        assert set(loss["test"]) == {"acc", "nll"}
+        for metric in loss["test"].values():
+            assert len(metric["values"]) == 2
+            assert metric["mean"] == pytest.approx(sum(metric["values"]) / 2)
+            assert metric["std"] == pytest.approx(abs(metric["values"][0] - metric["values"][1]) / math.sqrt(2))
+    for p_values in result["welch"].values():
+        assert set(p_values) == {"p_one_sided", "p_two_sided"}
+    assert set(result["search"]) == {"candidates", "infeasible", "failed", "seconds"}
+    assert result["search"]["candidates"] == 3
+    assert result["seconds"] > result["search"]["seconds"] > 0
+
+
+def test_prints_the_table(searched):
+    _, ran = searched
+    for text in ("original", "metalearned", "test/acc", "test/nll", "Welch p", "f(y, h) ="):
+        assert text in ran.stdout
+
+
+def test_all_output_lies_in_the_run_directory(searched):
+    cwd, _ = searched
+    assert [path.name for path in cwd.iterdir()] == ["outputs"]
+    run = only(cwd.rglob("result.json")).parent
+    assert (run / "checkpoints" / "last.ckpt").is_file()
+    header = (run / "csv" / "metrics.csv").read_text().splitlines()[0]
+    assert {"search/generation", "val/acc", "test/original/acc_mean"} <= set(header.split(","))
+    assert all(run in path.parents for path in cwd.rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A multirun of three jobs, logged to W&B, of which the second fails."""
+    cwd = tmp_path_factory.mktemp("sweep")
+    (cwd / "boom.py").write_text(BOOM)
+    boom = ("+callbacks.boom._target_=boom.Boom", "+callbacks.boom.seed=${seed}")
+    ran = tglo_train(cwd, "-m", "seed=1,2,3", "search=none", *TINY, *boom)
+    return cwd, ran
+
+
+def wandb_runs(directory):
+    for path in sorted(directory.rglob("*.wandb")):
+        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True)
+        yield [json.loads(line) for line in shown.stdout.splitlines()]
+
+
+def test_each_job_is_a_finished_wandb_run_of_its_own(swept):
+    cwd, _ = swept
+    runs = list(wandb_runs(cwd))
+    ids = {only(r["run"]["run_id"] for r in records if r["type"] == "run") for records in runs}
+    assert len(ids) == 3
+    exits = [only(r["exit"]["exit_code"] for r in records if r["type"] == "exit") for records in runs]
+    assert sorted(exits) == [0, 0, 1]
+
+
+def test_wandb_summary_holds_the_test_results(swept):
+    cwd, _ = swept
+    for records in wandb_runs(cwd):
+        summary: dict = {}
+        for record in records:
+            if record["type"] == "summary":
+                summary |= record["summary"].get("update", {})
+        failed = only(r["exit"]["exit_code"] for r in records if r["type"] == "exit") != 0
+        assert ("test/original/acc_mean" in summary) == (not failed)
+
+
+def test_a_failing_job_fails_the_command_but_not_the_others(swept):
+    cwd, ran = swept
+    assert ran.returncode != 0
+    assert "boom" in ran.stderr
+    results = [json.loads(path.read_text()) for path in cwd.rglob("result.json")]
+    assert len(results) == 2
+    for result in results:
+        assert result["kept"] == "original"
+        assert set(result["losses"]) == {"original"}
+        assert result["welch"] == {}
+
+
+def test_jobs_do_not_collide(swept):
+    cwd, _ = swept
+    assert len({path.parent for path in cwd.rglob("train.log")}) == 3
+
+
+def test_an_unknown_key_is_refused_by_name(tmp_path):
+    ran = tglo_train(tmp_path, "search.genrations=3")
+    assert ran.returncode != 0
+    assert "genrations" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_value_out_of_range_is_one_line(tmp_path):
+    ran = tglo_train(tmp_path, "search.population=1")
+    assert ran.returncode != 0
+    line = only(ran.stderr.strip().splitlines())
+    assert line.startswith("tglo-train: search.population: ")
+    assert not list(tmp_path.rglob("*.wandb"))
