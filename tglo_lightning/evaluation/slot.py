@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tglo_lightning.losses import SeparableLoss, TaylorGLOLoss, taylorglo_like
@@ -13,6 +16,8 @@ __all__ = ["LossSlot", "restore_loss"]
 
 # Losses of torch whose targets are class indices or probabilities, and whose inputs are logits or log-probabilities
 REPLACEABLE = (nn.CrossEntropyLoss, nn.NLLLoss)
+REPLACEABLE_FUNCTIONS = (F.cross_entropy, F.nll_loss)
+OTHER_FUNCTIONS = [value for name, value in vars(F).items() if name.endswith(("loss", "cross_entropy", "with_logits"))]
 
 
 class LossSlot:
@@ -35,19 +40,35 @@ class LossSlot:
         Raises:
             ValueError: there is no such attribute, or it is no loss that TaylorGLO can replace.
         """
+        kind = type(module).__name__
         owner: Any = module
+        loss: Any = module
         for part in self.path.split("."):
+            owner = loss
             if not hasattr(owner, part):
                 raise ValueError(_missing(module, self.path, part))
-            owner = getattr(owner, part)
-        if not callable(owner):
-            raise ValueError(f"`loss={self.path!r}`: {type(module).__name__}.{self.path} is {owner!r}, not a loss.")
-        if isinstance(owner, nn.modules.loss._Loss) and not isinstance(owner, (*REPLACEABLE, SeparableLoss)):
+            loss = getattr(owner, part)
+        if not callable(loss):
+            raise ValueError(f"`loss={self.path!r}`: {kind}.{self.path} is {loss!r}, not a loss.")
+        if not isinstance(owner, nn.Module):
             raise ValueError(
-                f"`loss={self.path!r}`: {type(module).__name__}.{self.path} is a {type(owner).__name__}. TaylorGLO "
-                "replaces losses of (logits, class targets), such as torch.nn.CrossEntropyLoss."
+                f"`loss={self.path!r}`: its owner is a {type(owner).__name__}. Keep the loss in a torch.nn.Module, so "
+                "that checkpoints hold what is found."
             )
-        return owner
+        if hasattr(type(owner), part):
+            raise ValueError(
+                f"`loss={self.path!r}`: {type(owner).__name__}.{part} belongs to the class, so it cannot be replaced. "
+                f"Assign the loss in __init__, as in `self.criterion = torch.nn.CrossEntropyLoss()`."
+            )
+        function = loss.func if isinstance(loss, partial) else loss
+        known = isinstance(loss, nn.modules.loss._Loss) or function in OTHER_FUNCTIONS
+        fits = isinstance(loss, (*REPLACEABLE, SeparableLoss)) or function in REPLACEABLE_FUNCTIONS
+        if known and not fits:
+            raise ValueError(
+                f"`loss={self.path!r}`: {kind}.{self.path} is {_name(loss)}. TaylorGLO replaces losses of (logits, "
+                "class targets), such as torch.nn.CrossEntropyLoss."
+            )
+        return loss
 
     def set(self, module: nn.Module, loss: Any) -> None:
         """Put ``loss`` into its place."""
@@ -62,14 +83,19 @@ class LossSlot:
 
     def install(self, module: nn.Module, theta: list[float] | Tensor) -> None:
         """Put the TaylorGLO loss with parameters ``theta`` into its place, options taken over, on the right device."""
-        loss = taylorglo_like(self.get(module), theta)
+        present = self.get(module)
+        loss = taylorglo_like(SimpleNamespace(**present.keywords) if isinstance(present, partial) else present, theta)
         like = next(module.parameters(), None)
         self.set(module, loss if like is None else loss.to(like.device))
 
     def name(self, module: nn.Module) -> str:
         """What the present loss is called."""
-        loss = self.get(module)
-        return type(loss).__name__ if isinstance(loss, nn.Module) else getattr(loss, "__name__", repr(loss))
+        return _name(self.get(module))
+
+
+def _name(loss: Any) -> str:
+    function = loss.func if isinstance(loss, partial) else loss
+    return type(loss).__name__ if isinstance(loss, nn.Module) else getattr(function, "__name__", repr(loss))
 
 
 def _missing(module: nn.Module, path: str, part: str) -> str:
@@ -98,8 +124,9 @@ def restore_loss(module: nn.Module, state_dict: Mapping[str, Any], prefix: str =
         The paths of the losses that were replaced.
     """
     replaced = []
+    expected = module.state_dict().keys()
     for key, theta in state_dict.items():
-        if not (key.startswith(prefix) and key.endswith(".theta")):
+        if not (key.startswith(prefix) and key.endswith(".theta") and theta.dim() == 1):
             continue
         path = key[len(prefix) : -len(".theta")]
         slot = LossSlot(path)
@@ -107,7 +134,9 @@ def restore_loss(module: nn.Module, state_dict: Mapping[str, Any], prefix: str =
             present = slot.get(module)
         except ValueError:
             continue
-        if isinstance(present, TaylorGLOLoss) and present.theta.shape == theta.shape:
+        # Not every `theta` is a loss's: a layer of the user's expects its own
+        known = f"{path}.theta" in expected
+        if known and not (isinstance(present, TaylorGLOLoss) and present.theta.shape != theta.shape):
             continue
         slot.install(module, theta)
         replaced.append(path)
