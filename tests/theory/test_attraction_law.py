@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tglo_lightning import theory
-from tglo_lightning.losses import BaikalLoss, CrossEntropyLoss, TaylorGLOLoss
+from tglo_lightning.losses import BaikalLoss, CrossEntropyLoss, SeparableLoss, TaylorGLOLoss
 from tglo_lightning.losses.functional import num_parameters
 
 EPS = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
@@ -89,6 +89,28 @@ def test_zero_error(loss, value, verdict):
     told = theory.zero_error(loss, 10)
     assert float(told.value) == pytest.approx(value)
     assert told.verdict == verdict
+
+
+class MinusEntropy(SeparableLoss):
+    """f(y, h) = y log h + h log h, whose gamma is infinite at 0 for want of a limit, not as 0/0."""
+
+    def f(self, y, h):
+        return (y + h) * torch.log(h)
+
+
+def test_a_loss_known_only_by_its_f():
+    assert theory.zero_error(MinusEntropy(), 3).value == math.inf
+    assert theory.zero_error(MinusEntropy(), 3).verdict == "attracts"
+    by_hand = 1 / (1 - EPS) + torch.log(1 - EPS) - torch.log(EPS / 2)
+    torch.testing.assert_close(theory.attraction_curve(MinusEntropy(), 3, EPS), by_hand)
+
+
+def test_curve_under_transforms():
+    for loss in ("baikal", "cross_entropy", [0.3] * 8):
+        mapped = torch.func.vmap(lambda e, loss=loss: theory.attraction_curve(loss, 4, e))(EPS)
+        torch.testing.assert_close(mapped, theory.attraction_curve(loss, 4, EPS))
+        slope = torch.func.grad(lambda e, loss=loss: theory.attraction_curve(loss, 4, e))(EPS[50])
+        assert torch.isfinite(slope)
 
 
 @pytest.mark.parametrize("n", [2, 3, 10, 1000])

@@ -90,7 +90,7 @@ def plot_explanation(explanation: Explanation, path: str | Path) -> Path:
 
 def _scaled(loss: LossLike, n: int) -> np.ndarray:
     """``D(EPS)`` over ``|D((n - 1)/n)|``; over its greatest size where that is zero."""
-    curve = attraction_curve(loss, n, EPS.tolist()).double().numpy()
+    curve = attraction_curve(loss, n, EPS.tolist()).detach().double().cpu().numpy()
     null = abs(float(attraction_curve(loss, n, (n - 1) / n)))
     scale = null if null > 1e-12 * np.abs(curve).max() else np.abs(curve).max()
     return curve / scale if scale > 0 else curve

@@ -132,12 +132,12 @@ def _limit(seen: Subject, y: float, h: Tensor) -> Tensor:
     """``gamma(y, h)``, also where ``h = 0`` makes 0/0 of it: the limit there, which may be infinite."""
     label = torch.full_like(h, y)
     value = seen.gamma(label, h)
-    if bool((h > 0).all()):
-        return value
     small = torch.finfo(h.dtype).tiny ** 0.25
-    near = seen.gamma(label, h.clamp(min=small))
-    near = torch.where(near.abs() > small**-0.5, near.sign() * torch.inf, near)
-    return torch.where(h > 0, value, torch.where(value.isfinite(), value, near))
+    near, nearer = (seen.gamma(label, h.clamp(min=each)) for each in (small, small**2))
+    # A logarithm doubles from the one to the other, a power grows by far more, a finite limit stands still
+    diverges = (nearer - near).abs() > 0.1 * near.abs()
+    near = torch.where(diverges, nearer.sign() * torch.inf, near)
+    return torch.where(value.isnan(), near, value)
 
 
 def zero_error(loss: LossLike, num_classes: int) -> ZeroError:

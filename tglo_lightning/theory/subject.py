@@ -57,7 +57,7 @@ def subject(loss: LossLike) -> Subject:
 
 
 def _taylor(theta: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda y, h: taylor_gamma(theta, y, h)
+    return lambda y, h: taylor_gamma(theta.to(h.device), y, h)
 
 
 def theta_of(loss: LossLike) -> Tensor:
@@ -81,12 +81,14 @@ def check_num_classes(num_classes: int) -> None:
 
 
 def floating(*values: Tensor | Sequence[float] | float) -> list[Tensor]:
-    """Tensors of one floating type, float32 or better; numbers and sequences alone become float64."""
-    given = [value.dtype for value in values if isinstance(value, Tensor) and value.is_floating_point()]
-    dtype = torch.float32 if given else torch.float64
-    for other in given:
+    """Tensors of one floating type, float32 or better, on one device; numbers and sequences alone become float64."""
+    given = [value for value in values if isinstance(value, Tensor)]
+    dtypes = [tensor.dtype for tensor in given if tensor.is_floating_point()]
+    dtype = torch.float32 if dtypes else torch.float64
+    for other in dtypes:
         dtype = torch.promote_types(dtype, other)
-    return [value.to(dtype) if isinstance(value, Tensor) else torch.as_tensor(value, dtype=dtype) for value in values]
+    device = given[0].device if given else None
+    return [torch.as_tensor(value, dtype=dtype, device=device) for value in values]
 
 
 def value_of(flag: Tensor) -> Tensor | bool:
