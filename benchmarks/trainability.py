@@ -1,22 +1,22 @@
 """Which of the search's constraints tells a loss that can be trained from one that cannot?
 
-Random losses ``theta ~ N(0, 1.2^2)`` train small networks to the end, by Adam, which does not mind the scale of a loss. A
-loss counts as trainable if its test accuracy gets at least a quarter of the way from chance to what cross-entropy reaches
-by the same training. For each constraint of ``tglo_lightning.theory.trainability``: precision (share of the kept losses
-that train) and recall (share of the losses that train that are kept).
+Random losses ``theta ~ N(0, 1.2^2)`` train small networks to the end, by Adam, which does not mind the scale of a
+loss. A loss counts as trainable if its test accuracy gets at least a quarter of the way from chance to what
+cross-entropy reaches by the same training. For each constraint of ``tglo_lightning.theory.trainability``: precision
+(share of the kept losses that train) and recall (share of the losses that train that are kept).
 
-The second table looks at where ``stable`` errs. With ``S > 0`` a drift of the output that all samples share grows, at the
-rate ``lambda_drift S / n^2``, while the classes separate at a rate of the order of ``lambda_class B / n``. The lambdas are
-sizes of the last layer's input at initialisation: ``1 + |mean over the samples|^2`` (the 1 is the bias), and the mean
-squared distance of the class means from that mean. A race: ``stable`` should err by refusing losses with a small
-``S / (n B)``, the more of them the smaller ``drift = lambda_drift / lambda_class`` is. Among the losses with ``B > 0``,
-``best`` is the threshold on ``S / (n B)`` with the fewest errors (``stable`` is the threshold 0), and ``greatest`` the
-largest ``S / (n B)`` of a loss that trained.
+The second table looks at where ``stable`` errs. With ``S > 0`` a drift of the output that all samples share grows, at
+the rate ``lambda_drift S / n^2``, while the classes separate at a rate of the order of ``lambda_class B / n``. The
+lambdas are sizes of the last layer's input at initialisation: ``1 + |mean over the samples|^2`` (the 1 is the bias),
+and the mean squared distance of the class means from that mean. A race: ``stable`` should err by refusing losses with
+a small ``S / (n B)``, the more of them the smaller ``drift = lambda_drift / lambda_class`` is. Among the losses with
+``B > 0``, ``best`` is the threshold on ``S / (n B)`` with the fewest errors (``stable`` is the threshold 0), and
+``greatest`` the largest ``S / (n B)`` of a loss that trained.
 
     python benchmarks/trainability.py --data ../shared/data --output trainability.json
 
-``--data`` holds MNIST and CIFAR-10 in the parquet layout of the public hub (folders ``mnist`` and ``cifar10_subset``, read
-with pyarrow and Pillow); without them those tasks are left out. One thread.
+``--data`` holds MNIST and CIFAR-10 in the parquet layout of the public hub (folders ``mnist`` and ``cifar10_subset``,
+read with pyarrow and Pillow); without them those tasks are left out. One thread.
 """
 
 from __future__ import annotations
