@@ -8,26 +8,36 @@ import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 from lightning_utilities.core.apply_func import apply_to_collection
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 __all__ = ["fresh_iterators", "generators", "isolated", "preserved", "seed_all"]
 
 LIGHTNING_LOGGERS = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric")
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+HOLDERS = (DataLoader, Dataset, Sampler)
+# A longer container holds samples, not generators
+LONGEST = 100
 
 
-def seed_all(seed: int, generators: Iterable[torch.Generator] = ()) -> None:
+def seed_all(seed: int, generators: Iterable[Any] = ()) -> None:
     """Seed Python, numpy, torch (all devices) and the given generators."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002  (user code draws from the global generator)
     torch.manual_seed(seed)
     for generator in generators:
-        generator.manual_seed(seed)
+        if isinstance(generator, np.random.Generator):
+            generator.bit_generator.state = type(generator.bit_generator)(seed).state
+        elif isinstance(generator, torch.Generator):
+            generator.manual_seed(seed)
+        else:
+            generator.seed(seed % 2**32)
 
 
 @contextmanager
@@ -47,40 +57,52 @@ def isolated(quiet: bool = True) -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def generators(*sources: Any) -> list[torch.Generator]:
-    """The random generators that data loaders, or the attributes of a datamodule, draw from."""
-    found: dict[int, torch.Generator] = {}
+def generators(*sources: Any) -> list[Any]:
+    """The random generators of torch, numpy and Python that data loaders, or the attributes of a datamodule or a
+    module, draw from: those of their samplers and datasets.
+    """
+    found: list[Any] = []
+    seen: set[int] = set()
 
     def collect(value: Any) -> None:
-        if isinstance(value, torch.Generator):
-            found[id(value)] = value
-        elif isinstance(value, DataLoader):
-            holders: list[Any] = [value, value.sampler, value.batch_sampler]
-            holders += [getattr(holder, "sampler", None) for holder in holders[1:]]
-            for holder in holders:
-                collect(getattr(holder, "generator", None))
-        elif isinstance(value, dict):
-            for entry in value.values():
-                collect(entry)
-        elif isinstance(value, list | tuple):
-            for entry in value:
+        if id(value) in seen:
+            return
+        if isinstance(value, GENERATORS):
+            seen.add(id(value))
+            found.append(value)
+        elif isinstance(value, HOLDERS):
+            seen.add(id(value))
+            collect_attributes(value)
+        elif isinstance(value, dict | list | tuple) and len(value) <= LONGEST:
+            for entry in value.values() if isinstance(value, dict) else value:
                 collect(entry)
 
+    def collect_attributes(holder: Any) -> None:
+        for value in getattr(holder, "__dict__", {}).values():
+            collect(value)
+
     for source in sources:
-        if source is not None:
-            collect(source if isinstance(source, DataLoader | dict | list | tuple) else vars(source))
-    return list(found.values())
+        collect(source)
+        collect_attributes(source)
+    return found
 
 
 @contextmanager
-def preserved(generators: Iterable[torch.Generator]) -> Iterator[None]:
+def preserved(generators: Iterable[Any]) -> Iterator[None]:
     """Put the generators back to the state they have now."""
-    states = [(generator, generator.get_state()) for generator in generators]
+    restore: list[Callable[[], Any]] = []
+    for generator in generators:
+        if isinstance(generator, np.random.Generator):
+            restore.append(partial(setattr, generator.bit_generator, "state", generator.bit_generator.state))
+        elif isinstance(generator, random.Random):
+            restore.append(partial(generator.setstate, generator.getstate()))
+        else:
+            restore.append(partial(generator.set_state, generator.get_state()))
     try:
         yield
     finally:
-        for generator, state in states:
-            generator.set_state(state)
+        for undo in restore:
+            undo()
 
 
 def fresh_iterators(loaders: Any) -> Any:

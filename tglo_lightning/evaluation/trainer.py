@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -50,10 +51,22 @@ class Budget:
         return {"max_epochs": self.epochs} if self.steps is None else {"max_epochs": -1, "max_steps": self.steps}
 
 
-class _FiniteLoss(Callback):
-    """Ends a training whose loss is no longer finite."""
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Seed of one epoch, so that candidates meet the same batches however many random numbers each has drawn."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+
+
+class _Guard(Callback):
+    """Seeds every epoch, and ends a training whose loss is no longer finite."""
 
     EVERY = 16
+
+    def __init__(self, seed: int, generators: list[torch.Generator]) -> None:
+        self.seed = seed
+        self.generators = generators
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        seed_all(epoch_seed(self.seed, trainer.current_epoch), self.generators)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
@@ -131,7 +144,7 @@ class TrainerEvaluator:
     def _score(self, theta: list[float] | None, seed: int) -> float:
         with isolated(), preserved(self._generators):
             module = self._candidate(theta, seed)
-            trainer = self._inner_trainer(**self.budget.trainer_kwargs())
+            trainer = self._guarded_trainer(seed)
             metrics = self._train_and_validate(trainer, module, seed)
         if self.monitor not in metrics:
             raise KeyError(f"{self.monitor!r} was not logged")
@@ -141,7 +154,7 @@ class TrainerEvaluator:
         """The module that results from training with ``theta`` from ``seed``, without validation."""
         with isolated(), preserved(self._generators):
             module = self._candidate(theta, seed)
-            trainer = self._inner_trainer(**self.budget.trainer_kwargs())
+            trainer = self._guarded_trainer(seed)
             seed_all(seed, self._generators)
             trainer.fit(module, **self._data())
         return module
@@ -152,7 +165,7 @@ class TrainerEvaluator:
         if not callable(self.init):
             # Set up already, with the outer module; a second time might build other layers or other splits
             for hook in ("setup", "prepare_data", "teardown"):
-                setattr(module, hook, _nothing)
+                setattr(module, hook, nothing)
             module.configure_callbacks = _no_callbacks
         if theta is not None:
             self.slot.install(module, theta)
@@ -169,7 +182,10 @@ class TrainerEvaluator:
 
     # The inner Trainer and its data
 
-    def _inner_trainer(self, **overrides: Any) -> Any:
+    def _guarded_trainer(self, seed: int) -> Any:
+        return self._inner_trainer(_Guard(seed, self._generators), **self.budget.trainer_kwargs())
+
+    def _inner_trainer(self, *callbacks: Any, **overrides: Any) -> Any:
         outer = self.trainer
         device = outer.strategy.root_device
         kwargs: dict[str, Any] = {
@@ -186,7 +202,7 @@ class TrainerEvaluator:
             # Validation comes once, at the end, unless a scheduler waits for its metric
             "check_val_every_n_epoch": 1 if self._plateau() else NEVER,
             "default_root_dir": outer.default_root_dir,
-            "callbacks": [_FiniteLoss(), *copy.deepcopy(self.callbacks)],
+            "callbacks": [*callbacks, *copy.deepcopy(self.callbacks)],
             "logger": False,
             "enable_checkpointing": False,
             "enable_progress_bar": False,
@@ -211,7 +227,7 @@ class TrainerEvaluator:
         if self.trainer.datamodule is not None:
             datamodule = copy.copy(self.trainer.datamodule)
             for hook in ("prepare_data", "setup", "teardown"):
-                setattr(datamodule, hook, _nothing)
+                setattr(datamodule, hook, nothing)
             return {"datamodule": datamodule}
         loaders = {name: fresh_iterators(loader) for name, loader in self._loaders.items()}
         return {"dataloaders": loaders.get("val_dataloaders")} if validate else loaders
@@ -274,7 +290,7 @@ class _Recorder(nn.Module):
             return getattr(super().__getattr__("loss"), name)
 
 
-def _nothing(*args: Any, **kwargs: Any) -> None:
+def nothing(*args: Any, **kwargs: Any) -> None:
     """A hook that was called before."""
 
 
