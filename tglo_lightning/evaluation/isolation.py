@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning.utilities.seed import isolate_rng
 from lightning_utilities.core.apply_func import apply_to_collection
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 __all__ = ["fresh_iterators", "generators", "isolated", "preserved", "seed_all"]
