@@ -1,7 +1,7 @@
 """Fresh parts of a training, built from a config as often as they are needed."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytorch_lightning as pl
 from hydra.utils import instantiate
@@ -9,11 +9,9 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
 from torch import nn
 
+from tglo_lightning.callbacks import TaylorGLO
 from tglo_lightning.cli.checks import check, naming
 from tglo_lightning.models import Classifier
-
-if TYPE_CHECKING:
-    from tglo_lightning import TaylorGLO
 
 
 class Recipe:
@@ -66,7 +64,7 @@ class Recipe:
             found = [instantiate(node) for node in self.cfg.callbacks.values() if node]
         return [c for c in found if checkpoints or not isinstance(c, pl.callbacks.Checkpoint)]
 
-    def search(self) -> "TaylorGLO | None":
+    def search(self) -> TaylorGLO | None:
         """The search, None with `search=none`. Its candidates are fresh modules, so that seeds cover their weights."""
         if "_target_" not in self.cfg.search:
             return None

@@ -9,7 +9,7 @@ import time
 import warnings
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hydra
 import pytorch_lightning as pl
@@ -25,9 +25,7 @@ from tglo_lightning.cli.comparison import Scores, fresh_seeds, train_and_test, w
 from tglo_lightning.cli.recipe import Recipe
 from tglo_lightning.losses import TaylorGLOLoss, as_loss, taylorglo_like
 from tglo_lightning.reporting import results_table
-
-if TYPE_CHECKING:
-    from tglo_lightning.search import Finalist, SearchResult
+from tglo_lightning.search import Finalist, SearchResult
 
 _PACKAGE = Path(tglo_lightning.__file__).parent
 # In a wheel the configs lie inside of the package, in a checkout beside it.
@@ -79,7 +77,7 @@ def run(cfg: DictConfig) -> float:
     return statistics.fmean(scores[result["kept"]].monitor)
 
 
-def _search_and_train(recipe: Recipe, logger: Logger | None) -> "SearchResult | None":
+def _search_and_train(recipe: Recipe, logger: Logger | None) -> SearchResult | None:
     """The fit that a user of the callback makes: the search at its start, then a training with what it kept."""
     pl.seed_everything(recipe.cfg.seed, verbose=False)
     search = recipe.search()
@@ -90,7 +88,7 @@ def _search_and_train(recipe: Recipe, logger: Logger | None) -> "SearchResult | 
     return None if search is None else search.result
 
 
-def _compare(recipe: Recipe, search: "SearchResult | None") -> dict[str, Scores]:
+def _compare(recipe: Recipe, search: SearchResult | None) -> dict[str, Scores]:
     """Scores of the original loss and, if there is one, of the best metalearned loss, kept or not."""
     losses = {"original": recipe.criterion}
     theta = None if search is None or search.best is None else search.best.theta
@@ -101,7 +99,7 @@ def _compare(recipe: Recipe, search: "SearchResult | None") -> dict[str, Scores]
     return train_and_test(recipe, losses, fresh_seeds(cfg.seed, cfg.evaluation.seeds), cfg.monitor, progress=progress)
 
 
-def _result(recipe: Recipe, search: "SearchResult | None", scores: dict[str, Scores], seconds: float) -> dict[str, Any]:
+def _result(recipe: Recipe, search: SearchResult | None, scores: dict[str, Scores], seconds: float) -> dict[str, Any]:
     losses: dict[str, Any] = {
         "original": {"name": _name(recipe.criterion()), "test": scores["original"].summary()},
     }
@@ -157,7 +155,7 @@ def _log(logger: Logger, result: dict[str, Any]) -> None:
         logger.save()
 
 
-def _print(result: dict[str, Any], search: "SearchResult | None", path: Path) -> None:
+def _print(result: dict[str, Any], search: SearchResult | None, path: Path) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(results_table(result))
     if search is not None:
@@ -170,7 +168,7 @@ def _print(result: dict[str, Any], search: "SearchResult | None", path: Path) ->
     console.print(str(path))
 
 
-def _figures(finalist: "Finalist") -> str:
+def _figures(finalist: Finalist) -> str:
     return f"{finalist.mean:.4f} ± {finalist.std:.4f} (n = {len(finalist.fitness)})"
 
 
