@@ -84,7 +84,7 @@ def lenet() -> nn.Sequential:
     return nn.Sequential(*convolutions, nn.Flatten(), *head)
 
 
-def table(load: Callable, standardised: bool, _: Path) -> Split:
+def table(load: Callable, standardised: bool, _: Path, shift: float = 0.0) -> Split:
     features, labels = load(return_X_y=True)
     split = train_test_split(features, labels, test_size=0.4, random_state=0, stratify=labels)
     x, x_test, y, y_test = (torch.as_tensor(np.asarray(part)) for part in split)
@@ -92,7 +92,8 @@ def table(load: Callable, standardised: bool, _: Path) -> Split:
         mean, std = x.mean(0), x.std(0).clamp(min=1e-6)
     else:
         mean, std = torch.zeros(()), x.max()
-    return ((x - mean) / std).float(), y.long(), ((x_test - mean) / std).float(), y_test.long()
+    x, x_test = ((part - mean) / std + shift for part in (x, x_test))
+    return x.float(), y.long(), x_test.float(), y_test.long()
 
 
 def digit_images(_: Path) -> Split:
@@ -124,6 +125,14 @@ TASKS = (
     Task("digits, MLP", partial(mlp, (64, 64, 10)), partial(table, load_digits, False), 384, 400, chunk=128),
     Task(
         "digits, MLP, standardised", partial(mlp, (64, 64, 10)), partial(table, load_digits, True), 384, 400, chunk=128
+    ),
+    Task(  # the same inputs with a mean again: only the drift differs
+        "digits, MLP, standardised, plus 1",
+        partial(mlp, (64, 64, 10)),
+        partial(table, load_digits, True, shift=1.0),
+        384,
+        400,
+        chunk=128,
     ),
     Task("digits, CNN", partial(cnn, (1, 8, 16), 64), digit_images, 128, 300, chunk=4),
     Task("digits, CNN, BatchNorm", partial(cnn, (1, 8, 16), 64, True), digit_images, 128, 300, chunk=4),
