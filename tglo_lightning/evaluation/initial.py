@@ -42,9 +42,15 @@ def fresh_module(module: nn.Module, init: Init) -> Any:
     """A module to train: a copy of ``module``, re-initialised for ``"reset"``; or what the function ``init`` builds.
 
     Random numbers come from torch's global generator: seed it first.
+
+    Raises:
+        ValueError: the function returns a module that has been with a Trainer.
     """
     if callable(init):
-        return init()
+        fresh = init()
+        if getattr(fresh, "_trainer", None) is not None:
+            raise ValueError("`init` must build a new module at each call; it returned one that was trained before.")
+        return fresh
     replica = copy.deepcopy(module)
     if init == "reset":
         # Children first: a parent may set what it knows better, as nn.MultiheadAttention does

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tglo_lightning.losses import SeparableLoss, TaylorGLOLoss, taylorglo_like
 
-__all__ = ["LossSlot", "restore_loss"]
+__all__ = ["LossSlot", "restore_loss", "taylorglo_for"]
 
 # Losses of torch whose targets are class indices or probabilities, and whose inputs are logits or log-probabilities
 REPLACEABLE = (nn.CrossEntropyLoss, nn.NLLLoss)
@@ -83,14 +83,18 @@ class LossSlot:
 
     def install(self, module: nn.Module, theta: list[float] | Tensor) -> None:
         """Put the TaylorGLO loss with parameters ``theta`` into its place, options taken over, on the right device."""
-        present = self.get(module)
-        loss = taylorglo_like(SimpleNamespace(**present.keywords) if isinstance(present, partial) else present, theta)
+        loss = taylorglo_for(self.get(module), theta)
         like = next(module.parameters(), None)
         self.set(module, loss if like is None else loss.to(like.device))
 
     def name(self, module: nn.Module) -> str:
         """What the present loss is called."""
         return _name(self.get(module))
+
+
+def taylorglo_for(loss: Any, theta: list[float] | Tensor) -> TaylorGLOLoss:
+    """The TaylorGLO loss that takes the place of ``loss``, a module, a function or a partial of one."""
+    return taylorglo_like(SimpleNamespace(**loss.keywords) if isinstance(loss, partial) else loss, theta)
 
 
 def _name(loss: Any) -> str:

@@ -1,0 +1,1 @@
+"""Tiny modules and data for the tests."""

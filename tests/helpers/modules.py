@@ -1,0 +1,109 @@
+"""Tiny LightningModules, under both names of Lightning."""
+
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from helpers.data import CLASSES, FEATURES
+
+NAMES = ("pytorch_lightning", "lightning.pytorch")
+NAMESPACES = [
+    pytest.param(
+        name, id=name, marks=pytest.mark.skipif(find_spec(name.split(".")[0]) is None, reason=f"{name} not installed")
+    )
+    for name in NAMES
+]
+
+
+@pytest.fixture(params=NAMESPACES)
+def api(request: pytest.FixtureRequest) -> Any:
+    """``pytorch_lightning``, then ``lightning.pytorch``. Import it into a test module to use it there."""
+    return import_module(request.param)
+
+
+def mlp(dropout: float = 0.0) -> nn.Module:
+    """An MLP 8-16-3."""
+    return nn.Sequential(nn.Linear(FEATURES, 16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16, CLASSES))
+
+
+def cnn() -> nn.Module:
+    """A convolution with BatchNorm on images ``(1, 8, 8)``."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, CLASSES)
+    )
+
+
+@cache
+def classifier(api: Any) -> type:
+    """A class as users write it: a network, a loss under ``criterion``, accuracy logged as ``val/acc``."""
+
+    class Classifier(api.LightningModule):
+        def __init__(self, net: nn.Module | None = None, criterion: Any = None, lr: float = 0.1) -> None:
+            super().__init__()
+            self.net = mlp() if net is None else net
+            self.criterion = nn.CrossEntropyLoss() if criterion is None else criterion
+            self.lr = lr
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.net(x)
+
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            x, y = batch
+            loss = self.criterion(self(x), y)
+            self.log("train/loss", loss)
+            return loss
+
+        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+            x, y = batch
+            self.log("val/acc", accuracy(self(x), y))
+
+        def test_step(self, batch: Any, batch_idx: int) -> None:
+            x, y = batch
+            self.log("test/acc", accuracy(self(x), y))
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=self.lr, momentum=0.9)
+
+    return Classifier
+
+
+def accuracy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Share of right answers, for class indices and probabilities."""
+    labels = target.argmax(1) if target.is_floating_point() else target
+    return (logits.argmax(1) == labels).float().mean()
+
+
+def seeded(build: Any, *args: Any, seed: int = 0, **kwargs: Any) -> Any:
+    """``build(*args, **kwargs)`` with torch's global generator seeded first."""
+    torch.manual_seed(seed)
+    return build(*args, **kwargs)
+
+
+def quiet_trainer(api: Any, tmp_path: Any, **kwargs: Any) -> Any:
+    """A Trainer on the CPU that shows nothing and, unless asked, writes nothing."""
+    defaults = {
+        "accelerator": "cpu",
+        "max_epochs": 2,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "default_root_dir": tmp_path,
+        "log_every_n_steps": 1,
+    }
+    return api.Trainer(**(defaults | kwargs))
+
+
+# A search of some 7 trainings of one or two steps
+TINY = {
+    "generations": 1,
+    "population": 4,
+    "candidate_steps": 2,
+    "finalists": 1,
+    "repeats": 1,
+}
