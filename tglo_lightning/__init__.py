@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from tglo_lightning._version import __version__
 
 if TYPE_CHECKING:
-    from tglo_lightning.callbacks import TaylorGLO, load_from_checkpoint
+    from tglo_lightning.callbacks import AttractionMonitor, TaylorGLO, load_from_checkpoint
     from tglo_lightning.losses import TaylorGLOLoss
 
-__all__ = ["TaylorGLO", "TaylorGLOLoss", "__version__", "load_from_checkpoint"]
+__all__ = ["AttractionMonitor", "TaylorGLO", "TaylorGLOLoss", "__version__", "load_from_checkpoint"]
 
 _HOMES = {
+    "AttractionMonitor": "tglo_lightning.callbacks",
     "TaylorGLO": "tglo_lightning.callbacks",
     "load_from_checkpoint": "tglo_lightning.callbacks",
     "TaylorGLOLoss": "tglo_lightning.losses",

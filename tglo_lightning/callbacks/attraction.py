@@ -1,0 +1,264 @@
+"""The callback that watches what the loss does to training samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor
+
+from tglo_lightning.callbacks.capture import loss_inputs, untouched
+from tglo_lightning.callbacks.samples import random_batches
+from tglo_lightning.evaluation import LossSlot
+from tglo_lightning.evaluation.bases import Callback
+from tglo_lightning.evaluation.isolation import generators, isolated, preserved, seed_all
+from tglo_lightning.losses import SeparableLoss, as_loss
+from tglo_lightning.reporting.attraction_record import AttractionRecord, measure
+from tglo_lightning.reporting.dashboard import AttractionPanels, is_wandb
+
+__all__ = ["AttractionMonitor"]
+
+
+class AttractionMonitor(Callback):
+    r"""Watches whether the loss pulls training samples to zero training error or pushes them away from it.
+
+    Before the first epoch and after every ``every_n_epochs``-th the same random training samples are shown to the
+    module in evaluation mode. For each sample its attraction, the velocity of the true class's logit under the loss
+    in use (:math:`h_T \sum_j h_j (\gamma_T - \gamma_j)` with :math:`\gamma = df/dh`, positive: pulled in), and what
+    goes with it, are kept in :attr:`record`, logged in numbers to every logger as ``attraction/*``, and written to a
+    compressed ``.npz`` file in the run's directory when the training ends, also when it ends early. A W&B run gets
+    histograms too, and at the end a scatter of all samples over the epochs, as a picture and interactive, and a table.
+    A fit that resumes from a checkpoint goes on with the record of the checkpoint. A loss that
+    :class:`~tglo_lightning.TaylorGLO` puts in is followed.
+
+    The samples are drawn once, with ``seed``, from the data set of the training loader; from an iterable data set or
+    several loaders come the first batches. They are read once and kept on the device, so random augmentation in the
+    data set is drawn once and then stays fixed; batch-transfer hooks run once too, with ``trainer.training`` off. For
+    samples without any augmentation give the datamodule or the module a method ``attraction_dataloader()`` that
+    returns a loader of the training samples as they are, in batches of the form that ``training_step`` takes.
+
+    The logits are those with which ``training_step`` calls the loss first; the step is left there. Model mode, random
+    generators, gradients, buffers and metrics are put back, nothing is logged by the module meanwhile.
+
+    Args:
+        every_n_epochs: epochs between measurements, at least 1.
+        samples: number of training samples, at least 1.
+        loss: path of the module's attribute that holds the loss, such as ``"criterion"`` or ``"head.criterion"``.
+        through: how to get the logits: ``"training_step"`` runs it up to the loss; ``"forward"`` calls the module on
+            the first element of a batch, the second being the target. The second is for a ``training_step`` that
+            alters its inputs, as mixup does, or keeps something before it calls the loss.
+        seed: of the draw of the samples.
+        filename: name of the file in the run's directory, which is ``trainer.log_dir`` or else
+            ``trainer.default_root_dir``.
+
+    Attributes:
+        record: the :class:`~tglo_lightning.reporting.attraction_record.AttractionRecord`, ``None`` before a training.
+
+    Raises:
+        TypeError, ValueError: an argument of a wrong kind or out of range; at ``setup``, a loss that is not of the
+            family :math:`-\sum_k f(y_k, h_k)`.
+
+    Source: arXiv 2010.00788 (attraction to zero training error), carried through the softmax.
+
+    >>> AttractionMonitor(samples=200).state_key
+    "AttractionMonitor{'loss': 'criterion', 'filename': 'attraction.npz'}"
+    """
+
+    def __init__(
+        self,
+        every_n_epochs: int = 1,
+        samples: int = 500,
+        *,
+        loss: str = "criterion",
+        through: str = "training_step",
+        seed: int = 0,
+        filename: str = "attraction.npz",
+    ) -> None:
+        super().__init__()
+        for name, value, least in (("every_n_epochs", every_n_epochs, 1), ("samples", samples, 1), ("seed", seed, 0)):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"`{name}` must be an int, got {value!r}.")
+            if value < least:
+                raise ValueError(f"`{name}` must be at least {least}, got {value}.")
+        if through not in ("training_step", "forward"):
+            raise ValueError(f"`through` must be 'training_step' or 'forward', got {through!r}.")
+        if not isinstance(filename, str) or Path(filename).name != filename or not filename.endswith(".npz"):
+            raise ValueError(f"`filename` must be the name of an .npz file without a folder, got {filename!r}.")
+        self.slot = LossSlot(loss)
+        self.every_n_epochs = every_n_epochs
+        self.samples = samples
+        self.through = through
+        self.seed = seed
+        self.filename = filename
+        self.record: AttractionRecord | None = None
+        self._batches: list[Any] = []
+        self._panels: list[AttractionPanels] = []
+
+    # Lightning's hooks
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Refuse a loss whose attraction cannot be told."""
+        if stage == "fit":
+            self._loss(pl_module)
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Draw the samples and measure them, unless the record of a checkpoint has this epoch already."""
+        if trainer.global_step == 0:
+            self.record = None
+        self._panels = [
+            AttractionPanels(logger.experiment)
+            for logger in trainer.loggers
+            if is_wandb(logger) and trainer.is_global_zero
+        ]
+        batches, values, index, target, num_classes = self._draw(trainer, pl_module)
+        self._batches = batches
+        if self.record is None or not _same(self.record, index, target):
+            if self.record is not None:
+                rank_zero_warn("AttractionMonitor: the training data differ from the checkpoint's; its record is left.")
+            self.record = AttractionRecord(index, target, num_classes)
+        if trainer.current_epoch not in self.record.epochs:
+            self._note(trainer, pl_module, trainer.current_epoch, values)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Measure, if it is time."""
+        epoch = trainer.current_epoch + 1
+        if epoch % self.every_n_epochs == 0:
+            self._note(trainer, pl_module, epoch, self._measure(trainer, pl_module))
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Measure a last time, write the file, draw the pictures."""
+        assert self.record is not None
+        if trainer.current_epoch not in self.record.epochs:
+            self._note(trainer, pl_module, trainer.current_epoch, self._measure(trainer, pl_module))
+        self._save(trainer)
+        for panels in self._panels:
+            panels.finish(self.record)
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Write what there is."""
+        if self.record is not None and self.record.epochs:
+            self._save(trainer)
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Let go of the samples and the loggers."""
+        self._batches, self._panels = [], []
+
+    @property
+    def state_key(self) -> str:
+        """One state for each file."""
+        return self._generate_state_key(loss=self.slot.path, filename=self.filename)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The record, as tensors and plain values."""
+        return {"record": None if self.record is None else self.record.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the record of a checkpoint."""
+        if state_dict["record"] is not None:
+            self.record = AttractionRecord.from_state_dict(state_dict["record"])
+
+    # Measuring
+
+    def _loss(self, pl_module: Any) -> SeparableLoss:
+        present = self.slot.get(pl_module)
+        try:
+            return as_loss(present)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"`loss={self.slot.path!r}`: AttractionMonitor cannot tell the attraction of "
+                f"{type(pl_module).__name__}.{self.slot.path}, a {self.slot.name(pl_module)}: it is no loss of the "
+                "family -sum_k f(y_k, h_k). Use torch.nn.CrossEntropyLoss or a loss of tglo_lightning.losses, or write "
+                "yours as a SeparableLoss."
+            ) from error
+
+    def _draw(self, trainer: Any, pl_module: Any) -> tuple[list[Any], Tensor, Tensor, Tensor, int]:
+        """The batches, what they measure now, and index and true class of their samples."""
+        loaders = _loaders(trainer, pl_module)
+        batches, values, indices, targets, count, num_classes = [], [], [], [], 0, 0
+        with _apart(trainer, pl_module), preserved(_generators(loaders)):
+            seed_all(self.seed)
+            for raw, index in random_batches(loaders, self.samples, self.seed):
+                batch = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(raw))
+                logits, target = self._logits(trainer, pl_module, batch)
+                batches.append(batch)
+                values.append(measure(self._loss(pl_module), logits, target))
+                size, num_classes = logits.shape[:2]
+                indices.append(torch.full((size,), -1) if index is None else index)
+                targets.append(_classes(logits, target).cpu())
+                count += size
+                if count >= self.samples:
+                    break
+        if not batches:
+            raise ValueError("AttractionMonitor found no training samples: the training loader is empty.")
+        kept = slice(self.samples)
+        return batches, torch.cat(values, 1)[:, kept], torch.cat(indices)[kept], torch.cat(targets)[kept], num_classes
+
+    def _measure(self, trainer: Any, pl_module: Any) -> Tensor:
+        loss = self._loss(pl_module)
+        with _apart(trainer, pl_module):
+            values = [measure(loss, *self._logits(trainer, pl_module, batch)) for batch in self._batches]
+        return torch.cat(values, 1)[:, : self.samples]
+
+    def _logits(self, trainer: Any, pl_module: Any, batch: Any) -> tuple[Tensor, Tensor]:
+        with trainer.precision_plugin.forward_context():
+            if self.through == "forward":
+                return pl_module(batch[0]), batch[1]
+            return loss_inputs(pl_module, self.slot.get(pl_module), batch)
+
+    def _note(self, trainer: Any, pl_module: Any, epoch: int, values: Tensor) -> None:
+        assert self.record is not None
+        self.record.append(epoch, trainer.global_step, self._loss(pl_module), values)
+        if not trainer.is_global_zero:
+            return
+        metrics = {f"attraction/{name}": value for name, value in self.record.scalars().items()}
+        for logger in trainer.loggers:
+            if not is_wandb(logger):
+                logger.log_metrics(metrics, step=trainer.global_step)
+        for panels in self._panels:
+            panels.log(metrics, self.record)
+
+    def _save(self, trainer: Any) -> None:
+        # Asked for on every rank: the ranks agree on it together
+        directory = trainer.log_dir or trainer.default_root_dir
+        if self.record is not None and trainer.is_global_zero and not trainer.fast_dev_run:
+            self.record.save(Path(directory) / self.filename)
+
+
+@contextmanager
+def _apart(trainer: Any, pl_module: Any) -> Iterator[None]:
+    """Run the module aside from its training, and leave nothing of it behind."""
+    stage = trainer.state.stage
+    with isolated(quiet=False), untouched(pl_module):
+        # Where a module or a transfer hook asks, this is no training
+        trainer.validating = True
+        try:
+            yield
+        finally:
+            trainer.state.stage = stage
+
+
+def _loaders(trainer: Any, pl_module: Any) -> Any:
+    """The loader that was made for this, else the one that the training uses."""
+    for owner in (trainer.datamodule, pl_module):
+        if hasattr(owner, "attraction_dataloader"):
+            return owner.attraction_dataloader()
+    return trainer.train_dataloader
+
+
+def _generators(loaders: Any) -> list[torch.Generator]:
+    dataset = getattr(loaders, "dataset", None)
+    return generators(loaders, dataset if hasattr(dataset, "__dict__") else None)
+
+
+def _classes(logits: Tensor, target: Tensor) -> Tensor:
+    """True class of each sample, int64 of shape ``(N,)``; of its first position where it has several."""
+    classes = target.argmax(1) if target.is_floating_point() else target
+    return classes.reshape(len(logits), -1)[:, 0].long()
+
+
+def _same(record: AttractionRecord, index: Tensor, target: Tensor) -> bool:
+    return torch.equal(record.index, index) and torch.equal(record.target, target)
