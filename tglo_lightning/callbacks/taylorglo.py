@@ -9,7 +9,8 @@ from typing import Any
 from pytorch_lightning.utilities import rank_zero_info
 
 from tglo_lightning.callbacks.progress import SearchMonitor
-from tglo_lightning.evaluation import Budget, LossSlot, TrainerEvaluator, restore_loss
+from tglo_lightning.evaluation import Budget, InnerFit, LossSlot, choose_evaluator, probe, restore_loss
+from tglo_lightning.evaluation.auto import check_evaluator
 from tglo_lightning.evaluation.bases import Callback
 from tglo_lightning.evaluation.initial import INITS, check_resettable
 from tglo_lightning.losses import TaylorGLOLoss
@@ -49,6 +50,10 @@ class TaylorGLO(Callback):
             by ``reset_parameters`` of every submodule. A function: from the module that it returns.
         seed: seed of the search.
         candidate_callbacks: callbacks for the trainings of the candidates; each gets a copy.
+        evaluator: how a population is scored: ``"trainer"`` (nested Trainers, one after the other), ``"vectorized"``
+            (all in one pass), ``"processes"`` (spread over worker processes), an object such as
+            ``VectorizedEvaluator(compile=True)``, or ``"auto"``: a short timed trial picks the fastest that is valid.
+            They agree to float tolerance; for an exact repeat name the one in ``result.settings["evaluator"]``.
 
     Attributes:
         result: the :class:`~tglo_lightning.search.SearchResult`, ``None`` before the search.
@@ -82,6 +87,7 @@ class TaylorGLO(Callback):
         init: str | Callable[[], Any] = "given",
         seed: int = 0,
         candidate_callbacks: Sequence[Any] = (),
+        evaluator: Any = "auto",
     ) -> None:
         super().__init__()
         self.slot = LossSlot(loss)
@@ -109,6 +115,8 @@ class TaylorGLO(Callback):
         )
         self.init = init
         self.candidate_callbacks = list(candidate_callbacks)
+        check_evaluator(evaluator)
+        self.evaluator = evaluator
         self.result: SearchResult | None = None
         self._hook: Any = None
 
@@ -159,21 +167,24 @@ class TaylorGLO(Callback):
     def _search(self, trainer: Any, pl_module: Any) -> SearchResult:
         if self.init == "reset":
             check_resettable(pl_module)
-        evaluator = TrainerEvaluator(
-            trainer, pl_module, self.slot, self.monitor, self.budget, self.init, self.candidate_callbacks
-        )
-        probe = evaluator.probe()
-        with SearchMonitor(trainer, self.settings, self.monitor) as listener:
-            result = search(
-                evaluator,
-                self.settings,
-                num_classes=probe.num_classes,
-                monitor=self.monitor,
-                mode=self.mode,
-                original_name=self.slot.name(pl_module),
-                listener=listener,
-            )
-            listener.log(_outcome(result), self.settings.generations - 1)
+        fit = InnerFit(trainer, pl_module, self.slot, self.monitor, self.budget, self.init, self.candidate_callbacks)
+        num_classes = probe(fit).num_classes
+        evaluator = choose_evaluator(self.evaluator, fit, self.settings.population)
+        try:
+            with SearchMonitor(trainer, self.settings, self.monitor) as listener:
+                result = search(
+                    evaluator,
+                    self.settings,
+                    num_classes=num_classes,
+                    monitor=self.monitor,
+                    mode=self.mode,
+                    original_name=self.slot.name(pl_module),
+                    listener=listener,
+                )
+                listener.log(_outcome(result), self.settings.generations - 1)
+        finally:
+            evaluator.close()
+        result.settings["evaluator"] = getattr(evaluator, "name", type(evaluator).__name__)
         rank_zero_info(_verdict(result))
         return result
 

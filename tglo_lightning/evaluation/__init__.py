@@ -1,6 +1,22 @@
 """How a population of losses is scored."""
 
+from tglo_lightning.evaluation.auto import choose_evaluator
+from tglo_lightning.evaluation.inner import Budget, InnerFit
+from tglo_lightning.evaluation.probe import Probe, probe
+from tglo_lightning.evaluation.processes import ProcessEvaluator
 from tglo_lightning.evaluation.slot import LossSlot, restore_loss
-from tglo_lightning.evaluation.trainer import Budget, Probe, TrainerEvaluator
+from tglo_lightning.evaluation.trainer import TrainerEvaluator
+from tglo_lightning.evaluation.vectorized import VectorizedEvaluator
 
-__all__ = ["Budget", "LossSlot", "Probe", "TrainerEvaluator", "restore_loss"]
+__all__ = [
+    "Budget",
+    "InnerFit",
+    "LossSlot",
+    "Probe",
+    "ProcessEvaluator",
+    "TrainerEvaluator",
+    "VectorizedEvaluator",
+    "choose_evaluator",
+    "probe",
+    "restore_loss",
+]

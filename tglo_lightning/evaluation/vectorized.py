@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from tglo_lightning.evaluation.bases import Callback
-from tglo_lightning.evaluation.isolation import isolated, preserved, seed_all
-from tglo_lightning.evaluation.trainer import TrainerEvaluator, epoch_seed, nothing
+from tglo_lightning.evaluation.inner import InnerFit, nothing
+from tglo_lightning.evaluation.isolation import generators, isolated, preserved, seed_all
+from tglo_lightning.evaluation.trainer import epoch_seed
 from tglo_lightning.search import Evaluation
 
 __all__ = ["NotVectorizable", "VectorizedEvaluator"]
@@ -57,7 +58,7 @@ class NotVectorizable(Exception):
     """What keeps a module from being trained as a population."""
 
 
-class VectorizedEvaluator(TrainerEvaluator):
+class VectorizedEvaluator:
     """Trains all candidates at once, each batch loaded, moved and augmented once.
 
     The parameters and buffers of the candidates are stacked, and ``training_step`` is mapped over the stack by
@@ -69,22 +70,29 @@ class VectorizedEvaluator(TrainerEvaluator):
     Args:
         chunk_size: candidates in one pass; bounds the memory. By default what fits into half of the available memory.
         compile: compile the pass with :func:`torch.compile`; pays where one search runs for minutes.
-        kwargs: the arguments of :class:`TrainerEvaluator`.
 
     Raises:
         NotVectorizable: by :meth:`check` and :meth:`evaluate`, what the module does that cannot be mapped.
     """
 
     name = "vectorized"
+    fit: InnerFit
 
-    def __init__(self, *args: Any, chunk_size: int | None = None, compile: bool = False, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *, chunk_size: int | None = None, compile: bool = False) -> None:
         if chunk_size is not None and (isinstance(chunk_size, bool) or not isinstance(chunk_size, int)):
             raise TypeError(f"`chunk_size` must be an int or None, got {chunk_size!r}.")
         if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"`chunk_size` must be at least 1, got {chunk_size}.")
         self.chunk_size = chunk_size
         self.compile = compile
+        self.stochastic = False
+
+    def setup(self, fit: InnerFit) -> None:
+        """Take on a search."""
+        self.fit = fit
+
+    def close(self) -> None:
+        """Let go of what the search held."""
 
     def evaluate(self, thetas: Sequence[list[float] | None], seed: int) -> Iterator[Evaluation]:
         """One evaluation for each ``theta``, in order; losses other than TaylorGLO train beside, one by one."""
@@ -95,22 +103,23 @@ class VectorizedEvaluator(TrainerEvaluator):
 
     def train_population(self, thetas: Sequence[list[float] | None], seed: int) -> list[dict[str, Tensor]]:
         """Weights and buffers of each candidate after its training, by name."""
-        with isolated(), preserved(self._generators):
+        with isolated(), preserved(self.fit.generators):
             _, _, population = self._train_population(thetas, seed)
         return [population.weights(index) for index in range(len(thetas))]
 
     def _train_population(self, thetas: Sequence[list[float] | None], seed: int) -> tuple[Any, Any, _Population]:
-        module = self._candidate(thetas[0], seed)
-        population = _Population(thetas, self.slot.path, seed, self._generators, self.chunk_size, self.compile)
-        trainer = self._inner_trainer(population, **self.budget.trainer_kwargs())
-        seed_all(seed, self._generators)
-        trainer.fit(module, **self._data())
+        module = self.fit.candidate(thetas[0], seed)
+        population = _Population(thetas, self.fit.slot.path, seed, self.fit.generators, self.chunk_size, self.compile)
+        trainer = self.fit.trainer(population)
+        seed_all(seed, self.fit.generators)
+        trainer.fit(module, **self.fit.data())
+        self.stochastic = population.stochastic
         return trainer, module, population
 
     def _score_population(self, thetas: Sequence[list[float] | None], seed: int) -> list[Evaluation]:
         started = time.perf_counter()
         evaluations = []
-        with isolated(), preserved(self._generators):
+        with isolated(), preserved(self.fit.generators):
             trainer, module, population = self._train_population(thetas, seed)
             training = (time.perf_counter() - started) / len(thetas)
             for index in range(len(thetas)):
@@ -120,8 +129,8 @@ class VectorizedEvaluator(TrainerEvaluator):
                     evaluations.append(Evaluation(float("nan"), "diverged", training, "a weight is not finite"))
                     continue
                 module.load_state_dict(weights, strict=False)
-                trainer.validate(module, **self._data(validate=True), verbose=False)
-                fitness = float(trainer.callback_metrics.get(self.monitor, float("nan")))
+                trainer.validate(module, **self.fit.data(validate=True), verbose=False)
+                fitness = float(trainer.callback_metrics.get(self.fit.monitor, float("nan")))
                 evaluations.append(Evaluation(fitness, "ok", training + time.perf_counter() - started))
         return evaluations
 
@@ -134,16 +143,17 @@ class _Population(Callback):
         thetas: Sequence[list[float] | None],
         path: str,
         seed: int,
-        generators: list[torch.Generator],
+        data_generators: list[Any],
         chunk_size: int | None,
         compile: bool,
     ) -> None:
         self.thetas = thetas
         self.path = path
         self.seed = seed
-        self.generators = generators
+        self.generators = data_generators
         self.chunk_size = chunk_size
         self.compile = compile
+        self.stochastic = False
         self.chunks: list[_Chunk] = []
         self.trained: list[str] = []
 
@@ -180,15 +190,15 @@ class _Population(Callback):
             loop.epoch_progress.current.processed = epoch
             for loader in loop._combined_loader.flattened:
                 for sampler in (getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
-                    if callable(getattr(sampler, "set_epoch", None)):
-                        sampler.set_epoch(epoch)
-            seed_all(epoch_seed(self.seed, epoch), self.generators)
+                    getattr(sampler, "set_epoch", nothing)(epoch)
+            seed_all(epoch_seed(self.seed, epoch), [*self.generators, *generators(module, trainer.train_dataloader)])
             if epoch > 0:
                 # the loop made the first iterator itself
                 iter(loop._data_fetcher)
             self._train_epoch(trainer, module, optimizer, progress, rng)
             epoch += 1
             self._schedule(trainer, "epoch", epoch)
+        self.stochastic = bool(rng.stochastic)
 
     def _train_epoch(self, trainer: Any, module: Any, optimizer: Any, progress: Any, rng: _ComputeRandomness) -> None:
         fetcher = trainer.fit_loop._data_fetcher
@@ -273,7 +283,9 @@ class _Chunk:
         def stack(value: Tensor) -> Tensor:
             return value.detach().expand(self.size, *value.shape).clone()
 
-        self.params = {n: nn.Parameter(stack(p)) for n, p in module.named_parameters() if p.requires_grad}
+        self.params: dict[str, Tensor] = {
+            n: nn.Parameter(stack(p)) for n, p in module.named_parameters() if p.requires_grad
+        }
         self.buffers = {n: stack(b) for n, b in module.named_buffers()}
         if thetas[0] is not None:
             like = self.buffers[theta_name]

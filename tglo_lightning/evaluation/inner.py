@@ -1,0 +1,211 @@
+"""The inner fit: what every candidate's training has in common, taken over from the outer one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tglo_lightning.evaluation.bases import Callback
+from tglo_lightning.evaluation.initial import Init, fresh_module
+from tglo_lightning.evaluation.isolation import fresh_iterators, generators, seed_all
+from tglo_lightning.evaluation.slot import LossSlot
+
+__all__ = ["Budget", "InnerFit"]
+
+NEVER = 2**31
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a candidate trains: whole epochs, or optimizer steps. Exactly one is given, at least 1.
+
+    Attributes:
+        epochs: epochs.
+        steps: optimizer steps.
+        epochs_of_steps: epochs that ``steps`` reach into, -1 if unknown; a schedule may ask the Trainer for it.
+    """
+
+    epochs: int | None = None
+    steps: int | None = None
+    epochs_of_steps: int = -1
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("Give one of `candidate_epochs` and `candidate_steps`.")
+        for name, value in (("candidate_epochs", self.epochs), ("candidate_steps", self.steps)):
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"`{name}` must be an int, got {value!r}.")
+            if value < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {value}.")
+
+    def trainer_kwargs(self) -> dict[str, Any]:
+        """The budget as arguments of a Trainer."""
+        if self.steps is None:
+            return {"max_epochs": self.epochs}
+        return {"max_epochs": self.epochs_of_steps, "max_steps": self.steps}
+
+
+class InnerFit:
+    """How a candidate is trained: which Trainer, module, data and loss, for how long.
+
+    The inner Trainer takes over what changes the training: device, precision, gradient clipping and accumulation,
+    limits on batches. It has no logger, no checkpoints, no progress bar, and none of the outer callbacks. Data come
+    from where the outer fit takes them; a datamodule is copied shallowly and not set up again, so neither
+    ``datamodule.trainer`` nor its splits change. The outer Trainer is not kept, so that this can be sent to another
+    process.
+
+    Args:
+        trainer: the outer Trainer, within ``fit``.
+        module: the outer module; it is copied, never touched.
+        slot: where the module keeps its loss.
+        monitor: name of the metric; the validation's value, or the training's if only that exists.
+        budget: how long to train.
+        init: ``"given"``, ``"reset"`` or a function that builds a module.
+        callbacks: callbacks for the inner Trainers, copied for each.
+    """
+
+    def __init__(
+        self,
+        trainer: Any,
+        module: Any,
+        slot: LossSlot,
+        monitor: str,
+        budget: Budget,
+        init: Init = "given",
+        callbacks: Sequence[Any] = (),
+    ) -> None:
+        self.module = module
+        self.slot = slot
+        self.monitor = monitor
+        self.budget = budget
+        self.init = init
+        self.callbacks = list(callbacks)
+        self.loaders = _loaders(trainer)
+        self.datamodule = _detached(trainer.datamodule)
+        self.device = trainer.strategy.root_device
+        self._trainer_class = type(trainer)
+        self._trainer_kwargs = _trainer_kwargs(trainer)
+
+    def with_budget(self, budget: Budget) -> InnerFit:
+        """The same fit, for longer or shorter."""
+        twin = copy.copy(self)
+        twin.budget = budget
+        return twin
+
+    def on_device(self, device: torch.device) -> InnerFit:
+        """The same fit on another GPU; the module waits on the CPU until its Trainer moves it."""
+        twin = copy.copy(self)
+        twin.module = copy.deepcopy(self.module).cpu()
+        twin.device = device
+        twin._trainer_kwargs = self._trainer_kwargs | {"devices": [device.index or 0]}
+        return twin
+
+    @property
+    def generators(self) -> list[Any]:
+        """Random generators of its own that the data draw from."""
+        return generators(self.datamodule, *self.loaders.values())
+
+    def candidate(self, theta: list[float] | None, seed: int) -> Any:
+        """A module to train, its weights drawn from ``seed`` unless given; ``None`` keeps the module's own loss."""
+        seed_all(seed, self.generators)
+        module = fresh_module(self.module, self.init)
+        if not callable(self.init):
+            # Set up already, with the outer module; a second time might build other layers or other splits
+            for hook in ("setup", "prepare_data", "teardown"):
+                setattr(module, hook, nothing)
+            module.configure_callbacks = _no_callbacks
+        if theta is not None:
+            self.slot.install(module, theta)
+        return module
+
+    def trainer(self, *callbacks: Any, **overrides: Any) -> Any:
+        """A fresh Trainer for the budget, with ``callbacks`` before the user's; ``overrides`` win."""
+        kwargs = self._trainer_kwargs | self.budget.trainer_kwargs()
+        kwargs["callbacks"] = [*callbacks, *copy.deepcopy(self.callbacks)]
+        return self._trainer_class(**(kwargs | overrides))
+
+    def epoch_steps(self) -> int:
+        """Optimizer steps of one epoch, found by setting up a training without running it."""
+        counter = _StepCounter()
+        trainer = self.trainer(counter)
+        trainer.fit(self.candidate(None, seed=0), **self.data())
+        return counter.steps
+
+    def data(self, validate: bool = False) -> dict[str, Any]:
+        """The data as arguments of ``Trainer.fit``, or of ``Trainer.validate``."""
+        if self.datamodule is not None:
+            return {"datamodule": _detached(self.datamodule)}
+        loaders = {name: fresh_iterators(loader) for name, loader in self.loaders.items()}
+        return {"dataloaders": loaders.get("val_dataloaders")} if validate else loaders
+
+
+class _StepCounter(Callback):
+    """Ends a fit before its first step and keeps the number of steps of an epoch."""
+
+    steps = 1
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        batches = trainer.num_training_batches
+        if isinstance(batches, int):
+            self.steps = max(1, -(-batches // trainer.accumulate_grad_batches))
+        trainer.should_stop = True
+
+
+def _trainer_kwargs(outer: Any) -> dict[str, Any]:
+    device = outer.strategy.root_device
+    plateau = any(config.reduce_on_plateau for config in outer.lr_scheduler_configs)
+    return {
+        "accelerator": device.type if device.type in ("cpu", "cuda", "mps") else "auto",
+        "devices": [device.index or 0] if device.type == "cuda" else 1,
+        "precision": outer.precision,
+        "accumulate_grad_batches": outer.accumulate_grad_batches,
+        "gradient_clip_val": outer.gradient_clip_val,
+        "gradient_clip_algorithm": outer.gradient_clip_algorithm,
+        "limit_train_batches": outer.limit_train_batches,
+        "limit_val_batches": outer.limit_val_batches,
+        "overfit_batches": outer.overfit_batches,
+        "reload_dataloaders_every_n_epochs": outer.reload_dataloaders_every_n_epochs,
+        # Validation comes once, at the end, unless a scheduler waits for its metric
+        "check_val_every_n_epoch": 1 if plateau else NEVER,
+        "default_root_dir": outer.default_root_dir,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
+
+
+def _loaders(trainer: Any) -> dict[str, Any]:
+    """The loaders that were handed to the outer ``fit``, by the argument's name."""
+    loop = trainer.fit_loop
+    sources = {
+        "train_dataloaders": loop._data_source,
+        "val_dataloaders": loop.epoch_loop.val_loop._data_source,
+    }
+    return {name: source.instance for name, source in sources.items() if not source.is_module()}
+
+
+def _detached(datamodule: Any) -> Any:
+    """A shallow copy that belongs to no Trainer and counts as set up."""
+    if datamodule is None:
+        return None
+    twin = copy.copy(datamodule)
+    twin.trainer = None
+    for hook in ("prepare_data", "setup", "teardown"):
+        setattr(twin, hook, nothing)
+    return twin
+
+
+def nothing(*args: Any, **kwargs: Any) -> None:
+    """A hook that was called before."""
+
+
+def _no_callbacks() -> list[Any]:
+    return []

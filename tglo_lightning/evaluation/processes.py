@@ -1,0 +1,189 @@
+"""Score candidates in worker processes of one machine."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing as mp
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import torch
+
+from tglo_lightning.evaluation.inner import InnerFit
+from tglo_lightning.evaluation.trainer import TrainerEvaluator
+from tglo_lightning.search import Evaluation
+
+__all__ = ["ProcessEvaluator"]
+
+# A candidate whose worker is killed this often is given up
+ATTEMPTS = 3
+PARENT_CHECK_SECONDS = 5.0
+
+
+@dataclass
+class _Worker:
+    process: Any
+    connection: Connection
+    task: int | None = None
+
+
+class ProcessEvaluator:
+    """Spreads the candidates over worker processes, one thread each.
+
+    The workers live as long as the search: module, data and imports are paid once. On the CPU they are forked where
+    the system can, else, and always on GPUs, spawned: then module, data and ``init`` must be picklable, and the script
+    needs its ``if __name__ == "__main__":``. A worker that is killed is replaced and its candidate run again. The
+    results do not depend on which worker trains what.
+
+    Args:
+        workers: number of processes; by default one for each CPU core that this process may use, or each GPU.
+        inner: evaluator that a worker trains one candidate with, by default :class:`TrainerEvaluator`.
+        threads: threads of each worker.
+
+    Raises:
+        ValueError: ``workers`` or ``threads`` below 1.
+    """
+
+    name = "processes"
+    fit: InnerFit
+
+    def __init__(self, workers: int | None = None, *, inner: Any = None, threads: int = 1) -> None:
+        for name, value in (("workers", workers), ("threads", threads)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+                raise TypeError(f"`{name}` must be an int, got {value!r}.")
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        self.workers = workers
+        self.threads = threads
+        self.inner = TrainerEvaluator() if inner is None else inner
+        self._pool: list[_Worker] = []
+
+    def setup(self, fit: InnerFit) -> None:
+        """Take on a search; the workers start with its first candidates."""
+        self.close()
+        self.fit = fit
+
+    def close(self) -> None:
+        """End the workers."""
+        for worker in self._pool:
+            worker.connection.close()
+            worker.process.terminate()
+        for worker in self._pool:
+            worker.process.join()
+        self._pool = []
+
+    def evaluate(self, thetas: Sequence[list[float] | None], seed: int) -> Iterator[Evaluation]:
+        """One evaluation for each ``theta``, in order, each as soon as it and those before it are known."""
+        waiting = deque(range(len(thetas)))
+        attempts = [0] * len(thetas)
+        done: dict[int, Evaluation] = {}
+        given = 0
+        if not self._pool:
+            self._pool = [self._start(rank) for rank in range(min(self.count(), len(thetas)))]
+        try:
+            while given < len(thetas):
+                for worker in self._pool:
+                    if worker.task is None and waiting:
+                        worker.task = waiting.popleft()
+                        attempts[worker.task] += 1
+                        self._send(worker, (thetas[worker.task], seed))
+                for rank in self._ready():
+                    task, evaluation = self._receive(rank)
+                    if task is None:
+                        continue
+                    if evaluation is not None:
+                        done[task] = evaluation
+                    elif attempts[task] < ATTEMPTS:
+                        waiting.appendleft(task)
+                    else:
+                        done[task] = Evaluation(
+                            float("nan"), "crashed", 0.0, f"its worker process was killed {ATTEMPTS} times"
+                        )
+                while given in done:
+                    yield done.pop(given)
+                    given += 1
+        except BaseException:
+            # Half-finished work belongs to nobody
+            self.close()
+            raise
+
+    # Workers
+
+    def count(self) -> int:
+        """Number of workers."""
+        if self.workers is not None:
+            return self.workers
+        if self.fit.device.type == "cuda":
+            return torch.cuda.device_count()
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    def _start(self, rank: int) -> _Worker:
+        forkable = self.fit.device.type == "cpu" and "fork" in mp.get_all_start_methods()
+        context: Any = mp.get_context("fork" if forkable else "spawn")
+        fit = self.fit
+        if fit.device.type == "cuda":
+            fit = fit.on_device(torch.device("cuda", rank % torch.cuda.device_count()))
+        ours, theirs = context.Pipe()
+        inner = copy.copy(self.inner)
+        process = context.Process(
+            target=_work, args=(theirs, inner, fit, self.threads, os.getpid()), name=f"tglo-worker-{rank}"
+        )
+        process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+    def _ready(self) -> list[int]:
+        """Workers that have something to say, or say nothing any more."""
+        objects: list[Any] = []
+        for worker in self._pool:
+            objects += [worker.connection, worker.process.sentinel]
+        heard = wait(objects)
+        return sorted({objects.index(item) // 2 for item in heard})
+
+    def _send(self, worker: _Worker, message: Any) -> None:
+        # A dead worker is found out and replaced by `_receive`
+        with suppress(BrokenPipeError, ConnectionResetError):
+            worker.connection.send(message)
+
+    def _receive(self, rank: int) -> tuple[int | None, Evaluation | None]:
+        """The task that a worker ends and its evaluation; ``None`` for that if the worker is dead, and replaced."""
+        worker = self._pool[rank]
+        task, worker.task = worker.task, None
+        with suppress(EOFError, ConnectionResetError):
+            if worker.connection.poll():
+                return task, worker.connection.recv()
+        worker.process.join()
+        worker.connection.close()
+        self._pool[rank] = self._start(rank)
+        return task, None
+
+
+def _work(connection: Connection, inner: Any, fit: InnerFit, threads: int, parent: int) -> None:
+    """A worker's life: take a candidate, train it, answer."""
+    # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    torch.set_num_threads(threads)
+    inner.setup(fit)
+    while True:
+        while not connection.poll(PARENT_CHECK_SECONDS):
+            if os.getppid() != parent:
+                os._exit(1)
+        try:
+            theta, seed = connection.recv()
+        except EOFError:
+            os._exit(0)
+        started = time.perf_counter()
+        try:
+            evaluation = next(iter(inner.evaluate([theta], seed)))
+        except Exception as crash:
+            error = f"{type(crash).__name__}: {crash}"
+            evaluation = Evaluation(float("nan"), "crashed", time.perf_counter() - started, error)
+        connection.send(evaluation)
