@@ -1,13 +1,15 @@
+import json
 from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
+import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
 from tglo_lightning.cli.checks import RULES, ConfigError, check
 from tglo_lightning.cli.recipe import Recipe
-from tglo_lightning.cli.train import CONFIG_DIR
+from tglo_lightning.cli.train import CONFIG_DIR, run
 
 THETA = "loss.theta=[0,0,1,-1,0.5,2,-1,0]"
 # all but paths, whose output_dir comes from a run of Hydra
@@ -84,6 +86,7 @@ def test_scheduler(config):
         "num_threads=0",
         "mode=best",
         "monitor=null",
+        "monitor=val/f1",
         "evaluation.seeds=0",
         "optimizer.lr=-0.1",
         "optimizer.lr=fast",
@@ -136,3 +139,18 @@ def test_rules_are_about_keys_that_exist(config):
     known = {f"{node}.{key}" for node in cfg if hasattr(cfg[node], "keys") for key in cfg[node]}
     known |= set(cfg) | {f"loss.{key}" for key in given.loss}
     assert set(RULES) - known == set()
+
+
+def test_returns_the_validation_metric_of_the_kept_loss_and_repeats(config, tmp_path):
+    overrides = ("search=none", "logger=none", "trainer.max_epochs=2", "evaluation.seeds=2")
+    cfg = config(*overrides, "trainer.enable_progress_bar=false")
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    metric = run(cfg)
+    first = json.loads((tmp_path / "result.json").read_text())
+    assert torch.equal(before, torch.get_rng_state())
+    assert 0.5 < metric <= 1
+    # not a mean of test accuracies: with 400 validation samples and two seeds it is a multiple of 1/800
+    assert metric * 800 == pytest.approx(round(metric * 800), abs=1e-3)
+    assert run(cfg) == metric
+    assert json.loads((tmp_path / "result.json").read_text())["losses"] == first["losses"]

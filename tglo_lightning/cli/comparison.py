@@ -54,13 +54,7 @@ def train_and_test(
     for name, seed in shown:
         pl.seed_everything(seed, verbose=False)
         module = recipe.module(losses[name]())
-        trainer = recipe.trainer(
-            logger=False,
-            callbacks=recipe.callbacks(checkpoints=False),
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+        trainer = recipe.quiet_trainer(callbacks=recipe.callbacks(checkpoints=False))
         trainer.fit(module, datamodule=recipe.datamodule)
         [validated] = trainer.validate(module, datamodule=recipe.datamodule, verbose=False)
         [tested] = trainer.test(module, datamodule=recipe.datamodule, verbose=False)

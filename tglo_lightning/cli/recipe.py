@@ -10,7 +10,7 @@ from pytorch_lightning.loggers import Logger
 from torch import nn
 
 from tglo_lightning.callbacks import TaylorGLO
-from tglo_lightning.cli.checks import check, naming
+from tglo_lightning.cli.checks import ConfigError, check, naming
 from tglo_lightning.models import Classifier
 
 
@@ -35,8 +35,18 @@ class Recipe:
         with naming(cfg, "scheduler"):
             if module.scheduler is not None:
                 module.scheduler(optimizer)
-        self.trainer(logger=False, callbacks=self.callbacks())
         self.search()
+        self._validate(module)
+
+    def _validate(self, module: Classifier) -> None:
+        """Validate one batch, to see that the parts fit and that the monitored metric is there."""
+        self.callbacks()
+        trainer = self.quiet_trainer(limit_val_batches=1)
+        [metrics] = trainer.validate(module, datamodule=self.datamodule, verbose=False)
+        if self.cfg.monitor not in metrics:
+            raise ConfigError(
+                f"monitor: {self.cfg.monitor!r} is not logged in validation; logged: {', '.join(metrics)}"
+            )
 
     def criterion(self) -> nn.Module:
         """The original loss."""
@@ -84,3 +94,13 @@ class Recipe:
         with naming(self.cfg, "trainer"):
             # a partial, because a config cannot hold the objects in kwargs
             return instantiate(self.cfg.trainer, _partial_=True)(**kwargs)
+
+    def quiet_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """A fresh trainer that neither logs, nor writes checkpoints, nor prints; with no callbacks by default."""
+        silent = {
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+        }
+        return self.trainer(**({"callbacks": []} | kwargs | silent))

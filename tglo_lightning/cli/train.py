@@ -53,7 +53,8 @@ def run(cfg: DictConfig) -> float:
     """
     start = time.monotonic()
     _quiet()
-    recipe = Recipe(cfg)
+    with isolate_rng():
+        recipe = Recipe(cfg)
     if cfg.num_threads is not None:
         torch.set_num_threads(cfg.num_threads)
     path = Path(cfg.paths.output_dir) / "result.json"
