@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
-from pytorch_lightning.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 __all__ = ["fresh_iterators", "generators", "isolated", "preserved", "seed_all"]
@@ -41,11 +40,26 @@ def seed_all(seed: int, generators: Iterable[Any] = ()) -> None:
 
 
 @contextmanager
+def _random_states() -> Iterator[None]:
+    """Put the global generators back, also after an error, which Lightning's ``isolate_rng`` does not."""
+    python, of_numpy, of_torch = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    of_devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(of_numpy)  # noqa: NPY002
+        torch.set_rng_state(of_torch)
+        if of_devices:
+            torch.cuda.set_rng_state_all(of_devices)
+
+
+@contextmanager
 def isolated(quiet: bool = True) -> Iterator[None]:
     """Run inner trainings: global random states are restored afterwards, Lightning's chatter is muted."""
     loggers = [logging.getLogger(name) for name in LIGHTNING_LOGGERS] if quiet else []
     levels = [logger.level for logger in loggers]
-    with isolate_rng(), warnings.catch_warnings():
+    with _random_states(), warnings.catch_warnings():
         if quiet:
             warnings.simplefilter("ignore")
         for logger in loggers:

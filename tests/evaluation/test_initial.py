@@ -1,0 +1,74 @@
+"""Where a candidate starts."""
+
+import copy
+
+import pytest
+import torch
+from helpers.modules import cnn, mlp
+from torch import nn
+
+from tglo_lightning.evaluation.initial import check_resettable, fresh_module
+
+
+def same(one: nn.Module, two: nn.Module) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+
+
+def test_given_is_a_copy():
+    net = mlp()
+    twin = fresh_module(net, "given")
+    assert same(net, twin)
+    with torch.no_grad():
+        twin[0].weight.add_(1)
+    assert not same(net, twin)
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        mlp(),
+        cnn(),
+        nn.TransformerEncoderLayer(8, 2, 16),
+        nn.MultiheadAttention(8, 2),
+        nn.MultiheadAttention(8, 2, kdim=4, vdim=4),
+        nn.LSTM(4, 4),
+        nn.Sequential(nn.Embedding(5, 4), nn.PReLU(), nn.GroupNorm(2, 4)),
+    ],
+    ids=lambda net: type(net).__name__,
+)
+def test_reset_equals_a_fresh_build_in_distribution(net):
+    """Every parameter is drawn anew or back at its constant, from torch's global generator alone."""
+    check_resettable(net)
+    disturbed = copy.deepcopy(net)
+    with torch.no_grad():
+        for value in disturbed.state_dict().values():
+            if value.is_floating_point():
+                value.fill_(77.0)
+    torch.manual_seed(0)
+    one = fresh_module(disturbed, "reset")
+    torch.manual_seed(0)
+    two = fresh_module(net, "reset")
+    assert same(one, two)
+    assert not any((p == 77.0).any() for p in one.parameters())
+    assert all((p == 77.0).all() for p in disturbed.parameters())
+
+
+def test_attention_is_reset_as_it_is_built():
+    torch.manual_seed(0)
+    attention = fresh_module(nn.MultiheadAttention(8, 2), "reset")
+    assert (attention.out_proj.bias == 0).all()
+    assert (attention.in_proj_bias == 0).all()
+    bound = (6 / (8 + 24)) ** 0.5
+    assert attention.in_proj_weight.abs().max() <= bound
+    assert attention.in_proj_weight.std() > bound / 3
+
+
+def test_an_orphan_parameter_is_refused():
+    net = mlp()
+    net.scale = nn.Parameter(torch.ones(1))
+    with pytest.raises(ValueError, match="init='reset' cannot re-initialise scale"):
+        check_resettable(net)
+
+
+def test_a_function_builds():
+    assert isinstance(fresh_module(cnn(), mlp)[0], nn.Linear)
