@@ -46,9 +46,9 @@ def trainability(loss: LossLike, num_classes: int) -> Trainability:
     of the published implementation, which treats the outputs as independent (arXiv 2010.00788). Labels are smoothed
     first if the loss smooths them.
 
-    Where ``stable`` errs it refuses too much: the drift needs a mean that the last layer's inputs share. Raw pixels have
-    one, also behind BatchNorm and ReLU; with standardised inputs to a small network, or few classes, many losses with
-    ``S > 0`` train, and ``exact`` is the better filter (``benchmarks/trainability.py`` measures both).
+    Where ``stable`` errs it refuses too much: the drift needs a mean that the last layer's inputs share. Raw pixels
+    have one, also behind BatchNorm and ReLU; with standardised inputs to a small network, or few classes, many losses
+    with ``S > 0`` train, and ``exact`` is the better filter (``benchmarks/trainability.py`` measures both).
 
     Args:
         loss: a loss, its name, or ``theta`` of shape ``(..., P)``.
