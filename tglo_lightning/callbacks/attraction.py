@@ -179,7 +179,7 @@ class AttractionMonitor(Callback):
         """The batches, what they measure now, and index and true class of their samples."""
         loaders = _loaders(trainer, pl_module)
         batches, values, indices, targets, count, num_classes = [], [], [], [], 0, 0
-        with _apart(trainer, pl_module), preserved(_generators(loaders)):
+        with _apart(trainer, pl_module), preserved(generators(loaders)):
             seed_all(self.seed)
             for raw, index in random_batches(loaders, self.samples, self.seed):
                 batch = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(raw))
@@ -247,11 +247,6 @@ def _loaders(trainer: Any, pl_module: Any) -> Any:
         if hasattr(owner, "attraction_dataloader"):
             return owner.attraction_dataloader()
     return trainer.train_dataloader
-
-
-def _generators(loaders: Any) -> list[torch.Generator]:
-    dataset = getattr(loaders, "dataset", None)
-    return generators(loaders, dataset if hasattr(dataset, "__dict__") else None)
 
 
 def _classes(logits: Tensor, target: Tensor) -> Tensor:

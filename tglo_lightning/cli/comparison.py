@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,10 @@ def train_and_test(
     for name, seed in shown:
         pl.seed_everything(seed, verbose=False)
         module = recipe.module(losses[name]())
-        trainer = recipe.quiet_trainer(callbacks=recipe.callbacks(checkpoints=False))
+        # A folder of its own for what callbacks write
+        folder = Path(recipe.cfg.paths.output_dir) / "seeds" / f"{name}-{seeds.index(seed)}"
+        callbacks = recipe.callbacks(checkpoints=False)
+        trainer = recipe.quiet_trainer(callbacks=callbacks, default_root_dir=str(folder))
         trainer.fit(module, datamodule=recipe.datamodule)
         [validated] = trainer.validate(module, datamodule=recipe.datamodule, verbose=False)
         [tested] = trainer.test(module, datamodule=recipe.datamodule, verbose=False)
