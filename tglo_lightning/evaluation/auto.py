@@ -12,7 +12,6 @@ import torch
 from pytorch_lightning.utilities import rank_zero_info
 
 from tglo_lightning.evaluation.inner import Budget, InnerFit
-from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.evaluation.processes import ProcessEvaluator
 from tglo_lightning.evaluation.trainer import TrainerEvaluator
 from tglo_lightning.evaluation.vectorized import NotVectorizable, VectorizedEvaluator
@@ -127,9 +126,7 @@ def _budget_steps(fit: InnerFit) -> int:
     """Optimizer steps of a candidate, as far as they can be foreseen."""
     if fit.budget.steps is not None:
         return fit.budget.steps
-    with isolated():
-        steps = fit.epoch_steps()
-    return max(1, fit.budget.epochs or 1) * steps
+    return max(1, fit.budget.epochs or 1) * fit.epoch_steps()
 
 
 def _seconds(evaluator: Any, fit: InnerFit, population: int, steps: int) -> float:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pytorch_lightning.loggers.logger import DummyLogger
+from torch.utils.data import DataLoader
 
-from tglo_lightning.evaluation.bases import Callback
 from tglo_lightning.evaluation.initial import Init, fresh_module
 from tglo_lightning.evaluation.isolation import fresh_iterators, generators, seed_all
 from tglo_lightning.evaluation.slot import LossSlot
@@ -26,12 +28,10 @@ class Budget:
     Attributes:
         epochs: epochs.
         steps: optimizer steps.
-        epochs_of_steps: epochs that ``steps`` reach into, -1 if unknown; a schedule may ask the Trainer for it.
     """
 
     epochs: int | None = None
     steps: int | None = None
-    epochs_of_steps: int = -1
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
@@ -44,21 +44,15 @@ class Budget:
             if value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}.")
 
-    def trainer_kwargs(self) -> dict[str, Any]:
-        """The budget as arguments of a Trainer."""
-        if self.steps is None:
-            return {"max_epochs": self.epochs}
-        return {"max_epochs": self.epochs_of_steps, "max_steps": self.steps}
-
 
 class InnerFit:
     """How a candidate is trained: which Trainer, module, data and loss, for how long.
 
     The inner Trainer takes over what changes the training: device, precision, gradient clipping and accumulation,
-    limits on batches. It has no logger, no checkpoints, no progress bar, and none of the outer callbacks. Data come
-    from where the outer fit takes them; a datamodule is copied shallowly and not set up again, so neither
-    ``datamodule.trainer`` nor its splits change. The outer Trainer is not kept, so that this can be sent to another
-    process.
+    limits on batches. It has loggers that discard all, no checkpoints, no progress bar, and none of the outer
+    callbacks. Data come from where the outer fit takes them; a datamodule is copied shallowly and not set up again, so
+    neither ``datamodule.trainer`` nor its splits change. The outer Trainer is not kept, so that this can be sent to
+    another process.
 
     Args:
         trainer: the outer Trainer, within ``fit``.
@@ -68,6 +62,9 @@ class InnerFit:
         budget: how long to train.
         init: ``"given"``, ``"reset"`` or a function that builds a module.
         callbacks: callbacks for the inner Trainers, copied for each.
+
+    Attributes:
+        epoch_batches: training batches of an epoch, infinite while unknown; the probe finds it out.
     """
 
     def __init__(
@@ -89,6 +86,8 @@ class InnerFit:
         self.loaders = _loaders(trainer)
         self.datamodule = _detached(trainer.datamodule)
         self.device = trainer.strategy.root_device
+        self.epoch_batches = math.inf
+        self.max_epochs: int = trainer.max_epochs
         self._trainer_class = type(trainer)
         self._trainer_kwargs = _trainer_kwargs(trainer)
 
@@ -107,6 +106,11 @@ class InnerFit:
         return twin
 
     @property
+    def validates(self) -> bool:
+        """Whether the outer Trainer validates at all."""
+        return bool(self._trainer_kwargs["limit_val_batches"])
+
+    @property
     def generators(self) -> list[Any]:
         """Random generators of its own that the data draw from."""
         return generators(self.datamodule, *self.loaders.values())
@@ -119,23 +123,30 @@ class InnerFit:
             # Set up already, with the outer module; a second time might build other layers or other splits
             for hook in ("setup", "prepare_data", "teardown"):
                 setattr(module, hook, nothing)
-            module.configure_callbacks = _no_callbacks
+        module.configure_callbacks = _no_callbacks
         if theta is not None:
             self.slot.install(module, theta)
         return module
 
     def trainer(self, *callbacks: Any, **overrides: Any) -> Any:
         """A fresh Trainer for the budget, with ``callbacks`` before the user's; ``overrides`` win."""
-        kwargs = self._trainer_kwargs | self.budget.trainer_kwargs()
+        kwargs = self._trainer_kwargs | self._limits()
         kwargs["callbacks"] = [*callbacks, *copy.deepcopy(self.callbacks)]
         return self._trainer_class(**(kwargs | overrides))
 
     def epoch_steps(self) -> int:
-        """Optimizer steps of one epoch, found by setting up a training without running it."""
-        counter = _StepCounter()
-        trainer = self.trainer(counter)
-        trainer.fit(self.candidate(None, seed=0), **self.data())
-        return counter.steps
+        """Optimizer steps of one epoch, 1 if unknown."""
+        steps = self.epoch_batches / self._trainer_kwargs["accumulate_grad_batches"]
+        return math.ceil(steps) if math.isfinite(steps) else 1
+
+    def _limits(self) -> dict[str, Any]:
+        """The budget as arguments of a Trainer."""
+        if self.budget.steps is None:
+            return {"max_epochs": self.budget.epochs}
+        # Schedules ask the Trainer for its epochs
+        known = math.isfinite(self.epoch_batches)
+        epochs = math.ceil(self.budget.steps / self.epoch_steps()) if known else -1
+        return {"max_epochs": epochs, "max_steps": self.budget.steps}
 
     def data(self, validate: bool = False) -> dict[str, Any]:
         """The data as arguments of ``Trainer.fit``, or of ``Trainer.validate``."""
@@ -143,18 +154,6 @@ class InnerFit:
             return {"datamodule": _detached(self.datamodule)}
         loaders = {name: fresh_iterators(loader) for name, loader in self.loaders.items()}
         return {"dataloaders": loaders.get("val_dataloaders")} if validate else loaders
-
-
-class _StepCounter(Callback):
-    """Ends a fit before its first step and keeps the number of steps of an epoch."""
-
-    steps = 1
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        batches = trainer.num_training_batches
-        if isinstance(batches, int):
-            self.steps = max(1, -(-batches // trainer.accumulate_grad_batches))
-        trainer.should_stop = True
 
 
 def _trainer_kwargs(outer: Any) -> dict[str, Any]:
@@ -174,7 +173,8 @@ def _trainer_kwargs(outer: Any) -> dict[str, Any]:
         # Validation comes once, at the end, unless a scheduler waits for its metric
         "check_val_every_n_epoch": 1 if plateau else NEVER,
         "default_root_dir": outer.default_root_dir,
-        "logger": False,
+        # As with `fast_dev_run`: code that uses `self.logger` runs, and leaves nothing
+        "logger": [DummyLogger() for _ in outer.loggers] or False,
         "enable_checkpointing": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,
@@ -200,6 +200,9 @@ def _detached(datamodule: Any) -> Any:
     twin.trainer = None
     for hook in ("prepare_data", "setup", "teardown"):
         setattr(twin, hook, nothing)
+    for name, value in list(vars(twin).items()):
+        if isinstance(value, DataLoader):
+            setattr(twin, name, fresh_iterators(value))
     return twin
 
 

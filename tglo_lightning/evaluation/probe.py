@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
-from torch import nn
+from torch import Tensor, nn
 
+from tglo_lightning.evaluation.bases import Callback
 from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.isolation import isolated, preserved, seed_all
-from tglo_lightning.losses import TaylorGLOLoss, taylorglo_like
+from tglo_lightning.evaluation.slot import taylorglo_for
+from tglo_lightning.evaluation.trainer import Guard, validated
+from tglo_lightning.losses import TaylorGLOLoss
 
 __all__ = ["Probe", "probe"]
 
@@ -30,53 +35,111 @@ class Probe:
 
 
 def probe(fit: InnerFit) -> Probe:
-    """Train and validate one batch on a copy, to find at once what would fail in every candidate.
+    """Train and validate on one batch with a copy, to find at once what would fail in every candidate.
+
+    ``fit`` then knows the number of batches of an epoch.
 
     Raises:
-        ValueError: the loss is not called in ``training_step``, is called with something other than logits and
-            class targets, or the monitored metric is not logged.
+        ValueError: the loss is not called in ``training_step``, is called with something other than logits and class
+            targets; the monitored metric is not logged, or is computed from the loss itself.
+        RuntimeError: the training failed.
     """
-    with isolated(), preserved(fit.generators):
-        module = fit.candidate(None, seed=0)
-        original = fit.slot.get(module)
-        recorder = _Recorder(original)
-        fit.slot.set(module, recorder)
-        limits = {"limit_train_batches": 1, "limit_val_batches": 1, "overfit_batches": 0.0}
-        trainer = fit.trainer(max_epochs=1, max_steps=-1, check_val_every_n_epoch=1, **limits)
-        seed_all(0, fit.generators)
-        trainer.fit(module, **fit.data())
     kind = type(fit.module).__name__
-    if not recorder.calls:
-        raise ValueError(
-            f"`loss={fit.slot.path!r}`: {kind}.{fit.slot.path} exists, but training_step does not call it. If it "
-            f"calls F.cross_entropy, call self.{fit.slot.path}(logits, target) instead."
-        )
-    args, kwargs = recorder.calls[0]
-    logits = args[0] if args else kwargs["input"]
-    # Raises with its own message where the loss's arguments do not fit
-    taylorglo_like(original, TaylorGLOLoss().theta).to(logits.device)(*args, **kwargs)
-    metrics = sorted(trainer.callback_metrics)
+    try:
+        metrics, recorder = _rehearse(fit)
+        shifted, _ = _rehearse(fit, shift=1.0)
+    except Exception as error:
+        raise RuntimeError(
+            f"TaylorGLO trains a copy of {kind} on one batch before it searches, and that failed with "
+            f"{type(error).__name__}: {error}\nCandidates are trained by Trainers without checkpoints and progress "
+            "bar, whose loggers discard all. If it is the copy that failed, pass `init=` a function that builds a "
+            "fresh module."
+        ) from error
+    logits = _check_call(fit, recorder)
     if fit.monitor not in metrics:
         raise ValueError(
-            f"`monitor={fit.monitor!r}` is not logged by {kind}; logged: {', '.join(metrics) or 'nothing'}. "
+            f"`monitor={fit.monitor!r}` is not logged by {kind}; logged: {', '.join(sorted(metrics)) or 'nothing'}. "
             "Log it in validation_step with self.log, or pass one of these as `monitor=`."
         )
-    return Probe(num_classes=logits.shape[min(logits.dim() - 1, 1)], metrics=metrics)
+    before, after = float(metrics[fit.monitor]), float(shifted.get(fit.monitor, math.nan))
+    if not (math.isclose(before, after, rel_tol=1e-3, abs_tol=1e-6) or math.isnan(before) or math.isnan(after)):
+        raise ValueError(
+            f"`monitor={fit.monitor!r}` is computed from the loss that is to be replaced, so it cannot compare losses. "
+            "Monitor what does not depend on it, such as an accuracy, or log F.cross_entropy(logits, target) under a "
+            "name of its own."
+        )
+    return Probe(num_classes=logits.shape[min(logits.dim() - 1, 1)], metrics=sorted(metrics))
+
+
+def _rehearse(fit: InnerFit, shift: float = 0.0) -> tuple[dict[str, Any], _Recorder]:
+    """Metrics after one batch, and what the loss was called with; ``shift`` changes its value, not its gradient."""
+    limits: dict[str, Any] = {"limit_val_batches": 1 if fit.validates else 0, "overfit_batches": 0.0}
+    if fit.budget.steps is not None:
+        limits["max_epochs"] = fit.max_epochs
+    with isolated(), preserved(fit.generators):
+        module = fit.candidate(None, seed=0)
+        recorder = _Recorder(fit.slot.get(module), shift)
+        fit.slot.set(module, recorder)
+        trainer = fit.trainer(Guard(0, fit.generators), _OneBatch(), **limits)
+        seed_all(0, fit.generators)
+        trainer.fit(module, **fit.data())
+        metrics = validated(trainer, module, fit)
+    fit.epoch_batches = trainer.num_training_batches
+    return metrics, recorder
+
+
+class _OneBatch(Callback):
+    """Ends a training after its first batch."""
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        trainer.should_stop = True
+
+
+def _check_call(fit: InnerFit, recorder: _Recorder) -> Tensor:
+    """The logits of the first call of the loss, if a TaylorGLO loss could have taken it."""
+    path = fit.slot.path
+    call = f"self.{path}(logits, target)"
+    if recorder.called_with is None:
+        raise ValueError(
+            f"`loss={path!r}`: {type(fit.module).__name__}.{path} exists, but training_step does not call it. If it "
+            f"calls F.cross_entropy, call {call} instead."
+        )
+    loss = taylorglo_for(recorder.loss, TaylorGLOLoss().theta)
+    args, kwargs = recorder.called_with
+    try:
+        logits, target = inspect.signature(loss.forward).bind(*args, **kwargs).args
+    except (TypeError, ValueError):
+        raise ValueError(f"`loss={path!r}` is not called as {call}; TaylorGLO's losses take just these.") from None
+    if not (isinstance(logits, Tensor) and isinstance(target, Tensor)):
+        raise ValueError(
+            f"`loss={path!r}`: {call} needs tensors, got {type(logits).__name__} and {type(target).__name__}."
+        )
+    # Raises with its own message where shapes, types or ranges do not fit
+    loss.to(logits.device)(logits, target)
+    sums = target.sum(dim=min(target.dim() - 1, 1)) if target.is_floating_point() else torch.ones(1)
+    if not torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+        raise ValueError(
+            f"`loss={path!r}`: the class probabilities of a target must add up to 1; these add up to "
+            f"{sums.min().item():.4g} to {sums.max().item():.4g}. TaylorGLO cannot replace a multi-label loss."
+        )
+    return logits
 
 
 class _Recorder(nn.Module):
-    """Stands in for a loss and notes what it is called with while gradients are on."""
+    """Stands in for a loss and notes what it is first called with while gradients are on."""
 
-    def __init__(self, loss: Any) -> None:
+    def __init__(self, loss: Any, shift: float = 0.0) -> None:
         super().__init__()
         self.loss = loss
-        self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        self.shift = shift
+        self.called_with: tuple[tuple[Any, ...], dict[str, Any]] | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the loss."""
-        if torch.is_grad_enabled() and not self.calls:
-            self.calls.append((_detached(args), _detached(kwargs)))
-        return self.loss(*args, **kwargs)
+        if torch.is_grad_enabled() and self.called_with is None:
+            self.called_with = _detached(args), _detached(kwargs)
+        loss = self.loss(*args, **kwargs)
+        return loss + (loss.detach() + self.shift) if self.shift else loss
 
     def __getattr__(self, name: str) -> Any:
         try:

@@ -27,7 +27,16 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
 
 
-class _Guard(Callback):
+def validated(trainer: Any, module: Any, fit: InnerFit) -> dict[str, Any]:
+    """The metrics of a training, and of a validation after it if there is one."""
+    metrics = dict(trainer.callback_metrics)
+    if trainer.enable_validation:
+        trainer.validate(module, **fit.data(validate=True), verbose=False)
+        metrics |= trainer.callback_metrics
+    return metrics
+
+
+class Guard(Callback):
     """Seeds every epoch, and ends a training whose loss is no longer finite."""
 
     EVERY = 16
@@ -88,16 +97,14 @@ class TrainerEvaluator:
             trainer, module = self._train(theta, seed)
             if not all(torch.isfinite(parameter).all() for parameter in module.parameters()):
                 raise Diverged("a weight is not finite after the training")
-            metrics = dict(trainer.callback_metrics)
-            trainer.validate(module, **fit.data(validate=True), verbose=False)
-            metrics |= trainer.callback_metrics
+            metrics = validated(trainer, module, fit)
         if fit.monitor not in metrics:
             raise KeyError(f"{fit.monitor!r} was not logged")
         return float(metrics[fit.monitor])
 
     def _train(self, theta: list[float] | None, seed: int) -> tuple[Any, Any]:
         module = self.fit.candidate(theta, seed)
-        trainer = self.fit.trainer(_Guard(seed, self.fit.generators))
+        trainer = self.fit.trainer(Guard(seed, self.fit.generators))
         seed_all(seed, self.fit.generators)
         trainer.fit(module, **self.fit.data())
         return trainer, module
