@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pytorch_lightning.utilities import rank_zero_info
+from torch import nn
 
 from tglo_lightning.callbacks.progress import SearchMonitor
 from tglo_lightning.evaluation import Budget, InnerFit, LossSlot, choose_evaluator, probe, restore_loss
 from tglo_lightning.evaluation.auto import check_evaluator
-from tglo_lightning.evaluation.bases import Callback
+from tglo_lightning.evaluation.bases import CALLBACKS, Callback
 from tglo_lightning.evaluation.initial import INITS, check_resettable
+from tglo_lightning.evaluation.isolation import isolated, preserved
 from tglo_lightning.losses import TaylorGLOLoss
 from tglo_lightning.search import Finalist, SearchResult, SearchSettings, search
 
@@ -114,19 +116,26 @@ class TaylorGLO(Callback):
             seed=seed,
         )
         self.init = init
+        if not isinstance(candidate_callbacks, list | tuple) or not all(
+            isinstance(entry, CALLBACKS) for entry in candidate_callbacks
+        ):
+            raise TypeError(f"`candidate_callbacks` must be a list of callbacks, got {candidate_callbacks!r}.")
         self.candidate_callbacks = list(candidate_callbacks)
         check_evaluator(evaluator)
         self.evaluator = evaluator
         self.result: SearchResult | None = None
-        self._hook: Any = None
+        self._hooks: list[Any] = []
 
     # Lightning's hooks
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Check that there is a loss to replace, and be ready for a checkpoint that holds another."""
         self.slot.get(pl_module)
-        self._hook = pl_module.register_load_state_dict_pre_hook(_restore)
-        self._install(pl_module)
+        # An earlier fit that failed has not come to its teardown
+        self.teardown(trainer, pl_module, stage)
+        for module in _copies(trainer, pl_module):
+            self._hooks.append(module.register_load_state_dict_pre_hook(_restore))
+            self._install(module)
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Search, unless there is a result already."""
@@ -140,13 +149,14 @@ class TaylorGLO(Callback):
                     "then train on all of them from the checkpoint or with `TaylorGLOLoss(theta)`."
                 )
             self.result = self._search(trainer, pl_module)
-        self._install(pl_module)
+        for module in _copies(trainer, pl_module):
+            self._install(module)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Leave the module without hooks of ours."""
-        if self._hook is not None:
-            self._hook.remove()
-            self._hook = None
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
 
     @property
     def state_key(self) -> str:
@@ -168,7 +178,13 @@ class TaylorGLO(Callback):
         if self.init == "reset":
             check_resettable(pl_module)
         fit = InnerFit(trainer, pl_module, self.slot, self.monitor, self.budget, self.init, self.candidate_callbacks)
-        num_classes = probe(fit).num_classes
+        # Whatever draws random numbers on the way, the outer fit goes on as if it had not
+        with isolated(quiet=False), preserved(fit.generators):
+            result = self._scored(trainer, fit, probe(fit).num_classes)
+        rank_zero_info(_verdict(result))
+        return result
+
+    def _scored(self, trainer: Any, fit: InnerFit, num_classes: int) -> SearchResult:
         evaluator = choose_evaluator(self.evaluator, fit, self.settings.population)
         try:
             with SearchMonitor(trainer, self.settings, self.monitor) as listener:
@@ -178,14 +194,13 @@ class TaylorGLO(Callback):
                     num_classes=num_classes,
                     monitor=self.monitor,
                     mode=self.mode,
-                    original_name=self.slot.name(pl_module),
+                    original_name=self.slot.name(fit.module),
                     listener=listener,
                 )
                 listener.log(_outcome(result), self.settings.generations - 1)
         finally:
             evaluator.close()
         result.settings["evaluator"] = getattr(evaluator, "name", type(evaluator).__name__)
-        rank_zero_info(_verdict(result))
         return result
 
     def _install(self, pl_module: Any) -> None:
@@ -195,6 +210,16 @@ class TaylorGLO(Callback):
         present = self.slot.get(pl_module)
         if not (isinstance(present, TaylorGLOLoss) and present.theta.tolist() == result.best.theta):
             self.slot.install(pl_module, result.best.theta)
+
+
+def _copies(trainer: Any, pl_module: Any) -> Iterator[Any]:
+    """The module, and the copies of it that other callbacks hold, as those that average weights do."""
+    yield pl_module
+    for callback in trainer.callbacks:
+        for value in vars(callback).values():
+            for child in value.modules() if isinstance(value, nn.Module) else ():
+                if type(child) is type(pl_module) and child is not pl_module:
+                    yield child
 
 
 def _restore(module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
@@ -221,7 +246,8 @@ def _verdict(result: SearchResult) -> str:
     trained = f"{result.candidates} candidates, {result.failed} failed, {result.infeasible} infeasible draws, "
     trained += f"{result.seconds:.0f} s"
     if result.best is None:
-        return f"TaylorGLO kept the original loss: no candidate could be trained. {against}; {trained}."
+        error = next((candidate.error for candidate in result.history if candidate.error), "no finite metric")
+        return f"TaylorGLO kept the original loss: no candidate could be trained ({error}). {against}; {trained}."
     if result.kept == "original":
         return (
             f"TaylorGLO kept the original loss: no finalist beat it on {result.monitor}. {against}, best finalist "

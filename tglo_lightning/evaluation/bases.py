@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
 
-__all__ = ["Callback"]
+__all__ = ["CALLBACKS", "Callback"]
 
 if TYPE_CHECKING or find_spec("lightning") is None:
     Callback = pl.Callback
@@ -20,3 +20,7 @@ else:
 
     class Callback(pl.Callback, lightning_pl.Callback):
         """A callback for ``pytorch_lightning.Trainer`` and ``lightning.pytorch.Trainer``."""
+
+
+# What either Trainer accepts
+CALLBACKS: tuple[type, ...] = Callback.__bases__ if Callback is not pl.Callback else (pl.Callback,)
