@@ -33,6 +33,8 @@ ELEMENTWISE = (
     torch.optim.NAdam,
     torch.optim.RAdam,
 )
+# One kernel for the whole step, unless the user chose otherwise
+FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 # Hooks of a training step that would have to run once for each candidate
 HOOKS = (
     "on_train_start",
@@ -172,22 +174,13 @@ class _Population(Callback):
         trainer.should_stop = True
 
     def _train(self, trainer: Any, module: Any) -> None:
-        optimizer = trainer.optimizers[0]
-        step = _Step(module)
-        size = self.chunk_size or len(self.thetas)
-        self.chunks = [
-            _Chunk(step, self.thetas[start : start + size], f"{self.path}.theta", self.compile)
-            for start in range(0, len(self.thetas), size)
-        ]
-        self.trained = list(self.chunks[0].params)
-        self._adopt(optimizer, module)
-
         loop = trainer.fit_loop
         progress = loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total
         rng = _ComputeRandomness()
         epoch = 0
         while not (0 <= trainer.max_steps <= progress.completed or 0 <= (trainer.max_epochs or -1) <= epoch):
             loop.epoch_progress.current.processed = epoch
+            loop.setup_data()
             for loader in loop._combined_loader.flattened:
                 for sampler in (getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
                     getattr(sampler, "set_epoch", nothing)(epoch)
@@ -195,13 +188,14 @@ class _Population(Callback):
             if epoch > 0:
                 # the loop made the first iterator itself
                 iter(loop._data_fetcher)
-            self._train_epoch(trainer, module, optimizer, progress, rng)
+            self._train_epoch(trainer, module, progress, rng)
             epoch += 1
             self._schedule(trainer, "epoch", epoch)
         self.stochastic = bool(rng.stochastic)
 
-    def _train_epoch(self, trainer: Any, module: Any, optimizer: Any, progress: Any, rng: _ComputeRandomness) -> None:
+    def _train_epoch(self, trainer: Any, module: Any, progress: Any, rng: _ComputeRandomness) -> None:
         fetcher = trainer.fit_loop._data_fetcher
+        optimizer = trainer.optimizers[0]
         every = trainer.accumulate_grad_batches
         # not `for`, which would ask the fetcher for a new iterator
         while not fetcher.done:
@@ -210,6 +204,8 @@ class _Population(Callback):
             batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
             batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
             arguments = tuple(trainer.fit_loop.epoch_loop._build_kwargs(OrderedDict(), batch, batch_idx).values())
+            if not self.chunks:
+                self._stack(_Step(module), arguments, trainer)
             with rng:
                 for chunk in self.chunks:
                     with trainer.precision_plugin.train_step_context():
@@ -224,13 +220,27 @@ class _Population(Callback):
             if 0 <= trainer.max_steps <= progress.completed:
                 break
 
-    def _adopt(self, optimizer: Any, module: Any) -> None:
+    def _stack(self, step: _Step, arguments: tuple[Any, ...], trainer: Any) -> None:
+        """Stack the candidates, in chunks that fit into the memory, once the first batch shows what one takes."""
+        size = self.chunk_size or len(self.thetas)
+        if self.chunk_size is None and size > 1:
+            size = min(size, affordable(step, arguments, trainer))
+        self.chunks = [
+            _Chunk(step, self.thetas[start : start + size], f"{self.path}.theta", self.compile)
+            for start in range(0, len(self.thetas), size)
+        ]
+        self.trained = list(self.chunks[0].params)
+        self._adopt(trainer.optimizers[0], step.module)
+
+    def _adopt(self, optimizer: Any, module: nn.Module) -> None:
         """Let the module's own optimizer, its groups and schedulers as they are, step the stacked parameters."""
         names = {id(parameter): name for name, parameter in module.named_parameters()}
         for group in optimizer.param_groups:
             group["params"] = [
                 chunk.params[names[id(p)]] for p in group["params"] if p.requires_grad for chunk in self.chunks
             ]
+            if type(optimizer) in FUSED and group.get("fused") is None and group.get("foreach") is None:
+                group["fused"] = all(p.device.type in ("cpu", "cuda") for p in group["params"])
 
     def _clip(self, trainer: Any) -> None:
         limit = trainer.gradient_clip_val
@@ -398,8 +408,30 @@ def check_static(trainer: Any, module: Any) -> None:
         raise NotVectorizable("16-bit precision scales the loss by what it finds in all gradients")
 
 
+def affordable(step: _Step, arguments: tuple[Any, ...], trainer: Any) -> int:
+    """How many candidates' activations fit into half of the memory that is free, at least 1."""
+    module = step.module
+    saved = 0
+
+    def count(value: Tensor) -> Tensor:
+        nonlocal saved
+        saved += value.numel() * value.element_size()
+        return value
+
+    # On copies: a pass may change buffers, and draw random numbers
+    buffers = {f"module.{name}": buffer.clone() for name, buffer in module.named_buffers()}
+    with (
+        torch.random.fork_rng(),
+        torch.autograd.graph.saved_tensors_hooks(count, lambda value: value),
+        trainer.precision_plugin.train_step_context(),
+    ):
+        torch.func.functional_call(step, buffers, (arguments,))
+    # What is saved for backward, and as much again for the gradients on the way
+    return max(1, available_memory(trainer.strategy.root_device) // 2 // max(1, 2 * saved))
+
+
 def available_memory(device: torch.device) -> int:
-    """Bytes that are free on ``device``."""
+    """Bytes that are free on ``device``; 4 GiB where the system does not say."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
