@@ -3,8 +3,9 @@
 import copy
 
 import pytest
+import pytorch_lightning as pl
 import torch
-from helpers.modules import cnn, mlp
+from helpers.modules import classifier, cnn, mlp
 from torch import nn
 
 from tglo_lightning.evaluation.initial import check_resettable, fresh_module
@@ -71,4 +72,7 @@ def test_an_orphan_parameter_is_refused():
 
 
 def test_a_function_builds():
-    assert isinstance(fresh_module(cnn(), mlp)[0], nn.Linear)
+    built = classifier(pl)()
+    assert fresh_module(cnn(), lambda: built) is built
+    with pytest.raises(TypeError, match="`init` must build a LightningModule, got Sequential"):
+        fresh_module(cnn(), mlp)

@@ -44,10 +44,13 @@ def fresh_module(module: nn.Module, init: Init) -> Any:
     Random numbers come from torch's global generator: seed it first.
 
     Raises:
+        TypeError: the function returns no LightningModule.
         ValueError: the function returns a module that has been with a Trainer.
     """
     if callable(init):
         fresh = init()
+        if not hasattr(fresh, "training_step"):
+            raise TypeError(f"`init` must build a LightningModule, got {type(fresh).__name__}.")
         if getattr(fresh, "_trainer", None) is not None:
             raise ValueError("`init` must build a new module at each call; it returned one that was trained before.")
         return fresh

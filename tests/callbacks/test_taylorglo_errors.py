@@ -1,0 +1,225 @@
+"""What the callback refuses, before any training, and what it says."""
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from helpers.data import blobs, loader, loaders
+from helpers.modules import TINY, accuracy, classifier, mlp, quiet_trainer, seeded
+from torch import nn
+
+from tglo_lightning import TaylorGLO
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "error"),
+    [
+        ("loss", None, TypeError),
+        ("loss", "not a path", ValueError),
+        ("monitor", None, TypeError),
+        ("monitor", "", TypeError),
+        ("mode", "maximum", ValueError),
+        ("mode", None, ValueError),
+        ("generations", 0, ValueError),
+        ("population", 1, ValueError),
+        ("candidate_epochs", 0, ValueError),
+        ("candidate_epochs", 1.5, TypeError),
+        ("candidate_steps", 0, ValueError),
+        ("candidate_steps", True, TypeError),
+        ("order", 1, ValueError),
+        ("sigma", -1, ValueError),
+        ("finalists", 0, ValueError),
+        ("repeats", "3", TypeError),
+        ("constraint", "exactly", ValueError),
+        ("parameterization", "half", ValueError),
+        ("init", "random", ValueError),
+        ("init", None, ValueError),
+        ("seed", -1, ValueError),
+        ("candidate_callbacks", 5, TypeError),
+        ("candidate_callbacks", [5], TypeError),
+        ("evaluator", "fast", ValueError),
+        ("evaluator", 5, TypeError),
+    ],
+)
+def test_wrong_arguments_are_named(argument, value, error):
+    with pytest.raises(error, match=f"`{argument}`"):
+        TaylorGLO(**{argument: value})
+
+
+def test_two_budgets():
+    with pytest.raises(ValueError, match="one of `candidate_epochs` and `candidate_steps`"):
+        TaylorGLO(candidate_epochs=1, candidate_steps=1)
+
+
+class Trap(classifier(pl)):
+    """Fails the test if it is trained further than the probe's one batch."""
+
+    def on_train_batch_start(self, batch, batch_idx):
+        assert batch_idx == 0, "training went on"
+
+
+def refused(tmp_path, module, match, error=ValueError, data=None, trainer=None, **kwargs):
+    search = TaylorGLO(**(TINY | {"evaluator": "trainer"} | kwargs))
+    with pytest.raises(error, match=match):
+        quiet_trainer(pl, tmp_path, callbacks=[search], **(trainer or {})).fit(module, **(data or loaders()))
+    assert search.result is None
+
+
+def test_missing_loss(tmp_path):
+    refused(
+        tmp_path,
+        Trap(),
+        "`loss='head.loss'`: Trap has no attribute 'head'. Losses found: 'criterion'",
+        loss="head.loss",
+    )
+
+
+class Inline(Trap):
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        return F.cross_entropy(self(x), y)
+
+
+def test_inline_loss_beside_an_attribute(tmp_path):
+    refused(tmp_path, Inline(), r"training_step does not call it.*call self.criterion\(logits, target\) instead")
+
+
+def test_inline_loss_without_an_attribute(tmp_path):
+    module = Inline()
+    del module.criterion
+    refused(tmp_path, module, r"If training_step calls F.cross_entropy, write `self.criterion = torch.nn.Cross")
+
+
+@pytest.mark.parametrize("loss", [nn.BCEWithLogitsLoss(), nn.MSELoss(), F.binary_cross_entropy_with_logits])
+def test_other_losses(tmp_path, loss):
+    refused(tmp_path, Trap(criterion=loss), "replaces losses of .logits, class targets.")
+
+
+def test_multi_label_targets_through_a_loss_of_ones_own(tmp_path):
+    def multi(logits, target):
+        return F.binary_cross_entropy_with_logits(logits, target)
+
+    data = {"train_dataloaders": loader(list(zip(torch.randn(32, 8), torch.ones(32, 3), strict=True)))}
+    data["val_dataloaders"] = loader(blobs())
+    refused(tmp_path, Trap(criterion=multi), "must add up to 1; these add up to 3 to 3.*multi-label", data=data)
+
+
+def test_regression_through_a_loss_of_ones_own(tmp_path):
+    class Regression(Trap):
+        def training_step(self, batch, batch_idx):
+            x, y = batch
+            return self.criterion(self(x)[:, 0], y.float())
+
+    refused(tmp_path, Regression(criterion=lambda p, y: (p - y).abs().mean()), "class probabilities must")
+
+
+def test_unusual_call(tmp_path):
+    class Unusual(Trap):
+        def training_step(self, batch, batch_idx):
+            x, y = batch
+            return self.criterion(self(x), y, 0.5)
+
+    refused(
+        tmp_path,
+        Unusual(criterion=lambda logits, y, scale: scale * F.cross_entropy(logits, y)),
+        r"is not called as self.criterion\(logits, target\)",
+    )
+
+
+def test_unknown_monitor_names_the_known(tmp_path):
+    refused(
+        tmp_path, Trap(), r"`monitor='val/f1'` is not logged by Trap; logged: train/loss, val/acc\.", monitor="val/f1"
+    )
+
+
+@pytest.mark.parametrize("monitor", ["val/loss", "train/loss"])
+def test_a_monitor_that_depends_on_the_loss(tmp_path, monitor):
+    class WithLoss(Trap):
+        def validation_step(self, batch, batch_idx):
+            x, y = batch
+            self.log("val/loss", self.criterion(self(x), y))
+
+    refused(tmp_path, WithLoss(), "is computed from the loss that is to be replaced", monitor=monitor, mode="min")
+
+
+def test_a_monitor_that_is_a_loss_but_not_the_modules(tmp_path):
+    class WithLoss(classifier(pl)):
+        def validation_step(self, batch, batch_idx):
+            x, y = batch
+            self.log("val/loss", F.cross_entropy(self(x), y))
+
+    search = TaylorGLO(monitor="val/loss", mode="min", evaluator="trainer", **TINY)
+    quiet_trainer(pl, tmp_path, callbacks=[search]).fit(WithLoss(), **loaders())
+    assert search.result.candidates == 4
+
+
+def test_a_step_that_fails_is_shown_with_its_cause(tmp_path):
+    class NeedsCheckpoints(Trap):
+        def on_train_start(self):
+            self.best = self.trainer.checkpoint_callback.best_model_path
+
+    refused(
+        tmp_path,
+        NeedsCheckpoints(),
+        "copy of NeedsCheckpoints on one batch before .* failed with AttributeError.*best_model_path",
+        error=RuntimeError,
+        trainer={"enable_checkpointing": True},
+    )
+
+
+def test_a_module_that_cannot_be_copied(tmp_path):
+    import threading
+
+    module = Trap()
+    module.lock = threading.Lock()
+    refused(tmp_path, module, "cannot pickle(?s:.*)pass `init=` a function that builds", error=RuntimeError)
+
+
+def test_orphan_parameter(tmp_path):
+    module = Trap()
+    module.scale = nn.Parameter(torch.ones(1))
+    refused(tmp_path, module, "init='reset' cannot re-initialise scale", init="reset")
+
+
+def test_init_that_returns_the_same_module_twice(tmp_path):
+    module = Trap()
+    other = Trap()
+    refused(tmp_path, module, "`init` must build a new module", error=RuntimeError, init=lambda: module)
+    refused(tmp_path, module, "`init` must build a new module", error=RuntimeError, init=lambda: other)
+
+
+def test_init_that_builds_another_kind_of_module(tmp_path):
+    refused(tmp_path, Trap(), "`init` must build a LightningModule, got Sequential", error=RuntimeError, init=mlp)
+
+
+def test_impossible_constraint(tmp_path):
+    refused(tmp_path, classifier(pl)(), "`constraint` refused", constraint=lambda theta: False)
+
+
+def test_two_devices(tmp_path):
+    refused(
+        tmp_path,
+        classifier(pl)(),
+        "searches on one device; the Trainer has 2",
+        error=Exception,
+        trainer={"devices": 2, "strategy": "ddp_fork"},
+    )
+
+
+def test_two_devices_by_world_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(pl.Trainer, "world_size", property(lambda self: 2))
+    refused(tmp_path, classifier(pl)(), "searches on one device; the Trainer has 2")
+
+
+def test_no_hook_is_left_after_an_error(tmp_path):
+    module = seeded(classifier(pl))
+    search = TaylorGLO(monitor="no", evaluator="trainer", **TINY)
+    trainer = quiet_trainer(pl, tmp_path, callbacks=[search], max_epochs=1)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="is not logged"):
+            trainer.fit(module, **loaders())
+        assert len(module._load_state_dict_pre_hooks) == 1
+    search.monitor = "val/acc"
+    trainer.fit(module, **loaders())
+    assert len(module._load_state_dict_pre_hooks) == 0
+    assert accuracy(module(torch.randn(2, 8)), torch.tensor([0, 1])) >= 0
