@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
+from helpers.hub import write_hub
 from hydra import compose, initialize_config_dir
 from torch import nn
 
@@ -30,8 +31,11 @@ def config(tmp_path):
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_every_config_composes_and_instantiates(config, option):
+def test_every_config_composes_and_instantiates(config, option, tmp_path):
     overrides = [option, THETA] if option == "loss=taylorglo" else [option]
+    if option.endswith("mnist"):
+        folder = write_hub(tmp_path / "mnist")
+        overrides += [f"task.source={folder}", "task.val_size=20", f"task.cache_dir={tmp_path / 'cache'}"]
     recipe = Recipe(config(*overrides))
     logger = recipe.logger()
     assert isinstance(logger, pl.loggers.Logger) or (logger is None and option == "logger=none")
@@ -109,6 +113,7 @@ def test_scheduler(config):
         "search.repeats=0",
         "search.constraint=perfect",
         "search.parameterization=maximal",
+        "search.evaluator=abacus",
     ],
 )
 def test_a_value_out_of_range_is_refused_by_its_key(config, override):

@@ -30,6 +30,7 @@ def load_images(source: str, split: str, cache_dir: str | Path | None = None) ->
         Images, uint8 of shape ``(N, C, H, W)``, and labels, int64 of shape ``(N,)``.
 
     Raises:
+        OSError: the data set cannot be read: no network, no such name or folder.
         ImportError: ``datasets`` or ``pillow`` is not installed.
         ValueError: the data set has no image or label column.
     """
@@ -42,7 +43,10 @@ def load_images(source: str, split: str, cache_dir: str | Path | None = None) ->
         from datasets import load_dataset
     except ImportError as error:
         raise ImportError(f"Reading {source} needs: pip install 'tglo-lightning[data]'") from error
-    dataset = load_dataset(source, split=split)
+    try:
+        dataset = load_dataset(source, split=split)
+    except OSError as error:
+        raise OSError(f"Cannot read {source}; a local copy is read with `source=FOLDER`. {error}") from error
     column = next((name for name in IMAGE_COLUMNS if name in dataset.column_names), None)
     if column is None or LABEL_COLUMN not in dataset.column_names:
         raise ValueError(
