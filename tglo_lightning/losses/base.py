@@ -53,6 +53,8 @@ class SeparableLoss(nn.Module):
         super().__init__()
         if reduction not in REDUCTIONS:
             raise ValueError(f"`reduction` must be one of {REDUCTIONS}, got {reduction!r}.")
+        if not isinstance(label_smoothing, (int, float)):
+            raise TypeError(f"`label_smoothing` must be a number, got {label_smoothing!r}.")
         if not 0.0 <= label_smoothing <= 1.0:
             raise ValueError(f"`label_smoothing` must be in [0, 1], got {label_smoothing!r}.")
         if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tglo_lightning.losses.base import SeparableLoss
+from tglo_lightning.losses.functional import wrapped
 
 __all__ = ["BaikalLoss", "BrierLoss", "CrossEntropyLoss"]
 
@@ -39,7 +40,7 @@ class CrossEntropyLoss(SeparableLoss):
 
     def indexed(self, logits: Tensor, target: Tensor) -> Tensor:
         """Losses of shape ``(N, ...)``, by torch's own kernel where it can be used."""
-        if torch._C._functorch.is_functorch_wrapped_tensor(target):
+        if wrapped(target):  # torch's kernel looks at the targets
             return super().indexed(logits, target)
         return F.cross_entropy(logits, target, reduction="none", label_smoothing=self.label_smoothing)
 

@@ -86,6 +86,8 @@ def theta_tensor(theta: Tensor | Sequence[float], order: int | None = None) -> T
         ValueError: wrong length for ``order`` (for any order, where ``None``), or a value that is not finite.
     """
     if isinstance(theta, Tensor):
+        if theta.is_complex():
+            raise TypeError(f"`theta` must be real numbers, got a tensor of {theta.dtype}.")
         tensor = theta if theta.is_floating_point() else theta.to(torch.float64)
     else:
         try:
@@ -106,10 +108,20 @@ def theta_tensor(theta: Tensor | Sequence[float], order: int | None = None) -> T
     return tensor
 
 
+def traced() -> bool:
+    """Whether torch.compile or a transform of torch.func is at work."""
+    return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def wrapped(tensor: Tensor) -> bool:
+    """Whether ``tensor`` is batched or traced by a transform of torch.func."""
+    return not torch.compiler.is_compiling() and torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
 def inspectable(tensor: Tensor) -> bool:
     """Whether looking at its values is possible and free: on the CPU, outside compilation and torch.func."""
     return (
-        tensor.device.type == "cpu"
+        tensor.is_cpu
         and not torch.compiler.is_compiling()
         and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
     )

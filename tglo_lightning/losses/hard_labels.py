@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from tglo_lightning.losses.functional import inspectable, power_coefficients
+from tglo_lightning.losses.functional import power_coefficients, traced
 
 __all__ = ["taylor_rows"]
 
@@ -45,18 +45,16 @@ def taylor_rows(theta: Tensor, logits: Tensor, target: Tensor, on: float = 1.0, 
     # Where the values of theta can be read, plain numbers are the quickest coefficients. The compiler fuses the plain
     # formula better than anything written by hand, and torch.func takes it apart without further rules.
     known = None
-    if inspectable(theta) and not theta.requires_grad and torch._C._functorch.peek_interpreter_stack() is None:
+    if theta.is_cpu and not theta.requires_grad and not traced():
         known = _numbers(tuple(theta.tolist()), on, off, torch.finfo(logits.dtype).max)
     if known is None:
         theta = theta.to(torch.promote_types(theta.dtype, logits.dtype))
         labels = torch.linspace(off, on, 2, dtype=theta.dtype, device=theta.device)
         p, p_on = power_coefficients(theta, labels).to(logits.dtype).neg().unbind(-1)
-        rows = _rows(logits, index, p.unbind(), (p_on - p).unbind())
-    elif torch.is_grad_enabled() and logits.requires_grad:
+        return _rows(logits, index, p.unbind(), (p_on - p).unbind())
+    if torch.is_grad_enabled() and logits.requires_grad:
         return _Rows.apply(logits, index, *known)
-    else:
-        rows = _rows(logits, index, *known)
-    return rows.squeeze(1)
+    return _rows(logits, index, *known)
 
 
 @lru_cache(maxsize=1024)
@@ -66,15 +64,15 @@ def _numbers(
     """``P`` and ``Q`` as numbers, lowest power first; ``None`` if one is larger than the logits' dtype can hold."""
     labels = torch.tensor([off, on], dtype=torch.float64)
     p, p_on = power_coefficients(torch.tensor(theta, dtype=torch.float64), labels).neg().unbind(-1)
-    numbers = tuple(p.tolist()), tuple((p_on - p).tolist()[:-1])
+    numbers = tuple(p.tolist()), tuple((p_on - p).tolist()[:-1])  # labels have no part in h^K
     return numbers if len(p) * max(map(abs, sum(numbers, ()))) < largest else None
 
 
 def _rows(logits: Tensor, index: Tensor, p: Coefficients, q: Coefficients) -> Tensor:
-    """``sum_k P(h_k) + Q(h_T)``, shape ``(N, 1, ...)``."""
+    """``sum_k P(h_k) + Q(h_T)`` for each sample."""
     h = logits.softmax(dim=1)
     powers = (_horner(p[2:], h) * h * h).sum(dim=1, keepdim=True)
-    return powers + _horner(q, h.gather(1, index)) + (p[0] * h.shape[1] + p[1])
+    return (powers + _horner(q, h.gather(1, index)) + (p[0] * h.shape[1] + p[1])).squeeze(1)
 
 
 def _horner(coefficients: Coefficients, h: Tensor) -> Tensor | float:
@@ -113,6 +111,7 @@ class _Rows(torch.autograd.Function):
         for m, power in enumerate(powers, start=2):
             gradient.add_(power, alpha=m * p[m])
         ctx.save_for_backward(gradient, logits, index)
+        ctx.save_for_forward(gradient)
         ctx.coefficients = p, q
         return rows.squeeze(1)
 
@@ -125,3 +124,8 @@ class _Rows(torch.autograd.Function):
         else:
             grad_logits = grad_rows.unsqueeze(1) * gradient
         return grad_logits, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, logits: Tensor, *_: None) -> Tensor:
+        (gradient,) = ctx.saved_tensors
+        return (gradient * logits).sum(dim=1)

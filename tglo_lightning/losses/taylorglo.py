@@ -36,8 +36,8 @@ class TaylorGLOLoss(SeparableLoss):
     >>> loss = TaylorGLOLoss([0, 0.5, 1.0, 0, 0, 2.0, 0, 0])
     >>> loss
     TaylorGLOLoss(order=3, f(y, h) = 1 (h - 0.5) + 2 y (h - 0.5))
-    >>> loss(torch.zeros(1, 2), torch.tensor([0]))
-    tensor(-0.)
+    >>> loss(torch.tensor([[2.0, 0.0]]), torch.tensor([0]))  # h = (0.88, 0.12)
+    tensor(-0.7616)
     """
 
     name = "TaylorGLOLoss"

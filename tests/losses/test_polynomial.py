@@ -1,0 +1,82 @@
+"""The polynomial as pure functions, and the doctests of the room."""
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+import torch
+
+import tglo_lightning.losses
+from tglo_lightning.losses import functional as fn
+
+ORDERS = [2, 3, 4, 5]
+# Section by section of the definition, in the order of the papers
+TERMS_3 = [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (2, 1)]
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", [m.name for m in pkgutil.iter_modules(tglo_lightning.losses.__path__)])
+def test_examples_of_the_docstrings(name):
+    module = importlib.import_module(f"tglo_lightning.losses.{name}")
+    result = doctest.testmod(module, extraglobs={"torch": torch})
+    assert result.failed == 0
+
+
+def test_sizes():
+    assert [fn.num_parameters(order) for order in ORDERS] == [5, 8, 12, 17]
+    assert [fn.order_of([0.0] * size) for size in (5, 8, 12, 17)] == ORDERS
+    assert list(fn.terms(3)) == TERMS_3
+    for order in ORDERS:
+        assert len(fn.terms(order)) == fn.num_parameters(order) - 2
+    for size in (0, 1, 2, 3, 4, 6, 7, 9):
+        with pytest.raises(ValueError, match=f"got {size}"):
+            fn.order_of([0.0] * size)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_f_is_the_sum_of_its_terms(order):
+    theta, y, h = draw(fn.num_parameters(order)), draw(6, 1, seed=1), draw(7, seed=2).sigmoid()
+    expected = sum(
+        c * (y - theta[0]) ** a * (h - theta[1]) ** b for (a, b), c in zip(fn.terms(order), theta[2:], strict=True)
+    )
+    torch.testing.assert_close(fn.taylor_f(theta, y, h), expected)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_gamma_is_the_derivative(order):
+    theta, y, h = draw(fn.num_parameters(order)), draw(7, seed=1), draw(7, seed=2).sigmoid().requires_grad_()
+    (expected,) = torch.autograd.grad(fn.taylor_f(theta, y, h).sum(), h)
+    torch.testing.assert_close(fn.taylor_gamma(theta, y, h), expected)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_batches_of_theta(order):
+    theta, y, h = draw(3, 2, fn.num_parameters(order)), draw(2, 7, seed=1), draw(7, seed=2)
+    for function in (fn.taylor_f, fn.taylor_gamma):
+        together = function(theta, y, h)
+        assert together.shape == (3, 2, 7)
+        for i in range(3):
+            for j in range(2):
+                torch.testing.assert_close(together[i, j], function(theta[i, j], y[j], h))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("batch", [(), (3,)])
+def test_power_coefficients(order, batch):
+    theta, y, h = draw(*batch, fn.num_parameters(order)), torch.tensor([0.0, 1.0, 0.3]).double(), draw(7, seed=2)
+    p = fn.power_coefficients(theta, y)
+    assert p.shape == (*batch, order + 1, 3)
+    powers = h ** torch.arange(order + 1)[:, None]
+    for i, label in enumerate(y.tolist()):
+        torch.testing.assert_close(p[..., i] @ powers, fn.taylor_f(theta, label, h))
+
+
+def test_formula():
+    assert fn.formula([0.0] * 8) == "0"
+    assert fn.formula([0.0, 0.0, -1.0, 0.0, 0.5, 0.0, 0.0, 2.0]) == "-1 h + 0.5 h^3 + 2 y^2 h"
+    assert fn.formula([-0.25, 0.5, 0.0, 0.0, 0.0, 0.0, -3.0, 0.0]) == "-3 (y + 0.25) (h - 0.5)^2"
+    assert fn.formula(torch.tensor([0.0, 0.0, 1.23456789, 0.0, 0.0]), digits=3) == "1.23 h"
