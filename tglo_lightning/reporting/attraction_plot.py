@@ -123,6 +123,16 @@ def _draw_confidence(axis: Axes, record: AttractionRecord) -> None:
             va="center",
             fontsize=9,
         )
+    if not record.equilibria[-1]:
+        axis.annotate(
+            "the theory predicts no rest below $h_T = 1$",
+            (1, 1),
+            xycoords="axes fraction",
+            ha="right",
+            va="bottom",
+            color="0.35",
+            fontsize=9,
+        )
     axis.axhline(1 / record.num_classes, color="0.45", linestyle=":", linewidth=1.2, label="chance, $1/n$")
     axis.set_ylim(-0.03, 1.03)
 

@@ -196,9 +196,10 @@ class AttractionRecord:
             FileNotFoundError: there is no such file.
             ValueError: it holds something else.
         """
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile) or not {*QUANTITIES, "epoch", "index"} <= set(file.files):
-                raise ValueError(f"{path} is no file of AttractionMonitor.")
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile) or not {*QUANTITIES, "epoch", "index"} <= set(file.files):
+            raise ValueError(f"{path} is no file of AttractionMonitor.")
+        with file:
             stored = {name: file[name] for name in file.files}
         values = torch.from_numpy(np.stack([stored[name] for name in QUANTITIES], axis=1))
         return cls(

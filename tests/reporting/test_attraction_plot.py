@@ -1,0 +1,148 @@
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from tglo_lightning.losses import TaylorGLOLoss, as_loss
+from tglo_lightning.reporting.attraction_plot import (
+    INTERACTIVE_POINTS,
+    attraction_figure,
+    interactive_attraction,
+    plot_attraction,
+)
+from tglo_lightning.reporting.attraction_record import AttractionRecord, measure
+from tglo_lightning.reporting.dashboard import workspace
+
+# Settles at eps = 0.469 with 10 classes (arXiv 2010.00788)
+THETA = [-10.9408, 7.5216, 8.2896, 0.2415, 7.8726, 8.9666, 2.0184, 7.0513]
+
+
+def record_of(loss, epochs=(0, 2, 4), samples=60):
+    loss = as_loss(loss)
+    target = torch.arange(samples) % 10
+    record = AttractionRecord(torch.arange(samples) + 1000, target, 10)
+    noise = 0.3 * torch.randn(samples, 10, generator=torch.Generator().manual_seed(0))
+    for epoch in epochs:
+        logits = noise.scatter_add(1, target[:, None], torch.full((samples, 1), 1.5 * epoch))
+        record.append(epoch, 7 * epoch, loss, measure(loss, logits, target))
+    return record
+
+
+@pytest.fixture(scope="module")
+def records():
+    return {"cross-entropy": record_of("cross_entropy"), "metalearned": record_of(TaylorGLOLoss(THETA))}
+
+
+def test_the_record_comes_back_from_its_file_and_its_state(records, tmp_path):
+    for name, record in records.items():
+        again = AttractionRecord.load(record.save(tmp_path / "deep" / f"{name}.npz"))
+        torch.save(record.state_dict(), tmp_path / "state.pt")
+        state = AttractionRecord.from_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+        for other in (again, state):
+            for key, value in record.arrays().items():
+                np.testing.assert_array_equal(other.arrays()[key], value)
+            assert other.scalars() == record.scalars()
+
+
+def test_refuses_what_is_no_record(tmp_path, records):
+    np.savez(tmp_path / "other.npz", a=1)
+    np.save(tmp_path / "other.npy", np.ones(2))
+    for name in ("other.npz", "other.npy"):
+        with pytest.raises(ValueError, match="no file of AttractionMonitor"):
+            AttractionRecord.load(tmp_path / name)
+    with pytest.raises(ValueError, match="one of"):
+        records["metalearned"].quantity("pull")
+
+
+def test_an_epoch_measured_again_replaces_what_came_after(records):
+    record = record_of("cross_entropy", epochs=(0, 1, 2, 3))
+    record.append(2, 1, as_loss("brier"), record.values[0])
+    assert record.epochs == [0, 1, 2]
+    assert record.losses[-1].startswith("BrierLoss")
+
+
+def test_rows_tell_when_a_sample_was_first_pushed_away(records):
+    columns, rows = records["metalearned"].rows()
+    assert len(rows) == 60
+    first = [row[columns.index("first_repelled")] for row in rows]
+    assert set(first) == {2, 4}
+    columns, rows = records["cross-entropy"].rows()
+    assert {row[columns.index("first_repelled")] for row in rows} == {-1}
+
+
+def test_scalars(records):
+    scalars = records["metalearned"].scalars()
+    pulls = records["metalearned"].quantity("attraction")[-1]
+    assert scalars["repelled"] == 1.0
+    assert scalars["mean"] == pytest.approx(pulls.mean())
+    assert scalars["q25"] == pytest.approx(np.quantile(pulls, 0.25))
+    assert scalars["gamma_T"] == pytest.approx(np.median(records["metalearned"].quantity("gamma_T")[-1]))
+
+
+def test_draws_every_sample_of_every_loss(records, tmp_path):
+    pytest.importorskip("matplotlib")
+    figure = attraction_figure(records)
+    upper, lower = figure.axes[:2], figure.axes[2:]
+    for axis, record in zip(upper, records.values(), strict=True):
+        points = np.concatenate([part.get_offsets() for part in axis.collections])
+        np.testing.assert_allclose(np.sort(points[:, 1]), np.sort(record.quantity("attraction").ravel()), rtol=1e-6)
+        assert set(np.round(points[:, 0] / 2) * 2) == {0.0, 2.0, 4.0}
+    assert [axis.get_title(loc="left") for axis in upper] == list(records)
+    assert all(axis.get_xlabel() == "epochs trained" for axis in lower)
+    assert "attraction" in upper[0].get_ylabel()
+    assert "confidence" in lower[0].get_ylabel()
+    rests = [line.get_ydata()[0] for line in lower[1].lines if line.get_linestyle() == "--"]
+    assert rests == pytest.approx([0.531], abs=5e-4)
+    path = plot_attraction(records, tmp_path / "new" / "both.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_nothing_to_draw(records):
+    pytest.importorskip("matplotlib")
+    with pytest.raises(ValueError, match="Nothing to draw"):
+        attraction_figure({})
+    with pytest.raises(ValueError, match="Nothing to draw"):
+        attraction_figure({"empty": AttractionRecord(torch.arange(3), torch.zeros(3, dtype=torch.long), 10)})
+
+
+def test_the_interactive_picture_has_one_point_a_sample(records):
+    pytest.importorskip("plotly")
+    record = records["metalearned"]
+    figure = interactive_attraction(record)
+    shown = [
+        (x, y, *note[:2])
+        for trace in figure.data
+        for x, y, note in zip(trace.x, trace.y, trace.customdata, strict=True)
+    ]
+    assert len(shown) == 3 * 60
+    pulls = record.quantity("attraction")
+    for epoch, pull, sample, label in shown[::7]:
+        assert pull == pytest.approx(pulls[record.epochs.index(epoch), sample - 1000])
+        assert label == record.target[sample - 1000]
+    long = interactive_attraction(record_of("cross_entropy", epochs=range(500)))
+    assert sum(len(trace.x) for trace in long.data) <= INTERACTIVE_POINTS
+
+
+@pytest.mark.parametrize(
+    ("library", "draw"), [("matplotlib.figure", attraction_figure), ("plotly.graph_objects", None)]
+)
+def test_a_missing_library_is_named(records, monkeypatch, library, draw):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ImportError, match=r"pip install 'tglo-lightning\[plots\]'"):
+        draw(records) if draw else interactive_attraction(records["metalearned"])
+
+
+def test_the_workspace_groups_the_panels(monkeypatch):
+    pytest.importorskip("wandb_workspaces")
+    built = workspace("someone", "digits")
+    assert [section.name for section in built.sections] == ["Search", "Attraction", "Training", "Validation"]
+    prefixes = {"Search": "search/", "Attraction": "attraction/", "Training": "train/", "Validation": "val/"}
+    for section in built.sections:
+        assert section.is_open
+        keys = [key for panel in section.panels for key in getattr(panel, "y", None) or panel.media_keys]
+        assert keys
+        assert all(str(key).startswith(prefixes[section.name]) for key in keys)
+    monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
+    with pytest.raises(ImportError, match=r"pip install 'tglo-lightning\[workspaces\]'"):
+        workspace("someone", "digits")
