@@ -12,6 +12,7 @@ __all__ = ["INITS", "Init", "check_resettable", "fresh_module"]
 
 INITS = ("given", "reset")
 Init = str | Callable[[], Any]
+COMPILED = ("forward", "training_step", "validation_step", "test_step", "predict_step")
 
 
 def _resetter(module: nn.Module) -> Callable[[], None] | None:
@@ -54,7 +55,12 @@ def fresh_module(module: nn.Module, init: Init) -> Any:
         if getattr(fresh, "_trainer", None) is not None:
             raise ValueError("`init` must build a new module at each call; it returned one that was trained before.")
         return fresh
-    replica = copy.deepcopy(module)
+    replica: Any = copy.deepcopy(module)
+    if getattr(replica, "_compiler_ctx", None) is not None:
+        # What torch.compile put there would run the original module
+        for name in COMPILED:
+            vars(replica).pop(name, None)
+        replica._compiler_ctx = None
     if init == "reset":
         # Children first: a parent may set what it knows better, as nn.MultiheadAttention does
         for child in reversed(list(replica.modules())):

@@ -77,12 +77,19 @@ def _rehearse(fit: InnerFit, shift: float = 0.0) -> tuple[dict[str, Any], _Recor
     if fit.budget.steps is not None:
         limits["max_epochs"] = fit.max_epochs
     with isolated(), preserved(fit.generators):
+        graded = [name for name, parameter in fit.module.named_parameters() if parameter.grad is not None]
         module = fit.candidate(None, seed=0)
         recorder = _Recorder(fit.slot.get(module), shift)
         fit.slot.set(module, recorder)
         trainer = fit.trainer(Guard(0, fit.generators), _OneBatch(), **limits)
         seed_all(0, fit.generators)
         trainer.fit(module, **fit.data())
+        if touched := [name for name, p in fit.module.named_parameters() if p.grad is not None and name not in graded]:
+            fit.module.zero_grad()
+            raise ValueError(
+                f"the training of a copy reached {touched[0]} of the module itself. A function that the module holds, "
+                "such as a lambda over `self`, is not copied with it: make it a method."
+            )
         metrics = validated(trainer, module, fit)
     fit.epoch_batches = trainer.num_training_batches
     return metrics, recorder
