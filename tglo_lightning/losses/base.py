@@ -94,9 +94,9 @@ class SeparableLoss(nn.Module):
         y, h = torch.broadcast_tensors(torch.as_tensor(y, dtype=h.dtype, device=h.device), h)
         return torch.func.grad(lambda prediction: self.f(y, prediction).sum())(h)
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of ``logits`` against ``target``; see the class for shapes and errors."""
-        weight = self.weight
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """The loss of the logits ``input`` against ``target``, named as in torch; see the class for shapes and errors."""
+        logits, weight = input, self.weight
         hard = self._check(logits, target, weight)
         if logits.dtype.itemsize < 4:  # float64 stays, halves are lifted: autocast does not reach past this line
             logits = logits.float()
