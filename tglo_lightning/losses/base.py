@@ -95,7 +95,7 @@ class SeparableLoss(nn.Module):
         return torch.func.grad(lambda prediction: self.f(y, prediction).sum())(h)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """The loss of the logits ``input`` against ``target``, named as in torch; see the class for shapes and errors."""
+        """The loss of the logits ``input`` against ``target``; see the class for shapes and errors."""
         logits, weight = input, self.weight
         hard = self._check(logits, target, weight)
         if logits.dtype.itemsize < 4:  # float64 stays, halves are lifted: autocast does not reach past this line
