@@ -70,6 +70,9 @@ def test_the_sign_is_right_where_the_label_is_learned_by_heart():
     logits, target = torch.tensor([[60.0, 0.0, 0.0], [300.0, 0.0, 0.0]]), torch.tensor([0, 0])
     assert (measure(CrossEntropyLoss(), logits, target)[0] >= 0).all()
     assert measure(CrossEntropyLoss(), logits, target)[0, 0] > 0
+    # The wrong class is certain: what pull is left is far below the rounding of a sum over the classes
+    certain = torch.tensor([[0.0, 40.0, 0.0]])
+    assert 0 < measure(as_loss("brier"), certain, torch.tensor([0]))[0, 0] < 1e-16
     assert (measure(TaylorGLOLoss([0, 0, 0, -1, 0, 1, 0, 0]), logits, target)[0] < 0)[0]
     assert measure(BaikalLoss(), logits, target).isfinite().all()
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tglo_lightning.losses import SeparableLoss, TaylorGLOLoss
-from tglo_lightning.theory import equilibria, gamma, logit_velocity
+from tglo_lightning.theory import attraction, entropy_rate, equilibria, gamma
 
 __all__ = ["QUANTITIES", "AttractionRecord", "measure"]
 
@@ -53,16 +53,14 @@ def measure(loss: SeparableLoss, logits: Tensor, target: Tensor) -> Tensor:
     log_h = z.log_softmax(-1).clamp(min=torch.finfo(z.dtype).min)
     h = log_h.exp()
     slopes = gamma(loss, h, y)
-    velocity = logit_velocity(loss, z, labels)
     rows = torch.stack(
         (
-            # All velocities sum to 0; that of the true class itself is noise where h_T rounds to 1
-            -velocity.scatter(-1, index, 0.0).sum(-1),
+            attraction(loss, z, labels),
             slopes.gather(-1, index).squeeze(-1),
             slopes.scatter(-1, index, 0.0).sum(-1) / (n - 1),
             -torch.expm1(log_h.gather(-1, index)).squeeze(-1),
             -(h * log_h).sum(-1),
-            -(h * (velocity - (h * velocity).sum(-1, keepdim=True)) * log_h).sum(-1),
+            entropy_rate(loss, z, labels),
         )
     )
     if counted is not None:
