@@ -16,7 +16,7 @@ def load_from_checkpoint(module_class: Any, checkpoint_path: Any, **kwargs: Any)
     """``module_class.load_from_checkpoint`` for a module that was trained with a metalearned loss.
 
     The class may still build its original loss, as it did before the search: the metalearned one is rebuilt from the
-    ``theta`` in the checkpoint. Every weight is then checked, as by ``strict=True``.
+    ``theta`` in the checkpoint. Every weight is then checked, unless ``strict=False`` is given.
 
     Args:
         module_class: the LightningModule's class.
@@ -31,5 +31,5 @@ def load_from_checkpoint(module_class: Any, checkpoint_path: Any, **kwargs: Any)
         warnings.filterwarnings("ignore", message="Found keys that are not in the model state dict")
         module = module_class.load_from_checkpoint(checkpoint_path, **(kwargs | {"strict": False}))
     restore_loss(module, state_dict)
-    module.load_state_dict(state_dict)
+    module.load_state_dict(state_dict, strict=kwargs.get("strict") is not False)
     return module

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isfinite
 
-import cma
 import numpy as np
 
 __all__ = ["CMAES"]
@@ -26,6 +25,9 @@ class CMAES:
     """
 
     def __init__(self, dimension: int, sigma: float, population: int, seed: int) -> None:
+        # Imports matplotlib where it is installed, which takes its time
+        import cma
+
         generator = np.random.default_rng(seed)
         self._es = cma.CMAEvolutionStrategy(
             np.zeros(dimension),
