@@ -1,0 +1,228 @@
+"""Stacked parameters and buffers of some candidates, and one pass of ``training_step`` over all of them."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from tglo_lightning.evaluation.vectorizable import NotVectorizable
+
+__all__ = ["Chunk", "ComputeRandomness", "Step", "affordable"]
+
+PLAIN = (bool, int, float, str, type(None))
+
+
+class Step:
+    """``training_step`` of a module as a function of its parameters and buffers.
+
+    The tensors take their places in the module for the time of a call. (``torch.func.functional_call`` does the same,
+    and looks up every name at each call.)
+
+    Args:
+        module: the module; shared tensors stay shared.
+
+    Attributes:
+        params: the parameters that are trained, by name.
+        buffers: the buffers, by name.
+
+    Raises:
+        NotVectorizable: in the first call, for a side effect that candidates in one pass would share.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        self.params = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self.buffers = dict(module.named_buffers())
+        self.originals: list[Tensor] = [*self.params.values(), *self.buffers.values()]
+        place = {id(tensor): index for index, tensor in enumerate(self.originals)}
+        self.slots: list[tuple[dict[str, Any], str, int]] = [
+            (table, name, place[id(tensor)])
+            for owner in module.modules()
+            for table in (owner._parameters, owner._buffers)
+            for name, tensor in table.items()
+            if id(tensor) in place
+        ]
+        self.checked = False
+
+    def __call__(self, values: Sequence[Tensor], arguments: tuple[Any, ...]) -> Tensor:
+        """The loss of one candidate, whose tensors are in the order of ``params`` and ``buffers``, on one batch."""
+        if self.checked or torch.compiler.is_compiling():
+            return self._run(values, arguments)
+        state, batch = _plain_state(self.module), _versions(arguments)
+        loss = self._run(values, arguments)
+        self.checked = True
+        if changed := [name for name, value in _plain_state(self.module).items() if state.get(name, self) != value]:
+            raise NotVectorizable(f"training_step changes {', '.join(changed)}, which all candidates would share")
+        if batch != _versions(arguments):
+            raise NotVectorizable("training_step changes its batch in place")
+        return loss
+
+    def _run(self, values: Sequence[Tensor], arguments: tuple[Any, ...]) -> Tensor:
+        for table, name, index in self.slots:
+            table[name] = values[index]
+        try:
+            output = self.module.training_step(*arguments)
+            anew = [name for table, name, index in self.slots if table[name] is not values[index]]
+        finally:
+            for table, name, index in self.slots:
+                table[name] = self.originals[index]
+        if anew:
+            raise NotVectorizable(f"training_step assigns {', '.join(anew)} anew; in place it would work")
+        loss = output["loss"] if isinstance(output, Mapping) else output
+        if not isinstance(loss, Tensor) or loss.dim() > 0:
+            raise NotVectorizable("training_step does not return a scalar loss")
+        return loss
+
+
+def _plain_state(module: nn.Module) -> dict[str, Any]:
+    """Attributes that are plain values, and lengths of those that are containers."""
+    state: dict[str, Any] = {}
+    for path, owner in module.named_modules():
+        for name, value in vars(owner).items():
+            full = f"{path}.{name}" if path else name
+            if isinstance(value, PLAIN):
+                state[full] = value
+            elif isinstance(value, list | dict | set):
+                state[full] = len(value)
+    return state
+
+
+def _versions(arguments: Any) -> list[int]:
+    return [leaf._version for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)]
+
+
+class Chunk:
+    """Some candidates, trained in one pass. A single one is not stacked, and trains as it would alone.
+
+    Args:
+        step: the training step.
+        thetas: parameters of the losses; ``[None]`` for the module's own.
+        theta_name: name of the buffer that they fill.
+        compile: whether to compile the pass.
+
+    Attributes:
+        params, buffers: the stacks by name, candidates first.
+    """
+
+    def __init__(self, step: Step, thetas: Sequence[list[float] | None], theta_name: str, compile: bool) -> None:
+        self.step = step
+        self.size = len(thetas)
+        self.mapped = self.size > 1
+        self.params: dict[str, Tensor] = {name: nn.Parameter(self.stack(p)) for name, p in step.params.items()}
+        self.buffers = {name: self.stack(buffer) for name, buffer in step.buffers.items()}
+        if thetas[0] is not None:
+            like = self.buffers[theta_name]
+            self.buffers[theta_name] = like.new_tensor(thetas if self.mapped else thetas[0])
+        self._values = [*self.params.values(), *self.buffers.values()]
+        self._call = torch.compile(self._losses) if compile else self._losses
+
+    def stack(self, value: Tensor) -> Tensor:
+        """The same value for each candidate."""
+        return value.detach().expand(self.size, *value.shape).clone() if self.mapped else value.detach().clone()
+
+    def weights(self, index: int) -> dict[str, Tensor]:
+        """Parameters and buffers of one candidate."""
+        both = {**self.params, **self.buffers}
+        return {name: value.detach()[index] if self.mapped else value.detach() for name, value in both.items()}
+
+    def gradients(self, names: Sequence[str]) -> list[Tensor]:
+        """Gradients of the named parameters, as far as there are any, candidates first."""
+        found = [grad for name in names if (grad := self.params[name].grad) is not None]
+        return found if self.mapped else [grad[None] for grad in found]
+
+    def losses(self, arguments: tuple[Any, ...]) -> Tensor:
+        """One loss a candidate, shape ``(size,)``."""
+        return self._call(self._values, arguments)
+
+    def _losses(self, values: list[Tensor], arguments: tuple[Any, ...]) -> Tensor:
+        if not self.mapped:
+            return self.step(values, arguments).unsqueeze(0)
+        mapped = torch.func.vmap(lambda *own: self.step(own, arguments), randomness="different")
+        losses: Tensor = mapped(*values)
+        return losses
+
+
+class ComputeRandomness:
+    """Keeps what a computation draws apart from the data's draws: batches do not depend on the number of candidates.
+
+    Attributes:
+        stochastic: whether the computation has drawn from torch's generators yet.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stochastic = False
+        self._inside: list[Tensor] | None = None
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Within, torch draws from a stream of its own."""
+        outside = self._states()
+        before = outside if self._inside is None else self._inside
+        self._set(before)
+        try:
+            yield
+        finally:
+            self._inside = self._states()
+            self.stochastic |= not all(map(torch.equal, before, self._inside))
+            self._set(outside)
+
+    def _states(self) -> list[Tensor]:
+        states = [torch.get_rng_state()]
+        return [*states, torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else states
+
+    def _set(self, states: list[Tensor]) -> None:
+        torch.set_rng_state(states[0])
+        if len(states) > 1:
+            torch.cuda.set_rng_state(states[1], self.device)
+
+
+def alike(chunks: Sequence[Chunk]) -> Iterator[Chunk]:
+    """The chunks, each with the same states of Python's and numpy's generators, which draw once for a whole chunk."""
+    if len(chunks) == 1:
+        yield chunks[0]
+        return
+    python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    for chunk in chunks:
+        random.setstate(python)
+        np.random.set_state(of_numpy)  # noqa: NPY002
+        yield chunk
+
+
+def affordable(step: Step, arguments: tuple[Any, ...], trainer: Any) -> int:
+    """How many candidates' activations fit into half of the memory that is free, at least 1."""
+    saved = 0
+
+    def count(value: Tensor) -> Tensor:
+        nonlocal saved
+        saved += value.numel() * value.element_size()
+        return value
+
+    # On copies: a pass may change buffers, and draw random numbers
+    values = [*step.params.values(), *(buffer.clone() for buffer in step.buffers.values())]
+    with (
+        torch.random.fork_rng(),
+        torch.autograd.graph.saved_tensors_hooks(count, lambda value: value),
+        trainer.precision_plugin.train_step_context(),
+    ):
+        step(values, arguments)
+    # What is saved for backward, and as much again for the gradients on the way
+    return max(1, available_memory(trainer.strategy.root_device) // 2 // max(1, 2 * saved))
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that are free on ``device``; 4 GiB where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 2**32

@@ -1,0 +1,112 @@
+"""What keeps a module from being trained as a population, as far as it shows without running a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
+
+from tglo_lightning.evaluation.inner import nothing
+
+__all__ = ["NotVectorizable", "check_static", "silenced"]
+
+# Their steps treat every element alike, so one step over stacked parameters is one step for each candidate
+ELEMENTWISE = (
+    torch.optim.SGD,
+    torch.optim.Adam,
+    torch.optim.AdamW,
+    torch.optim.RMSprop,
+    torch.optim.Adagrad,
+    torch.optim.Adadelta,
+    torch.optim.Adamax,
+    torch.optim.NAdam,
+    torch.optim.RAdam,
+)
+# Hooks of a training step that would have to run once for each candidate
+HOOKS = (
+    "on_train_start",
+    "on_train_end",
+    "on_train_epoch_start",
+    "on_train_epoch_end",
+    "on_train_batch_start",
+    "on_train_batch_end",
+    "on_before_backward",
+    "backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "optimizer_step",
+    "optimizer_zero_grad",
+    "on_before_zero_grad",
+    "configure_gradient_clipping",
+    "lr_scheduler_step",
+)
+LOGGING = ("log", "log_dict", "print")
+LIGHTNING = ("pytorch_lightning", "lightning")
+
+
+class NotVectorizable(Exception):
+    """What keeps a module from being trained as a population."""
+
+
+def check_static(trainer: Any, module: Any, callbacks: Sequence[Any]) -> None:
+    """Raise :class:`NotVectorizable` for what can be seen without running a step; ``callbacks`` are the user's."""
+    if not module.automatic_optimization:
+        raise NotVectorizable("it optimises manually")
+    if hooks := _overridden(module, "LightningModule"):
+        raise NotVectorizable(f"it overrides {', '.join(hooks)}")
+    for callback in callbacks:
+        if hooks := _overridden(callback, "Callback"):
+            raise NotVectorizable(f"{type(callback).__name__} overrides {', '.join(hooks)}")
+    optimizer = trainer.optimizers[0]
+    if type(optimizer) not in ELEMENTWISE:
+        raise NotVectorizable(f"{type(optimizer).__name__} is not known to be elementwise")
+    if any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs):
+        raise NotVectorizable("its schedule follows a metric, and each candidate would have one of its own")
+    if getattr(trainer.precision_plugin, "scaler", None) is not None:
+        raise NotVectorizable("16-bit precision scales the loss by what it finds in all gradients")
+
+
+def _overridden(module: Any, base: str) -> list[str]:
+    """Which of the hooks the class of ``module`` defines anew, below Lightning's class called ``base``."""
+    kind = type(module)
+    parents = [c for c in kind.__mro__ if c.__name__ == base and c.__module__.split(".")[0] in LIGHTNING]
+    defaults = [{getattr(parent, name, None) for parent in parents} for name in HOOKS]
+    return [name for name, known in zip(HOOKS, defaults, strict=True) if getattr(kind, name, None) not in known]
+
+
+class _SilentMetric(nn.Module):
+    """Stands in for a metric where there is nothing to measure."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Zero, whatever comes in."""
+        return torch.zeros(())
+
+    update = reset = nothing
+    compute = forward
+
+
+@contextmanager
+def silenced(module: Any) -> Iterator[None]:
+    """Within, ``self.log`` and torchmetrics do nothing: a population's values are none of their business."""
+    metrics = [
+        (parent, name, child)
+        for parent in module.modules()
+        if not isinstance(parent, Metric | MetricCollection)
+        for name, child in parent._modules.items()
+        if isinstance(child, Metric | MetricCollection)
+    ]
+    for parent, name, _ in metrics:
+        parent._modules[name] = _SilentMetric()
+    for name in LOGGING:
+        setattr(module, name, nothing)
+    try:
+        yield
+    finally:
+        for name in LOGGING:
+            delattr(module, name)
+        for parent, name, child in metrics:
+            parent._modules[name] = child
