@@ -1,0 +1,181 @@
+"""A killed search goes on from its journal, bit for bit."""
+
+import math
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tglo_lightning.search import Evaluation, SearchSettings, search
+from tglo_lightning.search.journal import Journal, JournaledEvaluator, JournalError
+
+SETTINGS = SearchSettings(generations=3, population=5, finalists=2, repeats=2, constraint=None, seed=3)
+HEADER = {"settings": SETTINGS.to_dict(), "evaluator": "quadratic"}
+TRAININGS = 3 * 5 + 2 * 3
+
+
+class Quadratic:
+    """A fitness that depends on theta and seed; far candidates fail. It may take its time, or fail after a while."""
+
+    def __init__(self, seconds: float = 0.0, last: int | None = None) -> None:
+        self.seconds = seconds
+        self.last = last
+        self.count = 0
+
+    def evaluate(self, thetas, seed):
+        for theta in thetas:
+            if self.count == self.last:
+                raise KeyboardInterrupt
+            self.count += 1
+            time.sleep(self.seconds)
+            if theta is not None and theta[0] > 1.5:
+                yield Evaluation(math.nan, "diverged", 0.1, "far")
+            else:
+                yield Evaluation(-sum((x - 0.1) ** 2 for x in theta or [1.0]) + seed / 2**32, "ok", 0.1)
+
+
+def run(path: Path | None, evaluator: Quadratic | None = None, together: bool = False, header=HEADER):
+    evaluator = evaluator or Quadratic()
+    journal = None
+    try:
+        if path is not None:
+            journal = Journal(path, header)
+            evaluator = JournaledEvaluator(evaluator, journal, together=together)
+        values = search(evaluator, SETTINGS, num_classes=10).to_dict()
+    finally:
+        if journal is not None:
+            journal.close()
+    return {key: value for key, value in values.items() if key != "seconds"}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted():
+    return run(None)
+
+
+@pytest.fixture
+def journal(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    run(path)
+    return path
+
+
+def test_recording_changes_nothing(tmp_path, uninterrupted):
+    evaluator = Quadratic()
+    assert run(tmp_path / "folder" / "journal.jsonl", evaluator) == uninterrupted
+    assert evaluator.count == TRAININGS
+
+
+def test_finished_search_is_not_trained_again(journal, uninterrupted):
+    evaluator = Quadratic()
+    assert run(journal, evaluator) == uninterrupted
+    assert evaluator.count == 0
+
+
+@pytest.mark.parametrize("last", [0, 1, 4, 5, 7, 14, 15, 16, 18, 20])
+def test_interrupted_search_trains_the_rest_only(tmp_path, uninterrupted, last):
+    path = tmp_path / "journal.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        run(path, Quadratic(last=last))
+    rest = Quadratic()
+    assert run(path, rest) == uninterrupted
+    assert rest.count == TRAININGS - last
+
+
+def test_population_trained_together_is_trained_again_whole(tmp_path, uninterrupted):
+    path = tmp_path / "journal.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        run(path, Quadratic(last=7))
+    rest = Quadratic()
+    assert run(path, rest, together=True) == uninterrupted
+    assert rest.count == TRAININGS - 5
+    assert len(path.read_text().splitlines()) == 1 + TRAININGS
+
+
+@pytest.mark.parametrize("searches", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_kill_at_any_moment(tmp_path, uninterrupted, searches):
+    moments = random.Random(0)
+    for number in range(searches):
+        path = tmp_path / f"{number}.jsonl"
+        for _ in range(5):
+            child = os.fork()
+            if child == 0:
+                run(path, Quadratic(seconds=0.002))
+                os._exit(0)
+            time.sleep(moments.uniform(0, 0.06))
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        assert run(path) == uninterrupted
+
+
+def test_torn_last_line_is_dropped(journal, uninterrupted, tmp_path):
+    content = journal.read_bytes()
+    start = content.rstrip(b"\n").rfind(b"\n") + 1
+    for length in range(start + 1, len(content), 7):
+        torn = tmp_path / "torn.jsonl"
+        torn.write_bytes(content[:length])
+        with pytest.warns(UserWarning, match="dropped the last line"):
+            assert run(torn) == uninterrupted
+        assert torn.read_bytes() == content
+
+
+def test_damage_is_refused_or_harmless(journal, uninterrupted, tmp_path):
+    content = journal.read_bytes()
+    draw = random.Random(1)
+    for _ in range(300):
+        position = draw.randrange(len(content))
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << draw.randrange(8)
+        path = tmp_path / "damaged.jsonl"
+        path.write_bytes(damaged)
+        if position == len(content) - 1:  # no newline: a torn line
+            continue
+        with pytest.raises(JournalError, match=r"line \d+, is not as it was written|another search"):
+            run(path)
+        assert path.read_bytes() == bytes(damaged)
+
+
+def test_lines_lost_in_the_middle_are_trained_again(journal, uninterrupted):
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[:4] + lines[6:]))
+    evaluator = Quadratic()
+    assert run(journal, evaluator) == uninterrupted
+    assert evaluator.count == 2
+
+
+def test_another_search_is_refused_by_what_differs(journal):
+    before = journal.read_bytes()
+    with pytest.raises(JournalError, match="another search: evaluator is 'quadratic' there and 'cubic' here"):
+        run(journal, header={**HEADER, "evaluator": "cubic"})
+    assert journal.read_bytes() == before
+
+
+def test_other_candidates_are_refused(journal):
+    held = Journal(journal, HEADER)
+    evaluator = JournaledEvaluator(Quadratic(), held)
+    with pytest.raises(JournalError, match="another candidate 0 of round 0"):
+        list(evaluator.evaluate([[0.0] * 8], 0))
+    held.close()
+
+
+def test_second_process_is_refused(journal):
+    held = Journal(journal, HEADER)
+    with pytest.raises(JournalError, match="in use by another process"):
+        Journal(journal, HEADER)
+    held.close()
+    Journal(journal, HEADER).close()
+
+
+def test_unwritable_place_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalError, match="cannot be written"):
+        Journal(tmp_path / "file" / "journal.jsonl", HEADER)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_full_disk_is_said(monkeypatch):
+    with pytest.raises(JournalError, match="No space left"):
+        Journal("/dev/full", HEADER)
