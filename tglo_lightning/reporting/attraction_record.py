@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tglo_lightning.losses import SeparableLoss, TaylorGLOLoss
-from tglo_lightning.theory import attraction, entropy_rate, equilibria, gamma
+from tglo_lightning.theory import equilibria, gamma
 
 __all__ = ["QUANTITIES", "AttractionRecord", "measure"]
 
@@ -50,17 +50,26 @@ def measure(loss: SeparableLoss, logits: Tensor, target: Tensor) -> Tensor:
         y = torch.zeros_like(z).scatter_(-1, index, 1.0)
     if loss.label_smoothing:
         y = (1 - loss.label_smoothing) * y + loss.label_smoothing / n
-    log_h = z.log_softmax(-1).clamp(min=torch.finfo(z.dtype).min)
-    h = log_h.exp()
+    log_h = z.log_softmax(-1)
+    # h = 0 would make cross-entropy's h * gamma 0 * infinity; nor must h^2 vanish, for Baikal
+    h = log_h.exp().clamp(min=2 * torch.finfo(z.dtype).tiny ** 0.5)
     slopes = gamma(loss, h, y)
+    # As theory.attraction and theory.entropy_rate do it, here with one softmax and one gamma for all of the quantities
+    felt = slopes
+    if loss.weight is not None:
+        weight, unlabelled = loss.weight.to(z), gamma(loss, h, torch.zeros_like(y))
+        felt = weight * (slopes - unlabelled) + (weight * y).sum(-1, keepdim=True) * unlabelled
+    velocity = h * (felt - (felt * h).sum(-1, keepdim=True))
+    log_true = log_h.gather(-1, index)
     rows = torch.stack(
         (
-            attraction(loss, z, labels),
+            # Pairwise, so that the sign survives where an output rounds to 1
+            (h.gather(-1, index) * (h * (felt.gather(-1, index) - felt)).sum(-1, keepdim=True)).squeeze(-1),
             slopes.gather(-1, index).squeeze(-1),
             slopes.scatter(-1, index, 0.0).sum(-1) / (n - 1),
-            -torch.expm1(log_h.gather(-1, index)).squeeze(-1),
+            -torch.expm1(log_true).squeeze(-1),
             -(h * log_h).sum(-1),
-            entropy_rate(loss, z, labels),
+            -(h * (velocity - (h * velocity).sum(-1, keepdim=True)) * log_h).sum(-1),
         )
     )
     if counted is not None:

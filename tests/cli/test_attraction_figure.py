@@ -1,0 +1,45 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tglo_lightning.reporting.attraction_record import AttractionRecord
+
+TINY = (
+    "callbacks=attraction",
+    "callbacks.attraction.samples=30",
+    "task.train_size=100",
+    "task.val_size=60",
+    "trainer.max_epochs=2",
+    "trainer.enable_progress_bar=false",
+    "search.generations=1",
+    "search.population=3",
+    "search.finalists=1",
+    "search.repeats=1",
+    "search.constraint=stable",
+    "evaluation.seeds=2",
+    "logger=none",
+)
+
+
+def test_both_losses_are_watched_and_drawn_side_by_side(tmp_path):
+    pytest.importorskip("matplotlib")
+    command = [sys.executable, "-m", "tglo_lightning.cli.train", *TINY, f"hydra.run.dir={tmp_path / 'run'}"]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    run = tmp_path / "run"
+    assert (run / "attraction.png").read_bytes().startswith(b"\x89PNG")
+    assert str(run / "attraction.png") in ran.stdout
+    losses = json.loads((run / "result.json").read_text())["losses"]
+    records = {}
+    for kind, loss in losses.items():
+        for i in range(2):
+            record = AttractionRecord.load(run / "seeds" / f"{kind}-{i}" / "attraction.npz")
+            assert record.epochs == [0, 1, 2]
+            assert all(text.startswith(loss["name"]) for text in record.losses)
+            records[kind, i] = record
+    # The same samples in both, from the same weights
+    assert (records["original", 0].index == records["metalearned", 0].index).all()
+    eps = [records[kind, 0].quantity("eps")[0] for kind in losses]
+    assert eps[0].tolist() == eps[1].tolist()
