@@ -232,3 +232,11 @@ def test_repr_shows_the_polynomial():
     assert repr(loss) == (
         "TaylorGLOLoss(order=3, f(y, h) = 1 (h - 0.5) - 2 y (h - 0.5), weight=[1.0, 1.0], label_smoothing=0.1)"
     )
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_theta_stays_exact_in_a_network_of_half_precision(half):
+    theta = [0.1, 1000.7, 0.3, -0.2, 0.5, 1.1, -0.7, 0.9]
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), TaylorGLOLoss(theta)).to(half)
+    assert network[0].weight.dtype == half
+    assert network[1].theta.tolist() == theta

@@ -91,7 +91,11 @@ class TaylorGLOLoss(SeparableLoss):
         # Apple's devices hold no float64
         if self.theta.dtype == torch.float64 and fn(torch.empty(0)).device.type == "mps":
             self.theta = self.theta.float()
+        exact = self.theta
         super()._apply(fn, recurse)
+        if self.theta.dtype.itemsize < 4:
+            # a network in half precision must not change what its loss is
+            self.theta = exact.to(self.theta.device)
         return self
 
     def extra_repr(self) -> str:
