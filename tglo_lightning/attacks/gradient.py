@@ -1,0 +1,155 @@
+"""Gradient attacks, by foolbox, with a choice of the loss whose gradient they follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tglo_lightning.attacks.base import Attack, project
+from tglo_lightning.attacks.library import foolbox
+from tglo_lightning.attacks.model import LOSSES, AttackedModel
+
+__all__ = ["FGSM", "PGD"]
+
+
+@dataclass(frozen=True)
+class GradientAttack(Attack):
+    """An attack along the gradient of a loss.
+
+    Args:
+        loss: ``"own"``: the loss that the network was trained with; ``"cross_entropy"``; or ``"margin"``, the margin
+            between the logits of the true class and the best other one.
+    """
+
+    loss: str = "cross_entropy"
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            raise ValueError(f"`loss` must be one of {LOSSES}, got {self.loss!r}.")
+
+    @property
+    def name(self) -> str:
+        """Short name, such as ``"pgd-margin"``."""
+        return f"{type(self).__name__.lower()}-{self.loss}"
+
+    def descend(
+        self, model: AttackedModel, x: Tensor, labels: Tensor, epsilon: float, norm: str, **options: Any
+    ) -> Tensor:
+        """One run of foolbox's gradient attack."""
+        fb = foolbox(attack=type(self).__name__)
+        attack = _foolbox_attacks()[norm](**options)
+        attack.model, attack.loss = model, self.loss
+        adapter = fb.PyTorchModel(model, bounds=model.bounds, device=x.device)
+        images: Tensor = attack.run(adapter, x, fb.Misclassification(labels), epsilon=epsilon)
+        return images
+
+
+@dataclass(frozen=True)
+class FGSM(GradientAttack):
+    """Fast gradient sign method (arXiv 1412.6572): one step of length epsilon along the sign of the gradient.
+
+    In L2 the step follows the gradient itself. With ``loss="own"`` this is the attack of arXiv 2010.00788.
+    """
+
+    iterated = False
+
+    def run(self, model: AttackedModel, x: Tensor, labels: Tensor, epsilon: float, norm: str) -> Tensor:
+        """See :meth:`Attack.run`."""
+        return self.descend(model, x, labels, epsilon, norm, steps=1, rel_stepsize=1.0, random_start=False)
+
+
+@dataclass(frozen=True)
+class PGD(GradientAttack):
+    """Projected gradient descent (arXiv 1706.06083).
+
+    Args:
+        loss: see :class:`FGSM`; ``"margin"`` makes it the margin-loss attack.
+        steps: steps of each run.
+        step_size: length of a step, as a share of epsilon; 2.5 / ``steps`` by default.
+        restarts: runs; an image counts as broken if any of them breaks it.
+        random_start: start at a random point of the ball; without it the restarts are all the same.
+    """
+
+    steps: int = 40
+    step_size: float | None = None
+    restarts: int = 1
+    random_start: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts(steps=self.steps, restarts=self.restarts)
+        if self.step_size is not None and not 0 < self.step_size < float("inf"):
+            raise ValueError(f"`step_size` must be above 0, a share of epsilon, got {self.step_size!r}.")
+        if self.restarts > 1 and not self.random_start:
+            raise ValueError("`restarts` above 1 need `random_start=True`: the runs would all be the same.")
+
+    def run(self, model: AttackedModel, x: Tensor, labels: Tensor, epsilon: float, norm: str) -> Tensor:
+        """See :meth:`Attack.run`."""
+        options = {
+            "steps": self.steps,
+            "rel_stepsize": 2.5 / self.steps if self.step_size is None else self.step_size,
+            "random_start": self.random_start,
+        }
+        return worst_of(
+            self.restarts,
+            lambda images, classes: self.descend(model, images, classes, epsilon, norm, **options),
+            model,
+            x,
+            labels,
+            (epsilon, norm),
+        )
+
+
+def worst_of(
+    restarts: int,
+    attempt: Callable[[Tensor, Tensor], Tensor],
+    model: AttackedModel,
+    x: Tensor,
+    labels: Tensor,
+    ball: tuple[float, str],
+) -> Tensor:
+    """The last of several attempts on each image, of which later ones are made only where none has succeeded."""
+    result = attempt(x, labels)
+    for _ in range(restarts - 1):
+        standing = (model.predict(project(result, x, *ball, model.bounds)) == labels).nonzero().squeeze(1)
+        if not len(standing):
+            break
+        result = result.index_copy(0, standing, attempt(x[standing], labels[standing]))
+    return result
+
+
+def check_counts(**counts: Any) -> None:
+    """Raise for a number that is no int of at least 1."""
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"`{name}` must be an int, got {value!r}.")
+        if value < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {value}.")
+
+
+@cache
+def _foolbox_attacks() -> dict[str, Any]:
+    """Foolbox's gradient attacks, with our losses where it lets a subclass say."""
+    bases = foolbox("foolbox.attacks.gradient_descent_base")
+    astensor = foolbox("eagerpy").astensor
+
+    class WithLoss:
+        model: AttackedModel
+        loss: str
+
+        def get_loss_fn(self, model: Any, labels: Any) -> Callable[[Any], Any]:
+            def loss_fn(inputs: Any) -> Any:
+                with torch.enable_grad():
+                    return astensor(self.model.loss(self.loss, model(inputs).raw, labels.raw))
+
+            return loss_fn
+
+    return {
+        "linf": type("LinfGradient", (WithLoss, bases.LinfBaseGradientDescent), {}),
+        "l2": type("L2Gradient", (WithLoss, bases.L2BaseGradientDescent), {}),
+    }
