@@ -65,17 +65,19 @@ def attraction_figure(records: Mapping[str, AttractionRecord]) -> Figure:
     try:
         from matplotlib.collections import PathCollection
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError as error:
         raise ImportError(f"The picture {INSTALL.format('matplotlib')}") from error
     if not records or not all(record.epochs for record in records.values()):
         raise ValueError("Nothing to draw: every record must hold a measurement.")
-    figure = Figure(figsize=(1.6 + 4.6 * len(records), 6.4), dpi=110, layout="constrained")
+    figure = Figure(figsize=(1.6 + 4.6 * len(records), 6.4), dpi=100, layout="constrained")
     axes = figure.subplots(2, len(records), sharex="col", squeeze=False)
     for column, (title, record) in enumerate(records.items()):
         _draw_attraction(axes[0, column], record)
         _draw_confidence(axes[1, column], record)
         axes[0, column].set_title(title, loc="left")
         axes[1, column].set_xlabel("epochs trained")
+        axes[1, column].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0, 0].set_ylabel("attraction to zero training error\n(velocity of the true class's logit)")
     axes[1, 0].set_ylabel("$h_T = 1 - \\epsilon$, confidence in the true class")
     handles = {
@@ -134,7 +136,9 @@ def _draw_confidence(axis: Axes, record: AttractionRecord) -> None:
             fontsize=9,
         )
     axis.axhline(1 / record.num_classes, color="0.45", linestyle=":", linewidth=1.2, label="chance, $1/n$")
-    axis.set_ylim(-0.03, 1.03)
+    # All of [0, 1], unless the samples keep to a small part of it
+    if np.nanmax(confidence) - np.nanmin(confidence) > 0.3:
+        axis.set_ylim(-0.03, 1.03)
 
 
 def _scatter(axis: Axes, record: AttractionRecord, heights: NDArray[np.float32]) -> None:
