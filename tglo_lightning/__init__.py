@@ -9,13 +9,21 @@ from typing import TYPE_CHECKING, Any
 from tglo_lightning._version import __version__
 
 if TYPE_CHECKING:
-    from tglo_lightning.callbacks import AttractionMonitor, TaylorGLO, load_from_checkpoint
+    from tglo_lightning.callbacks import AttractionMonitor, RobustnessMonitor, TaylorGLO, load_from_checkpoint
     from tglo_lightning.losses import TaylorGLOLoss
 
-__all__ = ["AttractionMonitor", "TaylorGLO", "TaylorGLOLoss", "__version__", "load_from_checkpoint"]
+__all__ = [
+    "AttractionMonitor",
+    "RobustnessMonitor",
+    "TaylorGLO",
+    "TaylorGLOLoss",
+    "__version__",
+    "load_from_checkpoint",
+]
 
 _HOMES = {
     "AttractionMonitor": "tglo_lightning.callbacks",
+    "RobustnessMonitor": "tglo_lightning.callbacks",
     "TaylorGLO": "tglo_lightning.callbacks",
     "load_from_checkpoint": "tglo_lightning.callbacks",
     "TaylorGLOLoss": "tglo_lightning.losses",
