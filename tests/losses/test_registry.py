@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tglo_lightning.losses import BaikalLoss, BrierLoss, CrossEntropyLoss, TaylorGLOLoss, as_loss, taylorglo_like
+from tglo_lightning.losses import BaikalLoss, BrierLoss, CrossEntropyLoss, TaylorGLOLoss, as_loss, loss_like
 
 THETA = [0.3, 0.6, -1.2, 0.8, 0.5, 1.7, -0.4, 0.9]
 
@@ -33,12 +33,12 @@ def test_torchs_cross_entropy_keeps_its_arguments():
     torch.testing.assert_close(ours(logits, target), torchs(logits, target))
 
 
-def test_taylorglo_like():
+def test_loss_like():
     original = nn.CrossEntropyLoss(torch.tensor([1.0, 2.0]), ignore_index=7, reduction="sum", label_smoothing=0.1)
-    loss = taylorglo_like(original, THETA)
+    loss = loss_like(original, THETA)
     assert loss.theta.tolist() == THETA
     assert (loss.ignore_index, loss.reduction, loss.label_smoothing) == (7, "sum", 0.0)
     assert torch.equal(loss.weight, original.weight)
     loss.weight.zero_()
     assert original.weight.tolist() == [1.0, 2.0]
-    assert taylorglo_like(object(), THETA).reduction == "mean"
+    assert loss_like(object(), THETA).reduction == "mean"

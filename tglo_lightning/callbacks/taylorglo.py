@@ -15,7 +15,7 @@ from tglo_lightning.evaluation.auto import check_evaluator
 from tglo_lightning.evaluation.bases import CALLBACKS, Callback
 from tglo_lightning.evaluation.initial import INITS, check_resettable
 from tglo_lightning.evaluation.isolation import isolated, preserved
-from tglo_lightning.losses import TaylorGLOLoss
+from tglo_lightning.evaluation.slot import METALEARNED
 from tglo_lightning.search import Finalist, SearchResult, SearchSettings, search
 
 __all__ = ["TaylorGLO"]
@@ -47,7 +47,8 @@ class TaylorGLO(Callback):
         constraint: what must hold of a loss to be trained at all: ``"exact"`` (the first step pushes the true class
             up), ``"stable"`` (and no drift to one class), ``"published"`` (arXiv 2010.00788), ``None``, or a function
             of ``theta``, a list of floats.
-        parameterization: ``"full"`` searches over ``theta``, ``"minimal"`` over what the weights can feel of it.
+        parameterization: ``"full"`` searches over ``theta``, ``"minimal"`` over what the weights can feel of it;
+            ``"smoothed_ce"`` over cross-entropy with label smoothing and a factor, the fair opponent of both.
         init: where a candidate starts. ``"given"``: from the module's weights as they are. ``"reset"``: from new ones,
             by ``reset_parameters`` of every submodule. A function: from the module that it returns.
         seed: seed of the search.
@@ -208,7 +209,7 @@ class TaylorGLO(Callback):
         if result is None or result.kept != "metalearned" or result.best is None or result.best.theta is None:
             return
         present = self.slot.get(pl_module)
-        if not (isinstance(present, TaylorGLOLoss) and present.theta.tolist() == result.best.theta):
+        if not (isinstance(present, METALEARNED) and present.theta.tolist() == result.best.theta):
             self.slot.install(pl_module, result.best.theta)
 
 

@@ -23,7 +23,7 @@ import tglo_lightning
 from tglo_lightning.cli.checks import ConfigError
 from tglo_lightning.cli.comparison import Scores, fresh_seeds, train_and_test, welch_tests
 from tglo_lightning.cli.recipe import Recipe
-from tglo_lightning.losses import TaylorGLOLoss, as_loss, taylorglo_like
+from tglo_lightning.losses import TaylorGLOLoss, as_loss, loss_like
 from tglo_lightning.reporting import results_table
 from tglo_lightning.search import Finalist, SearchResult
 
@@ -94,7 +94,7 @@ def _compare(recipe: Recipe, search: SearchResult | None) -> dict[str, Scores]:
     losses = {"original": recipe.criterion}
     theta = None if search is None or search.best is None else search.best.theta
     if theta is not None:
-        losses["metalearned"] = lambda: taylorglo_like(recipe.criterion(), theta)
+        losses["metalearned"] = lambda: loss_like(recipe.criterion(), theta)
     cfg = recipe.cfg
     progress = cfg.trainer.get("enable_progress_bar", True)
     return train_and_test(recipe, losses, fresh_seeds(cfg.seed, cfg.evaluation.seeds), cfg.monitor, progress=progress)

@@ -10,13 +10,14 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tglo_lightning.losses import SeparableLoss, TaylorGLOLoss, taylorglo_like
+from tglo_lightning.losses import SeparableLoss, SmoothedCrossEntropyLoss, TaylorGLOLoss, loss_like
 
-__all__ = ["LossSlot", "restore_loss", "taylorglo_for"]
+__all__ = ["LossSlot", "loss_for", "restore_loss"]
 
 # Losses of torch whose targets are class indices or probabilities, and whose inputs are logits or log-probabilities
 REPLACEABLE = (nn.CrossEntropyLoss, nn.NLLLoss)
 REPLACEABLE_FUNCTIONS = (F.cross_entropy, F.nll_loss)
+METALEARNED = (TaylorGLOLoss, SmoothedCrossEntropyLoss)
 OTHER_FUNCTIONS = [value for name, value in vars(F).items() if name.endswith(("loss", "cross_entropy", "with_logits"))]
 
 
@@ -82,8 +83,8 @@ class LossSlot:
         setattr(owner, name, loss)
 
     def install(self, module: nn.Module, theta: list[float] | Tensor) -> None:
-        """Put the TaylorGLO loss with parameters ``theta`` into its place, options taken over, on the right device."""
-        loss = taylorglo_for(self.get(module), theta)
+        """Put the loss with parameters ``theta`` into its place, options taken over, on the right device."""
+        loss = loss_for(self.get(module), theta)
         like = next(module.parameters(), None)
         self.set(module, loss if like is None else loss.to(like.device))
 
@@ -92,9 +93,9 @@ class LossSlot:
         return _name(self.get(module))
 
 
-def taylorglo_for(loss: Any, theta: list[float] | Tensor) -> TaylorGLOLoss:
-    """The TaylorGLO loss that takes the place of ``loss``, a module, a function or a partial of one."""
-    return taylorglo_like(SimpleNamespace(**loss.keywords) if isinstance(loss, partial) else loss, theta)
+def loss_for(loss: Any, theta: list[float] | Tensor) -> SeparableLoss:
+    """The loss with parameters ``theta`` that takes the place of ``loss``, a module, a function or a partial of one."""
+    return loss_like(SimpleNamespace(**loss.keywords) if isinstance(loss, partial) else loss, theta)
 
 
 def _name(loss: Any) -> str:
@@ -140,7 +141,7 @@ def restore_loss(module: nn.Module, state_dict: Mapping[str, Any], prefix: str =
             continue
         # Not every `theta` is a loss's: a layer of the user's expects its own
         known = f"{path}.theta" in expected
-        if known and not (isinstance(present, TaylorGLOLoss) and present.theta.shape != theta.shape):
+        if known and not (isinstance(present, METALEARNED) and present.theta.shape != theta.shape):
             continue
         slot.install(module, theta)
         replaced.append(path)

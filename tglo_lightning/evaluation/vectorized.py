@@ -20,6 +20,7 @@ from tglo_lightning.evaluation.stacked_loss import StackedTaylorGLOLoss
 from tglo_lightning.evaluation.trainer import TrainerEvaluator, epoch_seed
 from tglo_lightning.evaluation.validation import validate_each
 from tglo_lightning.evaluation.vectorizable import NotVectorizable, check_static, silenced
+from tglo_lightning.losses import TaylorGLOLoss
 from tglo_lightning.search import Evaluation
 
 __all__ = ["NotVectorizable", "VectorizedEvaluator"]
@@ -162,8 +163,9 @@ class _Population(Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         check_static(trainer, pl_module, [callback for callback in trainer.callbacks if callback is not self])
-        if self.thetas[0] is not None:
-            self.fit.slot.set(pl_module, StackedTaylorGLOLoss.of(self.fit.slot.get(pl_module)))
+        loss = self.fit.slot.get(pl_module)
+        if self.thetas[0] is not None and isinstance(loss, TaylorGLOLoss):
+            self.fit.slot.set(pl_module, StackedTaylorGLOLoss.of(loss))
         with silenced(pl_module):
             self._train(trainer, pl_module)
         trainer.should_stop = True

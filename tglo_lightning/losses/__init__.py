@@ -1,8 +1,8 @@
 """Losses of the family ``-sum_k f(y_k, h_k)``: pure functions, and modules that replace ``nn.CrossEntropyLoss``."""
 
 from tglo_lightning.losses.base import SeparableLoss
-from tglo_lightning.losses.classic import BaikalLoss, BrierLoss, CrossEntropyLoss
-from tglo_lightning.losses.registry import as_loss, taylorglo_like
+from tglo_lightning.losses.classic import BaikalLoss, BrierLoss, CrossEntropyLoss, SmoothedCrossEntropyLoss
+from tglo_lightning.losses.registry import as_loss, loss_formula, loss_like
 from tglo_lightning.losses.taylorglo import TaylorGLOLoss
 
 __all__ = [
@@ -10,7 +10,9 @@ __all__ = [
     "BrierLoss",
     "CrossEntropyLoss",
     "SeparableLoss",
+    "SmoothedCrossEntropyLoss",
     "TaylorGLOLoss",
     "as_loss",
-    "taylorglo_like",
+    "loss_formula",
+    "loss_like",
 ]

@@ -124,21 +124,20 @@ class SeparableLoss(nn.Module):
         counts = None if weight is None else weight.to(logits.dtype)[target]
         if counts is None:
             losses = self.indexed(logits, target)
-        elif self.label_smoothing == 0.0:
+        elif not self.smooths:
             losses = self.indexed(logits, target) * counts
         else:
             # Smoothing spreads the label over classes of different weights
-            on, off = self.label_values(logits.shape[1])
-            y = torch.full_like(logits, off).scatter(1, target.unsqueeze(1), on)
-            losses = self._forward_labels(logits, y, weight)
+            y = torch.zeros_like(logits).scatter(1, target.unsqueeze(1), 1.0)
+            losses = self._forward_labels(logits, self.smoothed(y, logits.shape[1]), weight)
         if ignored is not None:
             counts = torch.ones_like(losses) if counts is None else counts
             losses, counts = losses.masked_fill(ignored, 0.0), counts.masked_fill(ignored, 0.0)
         return losses, counts
 
     def _forward_probabilities(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        if self.label_smoothing > 0.0:
-            target = (1.0 - self.label_smoothing) * target + self.label_smoothing / logits.shape[1]
+        if self.smooths:
+            target = self.smoothed(target, logits.shape[1])
         return self._forward_labels(logits, target, weight)
 
     def _forward_labels(self, logits: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
@@ -152,6 +151,15 @@ class SeparableLoss(nn.Module):
             unlabelled = self.elementwise(0.0, h, log_h)
             terms = weight * (terms - unlabelled) + (weight * y).sum(dim=1, keepdim=True) * unlabelled
         return -terms.sum(dim=1)
+
+    @property
+    def smooths(self) -> bool:
+        """Whether the labels are smoothed."""
+        return self.label_smoothing > 0.0
+
+    def smoothed(self, y: Tensor, num_classes: int) -> Tensor:
+        """The labels after smoothing."""
+        return (1.0 - self.label_smoothing) * y + self.label_smoothing / num_classes
 
     def label_values(self, num_classes: int) -> tuple[float, float]:
         """The label of the true class and of any other, after smoothing."""

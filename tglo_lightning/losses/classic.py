@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +13,7 @@ from torch import Tensor
 from tglo_lightning.losses.base import SeparableLoss
 from tglo_lightning.losses.functional import wrapped
 
-__all__ = ["BaikalLoss", "BrierLoss", "CrossEntropyLoss"]
+__all__ = ["BaikalLoss", "BrierLoss", "CrossEntropyLoss", "SmoothedCrossEntropyLoss"]
 
 
 class CrossEntropyLoss(SeparableLoss):
@@ -43,6 +45,73 @@ class CrossEntropyLoss(SeparableLoss):
         if wrapped(target):  # torch's kernel looks at the targets
             return super().indexed(logits, target)
         return F.cross_entropy(logits, target, reduction="none", label_smoothing=self.label_smoothing)
+
+
+class SmoothedCrossEntropyLoss(SeparableLoss):
+    r"""Cross-entropy with a factor, on smoothed labels: :math:`-c \sum_k ((1 - \alpha) y_k + \alpha / n) \log h_k`.
+
+    The factor acts as a learning rate. These two are the classic part of what a search finds, so a search over them is
+    the fair opponent of a search over TaylorGLO losses. ``theta`` is a buffer, as in
+    :class:`~tglo_lightning.losses.TaylorGLOLoss`.
+
+    Args:
+        theta: the factor ``c`` above 0, and ``alpha`` in [0, 1].
+        options: ``weight``, ``ignore_index`` and ``reduction`` of :class:`SeparableLoss`.
+
+    Raises:
+        ValueError: ``theta`` of another length or out of range.
+    """
+
+    name = "SmoothedCrossEntropyLoss"
+    theta: Tensor
+
+    def __init__(self, theta: Tensor | Sequence[float] = (1.0, 0.1), **options: Any) -> None:
+        super().__init__(**options)
+        theta = torch.as_tensor(theta, dtype=torch.float64).detach().clone()
+        if theta.shape != (2,) or not (0 < theta[0] < math.inf and 0 <= theta[1] <= 1):
+            raise ValueError(f"`theta` must be a factor above 0 and a smoothing in [0, 1], got {theta.tolist()}.")
+        self.register_buffer("theta", theta)
+
+    @property
+    def formula(self) -> str:
+        """``f(y, h)`` in plain text."""
+        return smoothed_formula(self.theta.tolist())
+
+    def elementwise(self, y: Tensor | float, h: Tensor, log_h: Tensor) -> Tensor:
+        """``c y log h``, for a label that is smoothed already."""
+        y = torch.as_tensor(y, dtype=h.dtype, device=h.device)
+        return self.theta[0].to(h.dtype) * torch.where(y == 0, torch.zeros_like(log_h), y * log_h)
+
+    def indexed(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Losses of shape ``(N, ...)`` for class indices."""
+        factor, alpha = self.theta.to(logits.dtype)
+        log_h = logits.log_softmax(dim=1)
+        hit = log_h.gather(1, target.unsqueeze(1)).squeeze(1)
+        return -factor * ((1 - alpha) * hit + alpha * log_h.mean(dim=1))
+
+    @property
+    def label_smoothing(self) -> float:
+        """``alpha``, as a number."""
+        return float(self.theta[1])
+
+    @label_smoothing.setter
+    def label_smoothing(self, value: float) -> None:
+        """``theta`` alone decides."""
+
+    @property
+    def smooths(self) -> bool:
+        """Always: ``alpha`` may be a whole population's."""
+        return True
+
+    def smoothed(self, y: Tensor, num_classes: int) -> Tensor:
+        """The labels after smoothing."""
+        alpha = self.theta[1].to(y.dtype)
+        return (1 - alpha) * y + alpha / num_classes
+
+
+def smoothed_formula(theta: Sequence[float]) -> str:
+    """``f(y, h)`` of :class:`SmoothedCrossEntropyLoss` in plain text."""
+    return f"{theta[0]:.4g} y log(h), labels smoothed by {theta[1]:.4g}"
 
 
 class BrierLoss(SeparableLoss):

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from tglo_lightning.losses.base import SeparableLoss
-from tglo_lightning.losses.classic import BaikalLoss, BrierLoss, CrossEntropyLoss
-from tglo_lightning.losses.functional import order_of, theta_tensor
+from tglo_lightning.losses.classic import (
+    BaikalLoss,
+    BrierLoss,
+    CrossEntropyLoss,
+    SmoothedCrossEntropyLoss,
+    smoothed_formula,
+)
+from tglo_lightning.losses.functional import formula, order_of, theta_tensor
 from tglo_lightning.losses.taylorglo import TaylorGLOLoss
 
-__all__ = ["as_loss", "taylorglo_like"]
+__all__ = ["as_loss", "loss_formula", "loss_like"]
 
 NAMED: dict[str, type[SeparableLoss]] = {
     "cross_entropy": CrossEntropyLoss,
@@ -52,15 +57,26 @@ def as_loss(loss: SeparableLoss | nn.Module | Tensor | Sequence[float] | str) ->
     return TaylorGLOLoss(theta, order=order_of(theta))
 
 
-def taylorglo_like(original: object, theta: Tensor | Sequence[float]) -> TaylorGLOLoss:
-    """A TaylorGLO loss with the class weights, ``ignore_index`` and reduction of the loss whose place it takes.
+def loss_like(original: object, theta: Tensor | Sequence[float]) -> TaylorGLOLoss | SmoothedCrossEntropyLoss:
+    """The loss with parameters ``theta`` that takes the place of ``original``, options taken over.
 
-    Label smoothing is not taken over: every smoothed loss is in the family already, and ``theta`` alone shall say what
-    the loss does. The buffers lie where those of ``original`` lie, if it has any.
+    Two parameters make a :class:`SmoothedCrossEntropyLoss`, more a :class:`TaylorGLOLoss`. It has the class weights,
+    ``ignore_index`` and reduction of ``original``, its buffers where those lie. Label smoothing is not taken over:
+    every smoothed loss is in both families already, and ``theta`` alone shall say what the loss does.
     """
     options = {name: getattr(original, name) for name in INHERITED if hasattr(original, name)}
-    if isinstance(options.get("weight"), Tensor):
-        options["weight"] = options["weight"].detach().clone()
-    tensor = theta_tensor(theta)
-    loss = TaylorGLOLoss(tensor, order=order_of(tensor), **options)
-    return loss.to(options["weight"].device) if isinstance(options.get("weight"), torch.Tensor) else loss
+    weight = options.get("weight")
+    if isinstance(weight, Tensor):
+        options["weight"] = weight.detach().clone()
+    loss: TaylorGLOLoss | SmoothedCrossEntropyLoss
+    if len(theta) == 2:
+        loss = SmoothedCrossEntropyLoss(theta, **options)
+    else:
+        tensor = theta_tensor(theta)
+        loss = TaylorGLOLoss(tensor, order=order_of(tensor), **options)
+    return loss.to(weight.device) if isinstance(weight, Tensor) else loss
+
+
+def loss_formula(theta: Sequence[float]) -> str:
+    """``f(y, h)`` in plain text of the loss that :func:`loss_like` makes from ``theta``."""
+    return smoothed_formula(theta) if len(theta) == 2 else formula(theta)

@@ -59,7 +59,8 @@ class SearchSettings:
         repeats: fresh seeds for the finalists and the original loss, at least 1.
         constraint: ``"exact"``, ``"stable"``, ``"published"``, ``None`` or a function of ``theta`` that tells whether
             to train it.
-        parameterization: ``"full"`` or ``"minimal"``.
+        parameterization: ``"full"``, ``"minimal"`` or ``"smoothed_ce"``, see
+            :class:`~tglo_lightning.search.space.Space`.
         seed: seed of the draws and, with the number of the generation, of every training; at least 0.
 
     Raises:

@@ -9,7 +9,7 @@ from numbers import Integral, Real
 from statistics import fmean, stdev
 from typing import Any
 
-from tglo_lightning.losses.functional import formula
+from tglo_lightning.losses.registry import loss_formula
 
 __all__ = ["Candidate", "Evaluation", "Finalist", "SearchResult"]
 
@@ -75,7 +75,7 @@ class Finalist:
     @property
     def formula(self) -> str:
         """``f(y, h)`` in plain text; for the original loss its name."""
-        return self.name if self.theta is None else formula(self.theta)
+        return self.name if self.theta is None else loss_formula(self.theta)
 
     @property
     def mean(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from tglo_lightning.theory import from_minimal, trainability
 __all__ = ["CONSTRAINTS", "PARAMETERIZATIONS", "Constraint", "Space", "feasibility"]
 
 CONSTRAINTS = ("published", "exact", "stable")
-PARAMETERIZATIONS = ("full", "minimal")
+PARAMETERIZATIONS = ("full", "minimal", "smoothed_ce")
 
 Constraint = Callable[[list[float]], bool]
 
@@ -23,8 +24,9 @@ class Space:
     """The search vectors of a parameterisation.
 
     Attributes:
-        parameterization: ``"full"``, ``theta`` itself; or ``"minimal"``, the ``2 (order - 1)`` numbers that the
-            weights can feel (see :func:`tglo_lightning.theory.to_minimal`).
+        parameterization: ``"full"``, ``theta`` itself; ``"minimal"``, the ``2 (order - 1)`` numbers that the weights
+            can feel (see :func:`tglo_lightning.theory.to_minimal`); or ``"smoothed_ce"``, factor and label smoothing of
+            cross-entropy, ``(log c, logit alpha - logit 0.1)``: the fair opponent of the other two.
         order: order of the polynomial.
     """
 
@@ -34,13 +36,19 @@ class Space:
     @property
     def dimension(self) -> int:
         """Length of a search vector."""
-        return num_parameters(self.order) if self.parameterization == "full" else 2 * (self.order - 1)
+        sizes = {"full": num_parameters(self.order), "minimal": 2 * (self.order - 1), "smoothed_ce": 2}
+        return sizes[self.parameterization]
 
     def thetas(self, vectors: Sequence[Sequence[float]]) -> list[list[float]]:
         """The loss parameters that search vectors stand for."""
         if self.parameterization == "full":
             return [list(vector) for vector in vectors]
-        values: list[list[float]] = from_minimal(torch.tensor(vectors, dtype=torch.float64)).tolist()
+        tensor = torch.tensor(vectors, dtype=torch.float64)
+        if self.parameterization == "minimal":
+            thetas = from_minimal(tensor)
+        else:
+            thetas = torch.stack([tensor[:, 0].exp(), torch.sigmoid(tensor[:, 1] - math.log(9))], dim=1)
+        values: list[list[float]] = thetas.tolist()
         return values
 
 
@@ -57,6 +65,9 @@ def feasibility(constraint: str | Constraint | None, num_classes: int) -> Callab
     name = constraint
 
     def named(thetas: list[list[float]]) -> list[bool]:
+        if len(thetas[0]) == 2:
+            # every smoothed cross-entropy trains
+            return [True] * len(thetas)
         # One call for all of them: what it costs hardly depends on their number
         verdicts = trainability(torch.tensor(thetas, dtype=torch.float64), num_classes)
         accepted: list[bool] = getattr(verdicts, name).tolist()
