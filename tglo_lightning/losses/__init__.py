@@ -2,6 +2,7 @@
 
 from tglo_lightning.losses.base import SeparableLoss
 from tglo_lightning.losses.classic import BaikalLoss, BrierLoss, CrossEntropyLoss, SmoothedCrossEntropyLoss
+from tglo_lightning.losses.published import cross_entropy_expansion, published_theta
 from tglo_lightning.losses.registry import as_loss, loss_formula, loss_like
 from tglo_lightning.losses.taylorglo import TaylorGLOLoss
 
@@ -13,6 +14,8 @@ __all__ = [
     "SmoothedCrossEntropyLoss",
     "TaylorGLOLoss",
     "as_loss",
+    "cross_entropy_expansion",
     "loss_formula",
     "loss_like",
+    "published_theta",
 ]

@@ -15,6 +15,7 @@ from tglo_lightning.losses.classic import (
     smoothed_formula,
 )
 from tglo_lightning.losses.functional import formula, order_of, theta_tensor
+from tglo_lightning.losses.published import PUBLISHED_NAMES, published_theta
 from tglo_lightning.losses.taylorglo import TaylorGLOLoss
 
 __all__ = ["as_loss", "loss_formula", "loss_like"]
@@ -33,7 +34,8 @@ def as_loss(loss: SeparableLoss | nn.Module | Tensor | Sequence[float] | str) ->
 
     Args:
         loss: a :class:`SeparableLoss`, a :class:`torch.nn.CrossEntropyLoss`, a ``theta`` of shape ``(P,)``, or one of
-            the names ``"cross_entropy"``, ``"baikal"``, ``"brier"`` and ``"mse"``.
+            the names ``"cross_entropy"``, ``"baikal"``, ``"brier"`` and ``"mse"`` or of
+            :func:`~tglo_lightning.losses.published_theta`.
 
     Raises:
         TypeError: a module that is not of the family.
@@ -45,9 +47,11 @@ def as_loss(loss: SeparableLoss | nn.Module | Tensor | Sequence[float] | str) ->
         options = {name: getattr(loss, name) for name in INHERITED}
         return CrossEntropyLoss(label_smoothing=loss.label_smoothing, **options)
     if isinstance(loss, str):
-        if loss not in NAMED:
-            raise ValueError(f"Unknown loss {loss!r}; known: {', '.join(NAMED)}.")
-        return NAMED[loss]()
+        if loss in NAMED:
+            return NAMED[loss]()
+        if loss not in PUBLISHED_NAMES:
+            raise ValueError(f"Unknown loss {loss!r}; known: {', '.join([*NAMED, *PUBLISHED_NAMES])}.")
+        loss = published_theta(loss)
     if isinstance(loss, nn.Module):
         raise TypeError(
             f"{type(loss).__name__} is not a loss of the family -sum_k f(y_k, h_k); expected a SeparableLoss, "
