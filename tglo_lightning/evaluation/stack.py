@@ -6,16 +6,20 @@ import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._C._functorch import TransformType, _add_batch_dim, _unwrap_batched, peek_interpreter_stack
 from torch.utils._pytree import tree_leaves
 
+from tglo_lightning.evaluation.stacked_loss import StackedTaylorGLOLoss
 from tglo_lightning.evaluation.vectorizable import NotVectorizable
 
-__all__ = ["Chunk", "ComputeRandomness", "Step", "affordable"]
+__all__ = ["Chunk", "ComputeRandomness", "Step", "alike", "available_memory", "rehearse"]
 
 PLAIN = (bool, int, float, str, type(None))
 
@@ -50,6 +54,7 @@ class Step:
             for name, tensor in table.items()
             if id(tensor) in place
         ]
+        self.linears = [m for m in module.modules() if type(m) is nn.Linear and "forward" not in vars(m)]
         self.checked = False
 
     def __call__(self, values: Sequence[Tensor], arguments: tuple[Any, ...]) -> Tensor:
@@ -68,12 +73,16 @@ class Step:
     def _run(self, values: Sequence[Tensor], arguments: tuple[Any, ...]) -> Tensor:
         for table, name, index in self.slots:
             table[name] = values[index]
+        for linear in self.linears:
+            vars(linear)["forward"] = partial(_linear, linear)
         try:
             output = self.module.training_step(*arguments)
             anew = [name for table, name, index in self.slots if table[name] is not values[index]]
         finally:
             for table, name, index in self.slots:
                 table[name] = self.originals[index]
+            for linear in self.linears:
+                del vars(linear)["forward"]
         if anew:
             raise NotVectorizable(f"training_step assigns {', '.join(anew)} anew; in place it would work")
         loss = output["loss"] if isinstance(output, Mapping) else output
@@ -82,10 +91,29 @@ class Step:
         return loss
 
 
+def _linear(module: nn.Linear, x: Tensor) -> Tensor:
+    """The forward of a linear layer; of a whole stack, one product of stacked matrices.
+
+    Mapped by :func:`torch.func.vmap` it is a product, a sum and copies on the way.
+    """
+    weight, bias = module.weight, module.bias
+    transform = None if torch.compiler.is_compiling() or bias is None or x.dim() != 2 else peek_interpreter_stack()
+    if transform is not None and transform.key() == TransformType.Vmap:
+        level = transform.level()
+        (x0, dim), (w0, w_dim), (b0, b_dim) = (_unwrap_batched(value, level) for value in (x, weight, bias))
+        if (w_dim, b_dim) == (0, 0) and dim in (0, None):
+            stacked = x0.expand(len(w0), -1, -1) if dim is None else x0
+            product: Tensor = _add_batch_dim(torch.baddbmm(b0.unsqueeze(1), stacked, w0.mT), 0, level)
+            return product
+    return F.linear(x, weight, bias)
+
+
 def _plain_state(module: nn.Module) -> dict[str, Any]:
     """Attributes that are plain values, and lengths of those that are containers."""
     state: dict[str, Any] = {}
     for path, owner in module.named_modules():
+        if isinstance(owner, StackedTaylorGLOLoss):
+            continue
         for name, value in vars(owner).items():
             full = f"{path}.{name}" if path else name
             if isinstance(value, PLAIN):
@@ -104,25 +132,24 @@ class Chunk:
 
     Args:
         step: the training step.
-        thetas: parameters of the losses; ``[None]`` for the module's own.
-        theta_name: name of the buffer that they fill.
+        buffers: values of some buffers by name, one row a candidate; the others are the module's.
+        size: number of candidates.
         compile: whether to compile the pass.
 
     Attributes:
         params, buffers: the stacks by name, candidates first.
     """
 
-    def __init__(self, step: Step, thetas: Sequence[list[float] | None], theta_name: str, compile: bool) -> None:
+    def __init__(self, step: Step, size: int, buffers: Mapping[str, Tensor], compile: bool = False) -> None:
         self.step = step
-        self.size = len(thetas)
+        self.size = size
         self.mapped = self.size > 1
         self.params: dict[str, Tensor] = {name: nn.Parameter(self.stack(p)) for name, p in step.params.items()}
         self.buffers = {name: self.stack(buffer) for name, buffer in step.buffers.items()}
-        if thetas[0] is not None:
-            like = self.buffers[theta_name]
-            self.buffers[theta_name] = like.new_tensor(thetas if self.mapped else thetas[0])
+        for name, rows in buffers.items():
+            self.buffers[name] = rows if self.mapped else rows[0]
         self._values = [*self.params.values(), *self.buffers.values()]
-        self._call = torch.compile(self._losses) if compile else self._losses
+        self._call = torch.compile(self._losses, dynamic=False) if compile else self._losses
 
     def stack(self, value: Tensor) -> Tensor:
         """The same value for each candidate."""
@@ -186,19 +213,26 @@ class ComputeRandomness:
 
 
 def alike(chunks: Sequence[Chunk]) -> Iterator[Chunk]:
-    """The chunks, each with the same states of Python's and numpy's generators, which draw once for a whole chunk."""
+    """The chunks, each with the same draws of Python's and numpy's generators, which draw once for a whole chunk."""
     if len(chunks) == 1:
         yield chunks[0]
         return
-    python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    for chunk in chunks:
-        random.setstate(python)
-        np.random.set_state(of_numpy)  # noqa: NPY002
+    python, of_numpy = random.getstate(), _numpy_state()
+    yield chunks[0]
+    drawn = random.getstate() != python or not all(map(np.array_equal, _numpy_state(), of_numpy))
+    for chunk in chunks[1:]:
+        if drawn:
+            random.setstate(python)
+            np.random.set_state(of_numpy)  # noqa: NPY002
         yield chunk
 
 
-def affordable(step: Step, arguments: tuple[Any, ...], trainer: Any) -> int:
-    """How many candidates' activations fit into half of the memory that is free, at least 1."""
+def _numpy_state() -> Any:
+    return np.random.get_state()  # noqa: NPY002
+
+
+def rehearse(step: Step, arguments: tuple[Any, ...], trainer: Any) -> int:
+    """Bytes that one candidate's pass saves for backward."""
     saved = 0
 
     def count(value: Tensor) -> Tensor:
@@ -214,8 +248,7 @@ def affordable(step: Step, arguments: tuple[Any, ...], trainer: Any) -> int:
         trainer.precision_plugin.train_step_context(),
     ):
         step(values, arguments)
-    # What is saved for backward, and as much again for the gradients on the way
-    return max(1, available_memory(trainer.strategy.root_device) // 2 // max(1, 2 * saved))
+    return saved
 
 
 def available_memory(device: torch.device) -> int:

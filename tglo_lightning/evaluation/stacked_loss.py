@@ -8,6 +8,9 @@ softmax takes some twenty times as long.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 from torch._C._functorch import TransformType, _add_batch_dim, _unwrap_batched, peek_interpreter_stack
@@ -19,33 +22,55 @@ __all__ = ["StackedTaylorGLOLoss"]
 
 
 class StackedTaylorGLOLoss(TaylorGLOLoss):
-    """A :class:`TaylorGLOLoss` that is quick where ``theta`` is mapped over by :func:`torch.func.vmap`.
+    """A :class:`TaylorGLOLoss` that is quick where it is mapped over by :func:`torch.func.vmap`, or compiled.
 
     Its value and first derivative are the same up to rounding; it has no second one.
+
+    Attributes:
+        coefficients: buffer, what :meth:`prepare` makes of ``theta``; candidates have to have their own.
+        classes: classes of the logits of the last call, 0 before.
     """
+
+    coefficients: Tensor
+    classes: int
 
     @classmethod
     def of(cls, loss: TaylorGLOLoss) -> StackedTaylorGLOLoss:
         """A loss with the parameters, options and mode of ``loss``."""
         twin = cls.__new__(cls)
         twin.__dict__.update(loss.__dict__)
+        twin._buffers, twin.classes = dict(loss._buffers), 0
+        twin.register_buffer("coefficients", twin.prepare(loss.theta[None])[0], persistent=False)
         return twin
+
+    def prepare(self, theta: Tensor) -> Tensor:
+        """Coefficients of ``P`` from h^2 on, of ``h P'`` from h^2 on, of ``Q`` with all constants, and of ``Q'``.
+
+        Lowest power first. ``theta`` has shape ``(B, P)``, the result ``(B, 4 K - 3)``. The linear term of ``P`` adds
+        up to a constant, and has no gradient.
+        """
+        exact = theta if theta.device.type == "mps" else theta.double()
+        on, off = self.label_values(max(self.classes, 1))
+        labels = torch.tensor([off, on], dtype=exact.dtype, device=theta.device)
+        f_off, f_on = power_coefficients(exact, labels).unbind(-1)
+        p, q = -f_off, (f_off - f_on)[:, :-1]  # labels have no part in the highest power of h
+        powers = torch.arange(p.shape[1], dtype=exact.dtype, device=theta.device)
+        slopes = (powers * p)[:, 2:], (powers[:-1] * q)[:, 1:]
+        constant = q[:, :1] + self.classes * p[:, :1] + p[:, 1:2]
+        return torch.cat([p[:, 2:], slopes[0], constant, q[:, 1:], slopes[1]], dim=1)
 
     def indexed(self, logits: Tensor, target: Tensor) -> Tensor:
         """Losses of shape ``(N, ...)`` for logits ``(N, n, ...)`` and class indices."""
-        # The compiler fuses the plain formula by itself
         if torch.compiler.is_compiling():
-            return super().indexed(logits, target)
+            return _rows(logits[None], target[None], self.coefficients[None])[0]
+        self.classes = logits.shape[1]
         transform = peek_interpreter_stack()
         if transform is None or transform.key() != TransformType.Vmap:
             return super().indexed(logits, target)
-        on, off = self.label_values(logits.shape[1])
         # By hand what a rule for `vmap` would do, at a fraction of its cost
         level = transform.level()
-        theta, _ = _unwrap_batched(self.theta, level)
-        logits, target = (_leading(*_unwrap_batched(value, level)) for value in (logits, target))
-        p, q = _coefficients(theta, on, off, logits.dtype)
-        rows: Tensor = _add_batch_dim(_rows(logits, target, p, q), 0, level)
+        stacks = (_leading(*_unwrap_batched(value, level)) for value in (logits, target, self.coefficients))
+        rows: Tensor = _add_batch_dim(_rows(*stacks), 0, level)
         return rows
 
 
@@ -53,21 +78,23 @@ def _leading(stack: Tensor, dim: int | None) -> Tensor:
     return stack[None] if dim is None else stack if dim == 0 else stack.movedim(dim, 0)
 
 
-def _rows(logits: Tensor, target: Tensor, p: list[Tensor], q: list[Tensor]) -> Tensor:
-    """Losses ``(B, N, ...)`` for logits ``(B, N, n, ...)``, targets ``(B or 1, N, ...)`` and :func:`_coefficients`."""
+def _rows(logits: Tensor, target: Tensor, coefficients: Tensor) -> Tensor:
+    """Losses ``(B, N, ...)`` for logits ``(B, N, n, ...)``, targets ``(B or 1, N, ...)``, coefficients ``(B, C)``."""
+    order = (coefficients.shape[1] + 3) // 4
+    columns = coefficients.to(logits.dtype)[..., None, None].unbind(1)
+    p, dp, q, dq = (columns[i:j] for i, j in pairwise((0, order - 1, 2 * order - 2, 3 * order - 2, 4 * order - 3)))
     with torch.no_grad():
         h = logits.movedim(2, 1).contiguous().softmax(dim=1)
-        shape, classes = h.shape, h.shape[1]
+        shape = h.shape
         h = h.flatten(2)
         index = target.flatten(1).unsqueeze(1).expand(len(h), -1, -1)
         h_target = h.gather(1, index)
         square = h * h
-        rows = (_horner(p[2:], h) * square).sum(dim=1, keepdim=True)
-        rows += _horner(q, h_target) + (p[0] * classes + p[1])
-        gradient = _horner(_derivative(p)[1:], h) * square  # h P'(h), less the linear term, which cancels
-        pull = _horner(_derivative(q), h_target) * h_target  # h_T Q'(h_T)
-        drift = gradient.sum(dim=1, keepdim=True).add_(pull)
-        gradient.addcmul_(h, drift, value=-1).scatter_add_(1, index, pull)
+        rows = (_horner(p, h) * square).sum(dim=1, keepdim=True) + _horner(q, h_target)
+        gradient = _horner(dp, h) * square
+        pull = _horner(dq, h_target) * h_target
+        drift = gradient.sum(dim=1, keepdim=True) + pull
+        gradient = torch.addcmul(gradient, h, drift, value=-1).scatter_add(1, index, pull)
         gradient = gradient.view(shape).movedim(1, 2)
         rows = rows.view(shape[:1] + shape[2:])
     # Worth `rows`, with this gradient
@@ -75,27 +102,7 @@ def _rows(logits: Tensor, target: Tensor, p: list[Tensor], q: list[Tensor]) -> T
     return rows + (slope - slope.detach())
 
 
-def _coefficients(theta: Tensor, on: float, off: float, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
-    """``P`` and ``Q`` of each candidate, lowest power first, each of shape ``(B, 1, 1)``."""
-    key = (on, off, dtype)
-    known = getattr(theta, "_polynomials", None)
-    if known is None or known[0] != key:
-        theta64 = theta.double() if theta.device.type != "mps" else theta
-        labels = torch.tensor([off, on], dtype=theta64.dtype, device=theta.device)
-        p, p_on = power_coefficients(theta64, labels).neg().unbind(-1)
-        # Labels have no part in the highest power of h
-        stacks = [stack.to(dtype)[..., None, None].unbind(1) for stack in (p, (p_on - p)[:, :-1])]
-        # They stay the same for a whole training
-        known = (key, *stacks)
-        theta.__dict__["_polynomials"] = known
-    return known[1], known[2]
-
-
-def _derivative(coefficients: list[Tensor]) -> list[Tensor]:
-    return [m * coefficient for m, coefficient in enumerate(coefficients)][1:]
-
-
-def _horner(coefficients: list[Tensor], h: Tensor) -> Tensor:
+def _horner(coefficients: Sequence[Tensor], h: Tensor) -> Tensor:
     result = coefficients[-1]
     for coefficient in reversed(coefficients[:-1]):
         result = torch.addcmul(coefficient, result, h)

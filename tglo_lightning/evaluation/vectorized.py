@@ -15,7 +15,7 @@ from torch import Tensor
 from tglo_lightning.evaluation.bases import Callback
 from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.isolation import generators, isolated, preserved, seed_all
-from tglo_lightning.evaluation.stack import Chunk, ComputeRandomness, Step, affordable, alike
+from tglo_lightning.evaluation.stack import Chunk, ComputeRandomness, Step, alike, available_memory, rehearse
 from tglo_lightning.evaluation.stacked_loss import StackedTaylorGLOLoss
 from tglo_lightning.evaluation.trainer import TrainerEvaluator, epoch_seed
 from tglo_lightning.evaluation.validation import validate_each
@@ -231,15 +231,33 @@ class _Population(Callback):
 
     def _stack(self, arguments: tuple[Any, ...], trainer: Any) -> None:
         """Stack the candidates, in chunks that fit into the memory, once the first batch shows what one takes."""
-        size = self.chunk_size or len(self.thetas)
-        if self.chunk_size is None and size > 1:
-            size = min(size, affordable(self.step, arguments, trainer))
-        theta_name = f"{self.fit.slot.path}.theta"
+        saved = rehearse(self.step, arguments, trainer)
+        # What is saved for backward, and as much again for the gradients on the way, in half of what is free
+        affordable = available_memory(trainer.strategy.root_device) // 4 // max(1, saved)
+        size = self.chunk_size or max(1, min(len(self.thetas), affordable))
+        rows = self._rows(self.step.module)
         self.chunks = [
-            Chunk(self.step, self.thetas[start : start + size], theta_name, self.compile)
+            Chunk(
+                self.step,
+                min(size, len(self.thetas) - start),
+                {name: stack[start : start + size] for name, stack in rows.items()},
+                self.compile,
+            )
             for start in range(0, len(self.thetas), size)
         ]
         self._adopt(trainer.optimizers[0])
+
+    def _rows(self, module: Any) -> dict[str, Tensor]:
+        """The buffers in which the candidates differ, one row a candidate."""
+        if self.thetas[0] is None:
+            return {}
+        path = self.fit.slot.path
+        loss = self.fit.slot.get(module)
+        theta = loss.theta.new_tensor(self.thetas)
+        rows = {f"{path}.theta": theta}
+        if isinstance(loss, StackedTaylorGLOLoss):
+            rows[f"{path}.coefficients"] = loss.prepare(theta)
+        return rows
 
     def _adopt(self, optimizer: Any) -> None:
         """Let the module's own optimizer, its groups and schedulers as they are, step the stacked parameters."""
