@@ -1,0 +1,85 @@
+"""`tglo-landscape`: how flat are the minima that networks were trained to."""
+
+from pathlib import Path
+
+import hydra
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.seed import isolate_rng
+from rich.console import Console
+from rich.table import Table
+
+from tglo_lightning.cli.checks import ConfigError, check, naming
+from tglo_lightning.cli.recipe import Recipe
+from tglo_lightning.cli.train import CONFIG_DIR, _quiet
+from tglo_lightning.cli.trained import checkpoint, images, of_run, trained
+from tglo_lightning.reporting.landscape import Landscape, measure_landscape
+from tglo_lightning.reporting.landscape_plot import plot_basins, plot_surfaces
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="landscape")
+def main(cfg: DictConfig) -> None:
+    """Measure the networks of one config; a refused config ends the process."""
+    try:
+        run(cfg)
+    except ConfigError as error:
+        raise SystemExit(f"tglo-landscape: {' '.join(str(error).split())}") from error
+
+
+def run(cfg: DictConfig) -> dict[str, Landscape]:
+    """Measure the landscape around each of `cfg.ckpts`; write them and their pictures, print a table.
+
+    Raises:
+        ConfigError: the config cannot run.
+    """
+    _quiet()
+    check(cfg)
+    if not isinstance(cfg.ckpts, DictConfig) or not cfg.ckpts:
+        raise ConfigError("ckpts: must name checkpoints, as in 'ckpts={cross-entropy: RUN1, metalearned: RUN2}'")
+    if cfg.num_threads is not None:
+        torch.set_num_threads(cfg.num_threads)
+    options = OmegaConf.to_container(cfg.landscape, resolve=True)
+    assert isinstance(options, dict)
+    folder = Path(cfg.paths.output_dir)
+    found: dict[str, Landscape] = {}
+    for name, path in ((str(name), str(path)) for name, path in cfg.ckpts.items()):
+        ckpt = checkpoint(path, f"ckpts.{name}")
+        config = of_run(cfg, ckpt)
+        with isolate_rng():
+            recipe = Recipe(config)
+            module = trained(recipe, ckpt, f"ckpts.{name}")
+        data = images(recipe, cfg.split, cfg.samples, cfg.landscape.seed)
+        with naming(cfg, "landscape"):
+            landscape = measure_landscape(
+                module, data, batch_size=cfg.batch_size, **{str(key): value for key, value in options.items()}
+            )
+        landscape.save(folder / f"{name}.json")
+        found[name] = landscape
+    _print(found)
+    try:
+        print(plot_basins(found, folder / "basins.png"))
+        if cfg.landscape.surface:
+            print(plot_surfaces(found, folder / "surfaces.png"))
+    except ImportError as error:
+        print(error)
+    return found
+
+
+def _print(landscapes: dict[str, Landscape]) -> None:
+    first = next(iter(landscapes.values()))
+    table = Table(
+        "network",
+        "accuracy",
+        "width at 90 %",
+        "width at 50 %",
+        title=f"Step at which accuracy falls to a share of its own, mean ± sd over {2 * len(first.accuracy)} ways",
+    )
+    for name, landscape in landscapes.items():
+        middle = landscape.accuracy[0, len(landscape.steps) // 2]
+        widths = (landscape.width(share) for share in (0.9, 0.5))
+        table.add_row(name, f"{middle:.4f}", *(f"{mean:.3f} ± {std:.3f}" for mean, std in widths))
+    Console(highlight=False).print(table)
+
+
+if __name__ == "__main__":
+    main()
