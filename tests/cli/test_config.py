@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from helpers.hub import write_hub
+from helpers.hub import LAYOUTS, write_hub
 from hydra import compose, initialize_config_dir
 from torch import nn
 
@@ -20,13 +20,6 @@ OPTIONS = [
     if path.parent.name != "paths"
 ]
 
-# Their images come over the network
-DOWNLOADS = ("task=mnist", "experiment=attraction_mnist")
-
-
-def _images(source, split, cache_dir):
-    return torch.zeros(6000, 1, 28, 28, dtype=torch.uint8), torch.arange(6000) % 10
-
 
 @pytest.fixture
 def config(tmp_path):
@@ -40,9 +33,14 @@ def config(tmp_path):
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_config_composes_and_instantiates(config, option, tmp_path):
     overrides = [option, THETA] if option == "loss=taylorglo" else [option]
-    if option.endswith("mnist"):
-        folder = write_hub(tmp_path / "mnist")
-        overrides += [f"task.source={folder}", "task.val_size=20", f"task.cache_dir={tmp_path / 'cache'}"]
+    group, name = option.split("=")
+    if group == "arch":
+        overrides += ["task=mnist"] if name in ("mlp", "cnn") else ["task=mnist", "arch.width=0.1"]
+    task = config(*overrides).task
+    if "source" in task and task.source != "wine":
+        layout = task.source.split("/")[-1]
+        folder = write_hub(tmp_path / layout, **LAYOUTS[layout])
+        overrides += [f"task.source={folder}", f"task.cache_dir={tmp_path / 'cache'}"]
     recipe = Recipe(config(*overrides))
     logger = recipe.logger()
     assert isinstance(logger, pl.loggers.Logger) or (logger is None and option == "logger=none")
@@ -57,7 +55,19 @@ def test_every_config_composes_and_instantiates(config, option, tmp_path):
 
 def test_all_groups_are_there():
     groups = {path.name for path in Path(CONFIG_DIR).iterdir() if path.is_dir()}
-    assert groups >= {"task", "arch", "loss", "search", "trainer", "logger", "callbacks", "experiment", "paths"}
+    assert groups >= {
+        "task",
+        "augment",
+        "arch",
+        "schedule",
+        "loss",
+        "search",
+        "trainer",
+        "logger",
+        "callbacks",
+        "experiment",
+        "paths",
+    }
 
 
 def test_experiment_and_command_line_have_the_last_word(config):

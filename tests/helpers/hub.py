@@ -1,4 +1,4 @@
-"""A small data set in the layout of the Hugging Face hub."""
+"""Small data sets in the layout of the Hugging Face hub."""
 
 from pathlib import Path
 
@@ -6,18 +6,45 @@ import numpy as np
 import pytest
 
 
-def write_hub(folder: Path, *, train: int = 60, test: int = 30, column: str = "image") -> Path:
-    """Parquet files of random 28 x 28 images, label ``i % 10`` for the image ``i``. Skips without ``datasets``."""
+def write_hub(
+    folder: Path,
+    *,
+    train: int = 60,
+    test: int = 30,
+    column: str = "image",
+    label: str = "label",
+    shape: tuple[int, ...] = (28, 28),
+    classes: int = 10,
+    subfolder: str = "mnist",
+) -> Path:
+    """Parquet files of random images, label ``i % classes`` for the image ``i``. Skips without ``datasets``."""
     datasets = pytest.importorskip("datasets")
     images = pytest.importorskip("PIL.Image")
     random = np.random.default_rng(0)
     features = datasets.Features(
-        {column: datasets.Image(), "label": datasets.ClassLabel(names=[str(i) for i in range(10)])}
+        {column: datasets.Image(), label: datasets.ClassLabel(names=[str(i) for i in range(classes)])}
     )
-    (folder / "mnist").mkdir(parents=True)
+    (folder / subfolder).mkdir(parents=True)
     for split, size in (("train", train), ("test", test)):
-        pixels = random.integers(0, 256, (size, 28, 28), dtype=np.uint8)
-        rows = {column: [images.fromarray(each) for each in pixels], "label": [i % 10 for i in range(size)]}
+        pixels = random.integers(0, 256, (size, *shape), dtype=np.uint8)
+        rows = {column: [images.fromarray(each) for each in pixels], label: [i % classes for i in range(size)]}
         data = datasets.Dataset.from_dict(rows, features=features)
-        data.to_parquet(folder / "mnist" / f"{split}-00000-of-00001.parquet")
+        data.to_parquet(folder / subfolder / f"{split}-00000-of-00001.parquet")
     return folder
+
+
+# What the official data sets look like
+LAYOUTS = {
+    "mnist": {"subfolder": "mnist"},
+    "fashion_mnist": {"subfolder": "fashion_mnist"},
+    "cifar10": {"shape": (32, 32, 3), "column": "img", "subfolder": "plain_text"},
+    "cifar100": {
+        "shape": (32, 32, 3),
+        "column": "img",
+        "label": "fine_label",
+        "classes": 100,
+        "train": 200,
+        "subfolder": "cifar100",
+    },
+    "svhn": {"shape": (32, 32, 3), "subfolder": "cropped_digits"},
+}

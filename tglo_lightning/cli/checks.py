@@ -42,6 +42,7 @@ RULES: dict[str, Rule] = {
     "monitor": ("the name of a metric", lambda v: isinstance(v, str) and bool(v)),
     "mode": ("max or min", lambda v: v in ("max", "min")),
     "evaluation.seeds": _integer(1),
+    "evaluation.opponent": ("true or false", lambda v: isinstance(v, bool)),
     "optimizer.lr": _POSITIVE,
     "task.train_size": _integer(1),
     "task.val_size": _integer(1),
@@ -49,7 +50,7 @@ RULES: dict[str, Rule] = {
     "task.label_noise": _SHARE,
     "task.seed": _integer(0),
     "loss.label_smoothing": _SHARE,
-    "loss.order": _integer(2),
+    "loss.order": _optional(_integer(2)),
     "trainer.max_epochs": _integer(1),
     "search.generations": _integer(1),
     "search.population": _integer(2),
@@ -93,7 +94,7 @@ def naming(cfg: DictConfig, key: str) -> Iterator[None]:
     """
     try:
         yield
-    except (InstantiationException, OmegaConfBaseException, TypeError, ValueError) as error:
+    except (InstantiationException, OmegaConfBaseException, TypeError, ValueError, OSError, ImportError) as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         message = _first_line(cause)
         names = [name for name in cfg[key] or () if re.search(rf"\b{re.escape(str(name))}\b", message)]

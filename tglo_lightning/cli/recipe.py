@@ -11,7 +11,8 @@ from torch import nn
 
 from tglo_lightning.callbacks import TaylorGLO
 from tglo_lightning.cli.checks import ConfigError, check, naming
-from tglo_lightning.models import Classifier
+from tglo_lightning.data import Task
+from tglo_lightning.models import Classifier, Normalize
 
 
 class Recipe:
@@ -29,6 +30,10 @@ class Recipe:
         self.cfg = cfg
         with naming(cfg, "task"):
             self.datamodule = instantiate(cfg.task)
+            if isinstance(self.datamodule, Task):
+                # Here, where what is wrong with the data can be told by the task's keys
+                self.datamodule.prepare_data()
+                self.datamodule.setup()
         module = self.module()
         with naming(cfg, "optimizer"):
             optimizer = module.optimizer(module.parameters())
@@ -60,12 +65,20 @@ class Recipe:
             net = instantiate(self.cfg.arch)(
                 input_shape=self.datamodule.input_shape, num_classes=self.datamodule.num_classes
             )
+        aux = getattr(net, "aux", 0)
+        if getattr(self.datamodule, "mean", None) is not None:
+            # In the network, not in the data: inputs stay pixels in [0, 1]
+            net = nn.Sequential(Normalize(self.datamodule.mean, self.datamodule.std), net)
         parts = {}
         for key in ("optimizer", "scheduler"):
             with naming(self.cfg, key):
                 parts[key] = instantiate(self.cfg[key], _convert_="all")
         return Classifier(
-            net, self.criterion() if criterion is None else criterion, self.datamodule.num_classes, **parts
+            net,
+            self.criterion() if criterion is None else criterion,
+            self.datamodule.num_classes,
+            aux_criteria=[self.criterion() for _ in range(aux)],
+            **parts,
         )
 
     def callbacks(self, *, checkpoints: bool = True) -> list[pl.Callback]:
@@ -74,13 +87,16 @@ class Recipe:
             found = [instantiate(node) for node in self.cfg.callbacks.values() if node]
         return [c for c in found if checkpoints or not isinstance(c, pl.callbacks.Checkpoint)]
 
-    def search(self) -> TaylorGLO | None:
-        """The search, None with `search=none`. Its candidates are fresh modules, so that seeds cover their weights."""
+    def search(self, **overrides: Any) -> TaylorGLO | None:
+        """The search, None with `search=none`. Its candidates are fresh modules, so that seeds cover their weights.
+
+        `overrides` go before the config.
+        """
         if "_target_" not in self.cfg.search:
             return None
         with naming(self.cfg, "search"):
             build: Callable[..., TaylorGLO] = instantiate(self.cfg.search)
-            return build() if "init" in self.cfg.search else build(init=self.module)
+            return build(**({} if "init" in self.cfg.search else {"init": self.module}), **overrides)
 
     def logger(self) -> Logger | None:
         """The logger, None with `logger=none`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ from torch import Tensor
 __all__ = ["load_images"]
 
 IMAGE_COLUMNS = ("image", "img")
-LABEL_COLUMN = "label"
+LABEL_COLUMNS = ("label", "fine_label")
 
 
-def load_images(source: str, split: str, cache_dir: str | Path | None = None) -> tuple[Tensor, Tensor]:
+def load_images(
+    source: str, split: str, cache_dir: str | Path | None = None, *, subset: str | None = None
+) -> tuple[Tensor, Tensor]:
     """Images and labels of one split of a data set.
 
     The decoded images are kept in a file below ``cache_dir``; only the first call needs the network or decodes.
@@ -24,55 +27,80 @@ def load_images(source: str, split: str, cache_dir: str | Path | None = None) ->
     Args:
         source: name on the hub, such as ``"ylecun/mnist"``, or a folder with the same parquet files.
         split: ``"train"`` or ``"test"``.
-        cache_dir: folder of the decoded images, made if need be; ``~/.cache/tglo_lightning`` by default.
+        cache_dir: folder of the decoded images, made if need be; by default ``tglo_lightning`` below ``HF_HOME``, which
+            is ``~/.cache/huggingface`` unless set.
+        subset: configuration of the data set on the hub, where it has several; in a folder, the subfolder of that
+            name if there is one.
 
     Returns:
-        Images, uint8 of shape ``(N, C, H, W)``, and labels, int64 of shape ``(N,)``.
+        Images, uint8 of shape ``(N, C, H, W)``, and labels, int64 of shape ``(N,)``. Images come from a column
+        ``image`` or ``img``, labels from ``label`` or ``fine_label``.
 
     Raises:
         OSError: the data set cannot be read: no network, no such name or folder.
         ImportError: ``datasets`` or ``pillow`` is not installed.
-        ValueError: the data set has no image or label column.
+        ValueError: the data set has no such split, or no image or label column.
     """
-    cache = _cache_file(source, split, cache_dir)
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        if subset is not None:
+            folder = folder / subset if (folder / subset).is_dir() else folder
+        source, subset = str(folder), None
+    cache = _cache_file(source, split, cache_dir, subset)
     if cache.exists():
         stored = torch.load(cache, weights_only=True)
         return stored["images"], stored["labels"].long()
+    images, labels = _decode(source, split, subset)
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        # Renamed when complete, so that no other process reads half a file
+        partial = cache.with_suffix(f".{os.getpid()}")
+        torch.save({"images": images, "labels": labels}, partial)
+        partial.replace(cache)
+    except OSError as error:
+        warnings.warn(f"Decoded images cannot be kept, choose another cache_dir: {error}", stacklevel=2)
+    return images, labels.long()
+
+
+def _decode(source: str, split: str, subset: str | None) -> tuple[Tensor, Tensor]:
+    """Images (N, C, H, W) and labels (N,), both uint8."""
     try:
         import PIL.Image  # noqa: F401  (datasets decodes with it)
         from datasets import load_dataset
     except ImportError as error:
         raise ImportError(f"Reading {source} needs: pip install 'tglo-lightning[data]'") from error
     try:
-        dataset = load_dataset(source, split=split)
+        dataset = load_dataset(source, subset, split=split)
     except OSError as error:
-        raise OSError(f"Cannot read {source}; a local copy is read with `source=FOLDER`. {error}") from error
+        raise OSError(
+            f"Cannot read {source}. Without a network, give a folder with its parquet files: source=FOLDER. ({error})"
+        ) from error
     column = next((name for name in IMAGE_COLUMNS if name in dataset.column_names), None)
-    if column is None or LABEL_COLUMN not in dataset.column_names:
+    label = next((name for name in LABEL_COLUMNS if name in dataset.column_names), None)
+    if column is None or label is None:
         raise ValueError(
-            f"{source} must have a column {' or '.join(map(repr, IMAGE_COLUMNS))} and a column {LABEL_COLUMN!r}, got "
-            f"{', '.join(dataset.column_names)}."
+            f"source {source} must have a column {' or '.join(map(repr, IMAGE_COLUMNS))} and a column "
+            f"{' or '.join(map(repr, LABEL_COLUMNS))}, got {', '.join(dataset.column_names)}"
         )
     arrays = np.stack([np.asarray(image) for image in dataset[column]])
     images = torch.from_numpy(arrays)
     images = images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2).contiguous()
-    labels = torch.tensor(dataset[LABEL_COLUMN][:], dtype=torch.uint8)
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    # Renamed when complete, so that no other process reads half a file
-    partial = cache.with_suffix(f".{os.getpid()}")
-    torch.save({"images": images, "labels": labels}, partial)
-    partial.replace(cache)
-    return images, labels.long()
+    return images, torch.tensor(dataset[label][:], dtype=torch.uint8)
 
 
-def _cache_file(source: str, split: str, cache_dir: str | Path | None) -> Path:
+def _cache_file(source: str, split: str, cache_dir: str | Path | None, subset: str | None) -> Path:
     """A name that changes with the source, and with the files of a local one."""
     folder = Path(source)
-    key = source
+    key = source if subset is None else f"{source} {subset}"
     if folder.is_dir():
         files = sorted(folder.rglob("*.parquet"))
         stats = [(str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         key = f"{folder.resolve()} {stats}"
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]
-    root = Path.home() / ".cache" / "tglo_lightning" if cache_dir is None else Path(cache_dir)
-    return root / f"{folder.name}-{split}-{digest}.pt"
+    return (_default_cache() if cache_dir is None else Path(cache_dir)) / f"{folder.name}-{split}-{digest}.pt"
+
+
+def _default_cache() -> Path:
+    """A folder beside the cache of ``datasets``, found as ``datasets`` finds its own."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"
+    return Path(os.environ.get("HF_HOME", base)).expanduser() / "tglo_lightning"

@@ -1,0 +1,171 @@
+"""Augmentation of whole batches of images."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["BatchAugmentation"]
+
+
+class BatchAugmentation:
+    """Random crop, flip, Cutout, then CutMix or Mixup, each drawn anew for every batch.
+
+    Crop, flip and CutMix are `kornia`'s; with the boxes of CutMix inside of the image and one for each sample. Cutout
+    and Mixup follow their papers, where `kornia` differs: a cut may reach over the border, and the share of Mixup is
+    one for the batch, from any Beta distribution.
+
+    All that is random is drawn from torch's global generator on the CPU, on every device, so a seeded training repeats.
+
+    Args:
+        crop_padding: pixels of black around an image before a crop of its own size; 0 leaves it whole.
+        flip: mirror every other image, on average, left to right.
+        cutout: side in pixels of a square, around a random pixel, painted over with the mean colour (arXiv
+            1708.04552); 0 for none.
+        cutmix: probability that a batch has boxes of its images replaced by those of others, and labels mixed in
+            proportion to the area (arXiv 1905.04899).
+        cutmix_alpha: of the Beta(alpha, alpha) distribution that the kept share of the area comes from.
+        mixup: probability that a batch is averaged with a permutation of itself (arXiv 1710.09412).
+        mixup_alpha: of the Beta(alpha, alpha) distribution that the weight comes from.
+
+    Raises:
+        ImportError: `kornia` is not installed.
+        ValueError: an argument out of range, or both CutMix and Mixup.
+    """
+
+    def __init__(
+        self,
+        *,
+        crop_padding: int = 4,
+        flip: bool = True,
+        cutout: int = 0,
+        cutmix: float = 0.0,
+        cutmix_alpha: float = 1.0,
+        mixup: float = 0.0,
+        mixup_alpha: float = 1.0,
+    ) -> None:
+        for name, length in (("crop_padding", crop_padding), ("cutout", cutout)):
+            if isinstance(length, bool) or not isinstance(length, int) or length < 0:
+                raise ValueError(f"{name} must be an integer of at least 0, got {length!r}")
+        for name, probability in (("cutmix", cutmix), ("mixup", mixup)):
+            if not 0 <= probability <= 1:
+                raise ValueError(f"{name} must be a probability from 0 to 1, got {probability}")
+        for name, alpha in (("cutmix_alpha", cutmix_alpha), ("mixup_alpha", mixup_alpha)):
+            if not 0 < alpha < float("inf"):
+                raise ValueError(f"{name} must be above 0, got {alpha}")
+        if cutmix and mixup:
+            raise ValueError(f"cutmix and mixup cannot both be used, got probabilities {cutmix} and {mixup}")
+        self.crop_padding, self.flip, self.cutout = crop_padding, flip, cutout
+        self.cutmix, self.cutmix_alpha = cutmix, cutmix_alpha
+        self.mixup, self.mixup_alpha = mixup, mixup_alpha
+        kornia = _kornia()
+        self._crops: dict[tuple[int, int], Any] = {}
+        self._flip = kornia.RandomHorizontalFlip(p=0.5)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._mix = kornia.RandomCutMixV2(
+                p=cutmix, beta=cutmix_alpha, data_keys=["input", "class"], use_correct_lambda=True
+            )
+
+    def __call__(
+        self, images: Tensor, labels: Tensor, *, num_classes: int, fill: Sequence[float] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """An augmented batch; the tensors that come in stay as they are.
+
+        Args:
+            images: shape (B, C, H, W), floating point.
+            labels: class indices, shape (B,).
+            num_classes: number of classes.
+            fill: mean colour, C numbers; the batch's own mean if None.
+
+        Returns:
+            Images (B, C, H, W), and the labels (B,) as they came; with CutMix or Mixup, probabilities (B, num_classes)
+            that sum to 1, of the images' type.
+
+        Raises:
+            ValueError: `images` or `labels` do not have these shapes.
+        """
+        if images.dim() != 4 or labels.shape != images.shape[:1]:
+            raise ValueError(
+                f"augment needs images (B, C, H, W) and labels (B,), got {tuple(images.shape)}, {tuple(labels.shape)}"
+            )
+        if self.crop_padding:
+            images = self._crop(images)
+        if self.flip:
+            images = self._flip(images)
+        if self.cutout:
+            images = cut_out(images, self.cutout, fill)
+        if self.cutmix:
+            return self._cut_and_mix(images, labels, num_classes)
+        if self.mixup:
+            return mix_up(images, F.one_hot(labels, num_classes), self.mixup, self.mixup_alpha)
+        return images, labels
+
+    def _crop(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        if (height, width) not in self._crops:
+            self._crops[height, width] = _kornia().RandomCrop((height, width), padding=self.crop_padding)
+        cropped: Tensor = self._crops[height, width](images)
+        return cropped
+
+    def _cut_and_mix(self, images: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+        mixed, [pairs] = self._mix(images, labels)
+        own, other = (F.one_hot(index.long(), num_classes).to(images.dtype) for index in pairs[:, :2].unbind(1))
+        return mixed, torch.lerp(other, own, pairs[:, 2:].to(images.dtype))
+
+
+def cut_out(images: Tensor, length: int, fill: Sequence[float] | None = None) -> Tensor:
+    """Paint over a square of each image, its centre any pixel; it may reach over the border.
+
+    Args:
+        images: shape (B, C, H, W).
+        length: side of the square in pixels.
+        fill: colour, C numbers; the mean of the batch if None.
+
+    Returns:
+        New images, shape (B, C, H, W).
+    """
+
+    def inside(size: int) -> Tensor:
+        start = torch.randint(size, (len(images), 1)) - length // 2
+        position = torch.arange(size)
+        return ((position >= start) & (position < start + length)).to(images.device)
+
+    mask = inside(images.shape[-2])[:, None, :, None] & inside(images.shape[-1])[:, None, None, :]
+    colour = images.mean(dim=(0, 2, 3)) if fill is None else images.new_tensor(list(fill))
+    return torch.where(mask, colour[:, None, None], images)
+
+
+def mix_up(images: Tensor, targets: Tensor, probability: float, alpha: float) -> tuple[Tensor, Tensor]:
+    """Average a batch with a permutation of itself, with a weight from Beta(alpha, alpha), the same for the batch.
+
+    Args:
+        images: shape (B, ...), floating point.
+        targets: one-hot labels, shape (B, n).
+        probability: of mixing at all.
+        alpha: above 0.
+
+    Returns:
+        New images, and targets of their type.
+    """
+    targets = targets.to(images.dtype)
+    # All drawn always, so that what follows in the random stream does not depend on the outcome
+    mixes = float(torch.rand(())) < probability
+    weight = float(torch.distributions.Beta(alpha, alpha).sample())
+    order = torch.randperm(len(images)).to(images.device)
+    if not mixes:
+        return images, targets
+    return torch.lerp(images[order], images, weight), torch.lerp(targets[order], targets, weight)
+
+
+def _kornia() -> Any:
+    try:
+        import kornia.augmentation
+    except ImportError as error:
+        raise ImportError("Augmentation needs kornia: pip install 'tglo-lightning[vision]'") from error
+    return kornia.augmentation

@@ -1,0 +1,152 @@
+"""What the convolutional networks have in common: stages, a classifier, and classifiers after earlier stages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Normalize", "StagedNetwork", "image_channels", "initialize", "scaled"]
+
+
+class Normalize(nn.Module):
+    """`(x - mean) / std` for each channel, as the first layer of a network that takes pixels in [0, 1].
+
+    So whatever works on inputs, augmentation or an attack, works on pixels, and a checkpoint holds all that a
+    prediction needs.
+
+    Args:
+        mean: one number a channel.
+        std: one number a channel, above 0.
+
+    Raises:
+        ValueError: lengths differ, or a standard deviation is not above 0.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        if len(mean) != len(std):
+            raise ValueError(f"mean and std must have one number a channel, got {list(mean)} and {list(std)}")
+        if not all(value > 0 for value in std):
+            raise ValueError(f"std must be above 0, got {list(std)}")
+        self.register_buffer("mean", torch.tensor([float(value) for value in mean]))
+        self.register_buffer("std", torch.tensor([float(value) for value in std]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised inputs, shape (B, C, ...) as they came."""
+        shape = (-1, *[1] * (x.dim() - 2))
+        return (x - self.mean.view(shape)) / self.std.view(shape)
+
+
+class StagedNetwork(nn.Module):
+    """Stages one after the other, then a classifier; auxiliary classifiers follow the last of the earlier stages.
+
+    An auxiliary classifier is a global average pooling and a linear layer. It is there for training only.
+
+    Args:
+        stages: the parts that images pass through, in order.
+        channels: output channels of each stage.
+        head: maps the last stage's output to logits.
+        num_classes: number of classes.
+        aux: number of auxiliary classifiers, below the number of stages.
+
+    Raises:
+        ValueError: `aux` out of range.
+    """
+
+    def __init__(
+        self, stages: Sequence[nn.Module], channels: Sequence[int], head: nn.Module, num_classes: int, aux: int = 0
+    ) -> None:
+        super().__init__()
+        if isinstance(aux, bool) or not isinstance(aux, int) or not 0 <= aux < len(stages):
+            raise ValueError(f"aux must be an integer from 0 to {len(stages) - 1}, got {aux!r}")
+        self.stages = nn.ModuleList(stages)
+        self.head = head
+        self.aux_heads = nn.ModuleList(pooled(each, num_classes) for each in channels[len(stages) - 1 - aux : -1])
+
+    @property
+    def aux(self) -> int:
+        """Number of auxiliary classifiers."""
+        return len(self.aux_heads)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, list[Tensor]]:
+        """Logits (B, num_classes) of images (B, C, H, W); in training with `aux`, also those of the early classifiers.
+
+        Returns:
+            The logits; in training with `aux > 0`, a pair of the logits and a list of `aux` logits, first stage first.
+        """
+        first = len(self.stages) - 1 - self.aux
+        early: list[Tensor] = []
+        for index, stage in enumerate(self.stages):
+            x = stage(x)
+            if self.training and first <= index < len(self.stages) - 1:
+                early.append(self.aux_heads[index - first](x))
+        logits: Tensor = self.head(x)
+        return (logits, early) if early else logits
+
+
+def pooled(channels: int, num_classes: int, *before: nn.Module) -> nn.Sequential:
+    """Global average pooling and a linear classifier, after the layers `before`."""
+    return nn.Sequential(*before, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
+
+
+def normed_head(channels: int, num_classes: int) -> nn.Sequential:
+    """What pre-activation networks end in: normalisation, ReLU, global average pooling and a linear classifier."""
+    return pooled(channels, num_classes, nn.BatchNorm2d(channels), nn.ReLU())
+
+
+def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution without bias that keeps height and width, or divides them by `stride`."""
+    return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+
+
+def initialize(network: nn.Module) -> None:
+    """Draw the weights of convolutions from N(0, 2 / fan_out) (He et al., arXiv 1502.01852); set their biases to 0."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def image_channels(input_shape: Sequence[int], num_classes: int, least: int) -> int:
+    """Channels of images (C, H, W), once shape and classes are known to fit.
+
+    Raises:
+        ValueError: `input_shape` is none of an image, H or W is below `least`, or there are fewer than 2 classes.
+    """
+    if num_classes < 2:
+        raise ValueError(f"num_classes must be at least 2, got {num_classes}")
+    if len(input_shape) != 3 or min(input_shape) < 1:
+        raise ValueError(f"input_shape must be (C, H, W), got {tuple(input_shape)}")
+    channels, height, width = input_shape
+    if min(height, width) < least:
+        raise ValueError(f"input_shape must have H and W of at least {least} here, got {tuple(input_shape)}")
+    return channels
+
+
+def scaled(channels: float, width: float) -> int:
+    """`channels * width`, rounded, at least 1.
+
+    Raises:
+        ValueError: `width` is not above 0.
+    """
+    if not 0 < width < float("inf"):
+        raise ValueError(f"width must be above 0, got {width}")
+    return max(1, round(channels * width))
+
+
+def blocks_of_depth(depth: int, layers: int, rest: int) -> int:
+    """Blocks in each of three stages, where `depth = 3 * layers * blocks + rest`.
+
+    Raises:
+        ValueError: no whole number of blocks gives that depth.
+    """
+    blocks, left = divmod(depth - rest, 3 * layers)
+    if blocks < 1 or left:
+        raise ValueError(f"depth must be {3 * layers} n + {rest} with n of at least 1, got {depth}")
+    return blocks
