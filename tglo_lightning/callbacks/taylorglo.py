@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from pytorch_lightning.utilities import rank_zero_info
 from torch import nn
 
 from tglo_lightning.callbacks.progress import SearchMonitor
@@ -15,6 +14,7 @@ from tglo_lightning.evaluation.auto import check_evaluator
 from tglo_lightning.evaluation.bases import CALLBACKS, Callback
 from tglo_lightning.evaluation.initial import INITS, check_resettable
 from tglo_lightning.evaluation.isolation import isolated, preserved
+from tglo_lightning.evaluation.messages import tell
 from tglo_lightning.evaluation.slot import METALEARNED
 from tglo_lightning.search import Finalist, SearchResult, SearchSettings, search
 
@@ -141,7 +141,7 @@ class TaylorGLO(Callback):
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Search, unless there is a result already."""
         if trainer.fast_dev_run:
-            rank_zero_info("TaylorGLO: `fast_dev_run` skips the search; the module keeps its loss.")
+            tell("TaylorGLO: `fast_dev_run` skips the search; the module keeps its loss.")
             return
         if self.result is None:
             if trainer.world_size > 1:
@@ -182,7 +182,7 @@ class TaylorGLO(Callback):
         # Whatever draws random numbers on the way, the outer fit goes on as if it had not
         with isolated(quiet=False), preserved(fit.generators):
             result = self._scored(trainer, fit, probe(fit).num_classes)
-        rank_zero_info(_verdict(result))
+        tell(_verdict(result))
         return result
 
     def _scored(self, trainer: Any, fit: InnerFit, num_classes: int) -> SearchResult:

@@ -68,18 +68,18 @@ def train_and_test(
     return scores
 
 
-def welch_tests(scores: Mapping[str, Scores]) -> dict[str, Any]:
-    """`{metric: {"p_one_sided", "p_two_sided"}}` of metalearned against original; empty without a metalearned loss.
+def welch_tests(scores: Mapping[str, Scores], reference: str = "original") -> dict[str, Any]:
+    """`{metric: {"p_one_sided", "p_two_sided"}}` of metalearned against `reference`; empty without one of the two.
 
     The one-sided alternative is that the metalearned loss is better: higher, or lower for `LESS_IS_BETTER`.
     """
-    if "metalearned" not in scores:
+    if not {"metalearned", reference} <= scores.keys():
         return {}
     tests = {}
-    for name, original in scores["original"].test.items():
+    for name, other in scores[reference].test.items():
         metalearned = scores["metalearned"].test[name]
         tests[name] = {
-            "p_one_sided": welch(metalearned, original, "less" if name in LESS_IS_BETTER else "greater"),
-            "p_two_sided": welch(metalearned, original),
+            "p_one_sided": welch(metalearned, other, "less" if name in LESS_IS_BETTER else "greater"),
+            "p_two_sided": welch(metalearned, other),
         }
     return tests

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import pickle
 import sys
 from collections.abc import Sequence
@@ -12,10 +11,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tglo_lightning.cli.given import theta_of_result
+from tglo_lightning.losses.published import EVOLVED, PUBLISHED_NAMES
 from tglo_lightning.losses.registry import NAMED
 from tglo_lightning.theory import LossLike, explain
 
 PICTURE = "explanation.png"
+KNOWN = f"{', '.join([*NAMED, *EVOLVED])}, cross_entropy_2 to cross_entropy_10"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "loss",
         nargs="?",
-        help=f"a name ({', '.join(NAMED)}), a checkpoint (.ckpt) that holds a TaylorGLO loss, or a result.json",
+        help=f"a name ({KNOWN}), a checkpoint (.ckpt) that holds a TaylorGLO loss, or a result.json",
     )
     parser.add_argument("--theta", metavar="NUMBERS", help="parameters of a TaylorGLO loss: 8 numbers at order 3")
     parser.add_argument("--num-classes", type=int, default=10, metavar="N", help="number of classes (default: 10)")
@@ -82,25 +84,14 @@ def _numbers(text: str) -> list[float]:
 
 
 def _read(name: str, buffer: str | None) -> LossLike:
-    if name in NAMED:
+    if name in NAMED or name in PUBLISHED_NAMES:
         return name
     path = Path(name)
     if not path.suffix and not path.exists():
-        raise ValueError(f"unknown loss {name!r}; give {', '.join(NAMED)}, a checkpoint, a result.json or --theta.")
+        raise ValueError(f"unknown loss {name!r}; give {KNOWN}, a checkpoint, a result.json or --theta.")
     if not path.is_file():
         raise FileNotFoundError(f"no file {name!r}.")
-    return _from_result(path) if path.suffix == ".json" else _from_checkpoint(path, buffer)
-
-
-def _from_result(path: Path) -> list[float]:
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}.") from None
-    try:
-        return [float(value) for value in result["losses"]["metalearned"]["theta"]]
-    except (KeyError, TypeError):
-        raise ValueError(f"{path} tells of no metalearned loss: it has no losses.metalearned.theta.") from None
+    return theta_of_result(path) if path.suffix == ".json" else _from_checkpoint(path, buffer)
 
 
 def _from_checkpoint(path: Path, buffer: str | None) -> Tensor:

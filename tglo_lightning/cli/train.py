@@ -7,6 +7,7 @@ import statistics
 import sys
 import time
 import warnings
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,12 @@ import tglo_lightning
 from tglo_lightning.cli.checks import ConfigError
 from tglo_lightning.cli.comparison import Scores, fresh_seeds, train_and_test, welch_tests
 from tglo_lightning.cli.recipe import Recipe
-from tglo_lightning.losses import TaylorGLOLoss, as_loss, loss_like
+from tglo_lightning.losses import as_loss, loss_like
 from tglo_lightning.reporting import results_table
 from tglo_lightning.search import Finalist, SearchResult
 
+# Losses that are found beside the original one: by the search, and by its fair opponent
+FOUND = ("metalearned", "opponent")
 _PACKAGE = Path(tglo_lightning.__file__).parent
 # In a wheel the configs lie inside of the package, in a checkout beside it.
 CONFIG_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
@@ -65,8 +68,9 @@ def run(cfg: DictConfig) -> float:
             if logger is not None:
                 logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
             search = _search_and_train(recipe, logger)
-            scores = _compare(recipe, search)
-        result = _result(recipe, search, scores, time.monotonic() - start)
+            opponent = _opponent(recipe)
+            scores = _compare(recipe, search, opponent)
+        result = _result(recipe, search, opponent, scores, time.monotonic() - start)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
         if logger is not None:
@@ -89,33 +93,58 @@ def _search_and_train(recipe: Recipe, logger: Logger | None) -> SearchResult | N
     return None if search is None else search.result
 
 
-def _compare(recipe: Recipe, search: SearchResult | None) -> dict[str, Scores]:
-    """Scores of the original loss and, if there is one, of the best metalearned loss, kept or not."""
+def _opponent(recipe: Recipe) -> SearchResult | None:
+    """A search of the same budget over smoothed cross-entropy with a factor, if the config asks for one."""
+    search = recipe.search(parameterization="smoothed_ce") if recipe.cfg.evaluation.opponent else None
+    if search is None:
+        return None
+    pl.seed_everything(recipe.cfg.seed, verbose=False)
+    # the search alone, without the training after it
+    silent = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    trainer = recipe.trainer(callbacks=[search], max_epochs=0, **silent)
+    trainer.fit(recipe.module(), datamodule=recipe.datamodule)
+    return search.result
+
+
+def _compare(recipe: Recipe, *searches: SearchResult | None) -> dict[str, Scores]:
+    """Scores of the original loss and, where there are any, of the best losses that were found, kept or not."""
     losses = {"original": recipe.criterion}
-    theta = None if search is None or search.best is None else search.best.theta
-    if theta is not None:
-        losses["metalearned"] = lambda: loss_like(recipe.criterion(), theta)
+    for kind, search in zip(FOUND, searches, strict=True):
+        if search is not None and search.best is not None and search.best.theta is not None:
+            losses[kind] = partial(_found, recipe, search.best.theta)
     cfg = recipe.cfg
     progress = cfg.trainer.get("enable_progress_bar", True)
     return train_and_test(recipe, losses, fresh_seeds(cfg.seed, cfg.evaluation.seeds), cfg.monitor, progress=progress)
 
 
-def _result(recipe: Recipe, search: SearchResult | None, scores: dict[str, Scores], seconds: float) -> dict[str, Any]:
+def _found(recipe: Recipe, theta: list[float]) -> torch.nn.Module:
+    return loss_like(recipe.criterion(), theta)
+
+
+def _result(
+    recipe: Recipe,
+    search: SearchResult | None,
+    opponent: SearchResult | None,
+    scores: dict[str, Scores],
+    seconds: float,
+) -> dict[str, Any]:
     losses: dict[str, Any] = {
-        "original": {"name": _name(recipe.criterion()), "test": scores["original"].summary()},
+        "original": {**_described(recipe.criterion()), "test": scores["original"].summary()},
     }
-    if search is not None and search.best is not None:
-        losses["metalearned"] = {
-            "name": TaylorGLOLoss.name,
-            "theta": search.best.theta,
-            "formula": search.best.formula,
-            "test": scores["metalearned"].summary(),
-        }
+    for kind, outcome in zip(FOUND, (search, opponent), strict=True):
+        if kind in scores and outcome is not None and outcome.best is not None and outcome.best.theta is not None:
+            losses[kind] = {
+                "name": _found(recipe, outcome.best.theta).name,
+                "theta": outcome.best.theta,
+                "formula": outcome.best.formula,
+                "test": scores[kind].summary(),
+            }
     return {
         "monitor": recipe.cfg.monitor,
         "kept": "original" if search is None else search.kept,
         "losses": losses,
         "welch": welch_tests(scores),
+        "welch_opponent": welch_tests(scores, "opponent"),
         "search": {
             "candidates": 0 if search is None else search.candidates,
             "infeasible": 0 if search is None else search.infeasible,
@@ -131,11 +160,14 @@ def _result(recipe: Recipe, search: SearchResult | None, scores: dict[str, Score
     }
 
 
-def _name(criterion: torch.nn.Module) -> str:
+def _described(criterion: torch.nn.Module) -> dict[str, Any]:
+    """Name of a loss that was given, and its parameters if it has any."""
     try:
-        return as_loss(criterion).name
+        loss = as_loss(criterion)
     except TypeError:  # a loss from outside of the family, given as loss._target_
-        return type(criterion).__name__
+        return {"name": type(criterion).__name__}
+    theta = getattr(loss, "theta", None)
+    return {"name": loss.name} | ({} if theta is None else {"theta": theta.tolist(), "formula": loss.formula})
 
 
 def _log(logger: Logger, result: dict[str, Any]) -> None:
@@ -144,8 +176,9 @@ def _log(logger: Logger, result: dict[str, Any]) -> None:
     for kind, loss in result["losses"].items():
         for name, values in loss["test"].items():
             metrics |= {f"test/{kind}/{name}_{part}": values[part] for part in ("mean", "std")}
-    for name, p_values in result["welch"].items():
-        metrics[f"test/welch/{name}_p_one_sided"] = p_values["p_one_sided"]
+    for test in ("welch", "welch_opponent"):
+        for name, p_values in result[test].items():
+            metrics[f"test/{test}/{name}_p_one_sided"] = p_values["p_one_sided"]
     finite = {key: value for key, value in metrics.items() if value is not None}
     if isinstance(logger, WandbLogger):
         best = result["losses"].get("metalearned", {})
@@ -158,14 +191,17 @@ def _log(logger: Logger, result: dict[str, Any]) -> None:
 
 def _print(result: dict[str, Any], search: SearchResult | None, path: Path) -> None:
     console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 120
     console.print(results_table(result))
     if search is not None:
         chosen = "no candidate could be trained" if search.best is None else f"metalearned {_figures(search.best)}"
         console.print(
             f"Kept the {search.kept} loss by {search.monitor}: {chosen}, original {_figures(search.original)}."
         )
-    if "metalearned" in result["losses"]:
-        console.print(f"metalearned: f(y, h) = {result['losses']['metalearned']['formula']}")
+    for kind in FOUND:
+        if kind in result["losses"]:
+            console.print(f"{kind}: f(y, h) = {result['losses'][kind]['formula']}")
     console.print(str(path))
 
 

@@ -40,6 +40,8 @@ def of_run(cfg: DictConfig, ckpt: Path) -> DictConfig:
     `task.val_size=100`, is changed in what the run had.
     """
     config = next((p / ".hydra" / "config.yaml" for p in list(ckpt.parents)[:3] if (p / ".hydra").is_dir()), None)
+    if not HydraConfig.initialized():
+        return cfg
     given = [override.lstrip("+~") for override in HydraConfig.get().overrides.task]
     chosen = {override.split("=")[0] for override in given}
     if config is None or "experiment" in chosen:

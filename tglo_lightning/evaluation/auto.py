@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from pytorch_lightning.utilities import rank_zero_info
 
 from tglo_lightning.evaluation.inner import Budget, InnerFit
+from tglo_lightning.evaluation.messages import tell
 from tglo_lightning.evaluation.processes import ProcessEvaluator
 from tglo_lightning.evaluation.trainer import TrainerEvaluator
 from tglo_lightning.evaluation.vectorized import NotVectorizable, VectorizedEvaluator
@@ -118,7 +118,7 @@ def _fastest(fit: InnerFit, population: int) -> Any:
     name = min(cost, key=lambda option: cost[option])
     figures = ", ".join(f"{option} {seconds:.3g} s" for option, seconds in cost.items())
     why = f"; it cannot be vectorised: {reason}" if reason else ""
-    rank_zero_info(f"TaylorGLO scores candidates by `{name}`, the fastest here (a candidate: {figures}){why}.")
+    tell(f"TaylorGLO scores candidates by `{name}`, the fastest here (a candidate: {figures}){why}.")
     return options[name][0]
 
 

@@ -9,19 +9,22 @@ from rich.table import Table
 def results_table(result: Mapping[str, Any]) -> Table:
     """One row a loss, one column a test metric, from a run's `result.json`.
 
-    Cells are mean ± sample standard deviation over the seeds. The last row holds the one-sided p-values of Welch's test
-    (metalearned better than original), where there are any.
+    Cells are mean ± sample standard deviation over the seeds. The last rows hold the one-sided p-values of Welch's
+    tests (metalearned better than original, better than its opponent), where there are any.
     """
-    losses, p_values = result["losses"], result["welch"]
+    losses = result["losses"]
     metrics = list(losses["original"]["test"])
     n = len(losses["original"]["test"][metrics[0]]["values"])
     title = f"Test data, mean ± sd over {n} seeds (n = {n}); kept: {result['kept']}"
     table = Table("loss", "name", *(f"test/{m}" for m in metrics), title=title)
     for kind, loss in losses.items():
         table.add_row(kind, loss["name"], *(_cell(loss["test"][m]) for m in metrics))
-    if p_values:
-        table.add_section()
-        table.add_row("Welch p", "one-sided", *(_p_value(p_values[m]["p_one_sided"]) for m in metrics))
+    tests = {"original": result["welch"], "opponent": result.get("welch_opponent")}
+    for reference, p_values in tests.items():
+        if p_values:
+            table.add_section()
+            cells = (_p_value(p_values[m]["p_one_sided"]) for m in metrics)
+            table.add_row("Welch p", f"better than {reference}", *cells)
     return table
 
 

@@ -1,0 +1,52 @@
+"""A given TaylorGLO loss, however the config or the command line names it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tglo_lightning.losses import SeparableLoss, SmoothedCrossEntropyLoss, TaylorGLOLoss, published_theta
+from tglo_lightning.losses.functional import order_of
+
+__all__ = ["given_loss", "theta_of_result"]
+
+
+def given_loss(theta: str | Sequence[float], *, order: int | None = None, **options: Any) -> SeparableLoss:
+    """The loss that `theta` stands for; the target of `conf/loss/taylorglo.yaml`.
+
+    Args:
+        theta: numbers; a name of `published_theta`, such as `"mnist_published"`; or the `result.json` of a search, in
+            which the best metalearned loss is meant. Two numbers make a `SmoothedCrossEntropyLoss`.
+        order: of the polynomial; that which `theta` has, unless given.
+        options: of the loss, such as `label_smoothing`.
+
+    Raises:
+        ValueError: no such name or file, or a `theta` of a wrong length.
+    """
+    if isinstance(theta, str):
+        theta = theta_of_result(Path(theta)) if theta.endswith(".json") else published_theta(theta)
+    if len(theta) == 2:
+        if options.pop("label_smoothing", 0.0):
+            raise ValueError("label_smoothing must be 0 where `theta` is a factor and a smoothing of its own")
+        return SmoothedCrossEntropyLoss(theta, **options)
+    return TaylorGLOLoss(theta, order=order_of(theta) if order is None else order, **options)
+
+
+def theta_of_result(path: Path) -> list[float]:
+    """The parameters of the best metalearned loss in the `result.json` of a run.
+
+    Raises:
+        ValueError: no such file, not JSON, or without such a loss.
+    """
+    if not path.is_file():
+        raise ValueError(f"`theta` names a file that is not there: {path}")
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}.") from None
+    try:
+        return [float(value) for value in result["losses"]["metalearned"]["theta"]]
+    except (KeyError, TypeError):
+        raise ValueError(f"{path} tells of no metalearned loss: it has no losses.metalearned.theta.") from None

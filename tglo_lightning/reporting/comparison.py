@@ -1,0 +1,281 @@
+"""Losses against a reference, over all trainings of many runs: table, tests, effect sizes."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from tglo_lightning.reporting.comparison_runs import Loss, Run, conditions, find_runs, labels
+from tglo_lightning.reporting.stats import LESS_IS_BETTER, Alternative, hedges_g, holm, summarize, welch
+
+__all__ = ["Comparison", "Row", "compare"]
+
+UNITS = ("training", "run")
+
+
+@dataclass
+class Row:
+    """One loss under one condition, by one metric.
+
+    Attributes:
+        condition: in what the runs differ besides loss and seed, such as `"task.label_noise=0.4"`; may be empty.
+        loss: short name.
+        metric: such as `"acc"`.
+        kind: `"original"` for a loss that was given, else how it was found.
+        name: of the loss's class.
+        theta: parameters, if it has any and the row stands for one loss.
+        values: one a training, or one a run; None where one is not finite.
+        mean: over the values; None if one of them is not finite.
+        std: sample standard deviation.
+        difference: mean minus that of the reference.
+        hedges_g: effect size against the reference, **positive where the loss is better**, whatever the metric.
+        p_one_sided: of Welch's test, the alternative being that the loss is better than the reference.
+        p_two_sided: of Welch's test.
+        holm_one_sided: corrected for the number of all comparisons by this metric, over all conditions.
+        holm_two_sided: the same.
+    """
+
+    condition: str
+    loss: str
+    metric: str
+    kind: str
+    name: str
+    theta: list[float] | None
+    values: list[float | None]
+    mean: float | None
+    std: float | None
+    difference: float | None = None
+    hedges_g: float | None = None
+    p_one_sided: float | None = None
+    p_two_sided: float | None = None
+    holm_one_sided: float | None = None
+    holm_two_sided: float | None = None
+
+    @property
+    def n(self) -> int:
+        """Number of values."""
+        return len(self.values)
+
+
+@dataclass
+class Comparison:
+    """Losses against a reference.
+
+    Attributes:
+        reference: short name of the reference loss.
+        unit: what a value is: a `"training"`, or the mean of the trainings of a `"run"`.
+        runs: number of runs read.
+        rows: all rows, in the order of conditions, metrics, losses.
+        notes: what a reader should know of the data.
+    """
+
+    reference: str
+    unit: str
+    runs: int
+    rows: list[Row]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def conditions(self) -> list[str]:
+        """The conditions, in order."""
+        return list(dict.fromkeys(row.condition for row in self.rows))
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics, in order."""
+        return list(dict.fromkeys(row.metric for row in self.rows))
+
+    def select(self, condition: str, metric: str) -> list[Row]:
+        """The rows of one table."""
+        return [row for row in self.rows if (row.condition, row.metric) == (condition, metric)]
+
+    def comparisons(self, metric: str) -> int:
+        """Number of tests by a metric, for which Holm's method corrects."""
+        return sum(row.p_two_sided is not None for row in self.rows if row.metric == metric)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {
+            "reference": self.reference,
+            "unit": self.unit,
+            "runs": self.runs,
+            "better": {m: "lower" if m in LESS_IS_BETTER else "higher" for m in self.metrics},
+            "effect_size": "Hedges' g, positive where the loss is better than the reference",
+            "comparisons": {m: self.comparisons(m) for m in self.metrics},
+            "rows": [{**asdict(row), "n": row.n} for row in self.rows],
+            "notes": self.notes,
+        }
+
+    def table(self, condition: str, metric: str, *, markdown: bool = False) -> Table:
+        """The table of one condition and metric, as text for a terminal or as Markdown."""
+        direction = "lower" if metric in LESS_IS_BETTER else "higher"
+        title = f"{condition + ': ' if condition else ''}test/{metric} ({direction} is better)"
+        table = Table(title=title, box=box.MARKDOWN if markdown else box.HEAVY_HEAD, title_justify="left")
+        table.add_column("loss", no_wrap=True)
+        for name in ("n", "mean ± sd", "difference", "Hedges' g", "p (better)", "p (two-sided)", "Holm"):
+            table.add_column(name, justify="right")
+        for row in self.select(condition, metric):
+            mean = "not finite" if row.mean is None else f"{row.mean:.4f}"
+            spread = "" if row.std is None else f" ± {row.std:.4f}"
+            is_reference = row.loss == self.reference
+            tests = (row.p_one_sided, row.p_two_sided, row.holm_two_sided)
+            table.add_row(
+                row.loss,
+                str(row.n),
+                mean + spread,
+                "reference" if is_reference else _text(row.difference, "+.4f"),
+                "" if is_reference else _text(row.hedges_g, "+.2f"),
+                *("" if is_reference else _text(p, ".2g") for p in tests),
+            )
+        return table
+
+    def legend(self, metric: str) -> str:
+        """What the columns of a table mean, in one paragraph."""
+        return (
+            f"n: one value a {self.unit}. Welch's t-test and Hedges' g (positive: better) against {self.reference}; "
+            f"Holm: the two-sided p corrected for all {self.comparisons(metric)} comparisons by test/{metric}."
+        )
+
+
+def _text(value: float | None, form: str) -> str:
+    return "n/a" if value is None else format(value, form)
+
+
+def compare(
+    paths: Iterable[str | Path],
+    *,
+    reference: str | None = None,
+    pool: Iterable[str] = (),
+    unit: str = "training",
+) -> Comparison:
+    """Compare the losses of all runs that are given.
+
+    A training that several runs report, as cross-entropy beside every search, counts once.
+
+    Args:
+        paths: `result.json` files, or folders below which they are.
+        reference: short name of the loss to compare with, or the name of its class, or how it was found, such as
+            `"opponent"`; by default cross-entropy as it is, else the loss that most runs have as their original.
+        pool: keys of the config whose differences are not to make a condition of its own.
+        unit: `"training"`: one value a training, and a row for every loss that was found. `"run"`: one value a run,
+            the mean of its trainings, and one row for all losses found in the same way, as is right if the question
+            is what *searching* gives, since trainings with one found loss are not independent searches.
+
+    Raises:
+        ValueError: nothing to read, a file that cannot be read, no such reference, unit or key.
+    """
+    if unit not in UNITS:
+        raise ValueError(f"unit must be one of {UNITS}, got {unit!r}")
+    runs = find_runs(paths)
+    grouped = conditions(runs, pool)
+    notes: list[str] = []
+    if any(run.seeds is None for run in runs):
+        notes.append("runs without .hydra/config.yaml are taken to share one condition, and to repeat no training")
+    rows: list[Row] = []
+    for condition, members in grouped.items():
+        names = labels(members, pooled=unit == "run")
+        values, conflicts = _values(members, names, unit)
+        notes += [f"{condition or 'all runs'}: {each}" for each in conflicts]
+        losses = {name: loss for loss, name in reversed(names.items())}
+        metrics = dict.fromkeys(metric for by_metric in values.values() for metric in by_metric)
+        for metric in metrics:
+            for name, by_metric in values.items():
+                if metric in by_metric:
+                    rows.append(_row(condition, name, metric, losses[name], by_metric[metric], unit))
+    chosen = _reference(rows, reference)
+    _test(rows, chosen)
+    return Comparison(chosen, unit, len(runs), rows, list(dict.fromkeys(notes)))
+
+
+Values = dict[str, dict[str, list[float | None]]]
+
+
+def _values(runs: Sequence[Run], names: dict[Loss, str], unit: str) -> tuple[Values, list[str]]:
+    """`{loss: {metric: values}}` without repeated trainings, and what contradicts itself."""
+    seen: dict[tuple[Any, ...], dict[str, list[float | None]]] = {}
+    notes = []
+    for run in runs:
+        for loss, by_metric in run.values.items():
+            # The fresh seeds of a run follow from its seed: the same loss from the same seed is the same training
+            key = (names[loss], loss.theta, run.path if run.seeds is None else run.seeds)
+            before = seen.setdefault(key, by_metric)
+            common = before.keys() & by_metric.keys()
+            if any(a != b for m in common for a, b in zip(before[m], by_metric[m], strict=False)):
+                notes.append(f"{names[loss]} has several results for one seed; the first was taken, not {run.path}")
+            elif sum(map(len, by_metric.values())) > sum(map(len, before.values())):
+                seen[key] = by_metric
+    values: Values = {}
+    for (name, *_), by_metric in seen.items():
+        for metric, each in by_metric.items():
+            several = [_mean(each)] if unit == "run" else each
+            values.setdefault(name, {}).setdefault(metric, []).extend(several)
+    # originals first, in the order of the runs
+    kinds = {name: loss.kind for loss, name in names.items()}
+    return dict(sorted(values.items(), key=lambda item: kinds[item[0]] != "original")), notes
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    finite = [value for value in values if value is not None]
+    return statistics.fmean(finite) if finite and len(finite) == len(values) else None
+
+
+def _row(condition: str, name: str, metric: str, loss: Loss, values: list[float | None], unit: str) -> Row:
+    summary = summarize([float("nan") if value is None else value for value in values])
+    single = loss.kind == "original" or unit == "training"
+    theta = list(loss.theta) if loss.theta is not None and single else None
+    return Row(condition, name, metric, loss.kind, loss.name, theta, **summary)
+
+
+def _reference(rows: Sequence[Row], wanted: str | None) -> str:
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row.loss] = counts.get(row.loss, 0) + row.n
+    if wanted is None:
+        originals = {row.loss: counts[row.loss] for row in rows if row.kind == "original"}
+        if not originals:
+            raise ValueError(f"no given loss among the runs to compare with; choose a reference: {', '.join(counts)}")
+        plain = next((name for name in originals if name == "CrossEntropyLoss"), None)
+        return plain or max(originals, key=lambda name: originals[name])
+    exact = [name for name in counts if name.lower() == wanted.lower()]
+    alike = [row.loss for row in rows if wanted.lower() in (row.name.lower(), row.kind)]
+    found = exact or list(dict.fromkeys(alike))
+    if len(found) != 1:
+        raise ValueError(f"reference must be one of: {', '.join(counts)}; got {wanted!r}")
+    return found[0]
+
+
+def _test(rows: Sequence[Row], reference: str) -> None:
+    """Fill in what compares a row with the reference."""
+    base = {(row.condition, row.metric): row for row in rows if row.loss == reference}
+    for row in rows:
+        other = base.get((row.condition, row.metric))
+        if other is None or other is row:
+            continue
+        if row.mean is not None and other.mean is not None:
+            row.difference = row.mean - other.mean
+        ours, theirs = (_finite(each.values) for each in (row, other))
+        if ours is None or theirs is None:
+            continue
+        less = row.metric in LESS_IS_BETTER
+        better: Alternative = "less" if less else "greater"
+        g = hedges_g(ours, theirs)
+        row.hedges_g = None if g is None else -g if less else g
+        row.p_one_sided = welch(ours, theirs, better)
+        row.p_two_sided = welch(ours, theirs)
+    for metric in dict.fromkeys(row.metric for row in rows):
+        family = [row for row in rows if row.metric == metric]
+        one_sided = holm([row.p_one_sided for row in family])
+        two_sided = holm([row.p_two_sided for row in family])
+        for row, one, two in zip(family, one_sided, two_sided, strict=True):
+            row.holm_one_sided, row.holm_two_sided = one, two
+
+
+def _finite(values: Sequence[float | None]) -> list[float] | None:
+    finite = [value for value in values if value is not None]
+    return finite if len(finite) == len(values) else None
