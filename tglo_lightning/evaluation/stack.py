@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from tglo_lightning.evaluation.stacked_loss import StackedTaylorGLOLoss
 from tglo_lightning.evaluation.vectorizable import NotVectorizable
 
-__all__ = ["Chunk", "ComputeRandomness", "Step", "alike", "available_memory", "rehearse"]
+__all__ = ["Chunk", "ComputeRandomness", "Step", "alike", "available_memory", "flushed", "rehearse"]
 
 PLAIN = (bool, int, float, str, type(None))
 
@@ -94,16 +94,21 @@ class Step:
 def _linear(module: nn.Linear, x: Tensor) -> Tensor:
     """The forward of a linear layer; of a whole stack, one product of stacked matrices.
 
-    Mapped by :func:`torch.func.vmap` it is a product, a sum and copies on the way.
+    :func:`torch.func.vmap` makes of it a product, a sum and copies on the way. The samples are the innermost axis of
+    the result in memory, where the loss wants them.
     """
     weight, bias = module.weight, module.bias
-    transform = None if torch.compiler.is_compiling() or bias is None or x.dim() != 2 else peek_interpreter_stack()
+    if bias is None or x.dim() != 2:
+        return F.linear(x, weight, bias)
+    if torch.compiler.is_compiling():
+        return (weight @ x.mT + bias.unsqueeze(1)).mT
+    transform = peek_interpreter_stack()
     if transform is not None and transform.key() == TransformType.Vmap:
         level = transform.level()
         (x0, dim), (w0, w_dim), (b0, b_dim) = (_unwrap_batched(value, level) for value in (x, weight, bias))
         if (w_dim, b_dim) == (0, 0) and dim in (0, None):
             stacked = x0.expand(len(w0), -1, -1) if dim is None else x0
-            product: Tensor = _add_batch_dim(torch.baddbmm(b0.unsqueeze(1), stacked, w0.mT), 0, level)
+            product: Tensor = _add_batch_dim(torch.baddbmm(b0.unsqueeze(2), w0, stacked.mT).mT, 0, level)
             return product
     return F.linear(x, weight, bias)
 
@@ -210,6 +215,21 @@ class ComputeRandomness:
         torch.set_rng_state(states[0])
         if len(states) > 1:
             torch.cuda.set_rng_state(states[1], self.device)
+
+
+@contextmanager
+def flushed() -> Iterator[None]:
+    """Within, numbers too small for their type's full precision count as 0 on the CPU.
+
+    The square of an output that has come to 1e-20 is one, and a processor takes a hundred times as long over it.
+    """
+    tiny = torch.tensor([1e-310], dtype=torch.float64)
+    changed = bool(tiny * 0.5 > 0) and torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        if changed:
+            torch.set_flush_denormal(False)
 
 
 def alike(chunks: Sequence[Chunk]) -> Iterator[Chunk]:

@@ -87,19 +87,38 @@ def _rows(logits: Tensor, target: Tensor, coefficients: Tensor) -> Tensor:
         h = logits.movedim(2, 1).contiguous().softmax(dim=1)
         shape = h.shape
         h = h.flatten(2)
-        index = target.flatten(1).unsqueeze(1).expand(len(h), -1, -1)
-        h_target = h.gather(1, index)
+        index = target.flatten(1).unsqueeze(1)
+        h_target = _at(h, index)
         square = h * h
         rows = (_horner(p, h) * square).sum(dim=1, keepdim=True) + _horner(q, h_target)
         gradient = _horner(dp, h) * square
         pull = _horner(dq, h_target) * h_target
         drift = gradient.sum(dim=1, keepdim=True) + pull
-        gradient = torch.addcmul(gradient, h, drift, value=-1).scatter_add(1, index, pull)
+        gradient = _add_at(torch.addcmul(gradient, h, drift, value=-1), index, pull)
         gradient = gradient.view(shape).movedim(1, 2)
         rows = rows.view(shape[:1] + shape[2:])
     # Worth `rows`, with this gradient
     slope = (gradient * logits).sum(dim=2)
     return rows + (slope - slope.detach())
+
+
+# The compiler makes vector instructions of a comparison, and loops of an index
+
+
+def _at(h: Tensor, index: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():
+        return (h * _hit(h, index)).sum(dim=1, keepdim=True)
+    return h.gather(1, index.expand(len(h), -1, -1))
+
+
+def _add_at(h: Tensor, index: Tensor, value: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():
+        return h + _hit(h, index) * value
+    return h.scatter_add_(1, index.expand(len(h), -1, -1), value)
+
+
+def _hit(h: Tensor, index: Tensor) -> Tensor:
+    return (torch.arange(h.shape[1], device=h.device).view(-1, 1) == index).to(h.dtype)
 
 
 def _horner(coefficients: Sequence[Tensor], h: Tensor) -> Tensor:

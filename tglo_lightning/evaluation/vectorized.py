@@ -15,7 +15,7 @@ from torch import Tensor
 from tglo_lightning.evaluation.bases import Callback
 from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.isolation import generators, isolated, preserved, seed_all
-from tglo_lightning.evaluation.stack import Chunk, ComputeRandomness, Step, alike, available_memory, rehearse
+from tglo_lightning.evaluation.stack import Chunk, ComputeRandomness, Step, alike, available_memory, flushed, rehearse
 from tglo_lightning.evaluation.stacked_loss import StackedTaylorGLOLoss
 from tglo_lightning.evaluation.trainer import TrainerEvaluator, epoch_seed
 from tglo_lightning.evaluation.validation import validate_each
@@ -166,7 +166,7 @@ class _Population(Callback):
         loss = self.fit.slot.get(pl_module)
         if self.thetas[0] is not None and isinstance(loss, TaylorGLOLoss):
             self.fit.slot.set(pl_module, StackedTaylorGLOLoss.of(loss))
-        with silenced(pl_module):
+        with silenced(pl_module), flushed():
             self._train(trainer, pl_module)
         trainer.should_stop = True
 
