@@ -62,6 +62,7 @@ class SearchSettings:
         parameterization: ``"full"``, ``"minimal"`` or ``"smoothed_ce"``, see
             :class:`~tglo_lightning.search.space.Space`.
         seed: seed of the draws and, with the number of the generation, of every training; at least 0.
+        losses: losses that are searched for together, one vector for all; at least 1.
 
     Raises:
         TypeError, ValueError: an argument of a wrong kind or out of range, by its name.
@@ -76,9 +77,10 @@ class SearchSettings:
     constraint: str | Constraint | None = "exact"
     parameterization: str = "full"
     seed: int = 0
+    losses: int = 1
 
     def __post_init__(self) -> None:
-        lowest = {"generations": 1, "population": 2, "order": 2, "finalists": 1, "repeats": 1, "seed": 0}
+        lowest = {"generations": 1, "population": 2, "order": 2, "finalists": 1, "repeats": 1, "seed": 0, "losses": 1}
         for name, low in lowest.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Integral):
@@ -147,8 +149,8 @@ def search(
         raise ValueError(f"`num_classes` must be at least 2, got {num_classes}.")
     started = time.perf_counter()
     sign = -1.0 if mode == "max" else 1.0
-    space = Space(settings.parameterization, settings.order)
-    feasible = feasibility(settings.constraint, num_classes)
+    space = Space(settings.parameterization, settings.order, settings.losses)
+    feasible = feasibility(settings.constraint, num_classes, settings.losses)
     strategy = CMAES(space.dimension, settings.sigma, settings.population, settings.seed)
 
     history: list[Candidate] = []
@@ -234,7 +236,8 @@ def _finals(
     """The best evaluated candidates and the original loss, trained from the same fresh seeds; best first."""
     valid = sorted((c for c in history if c.status == "ok"), key=lambda c: sign * c.fitness)[: settings.finalists]
     finalists = [
-        Finalist(c.theta, f"finalist {rank}", [], c.fitness, c.generation) for rank, c in enumerate(valid, start=1)
+        Finalist(c.theta, f"finalist {rank}", [], c.fitness, c.generation, settings.losses)
+        for rank, c in enumerate(valid, start=1)
     ]
     original = Finalist(None, original_name)
     entrants = [*finalists, original]

@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from tglo_lightning.losses.registry import loss_formula
+from tglo_lightning.search.space import split_theta
 
 __all__ = ["Candidate", "Evaluation", "Finalist", "SearchResult"]
 
@@ -64,6 +65,7 @@ class Finalist:
         fitness: the monitored metric, one value a seed; NaN where the training failed.
         found: fitness during the search; ``None`` for the original loss.
         generation: generation it was found in; ``None`` for the original loss.
+        losses: losses that ``theta`` holds the parameters of, one after the other.
     """
 
     theta: list[float] | None
@@ -71,11 +73,14 @@ class Finalist:
     fitness: list[float] = field(default_factory=list)
     found: float | None = None
     generation: int | None = None
+    losses: int = 1
 
     @property
     def formula(self) -> str:
-        """``f(y, h)`` in plain text; for the original loss its name."""
-        return self.name if self.theta is None else loss_formula(self.theta)
+        """``f(y, h)`` in plain text, of each loss; for the original loss its name."""
+        if self.theta is None:
+            return self.name
+        return "; ".join(loss_formula(part) for part in split_theta(self.theta, self.losses))
 
     @property
     def mean(self) -> float:
