@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch._C._functorch import TransformType, _add_batch_dim, _unwrap_batched, peek_interpreter_stack
 from torch.utils._pytree import tree_leaves
 
+from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.evaluation.stacked_loss import StackedTaylorGLOLoss
 from tglo_lightning.evaluation.vectorizable import NotVectorizable
 
@@ -263,7 +264,7 @@ def rehearse(step: Step, arguments: tuple[Any, ...], trainer: Any) -> int:
     # On copies: a pass may change buffers, and draw random numbers
     values = [*step.params.values(), *(buffer.clone() for buffer in step.buffers.values())]
     with (
-        torch.random.fork_rng(),
+        isolated(quiet=False),
         torch.autograd.graph.saved_tensors_hooks(count, lambda value: value),
         trainer.precision_plugin.train_step_context(),
     ):

@@ -22,6 +22,7 @@ from tglo_lightning.evaluation.validation import validate_each
 from tglo_lightning.evaluation.vectorizable import NotVectorizable, check_static, silenced
 from tglo_lightning.losses import TaylorGLOLoss
 from tglo_lightning.search import Evaluation
+from tglo_lightning.search.space import split_theta
 
 __all__ = ["NotVectorizable", "VectorizedEvaluator"]
 
@@ -132,8 +133,8 @@ class VectorizedEvaluator:
                 size = max(chunk.size for chunk in population.chunks) if population.chunks else 1
                 if size == 1:
                     raise
+                # For the whole search: the next population is as large
                 self.chunk_size = size // 2
-                warnings.warn(f"Out of memory: going on with {self.chunk_size} candidates in one pass.", stacklevel=2)
                 continue
             self.stochastic = population.stochastic
             return trainer, module, population
@@ -163,9 +164,9 @@ class _Population(Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         check_static(trainer, pl_module, [callback for callback in trainer.callbacks if callback is not self])
-        loss = self.fit.slot.get(pl_module)
-        if self.thetas[0] is not None and isinstance(loss, TaylorGLOLoss):
-            self.fit.slot.set(pl_module, StackedTaylorGLOLoss.of(loss))
+        for slot in self.fit.slots if self.thetas[0] is not None else ():
+            if isinstance(loss := slot.get(pl_module), TaylorGLOLoss):
+                slot.set(pl_module, StackedTaylorGLOLoss.of(loss))
         with silenced(pl_module), flushed():
             self._train(trainer, pl_module)
         trainer.should_stop = True
@@ -249,14 +250,14 @@ class _Population(Callback):
 
     def _rows(self, module: Any) -> dict[str, Tensor]:
         """The buffers in which the candidates differ, one row a candidate."""
-        if self.thetas[0] is None:
-            return {}
-        path = self.fit.slot.path
-        loss = self.fit.slot.get(module)
-        theta = loss.theta.new_tensor(self.thetas)
-        rows = {f"{path}.theta": theta}
-        if isinstance(loss, StackedTaylorGLOLoss):
-            rows[f"{path}.coefficients"] = loss.prepare(theta)
+        rows: dict[str, Tensor] = {}
+        thetas = [theta for theta in self.thetas if theta is not None]
+        for number, slot in enumerate(self.fit.slots if thetas else ()):
+            loss = slot.get(module)
+            theta = loss.theta.new_tensor([split_theta(theta, len(self.fit.slots))[number] for theta in thetas])
+            rows[f"{slot.path}.theta"] = theta
+            if isinstance(loss, StackedTaylorGLOLoss):
+                rows[f"{slot.path}.coefficients"] = loss.prepare(theta)
         return rows
 
     def _adopt(self, optimizer: Any) -> None:
@@ -282,10 +283,9 @@ class _Population(Callback):
         limit = trainer.gradient_clip_val
         if not limit:
             return
-        algorithm = str(trainer.gradient_clip_algorithm or "norm")
         for chunk in self.chunks:
             grads = chunk.gradients(self.optimized)
-            if algorithm.endswith("value"):
+            if trainer.gradient_clip_algorithm == "value":
                 for grad in grads:
                     grad.clamp_(-limit, limit)
                 continue
