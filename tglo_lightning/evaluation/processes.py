@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import multiprocessing as mp
 import os
+import pickle
 import signal
 import time
 from collections import deque
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.util import Finalize
 from typing import Any
 
 import torch
@@ -37,33 +39,48 @@ class _Worker:
 class ProcessEvaluator:
     """Spreads the candidates over worker processes, one thread each.
 
-    The workers live as long as the search: module, data and imports are paid once. On the CPU they are forked where
-    the system can, else, and always on GPUs, spawned: then module, data and ``init`` must be picklable, and the script
-    needs its ``if __name__ == "__main__":``. A worker that is killed is replaced and its candidate run again. The
-    results do not depend on which worker trains what.
+    The workers live as long as the search: module, data and imports are paid once. A worker that is killed is replaced
+    and its candidate run again. The results do not depend on which worker trains what.
+
+    On the CPU workers of one thread are forked where the system can, all others are spawned: then module, data,
+    callbacks and ``init`` must be picklable, and the script needs its ``if __name__ == "__main__":``.
 
     Args:
         workers: number of processes; by default one for each CPU core that this process may use, or each GPU.
         inner: evaluator that a worker trains one candidate with, by default :class:`TrainerEvaluator`.
         threads: threads of each worker.
+        start_method: ``"fork"``, ``"spawn"`` or ``"forkserver"``, see :mod:`multiprocessing`; chosen by default.
 
     Raises:
-        ValueError: ``workers`` or ``threads`` below 1.
+        TypeError, ValueError: ``workers`` or ``threads`` no int of at least 1, or a ``start_method`` that the system
+            does not have; by :meth:`evaluate`, something that cannot be pickled and has to.
     """
 
-    name = "processes"
     fit: InnerFit
 
-    def __init__(self, workers: int | None = None, *, inner: Any = None, threads: int = 1) -> None:
+    def __init__(
+        self, workers: int | None = None, *, inner: Any = None, threads: int = 1, start_method: str | None = None
+    ) -> None:
         for name, value in (("workers", workers), ("threads", threads)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
                 raise TypeError(f"`{name}` must be an int, got {value!r}.")
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        if start_method is not None and start_method not in mp.get_all_start_methods():
+            raise ValueError(f"`start_method` must be one of {mp.get_all_start_methods()}, got {start_method!r}.")
         self.workers = workers
+        self.start_method = start_method
         self.threads = threads
         self.inner = TrainerEvaluator() if inner is None else inner
         self._pool: list[_Worker] = []
+        # Before multiprocessing waits for all processes at exit, where someone forgot to close
+        Finalize(self, _end, args=(self._pool,), exitpriority=10)
+
+    @property
+    def name(self) -> str:
+        """``"processes"``, with the name of the inner evaluator unless that is the Trainer's."""
+        inner = getattr(self.inner, "name", type(self.inner).__name__)
+        return "processes" if inner == TrainerEvaluator.name else f"processes-{inner}"
 
     def setup(self, fit: InnerFit) -> None:
         """Take on a search; the workers start with its first candidates."""
@@ -72,12 +89,7 @@ class ProcessEvaluator:
 
     def close(self) -> None:
         """End the workers."""
-        for worker in self._pool:
-            worker.connection.close()
-            worker.process.terminate()
-        for worker in self._pool:
-            worker.process.join()
-        self._pool = []
+        _end(self._pool)
 
     def evaluate(self, thetas: Sequence[list[float] | None], seed: int) -> Iterator[Evaluation]:
         """One evaluation for each ``theta``, in order, each as soon as it and those before it are known."""
@@ -86,7 +98,8 @@ class ProcessEvaluator:
         done: dict[int, Evaluation] = {}
         given = 0
         if not self._pool:
-            self._pool = [self._start(rank) for rank in range(min(self.count(), len(thetas)))]
+            for rank in range(min(self.count(), len(thetas))):
+                self._pool.append(self._start(rank))
         try:
             while given < len(thetas):
                 for worker in self._pool:
@@ -125,8 +138,10 @@ class ProcessEvaluator:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     def _start(self, rank: int) -> _Worker:
-        forkable = self.fit.device.type == "cpu" and "fork" in mp.get_all_start_methods()
-        context: Any = mp.get_context("fork" if forkable else "spawn")
+        # A forked process hangs where it uses the threads that its parent had
+        forkable = self.fit.device.type == "cpu" and self.threads == 1 and "fork" in mp.get_all_start_methods()
+        method = self.start_method or ("fork" if forkable else "spawn")
+        context: Any = mp.get_context(method)
         fit = self.fit
         if fit.device.type == "cuda":
             fit = fit.on_device(torch.device("cuda", rank % torch.cuda.device_count()))
@@ -135,8 +150,17 @@ class ProcessEvaluator:
         process = context.Process(
             target=_work, args=(theirs, inner, fit, self.threads, os.getpid()), name=f"tglo-worker-{rank}"
         )
-        process.start()
-        theirs.close()
+        try:
+            process.start()
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            ours.close()
+            raise TypeError(
+                f"ProcessEvaluator starts its workers by {method!r}, so the module, the data, the callbacks and `init` "
+                f"must be picklable: {error}. Define their classes and functions at the top level of a file, or use "
+                "another evaluator."
+            ) from error
+        finally:
+            theirs.close()
         return _Worker(process, ours)
 
     def _ready(self) -> list[int]:
@@ -159,16 +183,32 @@ class ProcessEvaluator:
         with suppress(EOFError, ConnectionResetError):
             if worker.connection.poll():
                 return task, worker.connection.recv()
-        worker.process.join()
-        worker.connection.close()
+        _end([worker])
         self._pool[rank] = self._start(rank)
         return task, None
+
+
+def _end(pool: list[_Worker]) -> None:
+    """End the workers of ``pool``, and the processes that load their data, and empty it."""
+    for worker in pool:
+        worker.connection.close()
+        with suppress(ProcessLookupError, PermissionError):
+            # The worker may not be so far as to have a group of its own
+            if hasattr(os, "killpg") and os.getpgid(worker.process.pid) == worker.process.pid:
+                os.killpg(worker.process.pid, signal.SIGKILL)
+        worker.process.kill()
+    for worker in pool:
+        worker.process.join()
+        worker.process.close()
+    pool.clear()
 
 
 def _work(connection: Connection, inner: Any, fit: InnerFit, threads: int, parent: int) -> None:
     """A worker's life: take a candidate, train it, answer."""
     # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(threads)
     inner.setup(fit)

@@ -48,7 +48,6 @@ class VectorizedEvaluator:
         NotVectorizable: by :meth:`evaluate`, what the module does that cannot be mapped.
     """
 
-    name = "vectorized"
     fit: InnerFit
 
     def __init__(self, *, chunk_size: int | None = None, compile: bool = False) -> None:
@@ -59,6 +58,11 @@ class VectorizedEvaluator:
         self.chunk_size = chunk_size
         self.compile = compile
         self.stochastic = False
+
+    @property
+    def name(self) -> str:
+        """``"vectorized"``, or ``"sequential"`` for a chunk size of 1: without Trainers, but one by one."""
+        return "sequential" if self.chunk_size == 1 else "vectorized"
 
     def setup(self, fit: InnerFit) -> None:
         """Take on a search."""
