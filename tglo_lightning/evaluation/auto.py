@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,14 +18,19 @@ from tglo_lightning.evaluation.vectorized import NotVectorizable, VectorizedEval
 
 __all__ = ["check_evaluator", "choose_evaluator"]
 
+# By the names that they go by in a result
 EVALUATORS: dict[str, Callable[[], Any]] = {
     "trainer": TrainerEvaluator,
     "vectorized": VectorizedEvaluator,
+    "sequential": lambda: VectorizedEvaluator(chunk_size=1),
     "processes": ProcessEvaluator,
+    "processes-sequential": lambda: ProcessEvaluator(inner=VectorizedEvaluator(chunk_size=1)),
 }
 # Losses for trials: cross-entropy's Taylor expansion of order 3 at h = 1/2, and a weaker one
 TRIAL_THETAS = ([0.0, 0.5, 0.0, 0.0, 0.0, 2.0, -2.0, 0.0], [0.0, 0.5, 0.0, 0.0, 0.0, 1.0, -1.0, 0.0])
 TRIAL_STEPS = (2, 12)
+# Candidates in a trial of an evaluator that trains them one by one
+SINGLES = 2
 TOLERANCE = 1e-3
 
 
@@ -34,35 +39,43 @@ def check_evaluator(evaluator: Any) -> None:
 
     Raises:
         ValueError: an unknown name.
-        TypeError: an object without ``setup``, ``evaluate`` and ``close``.
+        TypeError: a class, or an object without ``setup``, ``evaluate`` and ``close``.
     """
     if isinstance(evaluator, str):
         if evaluator != "auto" and evaluator not in EVALUATORS:
             raise ValueError(
                 f"`evaluator` must be one of 'auto', {', '.join(map(repr, EVALUATORS))}, got {evaluator!r}."
             )
-    elif not all(callable(getattr(evaluator, method, None)) for method in ("setup", "evaluate", "close")):
+        return
+    if isinstance(evaluator, type):
+        raise TypeError(f"`evaluator` must be a name or an instance, such as {evaluator.__name__}(), got the class.")
+    if not all(callable(getattr(evaluator, method, None)) for method in ("setup", "evaluate", "close")):
         raise TypeError(f"`evaluator` must be a name or have methods setup, evaluate and close, got {evaluator!r}.")
 
 
 def choose_evaluator(evaluator: Any, fit: InnerFit, population: int) -> Any:
     """The evaluator that ``evaluator`` names, set up for ``fit``.
 
-    Where the population was to be vectorised and the module does not allow it, one warning says why, and nested
-    Trainers take its place.
+    Where it is to train without Trainers and the module does not allow that, one warning says why, and nested Trainers
+    take its place.
+
+    Raises:
+        TypeError, ValueError: see :func:`check_evaluator`.
     """
     check_evaluator(evaluator)
     if evaluator == "auto":
         chosen = _fastest(fit, population)
     else:
         chosen = EVALUATORS[evaluator]() if isinstance(evaluator, str) else evaluator
-        if isinstance(chosen, VectorizedEvaluator) and (reason := obstacle(fit, chosen)) is not None:
+        core = chosen.inner if isinstance(chosen, ProcessEvaluator) else chosen
+        if isinstance(core, VectorizedEvaluator) and (reason := obstacle(fit, core)) is not None:
+            fallback = ProcessEvaluator(chosen.workers) if isinstance(chosen, ProcessEvaluator) else TrainerEvaluator()
             warnings.warn(
-                f"{type(fit.module).__name__} cannot be trained as a population: {reason}. Falling back to nested "
-                "Trainers.",
+                f"{type(fit.module).__name__} cannot be trained by the evaluator {chosen.name!r}: {reason}. Falling "
+                f"back to {fallback.name!r}, nested Trainers.",
                 stacklevel=2,
             )
-            chosen = TrainerEvaluator()
+            chosen = fallback
     chosen.setup(fit)
     return chosen
 
@@ -74,13 +87,14 @@ def obstacle(fit: InnerFit, evaluator: VectorizedEvaluator | None = None) -> str
     random numbers the weights must agree.
     """
     trial = fit.with_budget(Budget(steps=2))
+    thetas = [theta * len(fit.slots) for theta in TRIAL_THETAS]
     vectorized = VectorizedEvaluator() if evaluator is None else evaluator
     vectorized.setup(trial)
     reference = TrainerEvaluator()
     reference.setup(trial)
     try:
-        weights = vectorized.train_population(TRIAL_THETAS, seed=0)
-        fitness = [evaluation.fitness for evaluation in vectorized.evaluate(TRIAL_THETAS[:1], seed=0)]
+        weights = vectorized.train_population(thetas, seed=0)
+        fitness = [evaluation.fitness for evaluation in vectorized.evaluate(thetas[:1], seed=0)]
     except NotVectorizable as reason:
         return str(reason)
     except Exception as error:
@@ -89,8 +103,8 @@ def obstacle(fit: InnerFit, evaluator: VectorizedEvaluator | None = None) -> str
         return f"{fit.monitor!r} is not known after validation"
     if vectorized.stochastic:
         return None
-    for theta, candidate in zip(TRIAL_THETAS, weights, strict=True):
-        expected = dict(reference.train(list(theta), seed=0).state_dict())
+    for theta, candidate in zip(thetas, weights, strict=True):
+        expected = dict(reference.train(theta, seed=0).state_dict())
         for name, value in candidate.items():
             if name in expected and not torch.allclose(
                 value.cpu().double(), expected[name].cpu().double(), rtol=TOLERANCE, atol=TOLERANCE
@@ -102,24 +116,27 @@ def obstacle(fit: InnerFit, evaluator: VectorizedEvaluator | None = None) -> str
 def _fastest(fit: InnerFit, population: int) -> Any:
     """Time each valid evaluator on a few steps, and take the one that will need the least for the whole budget."""
     reason = obstacle(fit)
-    loop = TrainerEvaluator() if reason else VectorizedEvaluator(chunk_size=1)
-    options: dict[str, tuple[Any, int]] = {}
+    single = "trainer" if reason else "sequential"
+    names = [single, "processes" if reason else "processes-sequential"]
     if reason is None:
-        options["vectorized"] = (VectorizedEvaluator(), population)
-        options["vectorized, one by one"] = (loop, 1)
-    else:
-        options["trainer"] = (TrainerEvaluator(), 1)
-    processes = ProcessEvaluator(inner=loop)
-    processes.setup(fit)
-    if processes.count() > 1:
-        options["processes"] = (processes, processes.count())
-    steps = _budget_steps(fit)
-    cost = {name: _seconds(evaluator, fit, size, steps) for name, (evaluator, size) in options.items()}
+        names.insert(0, "vectorized")
+    cost: dict[str, float] = {}
+    for name in names:
+        evaluator = EVALUATORS[name]()
+        size = population
+        if name == single:
+            size = min(population, SINGLES)
+        elif isinstance(evaluator, ProcessEvaluator):
+            evaluator.setup(fit)
+            size = evaluator.count()
+            if size == 1:
+                continue
+        cost[name] = _seconds(evaluator, fit, size)
     name = min(cost, key=lambda option: cost[option])
-    figures = ", ".join(f"{option} {seconds:.3g} s" for option, seconds in cost.items())
-    why = f"; it cannot be vectorised: {reason}" if reason else ""
-    tell(f"TaylorGLO scores candidates by `{name}`, the fastest here (a candidate: {figures}){why}.")
-    return options[name][0]
+    figures = ", ".join(f"{option} {seconds:.2g} s" for option, seconds in cost.items())
+    why = f"; no candidates in one pass, for {reason}" if reason else ""
+    tell(f"TaylorGLO: evaluator {name!r}, the fastest here (a candidate: {figures}){why}.")
+    return EVALUATORS[name]()
 
 
 def _budget_steps(fit: InnerFit) -> int:
@@ -129,21 +146,26 @@ def _budget_steps(fit: InnerFit) -> int:
     return max(1, fit.budget.epochs or 1) * fit.epoch_steps()
 
 
-def _seconds(evaluator: Any, fit: InnerFit, population: int, steps: int) -> float:
-    """Seconds a candidate that ``evaluator`` will take for ``steps`` steps, from two short trainings."""
-    few, many = TRIAL_STEPS
-    thetas: Sequence[list[float]] = [list(TRIAL_THETAS[0])] * population
+def _seconds(evaluator: Any, fit: InnerFit, size: int) -> float:
+    """Seconds a candidate that ``evaluator`` will take for the budget, from short trainings of ``size`` candidates.
+
+    Infinite if it fails.
+    """
+    steps = _budget_steps(fit)
+    few, many = (min(steps, number) for number in TRIAL_STEPS)
+    thetas = [TRIAL_THETAS[0] * len(fit.slots)] * size
     times = []
     try:
+        # The first run warms up
         for number in (few, few, many):
             evaluator.setup(fit.with_budget(Budget(steps=number)))
             started = time.perf_counter()
             evaluations = list(evaluator.evaluate(thetas, seed=0))
-            times.append((time.perf_counter() - started) / population)
+            times.append((time.perf_counter() - started) / size)
             if any(evaluation.status == "crashed" for evaluation in evaluations):
                 return math.inf
+    except Exception:
+        return math.inf
     finally:
         evaluator.close()
-    # The first run warms up
-    slope = max(times[2] - times[1], 0.0) / (many - few)
-    return times[1] + slope * max(steps - few, 0)
+    return times[1] + max(times[2] - times[1], 0.0) / max(many - few, 1) * (steps - few)
