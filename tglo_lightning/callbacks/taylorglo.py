@@ -9,13 +9,13 @@ from typing import Any
 from torch import nn
 
 from tglo_lightning.callbacks.progress import SearchMonitor
-from tglo_lightning.evaluation import Budget, InnerFit, LossSlot, choose_evaluator, probe, restore_loss
+from tglo_lightning.evaluation import Budget, InnerFit, choose_evaluator, probe, restore_loss
 from tglo_lightning.evaluation.auto import check_evaluator
 from tglo_lightning.evaluation.bases import CALLBACKS, Callback
 from tglo_lightning.evaluation.initial import INITS, check_resettable
 from tglo_lightning.evaluation.isolation import isolated, preserved
 from tglo_lightning.evaluation.messages import tell
-from tglo_lightning.evaluation.slot import METALEARNED
+from tglo_lightning.evaluation.slot import LossSlots
 from tglo_lightning.search import Finalist, SearchResult, SearchSettings, search
 
 __all__ = ["TaylorGLO"]
@@ -33,7 +33,8 @@ class TaylorGLO(Callback):
     checkpoint written after the search takes the result from there; ``fast_dev_run`` skips the search.
 
     Args:
-        loss: path of the module's attribute that holds the loss, such as ``"criterion"`` or ``"head.criterion"``.
+        loss: path of the module's attribute that holds the loss, such as ``"criterion"`` or ``"head.criterion"``; or a
+            list of paths, such as those of auxiliary classifiers, whose losses are then searched for together.
         monitor: metric to optimise, as logged by the module, best in validation.
         mode: ``"max"`` or ``"min"``.
         generations: number of generations.
@@ -47,8 +48,9 @@ class TaylorGLO(Callback):
         constraint: what must hold of a loss to be trained at all: ``"exact"`` (the first step pushes the true class
             up), ``"stable"`` (and no drift to one class), ``"published"`` (arXiv 2010.00788), ``None``, or a function
             of ``theta``, a list of floats.
-        parameterization: ``"full"`` searches over ``theta``, ``"minimal"`` over what the weights can feel of it;
-            ``"smoothed_ce"`` over cross-entropy with label smoothing and a factor, the fair opponent of both.
+        parameterization: ``"minimal"`` searches over what the weights can feel of a loss with hard labels, ``"full"``
+            over all of ``theta``, for soft targets (mixup) too; ``"smoothed_ce"`` over cross-entropy with label
+            smoothing and a factor, the fair opponent of both.
         init: where a candidate starts. ``"given"``: from the module's weights as they are. ``"reset"``: from new ones,
             by ``reset_parameters`` of every submodule. A function: from the module that it returns.
         seed: seed of the search.
@@ -73,7 +75,7 @@ class TaylorGLO(Callback):
 
     def __init__(
         self,
-        loss: str = "criterion",
+        loss: str | Sequence[str] = "criterion",
         monitor: str = "val/acc",
         mode: str = "max",
         *,
@@ -84,16 +86,16 @@ class TaylorGLO(Callback):
         order: int = 3,
         sigma: float = 1.2,
         finalists: int = 5,
-        repeats: int = 3,
+        repeats: int = 5,
         constraint: str | Callable[[list[float]], bool] | None = "exact",
-        parameterization: str = "full",
+        parameterization: str = "minimal",
         init: str | Callable[[], Any] = "given",
         seed: int = 0,
         candidate_callbacks: Sequence[Any] = (),
         evaluator: Any = "auto",
     ) -> None:
         super().__init__()
-        self.slot = LossSlot(loss)
+        self.slots = LossSlots(loss)
         if not isinstance(monitor, str) or not monitor:
             raise TypeError(f"`monitor` must be the name of a logged metric, got {monitor!r}.")
         if mode not in MODES:
@@ -115,6 +117,7 @@ class TaylorGLO(Callback):
             constraint=constraint,
             parameterization=parameterization,
             seed=seed,
+            losses=len(self.slots),
         )
         self.init = init
         if not isinstance(candidate_callbacks, list | tuple) or not all(
@@ -131,7 +134,8 @@ class TaylorGLO(Callback):
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Check that there is a loss to replace, and be ready for a checkpoint that holds another."""
-        self.slot.get(pl_module)
+        for slot in self.slots:
+            slot.get(pl_module)
         # An earlier fit that failed has not come to its teardown
         self.teardown(trainer, pl_module, stage)
         for module in _copies(trainer, pl_module):
@@ -162,7 +166,7 @@ class TaylorGLO(Callback):
     @property
     def state_key(self) -> str:
         """One state for each loss that is metalearned."""
-        return self._generate_state_key(loss=self.slot.path)
+        return self._generate_state_key(loss=self.slots.paths[0] if len(self.slots) == 1 else self.slots.paths)
 
     def state_dict(self) -> dict[str, Any]:
         """The result, as plain values."""
@@ -178,7 +182,7 @@ class TaylorGLO(Callback):
     def _search(self, trainer: Any, pl_module: Any) -> SearchResult:
         if self.init == "reset":
             check_resettable(pl_module)
-        fit = InnerFit(trainer, pl_module, self.slot, self.monitor, self.budget, self.init, self.candidate_callbacks)
+        fit = InnerFit(trainer, pl_module, self.slots, self.monitor, self.budget, self.init, self.candidate_callbacks)
         # Whatever draws random numbers on the way, the outer fit goes on as if it had not
         with isolated(quiet=False), preserved(fit.generators):
             result = self._scored(trainer, fit, probe(fit).num_classes)
@@ -195,7 +199,7 @@ class TaylorGLO(Callback):
                     num_classes=num_classes,
                     monitor=self.monitor,
                     mode=self.mode,
-                    original_name=self.slot.name(fit.module),
+                    original_name=fit.slots.name(fit.module),
                     listener=listener,
                 )
                 listener.log(_outcome(result), self.settings.generations - 1)
@@ -208,9 +212,8 @@ class TaylorGLO(Callback):
         result = self.result
         if result is None or result.kept != "metalearned" or result.best is None or result.best.theta is None:
             return
-        present = self.slot.get(pl_module)
-        if not (isinstance(present, METALEARNED) and present.theta.tolist() == result.best.theta):
-            self.slot.install(pl_module, result.best.theta)
+        if not self.slots.holds(pl_module, result.best.theta):
+            self.slots.install(pl_module, result.best.theta)
 
 
 def _copies(trainer: Any, pl_module: Any) -> Iterator[Any]:

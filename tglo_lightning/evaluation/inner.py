@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from tglo_lightning.evaluation.initial import Init, fresh_module
 from tglo_lightning.evaluation.isolation import fresh_iterators, generators, seed_all
-from tglo_lightning.evaluation.slot import LossSlot
+from tglo_lightning.evaluation.slot import LossSlot, LossSlots
 
 __all__ = ["Budget", "InnerFit"]
 
@@ -57,7 +57,7 @@ class InnerFit:
     Args:
         trainer: the outer Trainer, within ``fit``.
         module: the outer module; it is copied, never touched.
-        slot: where the module keeps its loss.
+        slots: where the module keeps the loss, or the losses, to search for.
         monitor: name of the metric; the validation's value, or the training's if only that exists.
         budget: how long to train.
         init: ``"given"``, ``"reset"`` or a function that builds a module.
@@ -71,14 +71,14 @@ class InnerFit:
         self,
         trainer: Any,
         module: Any,
-        slot: LossSlot,
+        slots: LossSlots | LossSlot,
         monitor: str,
         budget: Budget,
         init: Init = "given",
         callbacks: Sequence[Any] = (),
     ) -> None:
         self.module = module
-        self.slot = slot
+        self.slots = LossSlots(slots.path) if isinstance(slots, LossSlot) else slots
         self.monitor = monitor
         self.budget = budget
         self.init = init
@@ -125,7 +125,7 @@ class InnerFit:
                 setattr(module, hook, nothing)
         module.configure_callbacks = _no_callbacks
         if theta is not None:
-            self.slot.install(module, theta)
+            self.slots.install(module, theta)
         return module
 
     def trainer(self, *callbacks: Any, **overrides: Any) -> Any:

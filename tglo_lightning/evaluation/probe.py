@@ -46,7 +46,7 @@ def probe(fit: InnerFit) -> Probe:
     """
     kind = type(fit.module).__name__
     try:
-        metrics, recorder = _rehearse(fit)
+        metrics, recorders = _rehearse(fit)
         shifted, _ = _rehearse(fit, shift=1.0)
     except Exception as error:
         raise RuntimeError(
@@ -55,7 +55,9 @@ def probe(fit: InnerFit) -> Probe:
             "bar, whose loggers discard all. If it is the copy that failed, pass `init=` a function that builds a "
             "fresh module."
         ) from error
-    logits = _check_call(fit, recorder)
+    classes = {path: _check_call(fit, path, recorder) for path, recorder in recorders.items()}
+    if len(set(classes.values())) > 1:
+        raise ValueError(f"Losses that are searched for together must have as many classes each, got {classes}.")
     if fit.monitor not in metrics:
         raise ValueError(
             f"`monitor={fit.monitor!r}` is not logged by {kind}; logged: {', '.join(sorted(metrics)) or 'nothing'}. "
@@ -68,19 +70,20 @@ def probe(fit: InnerFit) -> Probe:
             "Monitor what does not depend on it, such as an accuracy, or log F.cross_entropy(logits, target) under a "
             "name of its own."
         )
-    return Probe(num_classes=logits.shape[min(logits.dim() - 1, 1)], metrics=sorted(metrics))
+    return Probe(num_classes=next(iter(classes.values())), metrics=sorted(metrics))
 
 
-def _rehearse(fit: InnerFit, shift: float = 0.0) -> tuple[dict[str, Any], _Recorder]:
-    """Metrics after one batch, and what the loss was called with; ``shift`` changes its value, not its gradient."""
+def _rehearse(fit: InnerFit, shift: float = 0.0) -> tuple[dict[str, Any], dict[str, _Recorder]]:
+    """Metrics after one batch, and what the losses were called with; ``shift`` changes a value, not its gradient."""
     limits: dict[str, Any] = {"limit_val_batches": 1 if fit.validates else 0, "overfit_batches": 0.0}
     if fit.budget.steps is not None:
         limits["max_epochs"] = fit.max_epochs
     with isolated(), preserved(fit.generators):
         graded = [name for name, parameter in fit.module.named_parameters() if parameter.grad is not None]
         module = fit.candidate(None, seed=0)
-        recorder = _Recorder(fit.slot.get(module), shift)
-        fit.slot.set(module, recorder)
+        recorders = {slot.path: _Recorder(slot.get(module), shift) for slot in fit.slots}
+        for slot in fit.slots:
+            slot.set(module, recorders[slot.path])
         trainer = fit.trainer(Guard(0, fit.generators), _OneBatch(), **limits)
         seed_all(0, fit.generators)
         trainer.fit(module, **fit.data())
@@ -92,7 +95,7 @@ def _rehearse(fit: InnerFit, shift: float = 0.0) -> tuple[dict[str, Any], _Recor
             )
         metrics = validated(trainer, module, fit)
     fit.epoch_batches = trainer.num_training_batches
-    return metrics, recorder
+    return metrics, recorders
 
 
 class _OneBatch(Callback):
@@ -102,9 +105,8 @@ class _OneBatch(Callback):
         trainer.should_stop = True
 
 
-def _check_call(fit: InnerFit, recorder: _Recorder) -> Tensor:
-    """The logits of the first call of the loss, if a TaylorGLO loss could have taken it."""
-    path = fit.slot.path
+def _check_call(fit: InnerFit, path: str, recorder: _Recorder) -> int:
+    """The number of classes in the first call of the loss, if a TaylorGLO loss could have taken it."""
     call = f"self.{path}(logits, target)"
     if recorder.called_with is None:
         raise ValueError(
@@ -129,7 +131,7 @@ def _check_call(fit: InnerFit, recorder: _Recorder) -> Tensor:
             f"`loss={path!r}`: the class probabilities of a target must add up to 1; these add up to "
             f"{sums.min().item():.4g} to {sums.max().item():.4g}. TaylorGLO cannot replace a multi-label loss."
         )
-    return logits
+    return logits.shape[min(logits.dim() - 1, 1)]
 
 
 class _Recorder(nn.Module):

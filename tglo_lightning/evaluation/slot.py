@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tglo_lightning.losses import SeparableLoss, SmoothedCrossEntropyLoss, TaylorGLOLoss, loss_like
+from tglo_lightning.search.space import split_theta
 
-__all__ = ["LossSlot", "loss_for", "restore_loss"]
+__all__ = ["LossSlot", "LossSlots", "loss_for", "restore_loss"]
 
 # Losses of torch whose targets are class indices or probabilities, and whose inputs are logits or log-probabilities
 REPLACEABLE = (nn.CrossEntropyLoss, nn.NLLLoss)
@@ -91,6 +92,49 @@ class LossSlot:
     def name(self, module: nn.Module) -> str:
         """What the present loss is called."""
         return _name(self.get(module))
+
+
+class LossSlots:
+    """The attributes that hold the losses which are searched for together.
+
+    Args:
+        paths: one path, or several; see :class:`LossSlot`.
+
+    Raises:
+        TypeError, ValueError: no path, or one twice.
+    """
+
+    def __init__(self, paths: str | Sequence[str]) -> None:
+        if not isinstance(paths, str) and not isinstance(paths, Sequence):
+            raise TypeError(f"`loss` must be the path of an attribute, or a list of paths, got {paths!r}.")
+        self._slots = [LossSlot(path) for path in ([paths] if isinstance(paths, str) else paths)]
+        self.paths = [slot.path for slot in self._slots]
+        if not self.paths or len(set(self.paths)) < len(self.paths):
+            raise ValueError(f"`loss` must hold at least one path, and none twice, got {paths!r}.")
+
+    def __iter__(self) -> Iterator[LossSlot]:
+        return iter(self._slots)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def pairs(self, theta: Sequence[float]) -> Iterator[tuple[LossSlot, list[float]]]:
+        """Each slot with its part of ``theta``, which holds the parameters of all losses one after the other."""
+        return zip(self._slots, split_theta(theta, len(self._slots)), strict=True)
+
+    def install(self, module: nn.Module, theta: Sequence[float]) -> None:
+        """Put the losses with parameters ``theta`` into their places."""
+        for slot, part in self.pairs(theta):
+            slot.install(module, part)
+
+    def holds(self, module: nn.Module, theta: Sequence[float]) -> bool:
+        """Whether the losses in their places have the parameters ``theta`` already."""
+        found = ((slot.get(module), part) for slot, part in self.pairs(theta))
+        return all(isinstance(loss, METALEARNED) and loss.theta.tolist() == part for loss, part in found)
+
+    def name(self, module: nn.Module) -> str:
+        """What the present losses are called."""
+        return ", ".join(slot.name(module) for slot in self._slots)
 
 
 def loss_for(loss: Any, theta: list[float] | Tensor) -> SeparableLoss:

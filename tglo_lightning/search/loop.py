@@ -73,9 +73,9 @@ class SearchSettings:
     order: int = 3
     sigma: float = 1.2
     finalists: int = 5
-    repeats: int = 3
+    repeats: int = 5
     constraint: str | Constraint | None = "exact"
-    parameterization: str = "full"
+    parameterization: str = "minimal"
     seed: int = 0
     losses: int = 1
 
