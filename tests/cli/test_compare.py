@@ -20,6 +20,8 @@ TINY = (
     "++search.population=3",
     "++search.finalists=1",
     "++search.repeats=1",
+    "++search.candidate_epochs=null",
+    "++search.candidate_steps=2",
     "evaluation.seeds=2",
 )
 

@@ -99,9 +99,9 @@ def _opponent(recipe: Recipe) -> SearchResult | None:
     if search is None:
         return None
     pl.seed_everything(recipe.cfg.seed, verbose=False)
-    # the search alone, without the training after it
+    # the search alone, without the training after it; the epochs stay, since candidates may ask for them
     silent = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
-    trainer = recipe.trainer(callbacks=[search], max_epochs=0, **silent)
+    trainer = recipe.trainer(callbacks=[search], max_steps=0, **silent)
     trainer.fit(recipe.module(), datamodule=recipe.datamodule)
     return search.result
 
