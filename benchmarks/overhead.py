@@ -1,0 +1,142 @@
+"""Share of a search's time that is neither training nor validation of candidates.
+
+    python benchmarks/overhead.py --output overhead.json
+
+A search over losses for an MLP 64-64-10 on the digits of scikit-learn, as ``TaylorGLO`` runs it, population 20. What
+the evaluator takes is training and validation; the rest of ``on_fit_start`` is the search's own: CMA-ES, constraint,
+bookkeeping, progress and logging, the rehearsal of a step, the swap of the loss. Wall-clock time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import CSVLogger
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from tglo_lightning import TaylorGLO
+from tglo_lightning.data import DigitsDataModule
+from tglo_lightning.evaluation import TrainerEvaluator, VectorizedEvaluator
+from tglo_lightning.models import MLP, Classifier
+from tglo_lightning.search import Evaluation
+
+EVALUATORS = {"vectorized": VectorizedEvaluator, "trainer": TrainerEvaluator}
+
+
+class Timed:
+    """An evaluator that notes how long it takes."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.name = inner.name
+        self.seconds = 0.0
+
+    def setup(self, fit: Any) -> None:
+        """Pass on."""
+        self.inner.setup(fit)
+
+    def close(self) -> None:
+        """Pass on."""
+        self.inner.close()
+
+    def evaluate(self, thetas: Sequence[list[float] | None], seed: int) -> Iterator[Evaluation]:
+        """Pass on, by the clock."""
+        evaluations = iter(self.inner.evaluate(thetas, seed))
+        while True:
+            started = time.perf_counter()
+            evaluation = next(evaluations, None)
+            self.seconds += time.perf_counter() - started
+            if evaluation is None:
+                return
+            yield evaluation
+
+
+class TimedSearch(TaylorGLO):
+    """A search that notes how long it takes."""
+
+    seconds = 0.0
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Search, by the clock."""
+        started = time.perf_counter()
+        super().on_fit_start(trainer, pl_module)
+        self.seconds = time.perf_counter() - started
+
+
+def share(name: str, generations: int, steps: int, seed: int) -> dict[str, float]:
+    torch.manual_seed(seed)
+    data = DigitsDataModule()
+    net = MLP(input_shape=data.input_shape, num_classes=data.num_classes, hidden=(64,))
+    module = Classifier(net, nn.CrossEntropyLoss(), data.num_classes, partial(torch.optim.Adam, lr=1e-3))
+    evaluator = Timed(EVALUATORS[name]())
+    search = TimedSearch(
+        generations=generations,
+        population=20,
+        candidate_steps=steps,
+        finalists=3,
+        repeats=1,
+        seed=seed,
+        evaluator=evaluator,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            max_epochs=1,
+            callbacks=[search],
+            logger=CSVLogger(folder),
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+        )
+        trainer.fit(module, datamodule=data)
+    own = search.seconds - evaluator.seconds
+    return {"search_s": search.seconds, "evaluation_s": evaluator.seconds, "share": own / search.seconds}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--generations", type=int, default=5, help="(default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=400, help="of a candidate (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="searches (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="two generations, one round, vectorised only")
+    parser.add_argument("--output", type=Path, help="write the figures as JSON")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    names = list(EVALUATORS)
+    if args.quick:
+        args.generations, args.rounds, names = 2, 1, names[:1]
+    rows = []
+    for name in names:
+        # Nested Trainers take long, and their share is small
+        generations = args.generations if name == "vectorized" else 1
+        runs = [share(name, generations, args.steps, seed) for seed in range(args.rounds if generations > 1 else 1)]
+        medians = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+        rows.append({"evaluator": name, "generations": generations, **medians, "runs": runs})
+    result = Table(
+        "evaluator", "search, s", "training and validation, s", "the rest", title="population 20, digits MLP"
+    )
+    for row in rows:
+        figures = f"{row['search_s']:.2f}", f"{row['evaluation_s']:.2f}", f"{100 * row['share']:.1f} %"
+        result.add_row(row["evaluator"], *figures)
+    Console().print(result)
+    if args.output is not None:
+        versions = {"torch": torch.__version__, "python": platform.python_version()}
+        report = {"steps": args.steps, "population": 20, "versions": versions, "rows": rows}
+        args.output.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
