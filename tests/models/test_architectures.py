@@ -196,3 +196,15 @@ def test_the_loss_of_an_auxiliary_classifier_can_be_metalearned(tmp_path, evalua
     assert all(candidate.status == "ok" for candidate in search.result.history)
     assert isinstance(module.aux_criteria[0], TaylorGLOLoss) == (search.result.kept == "metalearned")
     assert isinstance(module.criterion, nn.CrossEntropyLoss)
+
+
+def test_the_losses_of_all_classifiers_can_be_metalearned_together(tmp_path):
+    module = _with_aux()
+    paths = ["criterion", "aux_criteria.0", "aux_criteria.1"]
+    options = {"generations": 1, "population": 3, "candidate_steps": 2, "finalists": 1, "repeats": 1}
+    search = TaylorGLO(loss=paths, evaluator="vectorized", **options)
+    data = DigitsDataModule(train_size=64, val_size=32, batch_size=32)
+    _trainer(tmp_path, max_steps=1, callbacks=[search]).fit(module, datamodule=data)
+    assert all(candidate.status == "ok" for candidate in search.result.history)
+    kept = [module.criterion, *module.aux_criteria]
+    assert all(isinstance(loss, TaylorGLOLoss) == (search.result.kept == "metalearned") for loss in kept)
