@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from os import PathLike
 from typing import Any
 
 from torch import nn
 
+from tglo_lightning._version import __version__
 from tglo_lightning.callbacks.progress import SearchMonitor
-from tglo_lightning.evaluation import Budget, InnerFit, choose_evaluator, probe, restore_loss
+from tglo_lightning.evaluation import Budget, InnerFit, Probe, choose_evaluator, probe, restore_loss
 from tglo_lightning.evaluation.auto import check_evaluator
 from tglo_lightning.evaluation.bases import CALLBACKS, Callback
 from tglo_lightning.evaluation.initial import INITS, check_resettable
@@ -17,10 +22,13 @@ from tglo_lightning.evaluation.isolation import isolated, preserved
 from tglo_lightning.evaluation.messages import tell
 from tglo_lightning.evaluation.slot import LossSlots
 from tglo_lightning.search import Finalist, SearchResult, SearchSettings, search
+from tglo_lightning.search.journal import Journal, JournaledEvaluator
 
 __all__ = ["TaylorGLO"]
 
 MODES = ("max", "min")
+# Packages whose versions may change the outcome of a search
+VERSIONS = ("torch", "pytorch-lightning", "cma", "numpy")
 
 
 class TaylorGLO(Callback):
@@ -60,6 +68,10 @@ class TaylorGLO(Callback):
             ``VectorizedEvaluator(compile=True)``, or ``"auto"``: a short timed trial picks the fastest that is valid.
             They agree to float tolerance; for an exact repeat name the one in ``result.settings["evaluator"]``.
 
+        journal: file that every finished training is written to. A search that was killed goes on from there, with the
+            same result as if it had not been, when the same fit is started again; a journal of another search is
+            refused.
+
     Attributes:
         result: the :class:`~tglo_lightning.search.SearchResult`, ``None`` before the search.
 
@@ -93,6 +105,7 @@ class TaylorGLO(Callback):
         seed: int = 0,
         candidate_callbacks: Sequence[Any] = (),
         evaluator: Any = "auto",
+        journal: str | PathLike[str] | None = None,
     ) -> None:
         super().__init__()
         self.slots = LossSlots(loss)
@@ -127,6 +140,9 @@ class TaylorGLO(Callback):
         self.candidate_callbacks = list(candidate_callbacks)
         check_evaluator(evaluator)
         self.evaluator = evaluator
+        if journal is not None and not isinstance(journal, str | PathLike):
+            raise TypeError(f"`journal` must be the path of a file, got {journal!r}.")
+        self.journal = journal
         self.result: SearchResult | None = None
         self._hooks: list[Any] = []
 
@@ -185,18 +201,21 @@ class TaylorGLO(Callback):
         fit = InnerFit(trainer, pl_module, self.slots, self.monitor, self.budget, self.init, self.candidate_callbacks)
         # Whatever draws random numbers on the way, the outer fit goes on as if it had not
         with isolated(quiet=False), preserved(fit.generators):
-            result = self._scored(trainer, fit, probe(fit).num_classes)
+            result = self._scored(trainer, fit, probe(fit))
         tell(_verdict(result))
         return result
 
-    def _scored(self, trainer: Any, fit: InnerFit, num_classes: int) -> SearchResult:
-        evaluator = choose_evaluator(self.evaluator, fit, self.settings.population)
+    def _scored(self, trainer: Any, fit: InnerFit, seen: Probe) -> SearchResult:
+        evaluator = choose_evaluator(self._evaluator(), fit, self.settings.population)
         try:
-            with SearchMonitor(trainer, self.settings, self.monitor) as listener:
+            with (
+                self._journaled(evaluator, fit, seen) as recorded,
+                SearchMonitor(trainer, self.settings, self.monitor) as listener,
+            ):
                 result = search(
-                    evaluator,
+                    recorded,
                     self.settings,
-                    num_classes=num_classes,
+                    num_classes=seen.num_classes,
                     monitor=self.monitor,
                     mode=self.mode,
                     original_name=fit.slots.name(fit.module),
@@ -205,8 +224,45 @@ class TaylorGLO(Callback):
                 listener.log(_outcome(result), self.settings.generations - 1)
         finally:
             evaluator.close()
-        result.settings["evaluator"] = getattr(evaluator, "name", type(evaluator).__name__)
+        result.settings["evaluator"] = _name(evaluator)
         return result
+
+    def _evaluator(self) -> Any:
+        """The evaluator asked for; a search that goes on keeps the one it began with."""
+        if self.evaluator == "auto" and self.journal is not None:
+            return Journal.header(self.journal).get("evaluator", "auto")
+        return self.evaluator
+
+    @contextmanager
+    def _journaled(self, evaluator: Any, fit: InnerFit, seen: Probe) -> Iterator[Any]:
+        """``evaluator``, with a journal if there is to be one."""
+        if self.journal is None:
+            yield evaluator
+            return
+        header = {
+            "settings": self.settings.to_dict(),
+            "loss": self.slots.paths,
+            "original": fit.slots.name(fit.module),
+            "monitor": self.monitor,
+            "mode": self.mode,
+            "budget": asdict(self.budget),
+            "init": self.init if isinstance(self.init, str) else "function",
+            "module": type(fit.module).__name__,
+            "data": seen.fingerprint,
+            "evaluator": _name(evaluator),
+            "versions": {"tglo-lightning": __version__, **{name: version(name) for name in VERSIONS}},
+        }
+        journal = Journal(self.journal, header)
+        try:
+            recorded = JournaledEvaluator(evaluator, journal, together=getattr(evaluator, "together", False))
+            if recorded.replayed:
+                tell(f"TaylorGLO goes on from {journal.path}, which holds {recorded.replayed} trainings.")
+            yield recorded
+        except (KeyboardInterrupt, SystemExit):
+            tell(f"TaylorGLO: interrupted. Start the same fit again to go on from {journal.path}.")
+            raise
+        finally:
+            journal.close()
 
     def _install(self, pl_module: Any) -> None:
         result = self.result
@@ -214,6 +270,10 @@ class TaylorGLO(Callback):
             return
         if not self.slots.holds(pl_module, result.best.theta):
             self.slots.install(pl_module, result.best.theta)
+
+
+def _name(evaluator: Any) -> str:
+    return str(getattr(evaluator, "name", type(evaluator).__name__))
 
 
 def _copies(trainer: Any, pl_module: Any) -> Iterator[Any]:

@@ -95,7 +95,10 @@ def _search_and_train(recipe: Recipe, logger: Logger | None) -> SearchResult | N
 
 def _opponent(recipe: Recipe) -> SearchResult | None:
     """A search of the same budget over smoothed cross-entropy with a factor, if the config asks for one."""
-    search = recipe.search(parameterization="smoothed_ce") if recipe.cfg.evaluation.opponent else None
+    if not recipe.cfg.evaluation.opponent:
+        return None
+    journal = Path(recipe.cfg.paths.output_dir) / "opponent.jsonl"
+    search = recipe.search(parameterization="smoothed_ce", journal=str(journal))
     if search is None:
         return None
     pl.seed_everything(recipe.cfg.seed, verbose=False)

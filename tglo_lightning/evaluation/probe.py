@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import math
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from tglo_lightning.evaluation.bases import Callback
 from tglo_lightning.evaluation.inner import InnerFit
@@ -28,10 +30,12 @@ class Probe:
     Attributes:
         num_classes: classes of the logits that reach the loss.
         metrics: names of the metrics that are logged.
+        fingerprint: of the first batch's logits and targets, hence of weights and data, and of the optimizer.
     """
 
     num_classes: int
     metrics: list[str]
+    fingerprint: str
 
 
 def probe(fit: InnerFit) -> Probe:
@@ -46,8 +50,8 @@ def probe(fit: InnerFit) -> Probe:
     """
     kind = type(fit.module).__name__
     try:
-        metrics, recorders = _rehearse(fit)
-        shifted, _ = _rehearse(fit, shift=1.0)
+        metrics, recorders, optimizers = _rehearse(fit)
+        shifted, *_ = _rehearse(fit, shift=1.0)
     except Exception as error:
         raise RuntimeError(
             f"TaylorGLO trains a copy of {kind} on one batch before it searches, and that failed with "
@@ -70,11 +74,18 @@ def probe(fit: InnerFit) -> Probe:
             "Monitor what does not depend on it, such as an accuracy, or log F.cross_entropy(logits, target) under a "
             "name of its own."
         )
-    return Probe(num_classes=next(iter(classes.values())), metrics=sorted(metrics))
+    return Probe(
+        num_classes=next(iter(classes.values())),
+        metrics=sorted(metrics),
+        fingerprint=_fingerprint(optimizers, [recorder.called_with for recorder in recorders.values()]),
+    )
 
 
-def _rehearse(fit: InnerFit, shift: float = 0.0) -> tuple[dict[str, Any], dict[str, _Recorder]]:
-    """Metrics after one batch, and what the losses were called with; ``shift`` changes a value, not its gradient."""
+def _rehearse(fit: InnerFit, shift: float = 0.0) -> tuple[dict[str, Any], dict[str, _Recorder], str]:
+    """Metrics after one batch, what the losses were called with, and the optimizers in words.
+
+    ``shift`` changes the value of each loss, not its gradient.
+    """
     limits: dict[str, Any] = {"limit_val_batches": 1 if fit.validates else 0, "overfit_batches": 0.0}
     if fit.budget.steps is not None:
         limits["max_epochs"] = fit.max_epochs
@@ -93,9 +104,21 @@ def _rehearse(fit: InnerFit, shift: float = 0.0) -> tuple[dict[str, Any], dict[s
                 f"the training of a copy reached {touched[0]} of the module itself. A function that the module holds, "
                 "such as a lambda over `self`, is not copied with it: make it a method."
             )
+        optimizers = [
+            (type(optimizer).__name__, [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups])
+            for optimizer in trainer.optimizers
+        ]
         metrics = validated(trainer, module, fit)
     fit.epoch_batches = trainer.num_training_batches
-    return metrics, recorders
+    return metrics, recorders, repr(optimizers)
+
+
+def _fingerprint(optimizers: str, calls: Any) -> str:
+    digest = hashlib.sha256(optimizers.encode())
+    for leaf in tree_leaves(calls):
+        values = leaf.double().tolist() if isinstance(leaf, Tensor) else leaf
+        digest.update(repr(values).encode())
+    return digest.hexdigest()[:16]
 
 
 class _OneBatch(Callback):

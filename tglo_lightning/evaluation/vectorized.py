@@ -64,6 +64,11 @@ class VectorizedEvaluator:
         """``"vectorized"``, or ``"sequential"`` for a chunk size of 1: without Trainers, but one by one."""
         return "sequential" if self.chunk_size == 1 else "vectorized"
 
+    @property
+    def together(self) -> bool:
+        """Whether candidates share passes, so that the last bits of a result depend on who trains beside it."""
+        return self.chunk_size != 1
+
     def setup(self, fit: InnerFit) -> None:
         """Take on a search."""
         self.fit = fit

@@ -64,6 +64,16 @@ class Journal:
             raise
         self.records = lines[1:]
 
+    @staticmethod
+    def header(path: str | os.PathLike[str]) -> dict[str, Any]:
+        """The header of the journal at ``path``; empty if there is none that can be read."""
+        try:
+            with open(path, "rb") as file:
+                header = json.loads(file.readline())
+        except (OSError, ValueError):
+            return {}
+        return header if isinstance(header, dict) else {}
+
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one line, and wait until it is on disk."""
         self._write(record)
