@@ -13,11 +13,11 @@ from tglo_lightning.cli.recipe import Recipe
 from tglo_lightning.cli.train import CONFIG_DIR, run
 
 THETA = "loss.theta=[0,0,1,-1,0.5,2,-1,0]"
-# all but paths, whose output_dir comes from a run of Hydra
+# all but paths, whose output_dir comes from a run of Hydra, and attack, which belongs to tglo-attack
 OPTIONS = [
     f"{path.parent.name}={path.stem}"
     for path in sorted(Path(CONFIG_DIR).glob("*/*.yaml"))
-    if path.parent.name != "paths"
+    if path.parent.name not in ("paths", "attack")
 ]
 
 
