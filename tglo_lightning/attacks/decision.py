@@ -13,6 +13,7 @@ from tglo_lightning.attacks.base import Attack, derived_seed
 from tglo_lightning.attacks.gradient import check_counts
 from tglo_lightning.attacks.library import foolbox
 from tglo_lightning.attacks.model import AttackedModel
+from tglo_lightning.attacks.unit_box import UnitBox
 from tglo_lightning.evaluation.isolation import seed_all
 
 __all__ = ["HopSkipJump"]
@@ -61,7 +62,10 @@ class HopSkipJump(Attack):
             max_gradient_eval_steps=10 * self.samples,
             constraint=norm,
         )
-        adapter = fb.PyTorchModel(model, bounds=model.bounds, device=x.device)
+        # It clips to [0, 1] whatever the bounds
+        unit = UnitBox(model)
+        adapter = fb.PyTorchModel(unit, bounds=(0.0, 1.0), device=x.device)
+        target = fb.Misclassification(labels[startable])
         with torch.no_grad():
-            found = attack.run(adapter, x[startable], fb.Misclassification(labels[startable]), starting_points=start)
-        return x.index_copy(0, startable, found)
+            found = attack.run(adapter, unit.there(x[startable]), target, starting_points=unit.there(start))
+        return x.index_copy(0, startable, unit.back(found))

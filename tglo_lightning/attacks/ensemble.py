@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tglo_lightning.attacks.base import Attack
 from tglo_lightning.attacks.gradient import check_counts
 from tglo_lightning.attacks.library import pyautoattack
 from tglo_lightning.attacks.model import AttackedModel
+from tglo_lightning.attacks.unit_box import UnitBox
 
 __all__ = ["AutoAttack", "Square"]
 
@@ -41,7 +42,7 @@ class Square(Attack):
     def run(self, model: AttackedModel, x: Tensor, labels: Tensor, epsilon: float, norm: str) -> Tensor:
         """See :meth:`Attack.run`."""
         square = pyautoattack("pyautoattack.square", "Square").SquareAttack
-        unit = _Unit(model)
+        unit = UnitBox(model)
         attack = square(
             unit,
             norm=NORM_NAMES[norm],
@@ -77,7 +78,7 @@ class AutoAttack(Attack):
     def run(self, model: AttackedModel, x: Tensor, labels: Tensor, epsilon: float, norm: str) -> Tensor:
         """See :meth:`Attack.run`."""
         build = pyautoattack(attack="AutoAttack").AutoAttack
-        unit = _Unit(model)
+        unit = UnitBox(model)
         with torch.no_grad():
             classes = model(x[:1]).shape[1]
         attack = build(
@@ -104,32 +105,6 @@ def parts(classes: int) -> list[str]:
     if classes == 2:
         return ["apgd-ce", "fab", "square"]
     return ["apgd-ce", "apgd-dlr", "fab", "square"] if classes == 3 else ["apgd-ce", "apgd-t", "fab-t", "square"]
-
-
-class _Unit(nn.Module):
-    """The network with pixels in [0, 1], as pyautoattack wants them."""
-
-    def __init__(self, model: AttackedModel) -> None:
-        super().__init__()
-        self.model = model
-        self.low, high = model.bounds
-        self.width = high - self.low
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits of the network."""
-        return self.model(self.back(x))
-
-    def there(self, x: Tensor) -> Tensor:
-        """From the network's bounds to [0, 1]."""
-        return x if self._same else ((x - self.low) / self.width).clamp(0.0, 1.0)
-
-    def back(self, x: Tensor) -> Tensor:
-        """From [0, 1] to the network's bounds."""
-        return x if self._same else x * self.width + self.low
-
-    @property
-    def _same(self) -> bool:
-        return (self.low, self.width) == (0.0, 1.0)
 
 
 def _seed() -> int:

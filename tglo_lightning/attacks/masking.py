@@ -14,8 +14,10 @@ from tglo_lightning.evaluation.isolation import seed_all
 
 __all__ = ["about_attacks", "about_forward", "about_huge_epsilon", "about_mode"]
 
-# Differences of fewer images than this share of them, or than this many, may be chance
+# Differences of up to this share of the images, or of this many, may be chance
 SHARE, COUNT = 0.02, 2
+# Two honest losses may differ by this share
+DIFFERENT_LOSSES = 0.05
 # An accuracy above this is not "about zero"
 NEAR_ZERO = 0.05
 ZERO_GRADIENTS = 0.01
@@ -90,12 +92,11 @@ def _losses(attacks: list[AttackResult], epsilons: list[float]) -> Iterator[Find
         if losses[0] == losses[1] or _kind(weak) != _kind(strong) or _effort(weak) < _effort(strong):
             continue
         # One step along different losses differs by chance; what saturates shows in many
-        if losses[0] == "cross_entropy" and not weak.iterated:
+        if losses[1] == "margin" and not weak.iterated:
             continue
-        share = SHARE if losses[0] == "own" else NEAR_ZERO
-        if (found := _outdone(weak.robust, strong.robust, share)) is None:
+        share = DIFFERENT_LOSSES if losses[1] == "margin" else SHARE
+        if (row := _outdone(weak.robust, strong.robust, share)) is None:
             continue
-        row = found
         kind = "own_loss_weaker" if losses[0] == "own" else "cross_entropy_weaker"
         yield Finding(
             kind,
@@ -144,7 +145,7 @@ def _outdone(weak: Tensor, strong: Tensor, share: float) -> int | None:
     """The row at which ``strong`` leaves fewest images in comparison, if that is more than chance; else ``None``."""
     gap = weak.sum(1) - strong.sum(1)
     row = int(gap.argmax())
-    return row if int(gap[row]) > max(COUNT - 1, share * weak.shape[1]) else None
+    return row if int(gap[row]) > max(COUNT, share * weak.shape[1]) else None
 
 
 def _kind(attack: AttackResult) -> str:
