@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from tglo_lightning.reporting.dashboard import is_wandb
 from tglo_lightning.search import Evaluation, SearchSettings, count_trainings
 
 __all__ = ["SearchMonitor"]
@@ -41,7 +42,7 @@ class SearchMonitor:
 
     def __enter__(self) -> SearchMonitor:
         for logger in self.trainer.loggers:
-            if _is_wandb(logger):
+            if is_wandb(logger):
                 # The axis is Lightning's global step unless told otherwise
                 logger.experiment.define_metric("search/generation")
                 logger.experiment.define_metric("search/*", step_metric="search/generation")
@@ -74,8 +75,4 @@ class SearchMonitor:
         named = {f"search/{name}": value for name, value in metrics.items()}
         named["search/generation"] = generation
         for logger in self.trainer.loggers:
-            logger.log_metrics(named, step=None if _is_wandb(logger) else generation)
-
-
-def _is_wandb(logger: Any) -> bool:
-    return hasattr(getattr(logger, "experiment", None), "define_metric")
+            logger.log_metrics(named, step=None if is_wandb(logger) else generation)
