@@ -7,7 +7,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from helpers.data import loaders
-from helpers.modules import TINY, classifier, mlp, quiet_trainer, seeded
+from helpers.modules import TINY, classifier, quiet_trainer, seeded
 from torch import nn
 
 from tglo_lightning import TaylorGLO
@@ -247,7 +247,7 @@ def test_auto_leaves_out_what_fails(tmp_path, monkeypatch):
 
 def test_auto_leaves_the_fit_as_it_was(tmp_path):
     def outcome(evaluator):
-        module = seeded(lambda: Classifier(mlp(0.3)))
+        module = seeded(Classifier)
         result, _ = search(tmp_path, module, evaluator)
         return result.kept, {n: v for n, v in module.state_dict().items() if "theta" not in n}
 

@@ -106,9 +106,9 @@ def test_spawned_workers(tmp_path):
 
 def test_what_cannot_be_pickled_is_named(tmp_path):
     fit = inner_fit(tmp_path, seeded(classifier(pl)))
-    with running(ProcessEvaluator(1, start_method="spawn"), fit) as evaluator:
-        with pytest.raises(TypeError, match=r"must be picklable: .*Classifier.*top level"):
-            list(evaluator.evaluate(THETAS[:1], 1))
+    evaluator = ProcessEvaluator(1, start_method="spawn")
+    with running(evaluator, fit), pytest.raises(TypeError, match=r"must be picklable: .*Classifier.*top level"):
+        list(evaluator.evaluate(THETAS[:1], 1))
 
 
 def test_exception_is_a_crash(tmp_path):

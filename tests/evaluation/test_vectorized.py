@@ -16,6 +16,9 @@ from tglo_lightning.evaluation.stack import flushed
 from tglo_lightning.evaluation.vectorized import _Population
 from tglo_lightning.losses import TaylorGLOLoss
 
+# A fall back would hide what does not work
+pytestmark = pytest.mark.filterwarnings("error:Training a population")
+
 GENERATOR = torch.Generator().manual_seed(5)
 # Around cross-entropy's expansion, so that they train
 THETAS = [
@@ -226,6 +229,19 @@ def test_compiled(api, tmp_path):
     module = kind(api, simple(lambda p: torch.optim.SGD(p, 0.1)), cnn)
     fit = inner_fit(api, tmp_path, module, loaders(images=True), Budget(steps=6))
     assert worst(fit, VectorizedEvaluator(compile=True)) < 1e-5
+
+
+def test_goes_on_uncompiled_where_compiling_fails(api, tmp_path, monkeypatch):
+    def compile(*args, **kwargs):
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", compile)
+    fit = inner_fit(api, tmp_path, seeded(classifier(api)), loaders(), Budget(steps=2))
+    vectorized = prepared(VectorizedEvaluator(compile=True), fit)
+    with pytest.warns(UserWarning, match="uncompiled: RuntimeError: no compiler"):
+        evaluations = list(vectorized.evaluate(THETAS, 0))
+    assert all(e.ok for e in evaluations)
+    assert not vectorized.compile
 
 
 # Fitness

@@ -88,7 +88,7 @@ def obstacle(fit: InnerFit, evaluator: VectorizedEvaluator | None = None) -> str
     """
     trial = fit.with_budget(Budget(steps=2))
     thetas = [theta * len(fit.slots) for theta in TRIAL_THETAS]
-    vectorized = VectorizedEvaluator() if evaluator is None else evaluator
+    vectorized = VectorizedEvaluator(chunk_size=None if evaluator is None else evaluator.chunk_size)
     vectorized.setup(trial)
     reference = TrainerEvaluator()
     reference.setup(trial)

@@ -13,7 +13,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._C._functorch import TransformType, _add_batch_dim, _unwrap_batched, peek_interpreter_stack
+from torch._C._functorch import (
+    TransformType,
+    _add_batch_dim,
+    _remove_batch_dim,
+    _unwrap_batched,
+    _vmap_decrement_nesting,
+    _vmap_increment_nesting,
+    peek_interpreter_stack,
+)
 from torch.utils._pytree import tree_leaves
 
 from tglo_lightning.evaluation.isolation import isolated
@@ -155,6 +163,7 @@ class Chunk:
         for name, rows in buffers.items():
             self.buffers[name] = rows if self.mapped else rows[0]
         self._values = [*self.params.values(), *self.buffers.values()]
+        self._mapped_before = False
         self._call = torch.compile(self._losses, dynamic=False) if compile else self._losses
 
     def stack(self, value: Tensor) -> Tensor:
@@ -178,8 +187,18 @@ class Chunk:
     def _losses(self, values: list[Tensor], arguments: tuple[Any, ...]) -> Tensor:
         if not self.mapped:
             return self.step(values, arguments).unsqueeze(0)
-        mapped = torch.func.vmap(lambda *own: self.step(own, arguments), randomness="different")
-        losses: Tensor = mapped(*values)
+        if torch.compiler.is_compiling() or not self._mapped_before:
+            mapped = torch.func.vmap(lambda *own: self.step(own, arguments), randomness="different")
+            losses: Tensor = mapped(*values)
+            self._mapped_before = not torch.compiler.is_compiling()
+            return losses
+        # The same, without looking again for what there is to map
+        level = _vmap_increment_nesting(self.size, "different")
+        try:
+            stacks = [_add_batch_dim(value, 0, level) for value in values]
+            losses = _remove_batch_dim(self.step(stacks, arguments), level, self.size, 0)
+        finally:
+            _vmap_decrement_nesting()
         return losses
 
 

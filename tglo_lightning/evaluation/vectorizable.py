@@ -78,12 +78,19 @@ def _overridden(module: Any, base: str) -> list[str]:
     return [name for name, known in zip(HOOKS, defaults, strict=True) if getattr(kind, name, None) not in known]
 
 
-class _SilentMetric(nn.Module):
-    """Stands in for a metric where there is nothing to measure."""
+class _Silent(nn.Module):
+    """Stands in for a metric, or a collection of them, where there is nothing to measure."""
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+    def __init__(self, metric: Metric | MetricCollection) -> None:
+        super().__init__()
+        self.names = [str(name) for name in metric] if isinstance(metric, MetricCollection) else None
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor | dict[str, Tensor]:
         """Zero, whatever comes in."""
-        return torch.zeros(())
+        return torch.zeros(()) if self.names is None else {name: torch.zeros(()) for name in self.names}
+
+    def __getitem__(self, name: str) -> _Silent:
+        return self
 
     update = reset = nothing
     compute = forward
@@ -99,8 +106,8 @@ def silenced(module: Any) -> Iterator[None]:
         for name, child in parent._modules.items()
         if isinstance(child, Metric | MetricCollection)
     ]
-    for parent, name, _ in metrics:
-        parent._modules[name] = _SilentMetric()
+    for parent, name, child in metrics:
+        parent._modules[name] = _Silent(child)
     for name in LOGGING:
         setattr(module, name, nothing)
     try:

@@ -41,7 +41,8 @@ class VectorizedEvaluator:
 
     Args:
         chunk_size: candidates in one pass; bounds the memory. By default what fits into half of the available memory.
-        compile: compile the pass with :func:`torch.compile`; pays where one search runs for minutes.
+        compile: compile the pass with :func:`torch.compile`, which takes some seconds at the first population; where
+            that fails, a warning says so and the search goes on without.
 
     Raises:
         TypeError, ValueError: a wrong ``chunk_size``.
@@ -96,6 +97,10 @@ class VectorizedEvaluator:
         except NotVectorizable:
             raise
         except Exception as error:
+            if self.compile:
+                warnings.warn(f"Going on uncompiled: {type(error).__name__}: {error}", stacklevel=2)
+                self.compile = False
+                return self._evaluate(thetas, seed)
             warnings.warn(
                 f"Training a population of {len(thetas)} failed with {type(error).__name__}: {error}. Its candidates "
                 "are trained by nested Trainers.",
