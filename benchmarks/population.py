@@ -265,11 +265,10 @@ def _peak_memory(name: str, folder: Path | None, population: int) -> float:
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    columns = ("work", "way, candidates at once", "us (wall)", "us (cpu)", "nested / this", "bare / this", "peak GiB")
-    result = Table(*columns, title="one step of one candidate")
+    columns = ("way", "us (wall)", "us (cpu)", "nested / this", "bare / this", "peak GiB")
+    result = Table(*columns, title=f"{rows[0]['work']}: one step of one candidate")
     for row in rows:
         result.add_row(
-            row["work"],
             row["way"],
             f"{row['wall_us']:.0f}",
             "" if row["cpu_us"] is None else f"{row['cpu_us']:.0f}",
@@ -296,7 +295,7 @@ def main() -> None:
         quick = asdict(WORKS[names[0]]) | {"steps": 40, "populations": (4, 20)}
         WORKS[names[0]] = Work(**quick)
     rows: list[dict[str, Any]] = []
-    console = Console()
+    console = Console(width=120)
     for name in names:
         work = WORKS[name]
         if work.source is not None and args.data is None:
