@@ -46,7 +46,7 @@ def plot_comparison(comparison: Comparison, path: str | Path, metric: str | None
     conditions = [c for c in comparison.conditions if comparison.select(c, metric)]
     # The same line means the same loss in every panel, best found losses at the bottom
     losses = list(dict.fromkeys(row.loss for row in comparison.rows if row.metric == metric))
-    columns = min(COLUMNS, len(conditions))
+    columns = 2 if len(conditions) == 4 else min(COLUMNS, len(conditions))
     lines = math.ceil(len(conditions) / columns)
     labels = 0.075 * max(map(len, losses))
     figure = Figure(
@@ -60,7 +60,9 @@ def plot_comparison(comparison: Comparison, path: str | Path, metric: str | None
         axes.set_title(condition, loc="left", fontsize=9)
     for axes in panels.flat[len(conditions) :]:
         axes.set_visible(False)
-    panels[0, 0].set_yticks(range(len(losses)), losses, fontsize=9)
+    panels[0, 0].set_yticks(range(len(losses)), losses)
+    for axes in panels[:, 0]:
+        axes.tick_params(axis="y", labelsize=9)
     panels[0, 0].set_ylim(len(losses) - 0.4, -0.6)
     direction = "lower" if metric in LESS_IS_BETTER else "higher"
     figure.supxlabel(
