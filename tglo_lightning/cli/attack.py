@@ -56,10 +56,10 @@ def run(cfg: DictConfig) -> float:
         samples = options.pop("samples")
         if samples is not None and (isinstance(samples, bool) or not isinstance(samples, int) or samples < 1):
             raise ValueError(f"samples must be null or an integer of at least 1, got {samples!r}")
-        data = images(recipe, cfg.split, samples, cfg.attack.seed)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", GradientMaskingWarning)  # printed below the table
-            report = evaluate_robustness(module, data, attacks, **{str(k): v for k, v in options.items()})
+    data = images(recipe, cfg.split, samples, cfg.attack.seed)
+    with naming(cfg, "attack"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", GradientMaskingWarning)  # printed below the table
+        report = evaluate_robustness(module, data, attacks, **{str(k): v for k, v in options.items()})
     folder = Path(cfg.paths.output_dir)
     path = report.save(folder / FILES[0])
     _print(report, ckpt)

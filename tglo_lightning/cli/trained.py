@@ -1,5 +1,6 @@
 """Trained networks, from the checkpoints that `tglo-train` wrote."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,13 @@ def trained(recipe: Recipe, ckpt: Path, key: str) -> Classifier:
     """
     try:
         state: dict[str, Any] = torch.load(ckpt, map_location="cpu", weights_only=True)["state_dict"]
-        module = recipe.module()
+    except (KeyError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ConfigError(f"{key}: {ckpt} is no checkpoint that can be read with weights_only=True") from error
+    module = recipe.module()
+    try:
         restore_loss(module, state)
         module.load_state_dict(state)
-    except (KeyError, RuntimeError, TypeError, EOFError, ValueError) as error:
+    except (RuntimeError, ValueError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise ConfigError(
             f"{key}: {ckpt} does not fit the network of this config, choose it by arch=... or experiment=... "
