@@ -1,0 +1,57 @@
+"""A loss given by numbers, by name, or by the run that found it."""
+
+import json
+
+import pytest
+
+from tglo_lightning.cli.explain import main
+from tglo_lightning.cli.given import given_loss
+from tglo_lightning.losses import SmoothedCrossEntropyLoss, TaylorGLOLoss, published_theta
+
+THETA = [0.5, 0.6, 1.0, -1.0, 2.0]
+
+
+@pytest.fixture
+def result(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps({"losses": {"original": {}, "metalearned": {"theta": THETA}}}))
+    return path
+
+
+def test_numbers_names_and_results(result):
+    assert given_loss(THETA).theta.tolist() == THETA
+    assert given_loss("cross_entropy_4", label_smoothing=0.1).theta.tolist() == published_theta("cross_entropy_4")
+    found = given_loss(str(result), order=2)
+    assert isinstance(found, TaylorGLOLoss)
+    assert (found.theta.tolist(), found.order) == (THETA, 2)
+    smoothed = given_loss([2.0, 0.1], label_smoothing=0.0)
+    assert isinstance(smoothed, SmoothedCrossEntropyLoss)
+
+
+@pytest.mark.parametrize(
+    ("theta", "options", "message"),
+    [
+        ("mnist", {}, "mnist_published"),
+        ("nowhere.json", {}, "not there: nowhere.json"),
+        ([1.0, 2.0, 3.0], {}, "5, 8, 12"),
+        (THETA, {"order": 3}, "8 values at order 3"),
+        ([2.0, 0.1], {"label_smoothing": 0.1}, "label_smoothing must be 0"),
+    ],
+)
+def test_what_is_no_loss_is_refused(theta, options, message):
+    with pytest.raises(ValueError, match=message):
+        given_loss(theta, **options)
+
+
+@pytest.mark.parametrize("content", ["not json", "{}"])
+def test_a_file_without_a_loss_is_refused(result, content):
+    result.write_text(content)
+    with pytest.raises(ValueError, match=r"result\.json"):
+        given_loss(str(result))
+
+
+def test_explained_by_name(capsys):
+    assert main(["mnist_published"]) == 0
+    assert "Repels: D(0) = -143" in capsys.readouterr().out
+    assert main(["cross_entropy_11"]) == 2
+    assert "mnist_published" in capsys.readouterr().err
