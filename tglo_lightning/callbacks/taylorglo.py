@@ -64,10 +64,10 @@ class TaylorGLO(Callback):
         seed: seed of the search.
         candidate_callbacks: callbacks for the trainings of the candidates; each gets a copy.
         evaluator: how a population is scored: ``"trainer"`` (nested Trainers, one after the other), ``"vectorized"``
-            (all in one pass), ``"processes"`` (spread over worker processes), an object such as
+            (all in one pass), ``"sequential"`` (one after the other, by the same loop), ``"processes"`` or
+            ``"processes-sequential"`` (the first or the third, spread over worker processes), an object such as
             ``VectorizedEvaluator(compile=True)``, or ``"auto"``: a short timed trial picks the fastest that is valid.
             They agree to float tolerance; for an exact repeat name the one in ``result.settings["evaluator"]``.
-
         journal: file that every finished training is written to. A search that was killed goes on from there, with the
             same result as if it had not been, when the same fit is started again; a journal of another search is
             refused.
