@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -16,6 +17,7 @@ from tglo_lightning.cli.attack import run as attack
 from tglo_lightning.cli.checks import ConfigError
 from tglo_lightning.cli.recipe import Recipe
 from tglo_lightning.cli.train import CONFIG_DIR
+from tglo_lightning.cli.trained import of_run
 from tglo_lightning.reporting.landscape import Landscape
 
 pytest.importorskip("foolbox")
@@ -195,3 +197,24 @@ def test_robust_experiments_search_with_another_attack_than_the_final_one(config
     weighted = config(f"experiment={experiment}", "search.monitor=val/weighted_acc", "fitness.weight=0.7", name="train")
     [monitor] = instantiate(weighted.search.candidate_callbacks)
     assert monitor.weight == 0.7
+
+
+@pytest.mark.parametrize(
+    ("given", "arch", "train_size", "batch_size"),
+    [
+        ([], "SmallCNN", 321, 64),
+        (["attack=pgd", "task.batch_size=8"], "SmallCNN", 321, 8),
+        (["arch=mlp", "++task.batch_size=8"], "MLP", 321, 8),
+        (["task=digits"], "SmallCNN", 1000, 64),
+        (["experiment=digits"], "MLP", 1000, 64),
+    ],
+)
+def test_the_command_line_goes_before_the_run(tmp_path, monkeypatch, given, arch, train_size, batch_size):
+    checkpoint = write_run(tmp_path / "run", "arch=cnn", "task.train_size=321")
+    overrides = SimpleNamespace(overrides=SimpleNamespace(task=given))
+    hydra = SimpleNamespace(initialized=lambda: True, get=lambda: overrides)
+    monkeypatch.setattr("tglo_lightning.cli.trained.HydraConfig", hydra)
+    cfg = of_run(compose_config("attack", "ckpt=x", *given), checkpoint)
+    assert cfg.arch._target_.split(".")[-1] == arch
+    assert (cfg.task.train_size, cfg.task.batch_size) == (train_size, batch_size)
+    assert "attacks" in cfg.attack
