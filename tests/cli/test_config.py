@@ -46,7 +46,9 @@ def test_every_config_composes_and_instantiates(config, option, tmp_path):
     logger = recipe.logger()
     assert isinstance(logger, pl.loggers.Logger) or (logger is None and cfg.logger == {})
     search = recipe.search()
-    searchless = option in ("search=none", "loss=taylorglo") or (group == "method" and name != "metalearned")
+    searchless = option in ("search=none", "loss=taylorglo", "experiment=transfer") or (
+        group == "method" and name != "metalearned"
+    )
     assert (search is None) == searchless
     assert all(isinstance(c, pl.Callback) for c in recipe.callbacks())
     module = recipe.module()
