@@ -45,6 +45,7 @@ def test_everything_is_as_before(networks, data, training):
 
 def test_also_after_an_error(networks):
     net = networks["mlp, cross-entropy"]
+    net.zero_grad()
     before = states()
     with pytest.raises(ValueError, match="bounds"):
         evaluate_robustness(net.train(), (X + 1, Y), FGSM(), 0.1)

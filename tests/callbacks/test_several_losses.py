@@ -72,7 +72,9 @@ def test_checkpoint_rebuilds_all_losses(api, tmp_path):
 
 
 def test_constraint_holds_for_each(api, tmp_path):
-    callback = search(evaluator="trainer", constraint=lambda theta: len(theta) == 8 and theta[0] > 0)
+    callback = search(
+        evaluator="trainer", parameterization="full", constraint=lambda theta: len(theta) == 8 and theta[0] > 0
+    )
     fit(api, tmp_path, callback)
     assert all(c.theta[0] > 0 and c.theta[8] > 0 for c in callback.result.history)
     assert callback.result.infeasible > 0

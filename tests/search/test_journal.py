@@ -125,6 +125,7 @@ def test_torn_last_line_is_dropped(journal, uninterrupted, tmp_path):
 def test_damage_is_refused_or_harmless(journal, uninterrupted, tmp_path):
     content = journal.read_bytes()
     draw = random.Random(1)
+    refused = 0
     for _ in range(300):
         position = draw.randrange(len(content))
         damaged = bytearray(content)
@@ -133,9 +134,13 @@ def test_damage_is_refused_or_harmless(journal, uninterrupted, tmp_path):
         path.write_bytes(damaged)
         if position == len(content) - 1:  # no newline: a torn line
             continue
-        with pytest.raises(JournalError, match=r"line \d+, is not as it was written|another search"):
-            run(path)
+        try:
+            # harmless where the line says the same, as 1E-5 does for 1e-5
+            assert run(path) == uninterrupted
+        except JournalError:
+            refused += 1
         assert path.read_bytes() == bytes(damaged)
+    assert refused > 250
 
 
 def test_lines_lost_in_the_middle_are_trained_again(journal, uninterrupted):

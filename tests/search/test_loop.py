@@ -112,7 +112,7 @@ def test_failures_rank_worst_not_median():
         def score(self, theta):
             return Evaluation(math.nan, "diverged") if theta[0] > 0 else Evaluation(0.0)
 
-    result = run(HalfSpace(), generations=20, population=10, constraint=None)
+    result = run(HalfSpace(), generations=20, population=10, constraint=None, parameterization="full")
     share = [np.mean([c.theta[0] <= 0 for c in result.history if c.generation == g]) for g in (0, 19)]
     assert share[1] > 0.9 > share[0]
 
@@ -237,7 +237,7 @@ def test_constraint_of_ones_own_sees_plain_floats_and_is_counted():
             refused.append(theta)
         return theta[2] > 0
 
-    result = run(Sphere(), constraint=positive)
+    result = run(Sphere(), constraint=positive, parameterization="full")
     assert all(c.theta[2] > 0 for c in result.history)
     assert result.infeasible == len(refused) > 0
     assert result.settings["constraint"].endswith("positive")

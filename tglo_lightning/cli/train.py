@@ -142,12 +142,13 @@ def _result(
                 "formula": outcome.best.formula,
                 "test": scores[kind].summary(),
             }
+    against_opponent = welch_tests(scores, "opponent")
     return {
         "monitor": recipe.cfg.monitor,
         "kept": "original" if search is None else search.kept,
         "losses": losses,
         "welch": welch_tests(scores),
-        "welch_opponent": welch_tests(scores, "opponent"),
+        **({"welch_opponent": against_opponent} if against_opponent else {}),
         "search": {
             "candidates": 0 if search is None else search.candidates,
             "infeasible": 0 if search is None else search.infeasible,
@@ -180,7 +181,7 @@ def _log(logger: Logger, result: dict[str, Any]) -> None:
         for name, values in loss["test"].items():
             metrics |= {f"test/{kind}/{name}_{part}": values[part] for part in ("mean", "std")}
     for test in ("welch", "welch_opponent"):
-        for name, p_values in result[test].items():
+        for name, p_values in result.get(test, {}).items():
             metrics[f"test/{test}/{name}_p_one_sided"] = p_values["p_one_sided"]
     finite = {key: value for key, value in metrics.items() if value is not None}
     if isinstance(logger, WandbLogger):
