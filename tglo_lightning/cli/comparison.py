@@ -13,9 +13,7 @@ from torch import nn
 
 from tglo_lightning.cli.recipe import Recipe
 from tglo_lightning.reporting import summarize, welch
-
-# Test metrics of which less is better; of any other, more is.
-LESS_IS_BETTER = frozenset({"nll", "loss", "error", "ece", "brier"})
+from tglo_lightning.reporting.stats import LESS_IS_BETTER
 
 
 @dataclass
