@@ -43,6 +43,17 @@ def test_everything_is_as_before(networks, data, training):
     assert [p.requires_grad for p in net.parameters()] == [p is not frozen for p in net.parameters()]
 
 
+def test_parameters_that_nobody_knows_of_get_no_gradient(networks, data):
+    net = networks["mlp, cross-entropy"]
+
+    class Closure(nn.Module):
+        def forward(self, x):
+            return net(x)
+
+    evaluate_robustness(Closure(), data, [FGSM(), PGD(steps=2)], 0.1, checks=False)
+    assert all(p.requires_grad and p.grad is None for p in net.parameters())
+
+
 def test_also_after_an_error(networks):
     net = networks["mlp, cross-entropy"]
     net.zero_grad()

@@ -30,7 +30,7 @@ def loaders(batch_size=16):
 
 
 def module(api, criterion=None):
-    return seeded(classifier(api), cnn(), criterion)
+    return seeded(lambda: classifier(api)(cnn(), criterion))
 
 
 def trained(api, tmp_path, *callbacks, criterion=None, **kwargs):

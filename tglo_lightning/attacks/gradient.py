@@ -143,11 +143,15 @@ def _foolbox_attacks() -> dict[str, Any]:
         loss: str
 
         def get_loss_fn(self, model: Any, labels: Any) -> Callable[[Any], Any]:
-            def loss_fn(inputs: Any) -> Any:
-                with torch.enable_grad():
-                    return astensor(self.model.loss(self.loss, model(inputs).raw, labels.raw))
+            return lambda inputs: astensor(self.model.loss(self.loss, model(inputs).raw, labels.raw))
 
-            return loss_fn
+        def value_and_grad(self, loss_fn: Callable[[Any], Any], x: Any) -> tuple[Any, Any]:
+            # Foolbox's own calls backward(), which reaches parameters that nobody knows of
+            pixels = x.raw.detach().clone().requires_grad_()
+            with torch.enable_grad():
+                loss = loss_fn(astensor(pixels)).raw
+            [gradient] = torch.autograd.grad(loss, pixels)
+            return astensor(loss.detach()), astensor(gradient)
 
     return {
         "linf": type("LinfGradient", (WithLoss, bases.LinfBaseGradientDescent), {}),

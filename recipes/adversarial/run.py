@@ -1,0 +1,175 @@
+"""Search losses for accuracy and for robust accuracy, train with them, attack what comes out.
+
+    python recipes/adversarial/run.py results task.source=../mnist
+
+The first argument is the folder of the results, the others are overrides of the config as `tglo-train` takes them. What
+the folder already holds is not done again.
+"""
+
+import json
+import statistics
+import sys
+import warnings
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from tglo_lightning.attacks import RobustnessReport, evaluate_robustness
+from tglo_lightning.cli.recipe import Recipe
+from tglo_lightning.cli.train import CONFIG_DIR, _quiet
+from tglo_lightning.cli.trained import images
+from tglo_lightning.losses import TaylorGLOLoss
+from tglo_lightning.reporting.landscape import Landscape, measure_landscape
+from tglo_lightning.reporting.landscape_plot import plot_basins, plot_surfaces
+from tglo_lightning.reporting.robustness import plot_worst_cases
+from tglo_lightning.search import SearchResult
+
+# The fitness of each search, by the name that the tables use
+SEARCHES = {
+    "metalearned for accuracy": ["search.monitor=val/acc"],
+    "metalearned for robust accuracy": ["search.monitor=val/robust_acc"],
+    "metalearned for own-loss robust accuracy": ["search.monitor=val/robust_acc_own", "fitness.losses=[own]"],
+}
+BASELINES = {
+    "cross-entropy": lambda: nn.CrossEntropyLoss(),
+    "cross-entropy, smoothing 0.1": lambda: nn.CrossEntropyLoss(label_smoothing=0.1),
+}
+OWN = "fgsm-own"
+# Far smaller than the standard AutoAttack, so that it runs on a CPU. It is then weaker than PGD
+DEFAULTS = ["experiment=robust_mnist", "logger=none", "search.evaluator=vectorized", "attack.samples=200"]
+DEFAULTS += ["attack.attacks.pgd.steps=20", "attack.attacks.square.queries=200"]
+DEFAULTS += ["attack.attacks.autoattack.steps=10", "attack.attacks.autoattack.queries=200"]
+
+
+def config(folder: Path, *overrides: str) -> DictConfig:
+    """The config of `tglo-attack`, which holds that of `tglo-train` as well."""
+    given = [*DEFAULTS, "search=taylorglo", "ckpt=null", f"paths.output_dir={folder}", *overrides]
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        return compose("attack", overrides=given)
+
+
+def searched(folder: Path, name: str, overrides: list[str]) -> SearchResult:
+    """The result of one search."""
+    path = folder / "searches" / f"{slug(name)}.json"
+    if not path.exists():
+        cfg = config(folder, *overrides, *SEARCHES[name])
+        recipe = Recipe(cfg)
+        pl.seed_everything(cfg.seed, verbose=False)
+        search = recipe.search()
+        assert search is not None
+        recipe.quiet_trainer(callbacks=[search], max_steps=1).fit(recipe.module(), datamodule=recipe.datamodule)
+        assert search.result is not None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(search.result.to_dict(), indent=1) + "\n")
+    return SearchResult.from_dict(json.loads(path.read_text()))
+
+
+def evaluated(folder: Path, recipe: Recipe, name: str, criterion: nn.Module, seed: int) -> RobustnessReport:
+    """Train with a loss and attack the network, test images only; the landscape around that of the first seed."""
+    path = folder / "reports" / f"{slug(name)}-{seed}.json"
+    cfg = recipe.cfg
+    if not path.exists():
+        pl.seed_everything(seed, verbose=False)
+        module = recipe.module(criterion)
+        recipe.quiet_trainer().fit(module, datamodule=recipe.datamodule)
+        module.eval()
+        options = OmegaConf.to_container(cfg.attack, resolve=True)
+        assert isinstance(options, dict)
+        attacks = [instantiate(attack) for attack in options.pop("attacks").values()]
+        data = images(recipe, "test", options.pop("samples"), cfg.attack.seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            report = evaluate_robustness(module, data, attacks, **options)
+        if seed == 1:
+            data = images(recipe, "test", 500, 0)
+            landscape = measure_landscape(module, data, directions=10, points=21, surface=True, surface_points=11)
+            landscape.save(folder / "landscapes" / f"{slug(name)}.json")
+        report.save(path)
+    return RobustnessReport.load(path)
+
+
+def main() -> None:
+    """Do what is not done yet, then print and draw."""
+    folder, overrides = Path(sys.argv[1]), sys.argv[2:]
+    _quiet()
+    torch.set_num_threads(1)
+    losses = dict(BASELINES)
+    thetas = {}
+    for name in SEARCHES:
+        result = searched(folder, name, overrides)
+        print(f"{name}: kept {result.kept}, {result.original.mean:.3f} -> {result.best.mean:.3f}", flush=True)
+        thetas[name] = result.best.theta
+        losses[name] = lambda theta=result.best.theta: TaylorGLOLoss(theta)
+    recipe = Recipe(config(folder, *overrides))
+    reports: dict[str, list[RobustnessReport]] = {name: [] for name in losses}
+    for seed in range(1, recipe.cfg.evaluation.seeds + 1):
+        for name, loss in losses.items():
+            # Searches that found the same loss need not train it twice
+            twin = next((other for other in thetas if thetas[other] == thetas.get(name)), name)
+            report = evaluated(folder, recipe, twin, loss(), seed)
+            reports[name].append(report)
+            print(f"{name}, seed {seed}: {report.clean_accuracy:.3f}, {report.worst_case}", flush=True)
+    show(folder, reports, thetas)
+
+
+def show(folder: Path, reports: dict[str, list[RobustnessReport]], thetas: dict[str, list[float]]) -> None:
+    """The tables, the pictures and the summary."""
+    radii = next(iter(reports.values()))[0].epsilons
+    console = Console(width=150)
+    summary: dict = {"epsilons": radii, "thetas": thetas, "losses": {}}
+    for title, rows in (
+        ("Own-loss FGSM", lambda report: report[OWN].accuracy),
+        ("Worst case of the standard set", lambda report: report.worst_case),
+    ):
+        table = Table("loss", *(f"{radius:g}" for radius in radii), title=f"{title}: mean ± sd")
+        for name, found in reports.items():
+            columns = list(zip(*(rows(report) for report in found), strict=True))
+            table.add_row(name, *(cell(column) for column in columns))
+            summary["losses"].setdefault(name, {})[title] = [list(column) for column in columns]
+        console.print(table)
+    for name, found in reports.items():
+        kinds = sorted({finding.kind for report in found for finding in report.findings})
+        summary["losses"][name]["warnings"] = kinds
+        summary["losses"][name]["huge_epsilon"] = [report.huge_epsilon for report in found]
+        console.print(f"{name}: {', '.join(kinds) or 'no warnings'}")
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    distinct = [name for name in reports if thetas.get(name) not in [thetas[n] for n in earlier(thetas, name)]]
+    own = {name: (radii, [report[OWN].accuracy for report in reports[name]]) for name in distinct}
+    worst = {name: (radii, [report.worst_case for report in reports[name]]) for name in distinct}
+    plot_worst_cases(own, folder / "own_loss_fgsm.png", norm="linf", title="FGSM through the own loss")
+    plot_worst_cases(worst, folder / "worst_case.png", norm="linf", title="Worst case of the standard set")
+    paths = {name: folder / "landscapes" / f"{slug(name)}.json" for name in distinct}
+    landscapes = {name: Landscape.load(path) for name, path in paths.items() if path.exists()}
+    if landscapes:
+        plot_basins(landscapes, folder / "basins.png")
+        plot_surfaces(landscapes, folder / "surfaces.png")
+    for name, landscape in landscapes.items():
+        console.print(f"{name}: accuracy falls to 90 % at a step of {landscape.width(0.9)[0]:.3f}")
+
+
+def earlier(thetas: dict[str, list[float]], name: str) -> list[str]:
+    """The searches before `name`."""
+    names = list(thetas)
+    return names[: names.index(name)] if name in names else []
+
+
+def cell(values: tuple[float, ...]) -> str:
+    """Mean and deviation."""
+    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.3f}{spread}"
+
+
+def slug(name: str) -> str:
+    """A name for files."""
+    return name.replace(",", "").replace(" ", "_")
+
+
+if __name__ == "__main__":
+    main()
