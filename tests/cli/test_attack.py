@@ -23,6 +23,9 @@ from tglo_lightning.reporting.landscape import Landscape
 pytest.importorskip("foolbox")
 ROOT = Path(__file__).parents[2]
 GROUP = sorted(path.stem for path in (CONFIG_DIR / "attack").glob("*.yaml"))
+EXPERIMENTS = sorted(
+    str(path.relative_to(CONFIG_DIR / "experiment").with_suffix("")) for path in CONFIG_DIR.glob("experiment/**/*.yaml")
+)
 TRAINING = ("trainer.max_epochs=2", "task.train_size=200", "evaluation.seeds=1", "trainer.enable_progress_bar=false")
 
 
@@ -141,7 +144,7 @@ def test_the_paper_attacks_through_the_own_loss_once(config):
     assert (attack._target_.split(".")[-1], attack.loss) == ("FGSM", "own")
 
 
-@pytest.mark.parametrize("experiment", ["digits_noisy", "attraction_digits", "robust_digits", "robust_mnist"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_it_composes_with_experiments(config, experiment):
     cfg = config(f"experiment={experiment}", "attack=pgd", "ckpt=x")
     assert "_target_" not in cfg.search
