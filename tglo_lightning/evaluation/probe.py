@@ -16,9 +16,8 @@ from torch.utils._pytree import tree_leaves
 from tglo_lightning.evaluation.bases import Callback
 from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.isolation import isolated, preserved, seed_all
-from tglo_lightning.evaluation.slot import loss_for
 from tglo_lightning.evaluation.trainer import Guard, validated
-from tglo_lightning.losses import TaylorGLOLoss
+from tglo_lightning.losses import TaylorGLOLoss, loss_like
 
 __all__ = ["Probe", "probe"]
 
@@ -136,7 +135,7 @@ def _check_call(fit: InnerFit, path: str, recorder: _Recorder) -> int:
             f"`loss={path!r}`: {type(fit.module).__name__}.{path} exists, but training_step does not call it. If it "
             f"calls F.cross_entropy, call {call} instead."
         )
-    loss = loss_for(recorder.loss, TaylorGLOLoss().theta)
+    loss = loss_like(recorder.loss, TaylorGLOLoss().theta)
     args, kwargs = recorder.called_with
     try:
         logits, target = inspect.signature(loss.forward).bind(*args, **kwargs).args

@@ -9,7 +9,9 @@ from numbers import Integral, Real
 from statistics import fmean, stdev
 from typing import Any
 
-from tglo_lightning.losses.registry import loss_formula
+from torch import nn
+
+from tglo_lightning.losses.registry import loss_formula, loss_like
 from tglo_lightning.search.space import split_theta
 
 __all__ = ["Candidate", "Evaluation", "Finalist", "SearchResult"]
@@ -132,6 +134,23 @@ class SearchResult:
     def failed(self) -> int:
         """Number of candidates that diverged or crashed."""
         return sum(candidate.status != "ok" for candidate in self.history)
+
+    def loss(self, original: Any = None) -> Any:
+        """The loss to train with: ``original`` where it was kept, else the metalearned one that takes its place.
+
+        Args:
+            original: the loss that was to be replaced, with its class weights and other options; ``None`` for
+                ``torch.nn.CrossEntropyLoss()``.
+
+        Raises:
+            ValueError: several losses were searched for together.
+        """
+        if self.best is not None and self.best.losses > 1:
+            raise ValueError("Several losses were searched for together; `result.best.theta` holds them all.")
+        original = nn.CrossEntropyLoss() if original is None else original
+        if self.kept == "original" or self.best is None or self.best.theta is None:
+            return original
+        return loss_like(original, self.best.theta)
 
     def to_dict(self) -> dict[str, Any]:
         """Lists, dicts, strings and numbers; ``None`` in place of a fitness that is not finite."""

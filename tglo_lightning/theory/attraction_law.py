@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from torch import Tensor
 
 from tglo_lightning.theory.parameters import label_polynomials
@@ -209,6 +208,9 @@ def _crossings(function: Callable[[Array], Array], grid: Array, zero: float = 0.
 
     Values of a size up to ``zero`` have no sign.
     """
+    # A second to import, and a search needs none of it
+    from scipy.optimize import brentq
+
     values = function(grid)
     signed = np.abs(values) > zero
     grid, values = grid[signed], values[signed]
