@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning.loggers.logger import DummyLogger
 from torch.utils.data import DataLoader
 
-from tglo_lightning.evaluation.initial import Init, fresh_module
+from tglo_lightning.evaluation.initial import Init, fresh_module, replicate
 from tglo_lightning.evaluation.isolation import fresh_iterators, generators, seed_all
 from tglo_lightning.evaluation.slot import LossSlot, LossSlots
 
@@ -100,7 +100,7 @@ class InnerFit:
     def on_device(self, device: torch.device) -> InnerFit:
         """The same fit on another GPU; the module waits on the CPU until its Trainer moves it."""
         twin = copy.copy(self)
-        twin.module = copy.deepcopy(self.module).cpu()
+        twin.module = replicate(self.module).cpu()
         twin.device = device
         twin._trainer_kwargs = self._trainer_kwargs | {"devices": [device.index or 0]}
         return twin
