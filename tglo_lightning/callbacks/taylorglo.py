@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -27,6 +29,9 @@ from tglo_lightning.search.journal import Journal, JournaledEvaluator
 __all__ = ["TaylorGLO"]
 
 MODES = ("max", "min")
+# Words in the names of metrics
+LOWER_IS_BETTER = {"loss", "error", "err", "nll", "brier", "ece", "perplexity", "mse", "mae"}
+HIGHER_IS_BETTER = {"acc", "accuracy", "f1", "auc", "auroc", "map", "miou", "iou", "dice", "precision", "recall"}
 # Packages whose versions may change the outcome of a search
 VERSIONS = ("torch", "pytorch-lightning", "cma", "numpy")
 
@@ -113,6 +118,7 @@ class TaylorGLO(Callback):
             raise TypeError(f"`monitor` must be the name of a logged metric, got {monitor!r}.")
         if mode not in MODES:
             raise ValueError(f"`mode` must be one of {MODES}, got {mode!r}.")
+        _doubt_direction(monitor, mode)
         if not callable(init) and init not in INITS:
             raise ValueError(f"`init` must be one of {INITS} or a function that builds a module, got {init!r}.")
         if candidate_epochs is None and candidate_steps is None:
@@ -270,6 +276,18 @@ class TaylorGLO(Callback):
             return
         if not self.slots.holds(pl_module, result.best.theta):
             self.slots.install(pl_module, result.best.theta)
+
+
+def _doubt_direction(monitor: str, mode: str) -> None:
+    """Warn where the metric's name speaks against ``mode``: such a search finds the worst loss, and believes in it."""
+    words = set(re.split("[^a-z0-9]+", monitor.lower()))
+    better = "min" if words & LOWER_IS_BETTER else "max" if words & HIGHER_IS_BETTER else mode
+    if better != mode:
+        warnings.warn(
+            f"`monitor={monitor!r}` sounds like a metric to be searched with mode={better!r}; this search has "
+            f"mode={mode!r}.",
+            stacklevel=3,
+        )
 
 
 def _name(evaluator: Any) -> str:

@@ -49,7 +49,7 @@ def probe(fit: InnerFit) -> Probe:
     """
     kind = type(fit.module).__name__
     try:
-        metrics, recorders, optimizers = _rehearse(fit)
+        metrics, recorders, optimizers, has_validated = _rehearse(fit)
         shifted, *_ = _rehearse(fit, shift=1.0)
     except Exception as error:
         raise RuntimeError(
@@ -62,9 +62,15 @@ def probe(fit: InnerFit) -> Probe:
     if len(set(classes.values())) > 1:
         raise ValueError(f"Losses that are searched for together must have as many classes each, got {classes}.")
     if fit.monitor not in metrics:
+        advice = "Log it in validation_step with self.log, or pass one of these as `monitor=`."
+        if not has_validated:
+            advice = (
+                "There is no validation: it needs a validation_step, validation data in fit or a val_dataloader, and "
+                "`limit_val_batches` above 0."
+            )
         raise ValueError(
             f"`monitor={fit.monitor!r}` is not logged by {kind}; logged: {', '.join(sorted(metrics)) or 'nothing'}. "
-            "Log it in validation_step with self.log, or pass one of these as `monitor=`."
+            f"{advice}"
         )
     before, after = float(metrics[fit.monitor]), float(shifted.get(fit.monitor, math.nan))
     if not (math.isclose(before, after, rel_tol=1e-3, abs_tol=1e-6) or math.isnan(before) or math.isnan(after)):
@@ -80,8 +86,8 @@ def probe(fit: InnerFit) -> Probe:
     )
 
 
-def _rehearse(fit: InnerFit, shift: float = 0.0) -> tuple[dict[str, Any], dict[str, _Recorder], str]:
-    """Metrics after one batch, what the losses were called with, and the optimizers in words.
+def _rehearse(fit: InnerFit, shift: float = 0.0) -> tuple[dict[str, Any], dict[str, _Recorder], str, bool]:
+    """Metrics after one batch, what the losses were called with, the optimizers in words, whether there is validation.
 
     ``shift`` changes the value of each loss, not its gradient.
     """
@@ -109,7 +115,7 @@ def _rehearse(fit: InnerFit, shift: float = 0.0) -> tuple[dict[str, Any], dict[s
         ]
         metrics = validated(trainer, module, fit)
     fit.epoch_batches = trainer.num_training_batches
-    return metrics, recorders, repr(optimizers)
+    return metrics, recorders, repr(optimizers), trainer.enable_validation
 
 
 def _fingerprint(optimizers: str, calls: Any) -> str:

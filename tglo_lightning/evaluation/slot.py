@@ -41,6 +41,11 @@ class LossSlot:
         loss: Any = module
         for part in self.path.split("."):
             owner = loss
+            if isinstance(owner, dict | list | tuple):
+                raise ValueError(
+                    f"`loss={self.path!r}`: {part!r} is in a plain {type(owner).__name__} of {kind}, which is no "
+                    "part of its state. Keep losses in a torch.nn.ModuleDict or torch.nn.ModuleList, under the same path."
+                )
             if not hasattr(owner, part):
                 raise ValueError(_missing(module, self.path, part))
             loss = getattr(owner, part)
@@ -53,7 +58,8 @@ class LossSlot:
         if hasattr(type(owner), part):
             raise ValueError(
                 f"`loss={self.path!r}`: {type(owner).__name__}.{part} belongs to the class, so it cannot be replaced. "
-                f"Assign the loss in __init__, as in `self.criterion = torch.nn.CrossEntropyLoss()`."
+                "Write `self.criterion = torch.nn.CrossEntropyLoss()` in its __init__, call that, and pass "
+                "loss='criterion'."
             )
         return loss
 

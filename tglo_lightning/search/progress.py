@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from types import TracebackType
+from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from typing_extensions import Self
@@ -27,6 +28,7 @@ class SearchBar:
         self.settings = settings
         self.monitor = monitor
         self.generation = 1
+        self._cell: Any = None
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -39,8 +41,16 @@ class SearchBar:
         )
 
     def __enter__(self) -> Self:
-        self.progress.start()
         self.task = self.progress.add_task(self._description(), total=count_trainings(self.settings), best="")
+        if self.progress.disable:
+            return self
+        if self.progress.console.is_jupyter:
+            # Rich's own display needs ipywidgets, and nothing of it is left in a saved notebook
+            from IPython.display import display
+
+            self._cell = display(self.progress.get_renderable(), display_id=True)
+        else:
+            self.progress.start()
         return self
 
     def __exit__(
@@ -56,6 +66,8 @@ class SearchBar:
         description = self._description() if stage == "generation" else "Training the finalists again"
         shown = "" if math.isnan(best) else f"best {self.monitor} {best:.4g}"
         self.progress.update(self.task, advance=1, description=description, best=shown)
+        if self._cell is not None:
+            self._cell.update(self.progress.get_renderable())
 
     def on_generation(self, metrics: dict[str, float]) -> None:
         """Name the next generation."""
