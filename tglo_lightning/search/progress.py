@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 from typing_extensions import Self
 
 from tglo_lightning.search.loop import SearchSettings, count_trainings
@@ -48,7 +49,7 @@ class SearchBar:
             # Rich's own display needs ipywidgets, and nothing of it is left in a saved notebook
             from IPython.display import display
 
-            self._cell = display(self.progress.get_renderable(), display_id=True)
+            self._cell = display(self._table(), display_id=True)
         else:
             self.progress.start()
         return self
@@ -57,6 +58,9 @@ class SearchBar:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.progress.stop()
+
+    def _table(self) -> Table:
+        return self.progress.make_tasks_table(self.progress.tasks)
 
     def _description(self) -> str:
         return f"Metalearning the loss, generation {self.generation}/{self.settings.generations}"
@@ -67,7 +71,7 @@ class SearchBar:
         shown = "" if math.isnan(best) else f"best {self.monitor} {best:.4g}"
         self.progress.update(self.task, advance=1, description=description, best=shown)
         if self._cell is not None:
-            self._cell.update(self.progress.get_renderable())
+            self._cell.update(self._table())
 
     def on_generation(self, metrics: dict[str, float]) -> None:
         """Name the next generation."""
