@@ -123,7 +123,7 @@ def test_a_generation_without_a_valid_candidate_is_drawn_nearer_and_nearer():
         """Only what is near to the origin can be trained, as with steps that are too long."""
 
         def score(self, theta):
-            near = sum(t**2 for t in theta) < 0.4
+            near = sum(t**2 for t in theta) < 50
             return super().score(theta) if near else Evaluation(math.nan, "diverged", error="the loss is nan")
 
     def far(**kwargs):
@@ -133,7 +133,7 @@ def test_a_generation_without_a_valid_candidate_is_drawn_nearer_and_nearer():
     with pytest.warns(UserWarning, match="No candidate of generation 0 could be trained; drawing it again with half"):
         result = far(listener=listener)
     first = [c for c in result.history if c.generation == 0]
-    assert len(first) in (12, 18, 24)
+    assert len(first) == 12
     assert [c.index for c in first] == list(range(len(first)))
     assert not any(c.status == "ok" for c in first[:-6])
     assert any(c.status == "ok" for c in first[-6:])
