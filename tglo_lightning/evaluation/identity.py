@@ -21,7 +21,15 @@ from torch.utils._pytree import tree_leaves
 __all__ = ["data_identity", "described", "digest", "module_identity", "optimizer_identity", "sources"]
 
 # Packages whose code is told by their versions
-LIBRARIES = ("builtins", "torch", "torchmetrics", "pytorch_lightning", "lightning", "tglo_lightning")
+LIBRARIES = (
+    "builtins",
+    "torch",
+    "torchmetrics",
+    "lightning_fabric",
+    "pytorch_lightning",
+    "lightning",
+    "tglo_lightning",
+)
 # A longer container holds data
 LONGEST = 100
 

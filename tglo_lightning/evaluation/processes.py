@@ -37,6 +37,7 @@ class _Worker:
     process: Any
     connection: Connection
     task: int | None = None
+    timeout: float | None = None
     deadline: float | None = None
 
 
@@ -111,9 +112,10 @@ class ProcessEvaluator:
                     if worker.task is None and waiting:
                         worker.task = waiting.popleft()
                         attempts[worker.task] += 1
+                        worker.timeout = self.fit.limited(thetas[worker.task]).timeout
                         self._send(worker, (thetas[worker.task], seed))
                 for rank in self._ready():
-                    task, evaluation = self._receive(rank, thetas)
+                    task, evaluation = self._receive(rank)
                     if task is None:
                         continue
                     if evaluation is not None:
@@ -182,7 +184,7 @@ class ProcessEvaluator:
         with suppress(BrokenPipeError, ConnectionResetError):
             worker.connection.send(message)
 
-    def _receive(self, rank: int, thetas: Sequence[list[float] | None]) -> tuple[int | None, Evaluation | None]:
+    def _receive(self, rank: int) -> tuple[int | None, Evaluation | None]:
         """The task that a worker ends and its evaluation, ``None`` for that if the worker is dead, and replaced; twice
         ``None`` where a worker only begins.
         """
@@ -192,8 +194,8 @@ class ProcessEvaluator:
             if worker.connection.poll():
                 evaluation = worker.connection.recv()
                 if evaluation is None:
-                    timeout = None if task is None else self.fit.limited(thetas[task]).timeout
-                    worker.deadline = None if timeout is None else time.monotonic() + timeout + HANG_SECONDS
+                    if worker.timeout is not None:
+                        worker.deadline = time.monotonic() + worker.timeout + HANG_SECONDS
                     return None, None
                 worker.task = worker.deadline = None
                 return task, evaluation
