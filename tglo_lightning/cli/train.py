@@ -26,7 +26,8 @@ from tglo_lightning.cli.comparison import Scores, fresh_seeds, train_and_test, w
 from tglo_lightning.cli.recipe import Recipe
 from tglo_lightning.losses import as_loss, loss_like
 from tglo_lightning.reporting import results_table
-from tglo_lightning.search import Finalist, SearchResult
+from tglo_lightning.search import Finalist, SearchError, SearchResult
+from tglo_lightning.search.journal import JournalError
 
 # Losses that are found beside the original one: by the search, and by its fair opponent
 FOUND = ("metalearned", "opponent")
@@ -37,10 +38,13 @@ CONFIG_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.par
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
 def main(cfg: DictConfig) -> float:
-    """Run one config. Returns the optimised metric to a sweeper, see `run`; a refused config ends the process."""
+    """Run one config. Returns the optimised metric to a sweeper, see `run`.
+
+    A refused config or journal, or a search without one valid candidate, ends the process.
+    """
     try:
         return run(cfg)
-    except ConfigError as error:
+    except (ConfigError, JournalError, SearchError) as error:
         raise SystemExit(f"tglo-train: {error}") from error
 
 
@@ -199,7 +203,7 @@ def _print(result: dict[str, Any], search: SearchResult | None, path: Path) -> N
         console.width = 120
     console.print(results_table(result))
     if search is not None:
-        chosen = "no candidate could be trained" if search.best is None else f"metalearned {_figures(search.best)}"
+        chosen = "no finalist could be trained" if search.best is None else f"metalearned {_figures(search.best)}"
         console.print(
             f"Kept the {search.kept} loss by {search.monitor}: {chosen}, original {_figures(search.original)}."
         )

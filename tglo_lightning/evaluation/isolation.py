@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tglo_lightning.search.seeding import random_states, seed_all
 
-__all__ = ["fresh_iterators", "generators", "isolated", "preserved", "seed_all"]
+__all__ = ["fresh_iterators", "generators", "isolated", "preserved", "random_states", "seed_all"]
 
 LIGHTNING_LOGGERS = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric")
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)

@@ -44,7 +44,7 @@ class LossSlot:
             if isinstance(owner, dict | list | tuple):
                 raise ValueError(
                     f"`loss={self.path!r}`: {part!r} is in a plain {type(owner).__name__} of {kind}, which is no "
-                    "part of its state. Keep losses in a torch.nn.ModuleDict or torch.nn.ModuleList, under the same path."
+                    "part of its state. Keep losses in a torch.nn.ModuleDict or ModuleList, under the same path."
                 )
             if not hasattr(owner, part):
                 raise ValueError(_missing(module, self.path, part))

@@ -16,7 +16,6 @@ from tglo_lightning.losses.classic import (
     BrierLoss,
     CrossEntropyLoss,
     SmoothedCrossEntropyLoss,
-    smoothed_formula,
 )
 from tglo_lightning.losses.functional import formula, order_of, theta_tensor
 from tglo_lightning.losses.published import PUBLISHED_NAMES, published_theta
@@ -58,7 +57,7 @@ def as_loss(loss: SeparableLoss | nn.Module | Tensor | Sequence[float] | str) ->
         if loss in NAMED:
             return NAMED[loss]()
         if loss not in PUBLISHED_NAMES:
-            raise ValueError(f"Unknown loss {loss!r}; known: {', '.join([*NAMED, *PUBLISHED_NAMES])}.")
+            raise ValueError(f"Unknown `loss` {loss!r}; known: {', '.join([*NAMED, *PUBLISHED_NAMES])}.")
         loss = published_theta(loss)
     if isinstance(loss, nn.Module):
         raise TypeError(
@@ -84,7 +83,7 @@ def loss_like(original: object, theta: Tensor | Sequence[float]) -> TaylorGLOLos
     if isinstance(weight, Tensor):
         options["weight"] = weight.detach().clone()
     loss: TaylorGLOLoss | SmoothedCrossEntropyLoss
-    if len(theta) == 2:
+    if _length(theta) == 2:
         loss = SmoothedCrossEntropyLoss(theta, **options)
     else:
         tensor = theta_tensor(theta)
@@ -94,7 +93,9 @@ def loss_like(original: object, theta: Tensor | Sequence[float]) -> TaylorGLOLos
 
 def loss_formula(theta: Sequence[float]) -> str:
     """``f(y, h)`` in plain text of the loss that :func:`loss_like` makes from ``theta``."""
-    return smoothed_formula(theta) if len(theta) == 2 else formula(theta)
+    if _length(theta) == 2:
+        return SmoothedCrossEntropyLoss(theta).formula
+    return formula(theta_tensor(theta))
 
 
 def loss_name(loss: Any) -> str:
@@ -123,3 +124,10 @@ def check_replaceable(loss: Any, where: str) -> None:
             f"{where} is {loss_name(loss)}. TaylorGLO replaces losses of (logits, class targets), such as "
             "torch.nn.CrossEntropyLoss."
         )
+
+
+def _length(theta: Tensor | Sequence[float]) -> int:
+    try:
+        return len(theta)
+    except TypeError as error:
+        raise TypeError(f"`theta` must be a tensor or a sequence of numbers, got {theta!r}.") from error

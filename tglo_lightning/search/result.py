@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from numbers import Integral, Real
+from os import PathLike
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -23,7 +26,8 @@ class Evaluation:
 
     Attributes:
         fitness: the monitored metric; NaN unless ``status`` is ``"ok"``.
-        status: ``"ok"``, ``"diverged"`` (loss, weights or metric not finite) or ``"crashed"`` (an exception).
+        status: ``"ok"``, ``"diverged"`` (loss, weights or metric not finite), ``"crashed"`` (an exception),
+            ``"timeout"`` (beyond ``candidate_timeout``) or ``"hopeless"`` (below ``min_fitness_after``).
         seconds: wall-clock time.
         error: what went wrong, if anything did.
     """
@@ -112,6 +116,7 @@ class SearchResult:
         infeasible: draws that the constraint refused before any training.
         seconds: wall-clock time of the search.
         settings: the arguments of the search, as plain values.
+        finished: whether the search came to its end; ``False`` for what :meth:`load` makes of a journal without one.
     """
 
     kept: str
@@ -124,6 +129,7 @@ class SearchResult:
     infeasible: int
     seconds: float
     settings: dict[str, Any] = field(default_factory=dict)
+    finished: bool = True
 
     @property
     def candidates(self) -> int:
@@ -132,7 +138,7 @@ class SearchResult:
 
     @property
     def failed(self) -> int:
-        """Number of candidates that diverged or crashed."""
+        """Number of candidates without a fitness: diverged, crashed, too slow or given up."""
         return sum(candidate.status != "ok" for candidate in self.history)
 
     def loss(self, original: Any = None) -> Any:
@@ -156,6 +162,33 @@ class SearchResult:
         """Lists, dicts, strings and numbers; ``None`` in place of a fitness that is not finite."""
         values: dict[str, Any] = _plain(asdict(self))
         return values
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write :meth:`to_dict` as strict JSON. A file that is there is replaced at once, never left half written."""
+        target = Path(path)
+        draft = target.with_name(f"{target.name}.tmp")
+        draft.write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+        draft.replace(target)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> SearchResult:
+        """What :meth:`save` wrote; or, from a journal (``.jsonl``), what is known so far.
+
+        From a journal ``kept`` is ``"original"`` and ``infeasible`` 0, for it does not say; candidates of a generation
+        are in the order in which they were drawn.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: it is neither.
+        """
+        from tglo_lightning.search.journal import Journal, unfinished_result
+
+        if Path(path).suffix == ".jsonl":
+            return unfinished_result(*Journal.read(path))
+        try:
+            return cls.from_dict(json.loads(Path(path).read_bytes()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} holds no result of a search: {type(error).__name__}: {error}") from error
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SearchResult:

@@ -112,8 +112,8 @@ def attraction_curve(loss: LossLike, num_classes: int, eps: Tensor | Sequence[fl
     check_num_classes(num_classes)
     seen = subject(loss)
     if seen.theta is None:
-        return _difference(seen, floating(eps)[0], num_classes)
-    points, theta = floating(eps, seen.theta)
+        return _difference(seen, floating(eps=eps)[0], num_classes)
+    points, theta = floating(eps=eps, theta=seen.theta)
     d = _polynomial(theta, *seen.labels(num_classes), num_classes)
     flat = points.reshape(-1)
     result = torch.zeros_like(flat)
