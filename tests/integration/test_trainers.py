@@ -1,6 +1,7 @@
 """Trainers and callbacks of Lightning around the search, under both of its names."""
 
 import csv
+import re
 
 import pytest
 import pytorch_lightning as pl
@@ -144,3 +145,10 @@ def test_finders_beside_it(tmp_path, finder):
 
 def test_both_of_ours(api, tmp_path):
     fit(api, tmp_path, winning(api)(), callbacks=[AttractionMonitor()])
+
+
+def test_after_the_search_it_takes_no_part_in_the_steps():
+    """What costs a fit time would be a hook of its batches, steps or epochs."""
+    hooks = {name for name in dir(TaylorGLO) if getattr(TaylorGLO, name) is not getattr(pl.Callback, name, None)}
+    assert "on_fit_start" in hooks
+    assert not [name for name in hooks if name.startswith("on_") and re.search("batch|step|epoch|backward|grad", name)]
