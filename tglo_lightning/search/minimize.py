@@ -185,7 +185,8 @@ class FunctionEvaluator:
         if held:
             raise RuntimeError(
                 f"`fn` failed with each of the {len(held)} losses of the first generation, the last time with "
-                f"{held[-1].error}. The fault will be in `fn`: it must work with any loss of (logits, class targets)."
+                f"{held[-1].error}. The fault will be in `fn`: it must work with any loss of (logits, class "
+                "targets), and move it to the network's device by `loss.to(device)`."
             ) from cause
 
     def _call(self, loss: Any, seed: int) -> Any:
