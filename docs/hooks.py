@@ -1,6 +1,7 @@
 """What the site takes from elsewhere in the repository: recipes, changelog, the configs; and formulas as MathML.
 
-Pages link to ``../recipes/...`` and ``../CONTRIBUTING.md`` as they lie in the repository, so that they read as well there.
+Pages link to ``../recipes/...`` and ``../CONTRIBUTING.md`` as these lie in the repository, so that they can be read there,
+too.
 """
 
 from __future__ import annotations
