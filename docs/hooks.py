@@ -1,7 +1,7 @@
 """What the site takes from elsewhere in the repository: recipes, changelog, the configs; and formulas as MathML.
 
-Pages link to ``../recipes/...`` and ``../CONTRIBUTING.md`` as these lie in the repository, so that they can be read there,
-too.
+Pages link to ``../recipes/...`` and ``../CONTRIBUTING.md`` as these lie in the repository, so that they can be read
+there, too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[1]
 PAGES = ("CHANGELOG.md", "CONTRIBUTING.md")
 SUFFIXES = (".md", ".png", ".json", ".py")
-OUTWARD = re.compile(r"\]\(\.\./(recipes/|CHANGELOG|CONTRIBUTING)")
+OUTWARD = re.compile(r"\]\((?:\.\./(?=recipes/|CHANGELOG|CONTRIBUTING)|docs/)")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 GROUPS = "<!-- groups -->"
 
@@ -32,8 +32,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Let links out of ``docs`` point into the site; put in the table of the configs."""
-    markdown = OUTWARD.sub(r"](\1", markdown)
+    """Let links across the border of ``docs`` point into the site; put in the table of the configs."""
+    markdown = OUTWARD.sub("](", markdown)
     return markdown.replace(GROUPS, groups()) if GROUPS in markdown else markdown
 
 

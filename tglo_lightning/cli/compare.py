@@ -87,8 +87,8 @@ def report(
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tglo-compare",
-        description="Compare the losses of runs of tglo-train: mean, deviation, Welch's test and effect size\nagainst a "
-        "reference, corrected for the number of comparisons, and a strip plot.",
+        description="Compare the losses of runs of tglo-train: mean, deviation, Welch's test and effect size\n"
+        "against a reference, corrected for the number of comparisons, and a strip plot.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

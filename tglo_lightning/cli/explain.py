@@ -51,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tglo-explain",
-        description="Why a loss works: can it be trained, does it hold or push away what is learned by heart,\nat which "
-        "confidence does it settle.",
+        description="Why a loss works: can it be trained, does it hold or push away what is learned by heart,\n"
+        "at which confidence does it settle.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
