@@ -13,7 +13,6 @@ except ImportError:  # Python 3.10
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
-HYDRA = ("tglo-train", "tglo-attack", "tglo-landscape")
 
 
 def run(command: str, *arguments: str, after: str = "") -> str:
@@ -34,12 +33,6 @@ def test_help_shows_examples(command):
 
 def test_help_and_completion_of_hydras_commands_import_no_torch():
     assert "experiment: " in run("tglo-train", "--help", after="assert 'torch' not in sys.modules")
-
-
-@pytest.mark.parametrize("command", HYDRA)
-def test_completion_for_bash(command):
-    shown = run(command, "--shell-completion", "install=bash")
-    assert f"-F hydra_bash_completion {command}" in shown or "complete -o nospace" in shown
 
 
 def test_completed_words(monkeypatch):
