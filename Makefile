@@ -2,6 +2,7 @@
 # make test   lint, type-check, test
 # make docs   build the documentation into site/, warnings as errors
 # make package   build sdist and wheel into dist/, and try the wheel in an empty environment
+# make test-faults   kill, corrupt and misuse it at length: some minutes
 # All install into .venv first, if something has changed. Another interpreter: make test PYTHON=python3.12
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test docs package setup
+.PHONY: demo test test-faults docs package setup
 
 demo: setup
 	$(BIN)/tglo-train experiment=digits_noisy
@@ -18,7 +19,10 @@ test: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 -m "not slow and not faults"
+
+test-faults: setup
+	$(BIN)/pytest tests/faults -m "faults or not faults"
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict

@@ -60,6 +60,8 @@ RULES: dict[str, Rule] = {
     "search.repeats": _integer(1),
     "search.order": _integer(2),
     "search.sigma": _POSITIVE,
+    "search.candidate_timeout": _optional(_POSITIVE),
+    "search.resume": ("auto or false", lambda v: v in ("auto", False)),
     "search.seed": _integer(0),
 }
 

@@ -17,13 +17,18 @@ CONFIG_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.par
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
 def train(cfg: DictConfig) -> float:
-    """Run one config. Returns the optimised metric to a sweeper; a refused config ends the process."""
+    """Run one config. Returns the optimised metric to a sweeper.
+
+    A refused config or journal, or a search without one valid candidate, ends the process.
+    """
     from tglo_lightning.cli.checks import ConfigError
     from tglo_lightning.cli.train import run
+    from tglo_lightning.search import SearchError
+    from tglo_lightning.search.journal import JournalError
 
     try:
         return run(cfg)
-    except ConfigError as error:
+    except (ConfigError, JournalError, SearchError) as error:
         raise SystemExit(f"tglo-train: {error}") from error
 
 

@@ -185,7 +185,7 @@ def _print(result: dict[str, Any], search: SearchResult | None, path: Path) -> N
         console.width = 120
     console.print(results_table(result))
     if search is not None:
-        chosen = "no candidate could be trained" if search.best is None else f"metalearned {_figures(search.best)}"
+        chosen = "no finalist could be trained" if search.best is None else f"metalearned {_figures(search.best)}"
         console.print(
             f"Kept the {search.kept} loss by {search.monitor}: {chosen}, original {_figures(search.original)}."
         )
