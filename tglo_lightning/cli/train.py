@@ -12,7 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -21,31 +20,14 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from rich.console import Console
 
 import tglo_lightning
-from tglo_lightning.cli.checks import ConfigError
 from tglo_lightning.cli.comparison import Scores, fresh_seeds, train_and_test, welch_tests
 from tglo_lightning.cli.recipe import Recipe
 from tglo_lightning.losses import as_loss, loss_like
 from tglo_lightning.reporting import results_table
-from tglo_lightning.search import Finalist, SearchError, SearchResult
-from tglo_lightning.search.journal import JournalError
+from tglo_lightning.search import Finalist, SearchResult
 
 # Losses that are found beside the original one: by the search, and by its fair opponent
 FOUND = ("metalearned", "opponent")
-_PACKAGE = Path(tglo_lightning.__file__).parent
-# In a wheel the configs lie inside of the package, in a checkout beside it.
-CONFIG_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
-
-
-@hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
-def main(cfg: DictConfig) -> float:
-    """Run one config. Returns the optimised metric to a sweeper, see `run`.
-
-    A refused config or journal, or a search without one valid candidate, ends the process.
-    """
-    try:
-        return run(cfg)
-    except (ConfigError, JournalError, SearchError) as error:
-        raise SystemExit(f"tglo-train: {error}") from error
 
 
 def run(cfg: DictConfig) -> float:
@@ -233,4 +215,6 @@ def _finish_wandb(exit_code: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from tglo_lightning.cli.commands import train
+
+    train()
