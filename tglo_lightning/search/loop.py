@@ -154,7 +154,7 @@ def search(
     strategy = CMAES(space.dimension, settings.sigma, settings.population, settings.seed)
 
     history: list[Candidate] = []
-    infeasible = 0
+    infeasible: list[int] = []
     best = math.nan
 
     def improve(evaluation: Evaluation) -> float:
@@ -164,7 +164,7 @@ def search(
 
     for generation in range(settings.generations):
         vectors, thetas, refused = _draw(strategy, space, feasible, settings.population)
-        infeasible += refused
+        infeasible.append(refused)
         evaluations = []
         for evaluation in evaluator.evaluate(thetas, settings.training_seed(0, generation)):
             evaluations.append(evaluation)
@@ -192,9 +192,10 @@ def search(
         original=original,
         finalists=finalists,
         history=history,
-        infeasible=infeasible,
+        infeasible=sum(infeasible),
         seconds=time.perf_counter() - started,
         settings=settings.to_dict(),
+        refused=infeasible,
     )
 
 

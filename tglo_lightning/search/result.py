@@ -112,6 +112,7 @@ class SearchResult:
         infeasible: draws that the constraint refused before any training.
         seconds: wall-clock time of the search.
         settings: the arguments of the search, as plain values.
+        refused: ``infeasible``, generation by generation.
     """
 
     kept: str
@@ -124,6 +125,7 @@ class SearchResult:
     infeasible: int
     seconds: float
     settings: dict[str, Any] = field(default_factory=dict)
+    refused: list[int] = field(default_factory=list)
 
     @property
     def candidates(self) -> int:
