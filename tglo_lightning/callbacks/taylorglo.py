@@ -230,7 +230,7 @@ class TaylorGLO(Callback):
                 listener.log(_outcome(result), self.settings.generations - 1)
         finally:
             evaluator.close()
-        result.settings |= {"evaluator": _name(evaluator), "num_classes": seen.num_classes}
+        result.settings["evaluator"] = _name(evaluator)
         return result
 
     def _evaluator(self) -> Any:
@@ -255,7 +255,7 @@ class TaylorGLO(Callback):
             "init": self.init if isinstance(self.init, str) else "function",
             "module": type(fit.module).__name__,
             "data": seen.fingerprint,
-            "num_classes": seen.num_classes,
+            "classes": seen.num_classes,
             "evaluator": _name(evaluator),
             "versions": {"tglo-lightning": __version__, **{name: version(name) for name in VERSIONS}},
         }

@@ -35,10 +35,13 @@ def _named(entry: str) -> tuple[str, str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tglo-report",
-        description="Write the report of a run: verdict, loss, explanation, search, comparison, configuration, in one "
+        description="Write the report of a run: verdict, loss, explanation, search, comparison, configuration, in one\n"
         "HTML file that opens without a network. A run that is not finished is reported as far as it came.",
-        epilog="examples: tglo-report outputs/2026-01-31/12-00-00   |   tglo-report runs/search.jsonl --output a.html   |"
-        "   tglo-report RUN --attack cross-entropy=outputs/A --attack metalearned=outputs/B",
+        epilog="""examples:
+  tglo-report outputs/2026-01-31/12-00-00
+  tglo-report runs/search.jsonl --output search.html
+  tglo-report RUN_DIR --attack cross-entropy=outputs/A --attack metalearned=outputs/B""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "run",
@@ -54,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="[NAME=]PATH",
         help="a report of tglo-attack, or its directory, again for more; those below RUN_DIR are found",
     )
-    parser.add_argument("--num-classes", type=int, metavar="N", help="number of classes, where no file of the run has it")
+    parser.add_argument(
+        "--num-classes", type=int, metavar="N", help="number of classes, where no file of the run has it"
+    )
     return parser
 
 

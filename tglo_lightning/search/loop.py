@@ -194,7 +194,7 @@ def search(
         history=history,
         infeasible=sum(infeasible),
         seconds=time.perf_counter() - started,
-        settings=settings.to_dict(),
+        settings=settings.to_dict() | {"num_classes": num_classes},
         refused=infeasible,
     )
 

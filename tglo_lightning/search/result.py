@@ -111,7 +111,7 @@ class SearchResult:
         history: every candidate of every generation.
         infeasible: draws that the constraint refused before any training.
         seconds: wall-clock time of the search.
-        settings: the arguments of the search, as plain values.
+        settings: the arguments of the search, as plain values, ``num_classes`` and ``evaluator`` among them.
         refused: ``infeasible``, generation by generation.
     """
 

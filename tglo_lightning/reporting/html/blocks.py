@@ -39,7 +39,7 @@ class Code:
 
 @dataclass
 class Formula:
-    """A formula in plain text."""
+    """``f(y, h)`` in plain text, and of what it is."""
 
     kind: ClassVar[str] = "formula"
     head: str
@@ -57,7 +57,7 @@ class Points:
 
 @dataclass
 class Table:
-    """A table: the first cell of a row is its heading."""
+    """A table: the first cell of a row is its heading; ``Markup`` in a cell is a formula."""
 
     kind: ClassVar[str] = "table"
     caption: str

@@ -43,7 +43,13 @@ SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross
 
 @dataclass(frozen=True)
 class Key:
-    """An entry of a plot's legend: ``mark`` is ``line``, ``dash``, ``dot``, ``dots``, ``ring``, ``cross`` or ``band``."""
+    """An entry of a plot's legend.
+
+    Attributes:
+        label: what it says.
+        colour: name of a colour.
+        mark: ``line``, ``dash``, ``dot``, ``dots``, ``ring``, ``diamond``, ``cross`` or ``band``.
+    """
 
     label: str
     colour: str
@@ -90,8 +96,13 @@ def number(value: float | None, digits: int = 3) -> str:
     if "e" in shown:
         mantissa, exponent = shown.split("e")
         power = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-        return f"{mantissa} × 10{power}".replace("-", "−")
+        return f"{mantissa}\u00a0×\u00a010{power}".replace("-", "−")
     return shown.replace("-", "−")
+
+
+def percent(share: float) -> str:
+    """A share for reading."""
+    return f"{100 * share:.3g}\u00a0%"
 
 
 def _layout(x: str, *, integer: bool = False, **more: Any) -> dict[str, Any]:
@@ -112,7 +123,12 @@ def _layout(x: str, *, integer: bool = False, **more: Any) -> dict[str, Any]:
         "hoverlabel": {"bgcolor": "@card", "bordercolor": "@axis", "font": {"color": "@ink"}},
         "showlegend": False,
         "hovermode": "closest",
-        "xaxis": {**axis, "title": {"text": x, "standoff": 10}, "showgrid": False, "zeroline": False},
+        "xaxis": {
+            **axis,
+            "title": {"text": x, "standoff": 10, "font": {"size": 13}},
+            "showgrid": False,
+            "zeroline": False,
+        },
         "yaxis": {**axis, "zeroline": False},
     }
     if integer:
@@ -150,7 +166,7 @@ def _band(x: Sequence[float], low: Sequence[Any], high: Sequence[Any], colour: s
 
 
 def explanation(told: Explanation) -> Panel:
-    """``D(eps)`` of a loss beside cross-entropy, squared error and Baikal, each divided by its size at the null epoch."""
+    """``D(eps)`` of a loss beside cross-entropy, squared error and Baikal, each scaled to 1 at the null epoch."""
     n = told.num_classes
     own = scaled_curve(told.loss, n)
     low, high, ticks = limits(own)
@@ -211,7 +227,8 @@ def explanation(told: Explanation) -> Panel:
     )
     keys = [Key("this loss", "ink")]
     keys += [Key(label, colour[1:], "line" if dash == "solid" else "dash") for label, _, colour, dash in REFERENCES]
-    keys += [Key("pulls to zero error", "pull-band", "band"), Key("pushes away", "push-band", "band")]
+    keys += [Key("pulls to zero error", "pull-band", "band")] if any(sign > 0 for sign, *_ in _signs(own)) else []
+    keys += [Key("pushes away", "push-band", "band")] if any(sign < 0 for sign, *_ in _signs(own)) else []
     keys += [Key("this loss settles", "ink", "dots")] if rests else []
     keys += [Key("another settles", "muted", "ring")]
     return Panel(
@@ -328,11 +345,12 @@ def feasible(search: SearchResult) -> Panel | None:
     bars = {"type": "bar", "x": x, "y": _plain(shares, 4), "marker": {"color": "@pull"}, "width": 0.7}
     bars["customdata"] = list(search.refused)
     bars["hovertemplate"] = "generation %{x}: %{y:.0f} %<br>%{customdata} draws refused<extra></extra>"
+    first, last = number(shares[0], 3), number(shares[-1], 3)
     return Panel(
         "Feasible share of the draws",
         "draws that the constraint lets through, %",
-        f"{number(shares[0], 2)} % of the draws were feasible in the first generation, {number(shares[-1], 2)} % in the "
-        f"last; {sum(search.refused)} draws were refused without training.",
+        f"{first}\u00a0% of the draws were feasible in the first generation, {last}\u00a0% in the last; "
+        f"{sum(search.refused)} draws were refused without training.",
         [bars],
         _layout("generation", integer=True, yaxis={"range": [0, 104]}, xaxis={"range": [0.4, len(x) + 0.6]}),
         pixels=300,
@@ -433,7 +451,7 @@ def finalists(search: SearchResult) -> Panel:
     )
     return Panel(
         "Finalists and the original loss, trained again from fresh seeds",
-        "one row a loss",
+        "",
         f"{search.monitor}: {told}.",
         data,
         _layout(
@@ -475,21 +493,19 @@ def curves(recorded: Curves, names: Mapping[str, str], monitor: str) -> list[Pan
             continue
         owners = [kind for kind in recorded if any(metric in seed for seed in recorded[kind])]
         own_scale = metric.rpartition("/")[2].startswith("loss")
-        for kinds in [[kind] for kind in owners] if own_scale else [owners]:
-            panels.append(_curve(recorded, names, metric, kinds, own_scale=own_scale))
+        groups = [[kind] for kind in owners] if own_scale else [owners]
+        panels += [_curve(recorded, names, metric, kinds, own_scale=own_scale) for kinds in groups]
     return panels
 
 
-def _curve(
-    recorded: Curves, names: Mapping[str, str], metric: str, kinds: Sequence[str], *, own_scale: bool
-) -> Panel:
+def _curve(recorded: Curves, names: Mapping[str, str], metric: str, kinds: Sequence[str], *, own_scale: bool) -> Panel:
     data, keys, told = [], [], []
     for kind in kinds:
         rows = [seed[metric] for seed in recorded[kind] if metric in seed]
         length = min(map(len, rows))
         columns = list(zip(*(row[:length] for row in rows), strict=True))
-        means = [fmean(c) if None not in c else math.nan for c in columns]  # type: ignore[type-var]
-        spreads = [stdev(c) if None not in c and len(c) > 1 else 0.0 for c in columns]  # type: ignore[type-var]
+        means = [fmean(c) if None not in c else math.nan for c in columns]
+        spreads = [stdev(c) if None not in c and len(c) > 1 else 0.0 for c in columns]
         x = [epoch + 1 for epoch, mean in enumerate(means) if math.isfinite(mean)]
         middle = [(m, s) for m, s in zip(means, spreads, strict=True) if math.isfinite(m)]
         colour = f"@{colour_of(kind)}"
@@ -530,7 +546,7 @@ def attraction(record: AttractionRecord, name: str, scale: tuple[float, float] |
         pulls,
         f"Attraction, {name}",
         "velocity of the true class's logit",
-        f"At the end {away:.0%} of the samples are pushed away from zero training error; the median attraction is "
+        f"At the end {percent(away)} of the samples are pushed away from zero training error; the median attraction is "
         f"{number(float(np.nanmedian(pulls[-1])))}.",
     )
     first.keys = keys
@@ -606,8 +622,9 @@ def robustness(report: RobustnessReport, name: str) -> Panel:
     return Panel(
         f"Accuracy under attack: {name}",
         "accuracy",
-        f"{report.clean_accuracy:.1%} of {report.samples} images are classified rightly without attack; in the worst "
-        f"case over {len(report.attacks)} attacks {report.worst_case[-1]:.1%} at ε = {report.epsilons[-1]:g}.",
+        f"{percent(report.clean_accuracy)} of {report.samples} images are classified rightly without attack, "
+        f"{percent(report.worst_case[-1])} in the worst case over {len(report.attacks)} attacks at ε = "
+        f"{report.epsilons[-1]:g}.",
         data,
         layout,
         keys,

@@ -36,7 +36,8 @@ class RunFiles:
         written: when the last of the files was.
         result: ``result.json`` of ``tglo-train``.
         search: the search, read from its journal where it did not come to its end.
-        trainings: trainings that the search has done, and those it takes; None where that is unknown.
+        interrupted: whether the search did not come to its end.
+        trainings: of an interrupted search: trainings done, and those that it takes.
         header: of the journal.
         config: ``.hydra/config.yaml`` as text.
         overrides: the arguments of the command line.
@@ -52,7 +53,8 @@ class RunFiles:
     written: datetime | None = None
     result: dict[str, Any] | None = None
     search: SearchResult | None = None
-    trainings: tuple[int, int] | None = None
+    interrupted: bool = False
+    trainings: tuple[int, int] = (0, 0)
     header: dict[str, Any] = field(default_factory=dict)
     config: str = ""
     overrides: list[str] | None = None
@@ -62,16 +64,13 @@ class RunFiles:
     problems: list[str] = field(default_factory=list)
 
     @property
-    def interrupted(self) -> bool:
-        """Whether the search did not come to its end, as far as is known."""
-        return self.trainings is not None and self.trainings[0] < self.trainings[1]
-
-    @property
     def num_classes(self) -> int | None:
         """Number of classes, from whatever file knows it."""
-        known: list[Any] = [self.result, self.header, None if self.search is None else self.search.settings]
-        found = [values["num_classes"] for values in known if values and values.get("num_classes")]
-        found += [record.num_classes for record in (*self.attraction.values(), *self.robustness.values())]
+        known = [self.result or {}, {} if self.search is None else self.search.settings]
+        found = [values["num_classes"] for values in known if values.get("num_classes")]
+        found += [self.header["classes"]] if "classes" in self.header else []
+        found += [record.num_classes for record in self.attraction.values()]
+        found += [report.num_classes for report in self.robustness.values()]
         return int(found[0]) if found else None
 
 
@@ -203,19 +202,18 @@ def _read_search(files: RunFiles, reader: _Reader) -> None:
     files.header, records = journal
     if files.search is None:
         files.search, files.trainings = _of_journal(files.header, records)
-        if files.search is not None and files.result is not None and not files.interrupted:
-            files.search.kept = files.result["kept"]
+        files.interrupted = files.trainings[0] < files.trainings[1]
 
 
 def _journal(path: Path, problems: list[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Header and lines of a journal that another process may be writing; see `tglo_lightning.search.journal`."""
     lines: list[dict[str, Any]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(keepends=True), start=1):
+    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+    for number, line in enumerate(whole.splitlines(), start=1):
         try:
             lines.append(json.loads(line))
-        except ValueError:
-            if line.endswith("\n"):
-                problems.append(f"{path.name}, line {number}, is damaged and was left out")
+        except ValueError:  # noqa: PERF203  (one damaged line is not the end of the report)
+            problems.append(f"{path.name}, line {number}, is damaged and was left out")
     if not lines or "settings" not in lines[0]:
         raise ValueError("it has no header")
     return lines[0], lines[1:]
@@ -223,8 +221,8 @@ def _journal(path: Path, problems: list[str]) -> tuple[dict[str, Any], list[dict
 
 def _of_journal(
     header: Mapping[str, Any], records: Sequence[Mapping[str, Any]]
-) -> tuple[SearchResult | None, tuple[int, int]]:
-    """What a journal tells of a search, and the trainings done and to do."""
+) -> tuple[SearchResult, tuple[int, int]]:
+    """What a journal tells of a search, and the trainings done and those it takes."""
     settings = header["settings"]
     generations, losses = int(settings["generations"]), int(settings.get("losses", 1))
     history: list[Candidate] = []
@@ -232,7 +230,9 @@ def _of_journal(
     for record in records:
         fitness = math.nan if record["fitness"] is None else float(record["fitness"])
         number, index, theta = int(record["round"]), int(record["index"]), record["theta"]
-        if number < generations:
+        if theta is not None and record.get("stage", "final" if number >= generations else "") != "final":
+            number = record.get("number", number)
+            index = sum(c.generation == number for c in history)
             rest = (record["status"], record["seconds"], record["error"])
             history.append(Candidate(number, index, theta, fitness, *rest))
             continue
@@ -253,7 +253,7 @@ def _of_journal(
     finalists.sort(key=lambda f: sign * f.mean if math.isfinite(f.mean) else math.inf)
     best = finalists[0] if finalists and math.isfinite(finalists[0].mean) else None
     trained = sum(c.status == "ok" for c in history)
-    takes = generations * settings["population"]
+    takes = max(len(history), generations * settings["population"])
     takes += settings["repeats"] * (min(settings["finalists"], trained or settings["finalists"]) + 1)
     beaten = best is not None and not sign * best.mean >= sign * original.mean
     result = SearchResult(
@@ -266,6 +266,6 @@ def _of_journal(
         history=history,
         infeasible=0,
         seconds=math.fsum(record["seconds"] for record in records),
-        settings=dict(settings) | {key: header[key] for key in ("evaluator", "num_classes") if key in header},
+        settings=dict(settings) | ({"evaluator": header["evaluator"]} if "evaluator" in header else {}),
     )
     return result, (len(records), takes)

@@ -10,14 +10,15 @@ from markupsafe import Markup
 __all__ = ["mathml"]
 
 TOKEN = re.compile(r"\s*(?:(\d+(?:\.\d+)?(?:e[+-]?\d+)?|inf|nan)|([A-Za-z]+)|([-+^/()]))")
-TIMES = "<mo>&#x2062;</mo>"  # invisible
+TIMES = '<mspace width="0.17em"/>'
 
 
 def mathml(formula: str) -> Markup:
     """A formula such as ``"-1.5 h^2 + 2 y (h - 0.5)"``, as the losses of this package write it, in MathML.
 
-    Each term of the sum is a ``<math>`` of its own, so that a long formula breaks into lines. What follows a comma stays
-    text, as in ``"0.2 y log(h), labels smoothed by 0.8"``. Anything else than a formula comes back as escaped text.
+    Each term of the sum is a ``<math>`` of its own, so that a long formula breaks into lines. What follows a comma
+    stays text, as in ``"0.2 y log(h), labels smoothed by 0.8"``. Anything else comes back
+    as escaped text.
     """
     sum_, comma, rest = formula.partition(", ")
     try:
@@ -45,14 +46,15 @@ class _Parser:
 
     def terms(self) -> list[tuple[str, str]]:
         """The terms of the sum, each as text and as MathML with its sign."""
-        found = []
+        found: list[tuple[str, str]] = []
         while self.at < len(self.tokens):
             start = self.at
             sign = self._accept("+", "-")
             if found and not sign:
                 raise ValueError("a sign is missing")
             form = "infix" if found else "prefix"
-            body = f'<mo form="{form}">{"−" if sign == "-" else "+"}</mo>' if sign else ""
+            space = ' lspace="0" rspace="0.22em"' if found else ' lspace="0" rspace="0.06em"'
+            body = f'<mo form="{form}"{space}>{"−" if sign == "-" else "+"}</mo>' if sign else ""
             body += self._product()
             found.append((" ".join(text for _, text in self.tokens[start : self.at]), body))
         if not found:
@@ -81,8 +83,8 @@ class _Parser:
             return _number(text)
         if kind == "name":
             if self._peek() == "(" and len(text) > 1:
-                return f"<mi>{escape(text)}</mi><mo>&#x2061;</mo>{self._atom()}"
-            return f"<mi>{escape(text)}</mi>"
+                return f'<mi mathvariant="normal">{escape(text)}</mi><mo>&#x2061;</mo>{self._atom()}'
+            return f'<mi mathvariant="normal" class="v">{escape(text)}</mi>'
         if text != "(":
             raise ValueError(f"unexpected {text}")
         inner = self._accept("-")

@@ -6,8 +6,10 @@ import math
 import re
 import shlex
 from collections.abc import Sequence
+from html import escape
 
 import numpy as np
+from markupsafe import Markup
 from torch import nn
 
 from tglo_lightning.losses.registry import loss_like
@@ -24,8 +26,9 @@ from tglo_lightning.reporting.html.blocks import (
     Table,
     Text,
 )
-from tglo_lightning.reporting.html.figures import number
+from tglo_lightning.reporting.html.figures import number, percent
 from tglo_lightning.reporting.html.files import RunFiles
+from tglo_lightning.reporting.html.mathml import mathml
 from tglo_lightning.reporting.html.verdict import Contest, long_name, p_value
 from tglo_lightning.reporting.stats import LESS_IS_BETTER
 from tglo_lightning.search.result import Finalist, SearchResult
@@ -72,7 +75,9 @@ def _again(files: RunFiles) -> str:
 def _comparison(files: RunFiles) -> Section:
     section = Section("comparison", "Comparison on test data")
     if files.result is None:
-        why = "The run has not come to its comparison." if files.overrides is not None else "No test data were used here."
+        why = (
+            "The run has not come to its comparison." if files.overrides is not None else "No test data were used here."
+        )
         how = (
             "Started again in its directory, it goes on where it stopped."
             if files.overrides is not None
@@ -111,7 +116,7 @@ def _comparison(files: RunFiles) -> Section:
     return section
 
 
-def _contest(losses: dict[str, dict], metric: str, reference: str) -> Contest:  # type: ignore[type-arg]
+def _contest(losses: dict[str, dict], metric: str, reference: str) -> Contest:
     ours, theirs = (losses[kind]["test"][metric]["values"] for kind in ("metalearned", reference))
     return Contest(ours, theirs, metric in LESS_IS_BETTER)
 
@@ -160,7 +165,7 @@ def _loss(files: RunFiles) -> Section:
     parts = split_theta(best.theta, best.losses)
     paths = files.header.get("loss") or []
     for i, part in enumerate(parts):
-        head = f"f(y, h), {paths[i] if i < len(paths) else f'loss {i + 1}'}" if len(parts) > 1 else "f(y, h)"
+        head = f" of {paths[i] if i < len(paths) else f'loss {i + 1}'}" if len(parts) > 1 else ""
         try:
             section.blocks.append(Formula(head, _loss_of(part).formula))
         except ERRORS_OF_A_LOSS as error:
@@ -181,7 +186,9 @@ def _why(files: RunFiles, n: int | None) -> Section:
     kept = files.search is None or files.search.kept == "metalearned"
     section = Section("why", "Why it works" if kept and not files.interrupted else "What the theory says of it")
     if best is None or best.theta is None:
-        section.blocks.append(Missing("Without a metalearned loss there is nothing to explain.", "tglo-explain cross_entropy"))
+        section.blocks.append(
+            Missing("Without a metalearned loss there is nothing to explain.", "tglo-explain cross_entropy")
+        )
         return section
     if n is None:
         section.blocks.append(
@@ -193,7 +200,7 @@ def _why(files: RunFiles, n: int | None) -> Section:
         return section
     section.lead = (
         "With a softmax, a loss pulls a sample towards zero training error where D(ε) > 0 and pushes it away where "
-        "D(ε) < 0; ε = 1 − h is the sample’s distance from full confidence in its label. Where D crosses zero from below, "
+        "D(ε) < 0; ε is the sample’s distance from full confidence in its label. Where D crosses zero from below, "
         "samples settle. Cross-entropy pulls everywhere, wrong labels included."
     )
     parts = split_theta(best.theta, best.losses)
@@ -225,11 +232,11 @@ def _explained(told: Explanation, prefix: str) -> list[Block]:
     return blocks
 
 
-def _typeset(text: str) -> str:
-    """Plain text with the signs that a page has."""
+def _typeset(text: str) -> Markup:
+    """Plain text with the signs and indices that a page has."""
     for pattern, sign in ((r"\beps\b", "ε"), ("<=", "≤"), (">=", "≥"), (r"(?<=[\s(=])-(?=\d)", "−"), (" - ", " − ")):
         text = re.sub(pattern, sign, text)
-    return text
+    return Markup(re.sub(r"\bh_T\b", "h<sub>T</sub>", escape(text)))
 
 
 def _search(files: RunFiles) -> Section:
@@ -246,7 +253,6 @@ def _search(files: RunFiles) -> Section:
             section.blocks.append(Missing("This run made no search.", "tglo-train search=taylorglo"))
         return section
     if files.interrupted:
-        assert files.trainings is not None
         done, takes = files.trainings
         section.blocks.append(
             Missing(
@@ -299,12 +305,14 @@ def _finalists(files: RunFiles) -> Section:
     section = Section("finalists", "Finalists")
     search = files.search
     if search is None or not (search.finalists or search.original.fitness):
-        text = "The search has not come to its finals." if search is not None else "Without a search there are no finalists."
+        text = "Without a search there are no finalists."
+        if search is not None:
+            text = "The search has not come to its finals, in which the best candidates meet the original loss again."
         section.blocks.append(Missing(text, _again(files) if search is not None else ""))
         return section
     section.lead = (
-        "A fitness seen once is flattered by luck. So the best candidates are trained again from fresh seeds, the original "
-        "loss beside them from the same seeds, and the best mean wins."
+        "A fitness seen once is flattered by luck. So the best candidates are trained again from fresh seeds, the "
+        "original loss beside them from the same seeds, and the best mean wins."
     )
     section.blocks.append(Plots([figures.finalists(search)]))
     rows = []
@@ -320,10 +328,18 @@ def _finalists(files: RunFiles) -> Section:
                 "" if entrant.found is None else f"{entrant.found:.4f}",
                 "" if entrant.generation is None else str(entrant.generation + 1),
                 "" if entrant.theta is None else p_value(p),
-                "" if entrant.theta is None else entrant.formula,
+                Markup() if entrant.theta is None else mathml(entrant.formula),
             ]
         )
-    head = ["loss", f"{search.monitor}, mean ± sd", "n", "in the search", "generation", "p, better than original", "f(y, h)"]
+    head = [
+        "loss",
+        f"{search.monitor}, mean ± sd",
+        "n",
+        "in the search",
+        "generation",
+        "p, better than original",
+        "f(y, h)",
+    ]
     foot = "p: Welch’s test, one-sided, not corrected for the number of finalists."
     section.blocks.append(Table("The finals", head, rows, foot))
     return section
@@ -395,7 +411,7 @@ def _attraction(files: RunFiles) -> Section:
         rows.append(
             [
                 str(name),
-                f"{np.mean(pulls < 0):.0%}" if pulls.size else "n/a",
+                percent(float(np.mean(pulls < 0))) if pulls.size else "n/a",
                 number(low),
                 number(middle),
                 number(high),
@@ -415,7 +431,9 @@ def _robustness(files: RunFiles) -> Section:
     if not files.robustness:
         where = "hydra.run.dir=RUN_DIR/attack" if files.overrides is not None else "hydra.run.dir=ATTACK_DIR"
         text = "Accuracy under attack was not measured. Attack the trained network and write the report again:"
-        attack = f"tglo-attack ckpt={'RUN_DIR' if files.overrides is not None else 'CHECKPOINT'} attack=standard {where}"
+        attack = (
+            f"tglo-attack ckpt={'RUN_DIR' if files.overrides is not None else 'CHECKPOINT'} attack=standard {where}"
+        )
         again = "tglo-report RUN_DIR" + ("" if files.overrides is not None else " --attack ATTACK_DIR")
         section.blocks.append(Missing(text, f"{attack}\n{again}"))
         return section
@@ -450,12 +468,16 @@ def _setup(files: RunFiles) -> Section:
     elif search is not None:
         section.blocks.append(Code("The search, as a callback", _callback(files, search)))
     else:
-        section.blocks.append(Missing("The command was not recorded: there is no .hydra/overrides.yaml in this directory."))
+        section.blocks.append(
+            Missing("The command was not recorded: there is no .hydra/overrides.yaml in this directory.")
+        )
     versions = (files.result or {}).get("versions") or files.header.get("versions") or {}
     if versions:
         section.blocks.append(Table("Versions", ["package", "version"], [[k, str(v)] for k, v in versions.items()]))
     else:
-        section.blocks.append(Missing("The versions of the packages were not recorded: there is no result.json or journal."))
+        section.blocks.append(
+            Missing("The versions of the packages were not recorded: there is no result.json or journal.")
+        )
     if search is not None and search.settings:
         rows = [[key, "none" if value is None else str(value)] for key, value in search.settings.items()]
         section.blocks.append(Details("Settings of the search", [Table("Settings", ["setting", "value"], rows)]))

@@ -66,18 +66,20 @@ class Contest:
     @property
     def told(self) -> str:
         """Difference, interval, p and effect size in a sentence."""
-        change = f"{self.difference:+.4f}".replace("-", "−")
+        change = signed(self.difference)
         interval = welch_interval(self.ours, self.theirs)
         effect = hedges_g(self.ours, self.theirs)
         parts = [f"Difference {change}"]
         if interval is not None:
-            low, high = (f"{v:+.4f}".replace("-", "−") for v in interval)
-            parts.append(f"95 % confidence interval {low} to {high}")
+            low, high = map(signed, interval)
+            parts.append(f"95\u00a0% confidence interval {low} to {high}")
         parts.append(
-            "no test, with a single value or without any spread" if self.p is None else f"one-sided p = {p_value(self.p)}"
+            "no test, with a single value or without any spread"
+            if self.p is None
+            else f"one-sided p\u00a0=\u00a0{p_value(self.p)}"
         )
         if effect is not None:
-            parts.append(f"effect size {number(abs(effect), 2)} standard deviations")
+            parts.append(f"effect size {number(abs(effect), 2)}\u00a0standard deviations")
         return ", ".join(parts) + "."
 
 
@@ -148,14 +150,17 @@ def _of_test(files: RunFiles) -> Verdict:
         return told
     contest = Contest(values["metalearned"], values["original"], less)
     kept = files.result["kept"] == "metalearned"
-    told.sure = _sureness(contest, n)
-    told.sentences.append(f"{contest.told} Welch’s test, n = {n} trainings of each loss on test data.")
+    told.sure = _sureness(contest, n, f"test {what}")
+    told.sentences.append(f"{contest.told} Welch’s test, n\u00a0=\u00a0{n} trainings of each loss on test data.")
     if not kept:
         told.headline = f"{name} stays: no metalearned loss beat it on validation data."
     elif contest.sure:
         told.tone, told.headline = "good", f"The metalearned loss beats {name}."
     elif contest.worse:
-        told.tone, told.headline = "open", f"Better on validation data, the metalearned loss is behind {name} on test data."
+        told.tone, told.headline = (
+            "open",
+            f"Better on validation data, the metalearned loss is behind {name} on test data.",
+        )
     else:
         told.tone = "open"
         side = "ahead of" if contest.better else "not ahead of"
@@ -184,16 +189,19 @@ def _of_finals(files: RunFiles) -> Verdict:
         return told
     told.bars.append((_label("metalearned", ""), *_spread(best.fitness), "metalearned"))
     if not all(map(math.isfinite, [*best.fitness, *original.fitness])):
-        told.tone, told.headline = "open", f"The {search.kept} loss was kept; some trainings did not come to a finite result."
+        told.tone, told.headline = (
+            "open",
+            f"The {search.kept} loss was kept; some trainings did not come to a finite result.",
+        )
         return told
     contest = Contest(best.fitness, original.fitness, search.mode == "min")
-    told.sure = _sureness(contest, n)
+    told.sure = _sureness(contest, n, search.monitor)
     if search.kept == "metalearned":
         told.tone = "good" if contest.sure else "open"
         told.headline = (
             f"The metalearned loss beats {name}."
             if contest.sure
-            else f"The metalearned loss was kept; {n} {'seeds do' if n > 1 else 'seed does'} not settle that it is better."
+            else f"The metalearned loss was kept; whether it is better, n = {n} does not settle."
         )
     told.sentences.append(f"{contest.told} Welch’s test on {search.monitor}, n = {n} trainings of each loss.")
     if len(search.finalists) > 1:
@@ -206,7 +214,7 @@ def _of_finals(files: RunFiles) -> Verdict:
 
 def _unfinished(files: RunFiles) -> Verdict:
     search = files.search
-    assert search is not None and files.trainings is not None
+    assert search is not None
     done, takes = files.trainings
     sign = 1 if search.mode == "max" else -1
     values = [c.fitness for c in search.history if math.isfinite(c.fitness)]
@@ -214,23 +222,32 @@ def _unfinished(files: RunFiles) -> Verdict:
     if values:
         best = max(values, key=lambda v: sign * v)
         told.sentences.append(
-            f"The best candidate so far has {search.monitor} {number(best, 4)}, once, from one seed. Whether that beats "
-            f"{search.original.name} is what the finals will tell."
+            f"The best candidate so far has {search.monitor} {number(best, 4)}, once, from one seed. Whether that "
+            f"beats {search.original.name} is what the finals will tell."
         )
     return told
 
 
-def _sureness(contest: Contest, n: int) -> str:
-    p = contest.p
+def _sureness(contest: Contest, n: int, what: str) -> str:
+    p, lead = contest.p, f"{signed(contest.difference)} in {what}"
     if n < 2 or p is None:
-        return "How sure: unknown, more seeds are needed"
+        return f"{lead}: whether by chance, more seeds would tell."
     if p < 0.001:
-        return "How sure: hardly chance (p < 0.001)"
+        return f"{lead}: hardly chance (p\u00a0<\u00a00.001)."
     if p < 0.01:
-        return "How sure: strong evidence (p < 0.01)"
+        return f"{lead}: strong evidence (p\u00a0<\u00a00.01)."
     if p < SURE:
-        return "How sure: evidence, not proof (p < 0.05)"
-    return "How sure: it may well be chance" if not contest.worse else "How sure: evidence against it (p < 0.05)"
+        return f"{lead}: evidence, not proof (p\u00a0<\u00a00.05)."
+    return (
+        f"{lead}: worse, and hardly by chance (p\u00a0<\u00a00.05)."
+        if contest.worse
+        else f"{lead}: may well be chance."
+    )
+
+
+def signed(value: float) -> str:
+    """A difference, with its sign."""
+    return f"{value:+.4f}".replace("-", "−")
 
 
 def _spread(values: Sequence[float]) -> tuple[str, str]:
@@ -240,4 +257,6 @@ def _spread(values: Sequence[float]) -> tuple[str, str]:
 
 
 def _label(kind: str, name: str) -> str:
-    return {"original": f"{name} (original)", "metalearned": "Metalearned", "opponent": "Searched opponent"}.get(kind, kind)
+    return {"original": f"{name} (original)", "metalearned": "Metalearned", "opponent": "Searched opponent"}.get(
+        kind, kind
+    )
