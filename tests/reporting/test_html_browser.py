@@ -17,16 +17,6 @@ SWITCHES = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
 ]
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-]
 SECTIONS = """return [...document.querySelectorAll("section")].map(
   (s) => [s.id, s.getBoundingClientRect().height, s.innerText.trim().length])"""
 # Every plot: its size, whether the drawing fills it, and where its texts end
