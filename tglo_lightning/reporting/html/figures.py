@@ -38,6 +38,13 @@ REFERENCES = (
     ("squared error", "brier", "@opponent", "dashdot"),
     ("Baikal", "baikal", "@baikal", "dot"),
 )
+STAGES = {"val": "validation", "train": "training", "test": "test"}
+METRICS = {
+    "acc": "accuracy",
+    "nll": "negative log-likelihood (nats)",
+    "brier": "Brier score",
+    "ece": "calibration error",
+}
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "star")
 
 
@@ -100,12 +107,19 @@ def number(value: float | None, digits: int = 3) -> str:
     return shown.replace("-", "−")
 
 
+def long_name(metric: str) -> str:
+    """A metric in words, such as ``"validation accuracy"`` for ``"val/acc"``."""
+    stage, slash, name = metric.rpartition("/")
+    return f"{STAGES.get(stage, stage)} {METRICS.get(name, name)}" if slash else METRICS.get(name, name)
+
+
 def percent(share: float) -> str:
     """A share for reading."""
     return f"{100 * share:.3g}\u00a0%"
 
 
-def _layout(x: str, *, integer: bool = False, **more: Any) -> dict[str, Any]:
+def _layout(x: str, *, upto: int = 0, **more: Any) -> dict[str, Any]:
+    """A layout; ``upto``: the last of the whole numbers along ``x``."""
     axis = {
         "gridcolor": "@grid",
         "zerolinecolor": "@grid",
@@ -131,8 +145,9 @@ def _layout(x: str, *, integer: bool = False, **more: Any) -> dict[str, Any]:
         },
         "yaxis": {**axis, "zeroline": False},
     }
-    if integer:
-        layout["xaxis"] |= {"tickformat": "d", "nticks": 9}
+    if upto:
+        step = next(size * 10**power for power in range(9) for size in (1, 2, 5) if upto <= 8 * size * 10**power)
+        layout["xaxis"] |= {"dtick": step, "tick0": 0, "tickformat": "d"}
     for name, value in more.items():
         layout[name] = {**layout[name], **value} if isinstance(layout.get(name), dict) else value
     return layout
@@ -311,7 +326,7 @@ def fitness(search: SearchResult) -> Panel:
         f"{search.monitor} ({'higher' if sign > 0 else 'lower'} is better)",
         f"{len(search.history)} candidates in {last} generations, {len(failed)} failed. {reached}{against}.",
         data,
-        _layout("generation", integer=True, xaxis={"range": [0.5, last + 0.5]}, shapes=shapes),
+        _layout("generation", upto=last, xaxis={"range": [0.5, last + 0.5]}, shapes=shapes),
         keys,
         pixels=380,
         wide=True,
@@ -352,7 +367,7 @@ def feasible(search: SearchResult) -> Panel | None:
         f"{first}\u00a0% of the draws were feasible in the first generation, {last}\u00a0% in the last; "
         f"{sum(search.refused)} draws were refused without training.",
         [bars],
-        _layout("generation", integer=True, yaxis={"range": [0, 104]}, xaxis={"range": [0.4, len(x) + 0.6]}),
+        _layout("generation", upto=len(x), yaxis={"range": [0, 104]}, xaxis={"range": [0.4, len(x) + 0.6]}),
         pixels=300,
     )
 
@@ -391,7 +406,7 @@ def theta(search: SearchResult) -> Panel | None:
         "θ: line, best candidate of a generation; dots, all of them",
         f"The best candidate of generation {leaders[-1].generation + 1} has {ends}.",
         data,
-        _layout("generation", integer=True, xaxis={"range": [0.5, max(generations) + 0.5]}),
+        _layout("generation", upto=max(generations), xaxis={"range": [0.5, max(generations) + 0.5]}),
         keys,
         pixels=300,
     )
@@ -447,7 +462,9 @@ def finalists(search: SearchResult) -> Panel:
             | {"line": {"color": "@original", "width": 1, "dash": "dot"}}
         ]
     told = "; ".join(
-        f"{_named(e)} {number(e.mean, 4)} ± {number(e.std, 2)} (n = {len(e.fitness)})" for e in entrants if e.fitness
+        f"{_named(e)} {number(e.mean, 4)} ± {number(e.std, 2)} (n\u00a0=\u00a0{len(e.fitness)})"
+        for e in entrants
+        if e.fitness
     )
     return Panel(
         "Finalists and the original loss, trained again from fresh seeds",
@@ -499,10 +516,11 @@ def curves(recorded: Curves, names: Mapping[str, str], monitor: str) -> list[Pan
 
 
 def _curve(recorded: Curves, names: Mapping[str, str], metric: str, kinds: Sequence[str], *, own_scale: bool) -> Panel:
-    data, keys, told = [], [], []
+    data, keys, told, longest = [], [], [], 0
     for kind in kinds:
         rows = [seed[metric] for seed in recorded[kind] if metric in seed]
         length = min(map(len, rows))
+        longest = max(longest, length)
         columns = list(zip(*(row[:length] for row in rows), strict=True))
         means = [fmean(c) if None not in c else math.nan for c in columns]
         spreads = [stdev(c) if None not in c and len(c) > 1 else 0.0 for c in columns]
@@ -522,13 +540,14 @@ def _curve(recorded: Curves, names: Mapping[str, str], metric: str, kinds: Seque
         if middle:
             told.append(f"{names[kind]} goes from {number(middle[0][0])} to {number(middle[-1][0])}")
     unit = ", nats" if metric.endswith("nll") else ", in units of this loss" if own_scale else ""
-    title = f"{metric}, {names[kinds[0]]}" if own_scale else metric
+    title = long_name(metric).partition(" (")[0]
+    title = title[0].upper() + title[1:] + (f", {names[kinds[0]]}" if own_scale else "")
     return Panel(
         title,
         f"{metric}{unit}",
         f"{metric} over the epochs: {'; '.join(told)}.",
         data,
-        _layout("epoch", integer=True, hovermode="x unified"),
+        _layout("epoch", upto=longest, hovermode="x unified"),
         [] if own_scale else keys,
     )
 
@@ -600,7 +619,7 @@ def _scattered(
         )
     median = _line(record.epochs, _plain(np.nanmedian(heights, axis=1)), "@ink", width=2.5)
     data.append(median | {"hovertemplate": "epoch %{x}<br>median %{y:.4g}<extra></extra>"})
-    return Panel(title, height, alternative, data, _layout("epochs trained", integer=True))
+    return Panel(title, height, alternative, data, _layout("epochs trained", upto=max(record.epochs)))
 
 
 def robustness(report: RobustnessReport, name: str) -> Panel:

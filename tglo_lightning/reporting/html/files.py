@@ -74,12 +74,17 @@ class RunFiles:
         return int(found[0]) if found else None
 
 
-def read_run(run: str | Path, attacks: Mapping[str, str | Path] | None = None) -> RunFiles:
+def read_run(
+    run: str | Path,
+    attacks: Mapping[str, str | Path] | None = None,
+    attraction: Mapping[str, str | Path] | None = None,
+) -> RunFiles:
     """Read what there is of a run.
 
     Args:
         run: the directory; or, where several searches left their files in one, the journal or ``.json`` of a search.
         attacks: further attack reports by name: files that ``tglo-attack`` wrote, or its directories.
+        attraction: further files of ``AttractionMonitor`` by name.
 
     Raises:
         ValueError: no such directory or file, nothing of a run in it, or files of several searches.
@@ -103,6 +108,8 @@ def read_run(run: str | Path, attacks: Mapping[str, str | Path] | None = None) -
             record = reader.read(npz, AttractionRecord.load)
             if record is not None and record.epochs:
                 files.attraction[kind] = record
+    for name, given in (attraction or {}).items():
+        files.attraction[name] = AttractionRecord.load(given)
     if not files.attraction:
         for npz in sorted(folder.glob("**/attraction*.npz"))[:1]:
             record = reader.read(npz, AttractionRecord.load)

@@ -20,6 +20,7 @@ def write_report(
     output: str | Path | None = None,
     *,
     attacks: Mapping[str, str | Path] | None = None,
+    attraction: Mapping[str, str | Path] | None = None,
     num_classes: int | None = None,
 ) -> Path:
     """Write the report of a run: one HTML file, plots included, that opens without a network.
@@ -32,6 +33,8 @@ def write_report(
         output: file to write; ``report.html`` in the directory by default.
         attacks: further attack reports by name: files that ``tglo-attack`` wrote, or its directories. Those below the
             run's own directory are found.
+        attraction: further ``.npz`` files of ``AttractionMonitor`` by name; those below the run's own directory are
+            found.
         num_classes: number of classes, for a run whose files do not know it.
 
     Returns:
@@ -48,7 +51,7 @@ def write_report(
             raise ValueError("`output` must name a file where `run` is a result and not a directory.")
         files = RunFiles(name="search", search=run)
     else:
-        files = read_run(run, attacks)
+        files = read_run(run, attacks, attraction)
         if output is None:
             assert files.folder is not None
             output = files.folder / (REPORT if files.stem == SEARCH else f"{files.stem}-{REPORT}")

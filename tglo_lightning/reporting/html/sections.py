@@ -26,10 +26,10 @@ from tglo_lightning.reporting.html.blocks import (
     Table,
     Text,
 )
-from tglo_lightning.reporting.html.figures import number, percent
+from tglo_lightning.reporting.html.figures import long_name, number, percent
 from tglo_lightning.reporting.html.files import RunFiles
 from tglo_lightning.reporting.html.mathml import mathml
-from tglo_lightning.reporting.html.verdict import Contest, long_name, p_value
+from tglo_lightning.reporting.html.verdict import Contest, p_value
 from tglo_lightning.reporting.stats import LESS_IS_BETTER
 from tglo_lightning.search.result import Finalist, SearchResult
 from tglo_lightning.search.space import split_theta
@@ -39,6 +39,7 @@ from tglo_lightning.theory.explanation import parameter_meanings
 __all__ = ["sections"]
 
 ERRORS_OF_A_LOSS = (ValueError, TypeError)
+EXAMPLE = "tglo-train experiment=digits_noisy"
 
 
 def sections(files: RunFiles, num_classes: int | None = None) -> list[Section]:
@@ -83,7 +84,8 @@ def _comparison(files: RunFiles) -> Section:
             if files.overrides is not None
             else "tglo-train trains both losses from fresh seeds and tests each training once."
         )
-        section.blocks.append(Missing(f"{why} {how}", _again(files) or "tglo-train experiment=digits_noisy"))
+        again = "" if files.interrupted else _again(files)
+        section.blocks.append(Missing(f"{why} {how}", again if files.overrides is not None else EXAMPLE))
         return section
     losses = files.result["losses"]
     metrics = list(losses["original"]["test"])
@@ -308,7 +310,7 @@ def _finalists(files: RunFiles) -> Section:
         text = "Without a search there are no finalists."
         if search is not None:
             text = "The search has not come to its finals, in which the best candidates meet the original loss again."
-        section.blocks.append(Missing(text, _again(files) if search is not None else ""))
+        section.blocks.append(Missing(text))
         return section
     section.lead = (
         "A fitness seen once is flattered by luck. So the best candidates are trained again from fresh seeds, the "
@@ -353,7 +355,8 @@ def _curves(files: RunFiles) -> Section:
             text += " tglo-train records them when it compares the losses over fresh seeds."
         else:
             text += " This version of tglo-train records them; the run is of an older one."
-        section.blocks.append(Missing(text, command(files) or "tglo-train experiment=digits_noisy"))
+        again = command(files) if files.result is not None else ""
+        section.blocks.append(Missing(text, again if files.overrides is not None else EXAMPLE))
         return section
     names = {kind: kind for kind in files.curves}
     if files.result is not None:
@@ -393,7 +396,10 @@ def _attraction(files: RunFiles) -> Section:
     if not files.attraction:
         again = f"{command(files)} callbacks=attraction" if files.overrides is not None else ""
         text = "What the loss does to single training samples was not measured."
-        text += "" if again else " Add the callback AttractionMonitor() to the Trainer, in the directory of the search."
+        if any(entry.endswith("callbacks=attraction") for entry in files.overrides or []):
+            again, text = "", "The samples are watched when both losses are compared, which this run has not come to."
+        elif not again:
+            text += " Add the callback AttractionMonitor() to the Trainer, with its directory that of the search."
         section.blocks.append(Missing(text, again))
         return section
     section.lead = (

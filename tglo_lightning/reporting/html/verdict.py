@@ -7,18 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
-from tglo_lightning.reporting.html.figures import colour_of, number
+from tglo_lightning.reporting.html.figures import colour_of, long_name, number
 from tglo_lightning.reporting.html.files import RunFiles
 from tglo_lightning.reporting.stats import LESS_IS_BETTER, Alternative, hedges_g, welch, welch_interval
 
-__all__ = ["METRICS", "Contest", "Verdict", "verdict"]
+__all__ = ["Contest", "Verdict", "verdict"]
 
-METRICS = {
-    "acc": "accuracy",
-    "nll": "negative log-likelihood (nats)",
-    "brier": "Brier score",
-    "ece": "calibration error",
-}
 SURE = 0.05
 
 
@@ -65,22 +59,21 @@ class Contest:
 
     @property
     def told(self) -> str:
-        """Difference, interval, p and effect size in a sentence."""
-        change = signed(self.difference)
+        """Interval of the difference, p and effect size."""
         interval = welch_interval(self.ours, self.theirs)
         effect = hedges_g(self.ours, self.theirs)
-        parts = [f"Difference {change}"]
+        parts = []
         if interval is not None:
             low, high = map(signed, interval)
-            parts.append(f"95\u00a0% confidence interval {low} to {high}")
+            parts.append(f"95\u00a0% confidence interval of the difference {low} to {high}")
         parts.append(
-            "no test, with a single value or without any spread"
+            "a single value, or values without spread, allow no test"
             if self.p is None
             else f"one-sided p\u00a0=\u00a0{p_value(self.p)}"
         )
         if effect is not None:
             parts.append(f"effect size {number(abs(effect), 2)}\u00a0standard deviations")
-        return ", ".join(parts) + "."
+        return "; ".join(parts)
 
 
 @dataclass
@@ -107,11 +100,6 @@ class Verdict:
 def p_value(p: float | None) -> str:
     """A p-value for reading."""
     return "n/a" if p is None else number(p, 2)
-
-
-def long_name(metric: str) -> str:
-    """A metric in words."""
-    return METRICS.get(metric, metric)
 
 
 def headline_metric(files: RunFiles) -> str:
@@ -151,7 +139,7 @@ def _of_test(files: RunFiles) -> Verdict:
     contest = Contest(values["metalearned"], values["original"], less)
     kept = files.result["kept"] == "metalearned"
     told.sure = _sureness(contest, n, f"test {what}")
-    told.sentences.append(f"{contest.told} Welch’s test, n\u00a0=\u00a0{n} trainings of each loss on test data.")
+    told.sentences.append(f"Welch’s test, n\u00a0=\u00a0{n} trainings of each loss, on test data: {contest.told}.")
     if not kept:
         told.headline = f"{name} stays: no metalearned loss beat it on validation data."
     elif contest.sure:
@@ -167,11 +155,13 @@ def _of_test(files: RunFiles) -> Verdict:
         told.headline = f"The metalearned loss is {side} {name}; {n} seeds do not settle it."
     if "opponent" in values and all(map(math.isfinite, values["opponent"])):
         other = Contest(values["metalearned"], values["opponent"], less)
-        stands = "beats" if other.sure else "does not clearly beat" if not other.worse else "is behind"
+        if other.sure:
+            stands = "beats, too," if told.tone == "good" else "beats"
+        else:
+            stands = "is behind" if other.worse else "does not clearly beat"
         told.sentences.append(
-            f"It {stands} the best smoothed cross-entropy that a search of the same budget found, too. {other.told}"
-            if stands == "beats" and told.tone == "good"
-            else f"It {stands} the best smoothed cross-entropy that a search of the same budget found. {other.told}"
+            f"It {stands} the best smoothed cross-entropy that a search of the same budget found: "
+            f"{signed(other.difference)}; {other.told}."
         )
     return told
 
@@ -203,7 +193,9 @@ def _of_finals(files: RunFiles) -> Verdict:
             if contest.sure
             else f"The metalearned loss was kept; whether it is better, n = {n} does not settle."
         )
-    told.sentences.append(f"{contest.told} Welch’s test on {search.monitor}, n = {n} trainings of each loss.")
+    told.sentences.append(
+        f"Welch’s test, n\u00a0=\u00a0{n} trainings of each loss, on {search.monitor}: {contest.told}."
+    )
     if len(search.finalists) > 1:
         told.sentences.append(
             f"The loss is the best of {len(search.finalists)} finalists by these same figures, on the data that it was "
