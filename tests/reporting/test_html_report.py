@@ -237,13 +237,22 @@ def test_damaged_files_are_told_and_the_rest_is_shown(tmp_path):
 
 def test_attacks_and_measurements_from_elsewhere(tmp_path):
     searched(tmp_path / "run")
-    record(tmp_path / "run" / "logs", None)
+    record(tmp_path / "logs", None)
     attacked(tmp_path / "other")
     out = tmp_path / "out.html"
-    assert main([str(tmp_path / "run"), "--output", str(out), "--attack", f"mine & yours={tmp_path / 'other'}"]) == 0
+    given = [
+        "--attack",
+        f"mine & yours={tmp_path / 'other'}",
+        "--attraction",
+        str(tmp_path / "logs" / "attraction.npz"),
+    ]
+    assert main([str(tmp_path / "run"), "--output", str(out), *given]) == 0
     page = Page(out.read_text())
     assert "Accuracy under attack: mine & yours" in page.sections["robustness"]
-    assert "Attraction, this training" in page.sections["attraction"]
+    assert "Attraction, attraction" in page.sections["attraction"]
+    record(tmp_path / "run" / "logs", None)
+    text = write_report(tmp_path / "run").read_text()
+    assert "Attraction, this training" in text
 
 
 def test_what_cannot_be_reported_is_refused(tmp_path, capsys):
@@ -261,7 +270,8 @@ def test_what_cannot_be_reported_is_refused(tmp_path, capsys):
     assert main([str(tmp_path)]) == 2
     assert "several searches; give the journal of one of them: a.jsonl, b.jsonl" in capsys.readouterr().err
     assert main([str(tmp_path / "a.jsonl")]) == 0
-    assert main([str(tmp_path / "a.jsonl"), "--attack", str(tmp_path / "nowhere")]) == 2
+    for option in ("--attack", "--attraction"):
+        assert main([str(tmp_path / "a.jsonl"), option, str(tmp_path / "nowhere")]) == 2
 
 
 def test_without_plotly_the_command_says_what_to_install_and_a_run_goes_on(tmp_path, monkeypatch, caplog, capsys):

@@ -18,8 +18,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        attacks = dict(map(_named, options.attack))
-        print(write_report(options.run, options.output, attacks=attacks, num_classes=options.num_classes))
+        attacks, attraction = (dict(map(_named, entries)) for entries in (options.attack, options.attraction))
+        path = write_report(
+            options.run, options.output, attacks=attacks, attraction=attraction, num_classes=options.num_classes
+        )
+        print(path)
     except (ValueError, OSError, ImportError) as error:
         print(f"tglo-report: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -29,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _named(entry: str) -> tuple[str, str]:
     """`NAME=PATH`, or a path whose last part is the name."""
     name, separator, path = entry.partition("=")
-    return (name, path) if separator else (Path(entry).resolve().name, entry)
+    return (name, path) if separator else (Path(entry).resolve().stem, entry)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,6 +59,13 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="[NAME=]PATH",
         help="a report of tglo-attack, or its directory, again for more; those below RUN_DIR are found",
+    )
+    parser.add_argument(
+        "--attraction",
+        action="append",
+        default=[],
+        metavar="[NAME=]PATH",
+        help="an .npz file of AttractionMonitor, again for more; those below RUN_DIR are found",
     )
     parser.add_argument(
         "--num-classes", type=int, metavar="N", help="number of classes, where no file of the run has it"

@@ -399,7 +399,8 @@ def _attraction(files: RunFiles) -> Section:
         if any(entry.endswith("callbacks=attraction") for entry in files.overrides or []):
             again, text = "", "The samples are watched when both losses are compared, which this run has not come to."
         elif not again:
-            text += " Add the callback AttractionMonitor() to the Trainer, with its directory that of the search."
+            text += " Add the callback AttractionMonitor() to the Trainer, and give the file that it writes:"
+            again = "tglo-report RUN_DIR --attraction attraction.npz"
         section.blocks.append(Missing(text, again))
         return section
     section.lead = (
