@@ -115,8 +115,9 @@ def read_run(
             record = reader.read(npz, AttractionRecord.load)
             if record is not None and record.epochs:
                 files.attraction["this training"] = record
-    for report in sorted(folder.glob("**/robustness*.json")):
-        _attack(files, reader, "this run" if report.parent == folder else report.parent.name, report)
+    reports = sorted(folder.glob("**/robustness*.json"))
+    for report in reports:
+        _attack(files, reader, report.parent.name if len(reports) > 1 else "this run", report)
     for name, given in (attacks or {}).items():
         report = Path(given) / "robustness.json" if Path(given).is_dir() else Path(given)
         if not report.is_file():

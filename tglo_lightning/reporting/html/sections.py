@@ -223,6 +223,13 @@ def _explained(told: Explanation, prefix: str) -> list[Block]:
         head, *lines = paragraph.splitlines()
         blocks.append(Points(prefix + _typeset(head), [_typeset(line.removeprefix("  ")) for line in lines]))
     if told.theta is not None and told.coefficients is not None and len(told.theta) > 2:
+        blocks.append(
+            Text(
+                "The D(ε) of a polynomial stays finite where ε goes to 1, while that of cross-entropy grows without "
+                "bound. So a sample that the network is sure is something else, as a mislabelled one soon is, loses its pull; "
+                "cross-entropy pulls it with full force."
+            )
+        )
         rows = [
             [name, number(value, 5), meaning]
             for (name, meaning), value in zip(parameter_meanings(told.theta).items(), told.theta, strict=True)
