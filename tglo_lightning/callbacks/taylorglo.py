@@ -255,7 +255,6 @@ class TaylorGLO(Callback):
             "init": self.init if isinstance(self.init, str) else "function",
             "module": type(fit.module).__name__,
             "data": seen.fingerprint,
-            "classes": seen.num_classes,
             "evaluator": _name(evaluator),
             "versions": {"tglo-lightning": __version__, **{name: version(name) for name in VERSIONS}},
         }

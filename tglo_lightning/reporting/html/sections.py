@@ -226,7 +226,8 @@ def _explained(told: Explanation, prefix: str) -> list[Block]:
         blocks.append(
             Text(
                 "The D(ε) of a polynomial stays finite where ε goes to 1, while that of cross-entropy grows without "
-                "bound. A sample that the network is sure is something else, as a mislabelled one soon is, loses its pull; cross-entropy pulls it with full force."
+                "bound. So a sample that the network is sure is something else, as a mislabelled one soon is, loses "
+                "its pull; cross-entropy pulls it with full force."
             )
         )
         rows = [
