@@ -128,7 +128,7 @@ def _of_test(files: RunFiles) -> Verdict:
     values = {kind: loss["test"][metric]["values"] for kind, loss in losses.items()}
     n = len(values["original"])
     bars = [(_label(kind, losses[kind]["name"]), *_spread(v), colour_of(kind)) for kind, v in values.items()]
-    told = Verdict("plain", "", bars=bars, measure=f"Test {what}, mean ± standard deviation over {n} fresh seeds")
+    told = Verdict("plain", "", bars=bars, measure=f"Test {what}, mean ± standard deviation over {_seeds(n, 'fresh ')}")
     if "metalearned" not in values:
         searched = files.search is not None
         told.headline = f"No candidate could be trained; {name} stays." if searched else f"{name}, without a search."
@@ -152,7 +152,9 @@ def _of_test(files: RunFiles) -> Verdict:
     else:
         told.tone = "open"
         side = "ahead of" if contest.better else "not ahead of"
-        told.headline = f"The metalearned loss is {side} {name}; {n} seeds do not settle it."
+        told.headline = (
+            f"The metalearned loss is {side} {name}; {_seeds(n)} {'does' if n == 1 else 'do'} not settle it."
+        )
     if "opponent" in values and all(map(math.isfinite, values["opponent"])):
         other = Contest(values["metalearned"], values["opponent"], less)
         if other.sure:
@@ -172,12 +174,13 @@ def _of_finals(files: RunFiles) -> Verdict:
     name, original, best = search.original.name, search.original, search.best
     told = Verdict("plain", f"{name} stays: no finalist beat it.")
     n = len(original.fitness)
-    told.measure = f"{search.monitor}, mean ± standard deviation over {n} fresh seeds"
+    told.measure = f"{search.monitor}, mean ± standard deviation over {_seeds(n, 'fresh ')}"
     told.bars = [(_label("original", name), *_spread(original.fitness), "original")]
     if best is None:
         told.headline = f"No candidate could be trained; {name} stays."
         return told
-    told.bars.append((_label("metalearned", ""), *_spread(best.fitness), "metalearned"))
+    label = _label("metalearned", "") if search.kept == "metalearned" else "Best finalist, not kept"
+    told.bars.append((label, *_spread(best.fitness), "metalearned"))
     if not all(map(math.isfinite, [*best.fitness, *original.fitness])):
         told.tone, told.headline = (
             "open",
@@ -196,7 +199,7 @@ def _of_finals(files: RunFiles) -> Verdict:
     told.sentences.append(
         f"Welch’s test, n\u00a0=\u00a0{n} trainings of each loss, on {search.monitor}: {contest.told}."
     )
-    if len(search.finalists) > 1:
+    if len(search.finalists) > 1 and search.kept == "metalearned":
         told.sentences.append(
             f"The loss is the best of {len(search.finalists)} finalists by these same figures, on the data that it was "
             "chosen by, which flatters it a little. Test data have the last word."
@@ -235,6 +238,10 @@ def _sureness(contest: Contest, n: int, what: str) -> str:
         if contest.worse
         else f"{lead}: may well be chance."
     )
+
+
+def _seeds(n: int, kind: str = "") -> str:
+    return f"{n} {kind}seed{'' if n == 1 else 's'}"
 
 
 def signed(value: float) -> str:
