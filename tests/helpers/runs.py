@@ -37,7 +37,7 @@ class Scored:
 
     def evaluate(self, thetas, seed):
         for index, theta in enumerate(thetas):
-            distance = 4.0 if theta is None else sum((t - 1) ** 2 for t in theta)
+            distance = 30.0 if theta is None else sum((t - 1) ** 2 for t in theta)
             noise = torch.rand((), generator=torch.Generator().manual_seed(seed + index)).item() / 20
             ok = index != 4 or self.round >= SETTINGS.generations
             fitness = 0.4 + 0.5 * math.exp(-distance / 20) + noise if ok else math.nan
