@@ -11,10 +11,10 @@ from tglo_lightning.cli.comparison import Scores, welch_tests
 from tglo_lightning.losses import CrossEntropyLoss, loss_like
 from tglo_lightning.reporting.attraction_record import AttractionRecord, measure
 from tglo_lightning.search import Evaluation, SearchResult, SearchSettings, search
+from tglo_lightning.search.journal import Journal, JournaledEvaluator
 
 SETTINGS = SearchSettings(generations=4, population=6, finalists=3, repeats=3)
 HEADER = {
-    "journal": 1,
     "settings": SETTINGS.to_dict(),
     "loss": ["criterion"],
     "original": "CrossEntropyLoss",
@@ -29,10 +29,9 @@ LOSSES = ("original", "metalearned")
 
 
 class Scored:
-    """Scores a candidate by its distance from a point, writes a journal, and lets one candidate in five diverge."""
+    """Scores a candidate by its distance from a point, and lets one candidate in five diverge."""
 
     def __init__(self) -> None:
-        self.lines = [json.dumps(HEADER)]
         self.round = 0
 
     def evaluate(self, thetas, seed):
@@ -41,22 +40,18 @@ class Scored:
             noise = torch.rand((), generator=torch.Generator().manual_seed(seed + index)).item() / 20
             ok = index != 4 or self.round >= SETTINGS.generations
             fitness = 0.4 + 0.5 * math.exp(-distance / 20) + noise if ok else math.nan
-            e = Evaluation(fitness, "ok" if ok else "diverged", 0.1, None if ok else "the loss is nan")
-            stored = {"fitness": fitness if ok else None, "status": e.status, "seconds": e.seconds, "error": e.error}
-            record = {"round": self.round, "index": index, "theta": theta, "seed": seed, **stored}
-            self.lines.append(json.dumps(record))
-            yield e
+            yield Evaluation(fitness, "ok" if ok else "diverged", 0.1, None if ok else "the loss is nan")
         self.round += 1
 
 
 def searched(folder: Path) -> SearchResult:
     """Write `search.jsonl` and `search.json`."""
-    evaluator = Scored()
+    journal = Journal(folder / "search.jsonl", HEADER)
+    evaluator = JournaledEvaluator(Scored(), journal, SETTINGS)
     result = search(evaluator, SETTINGS, num_classes=10, monitor="val/acc", original_name="CrossEntropyLoss")
+    journal.close()
     result.settings["evaluator"] = "vectorized"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "search.jsonl").write_text("\n".join(evaluator.lines) + "\n")
-    (folder / "search.json").write_text(json.dumps(result.to_dict(), allow_nan=False))
+    result.save(folder / "search.json")
     return result
 
 
