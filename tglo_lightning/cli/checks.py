@@ -101,11 +101,8 @@ def naming(cfg: DictConfig, key: str) -> Iterator[None]:
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         message = _first_line(cause)
         node = cfg[key]
-        names = [
-            name
-            for name in (node if isinstance(node, DictConfig) else ())
-            if re.search(rf"\b{re.escape(str(name))}\b", message)
-        ]
+        keys = [str(name) for name in node] if isinstance(node, DictConfig) else []
+        names = [name for name in keys if re.search(rf"\b{re.escape(name)}\b", message)]
         first = min(names, key=message.index, default=None)
         raise ConfigError(f"{key if first is None else f'{key}.{first}'}: {message}") from error
 
