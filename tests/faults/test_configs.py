@@ -8,8 +8,8 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from tglo_lightning.cli.checks import ConfigError
+from tglo_lightning.cli.commands import CONFIG_DIR
 from tglo_lightning.cli.recipe import Recipe
-from tglo_lightning.cli.train import CONFIG_DIR
 
 VALUES = (None, True, -1, 0, 0.5, float("nan"), "x", "", [], ["x"], [1, 2], {"a": 1})
 # Of the run, not of the training; and numbers that only ask for time or memory

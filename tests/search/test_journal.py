@@ -184,7 +184,11 @@ def test_a_torn_line_behind_damage_stays(journal):
 def test_results_and_journals_are_loaded(journal, tmp_path, uninterrupted):
     """What a search left, finished or not, as plain data."""
     known = SearchResult.load(journal)
-    assert not known.finished
+    assert known.finished
+    assert known.kept == uninterrupted["kept"]
+    part = tmp_path / "part.jsonl"
+    part.write_text("".join(journal.read_text().splitlines(keepends=True)[:-1]))
+    assert not SearchResult.load(part).finished
     assert [c.fitness for c in known.history if c.status == "ok"] == [
         c["fitness"] for c in uninterrupted["history"] if c["status"] == "ok"
     ]
