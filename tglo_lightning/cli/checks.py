@@ -100,7 +100,9 @@ def naming(cfg: DictConfig, key: str) -> Iterator[None]:
     except (InstantiationException, OmegaConfBaseException, TypeError, ValueError, OSError, ImportError) as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         message = _first_line(cause)
-        names = [name for name in cfg[key] or () if re.search(rf"\b{re.escape(str(name))}\b", message)]
+        node = cfg[key]
+        keys = [str(name) for name in node] if isinstance(node, DictConfig) else []
+        names = [name for name in keys if re.search(rf"\b{re.escape(name)}\b", message)]
         first = min(names, key=message.index, default=None)
         raise ConfigError(f"{key if first is None else f'{key}.{first}'}: {message}") from error
 

@@ -67,15 +67,15 @@ def module_identity(module: nn.Module) -> dict[str, Any]:
 
 def sources(objects: Iterable[Any]) -> dict[str, str]:
     """Hashes of the source code of classes and functions that belong to no library, by name."""
-    found = {}
+    found: dict[str, list[str]] = {}
     for item in objects:
         if _library(item):
             continue
         try:
-            found[_name(item)] = digest(inspect.getsource(item))
+            found.setdefault(_name(item), []).append(digest(inspect.getsource(item)))
         except (OSError, TypeError):  # typed at a prompt
             continue
-    return dict(sorted(found.items()))
+    return {name: " ".join(sorted(hashes)) for name, hashes in sorted(found.items())}
 
 
 def optimizer_identity(trainer: Any) -> list[Any]:

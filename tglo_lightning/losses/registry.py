@@ -57,7 +57,7 @@ def as_loss(loss: SeparableLoss | nn.Module | Tensor | Sequence[float] | str) ->
         if loss in NAMED:
             return NAMED[loss]()
         if loss not in PUBLISHED_NAMES:
-            raise ValueError(f"Unknown `loss` {loss!r}; known: {', '.join([*NAMED, *PUBLISHED_NAMES])}.")
+            raise ValueError(f"Unknown loss {loss!r}; known: {', '.join([*NAMED, *PUBLISHED_NAMES])}.")
         loss = published_theta(loss)
     if isinstance(loss, nn.Module):
         raise TypeError(

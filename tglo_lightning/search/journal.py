@@ -128,10 +128,14 @@ class Journal:
         self._file.seek(0)
         content = self._file.read()
         whole, newline, torn = content.rpartition(b"\n")
+        lines = _parse_all(whole + newline, self.path)
+        for number, record in enumerate(lines[1:], start=2):
+            if not _is_record(record):
+                raise JournalError(f"{self.path}, line {number}, is no training of a search.")
         if torn:
             warnings.warn(f"{self.path}: dropped the last line, which a crash had cut short.", stacklevel=4)
             self._file.truncate(len(whole) + len(newline))
-        return _parse_all(whole + newline, self.path)
+        return lines
 
     def _write(self, record: Mapping[str, Any]) -> None:
         line = json.dumps({**record, "crc": _checksum(record)}, allow_nan=False).encode() + b"\n"
@@ -173,12 +177,12 @@ class JournaledEvaluator:
         self.evaluator = evaluator
         self.journal = journal
         self.together = together
-        self.replayed = len(journal.records)
         self.elapsed_before: float = max((record["elapsed"] for record in journal.records), default=0.0)
         self._rounds = rounds(settings)
         self._round = 0
         self._started = time.monotonic()
         self._known = {(record["round"], record["index"]): record for record in journal.records}
+        self.replayed = len(self._known)
 
     def evaluate(self, thetas: Sequence[list[float] | None], seed: int) -> Iterator[Evaluation]:
         """Evaluations in the order of ``thetas``: from the journal, or trained and written down."""
@@ -238,7 +242,9 @@ def recorded_result(header: Mapping[str, Any], records: Sequence[Mapping[str, An
         losses = header["settings"]["losses"]
         history: list[Candidate] = []
         finals: dict[int, Finalist] = {}
-        for record in records:
+        # In the order of the search, each once; a line that was lost is written again further down
+        once = {(record["round"], record["index"]): record for record in records}
+        for _, record in sorted(once.items()):
             e, theta = _evaluation(record), record["theta"]
             if record["stage"] == "generation":
                 index = sum(c.generation == record["number"] for c in history)
@@ -272,6 +278,13 @@ def recorded_result(header: Mapping[str, Any], records: Sequence[Mapping[str, An
         )
     except (KeyError, TypeError) as error:
         raise JournalError(f"A journal of another kind: {type(error).__name__}: {error}") from error
+
+
+def _is_record(record: Mapping[str, Any]) -> bool:
+    number = (int, float)
+    kinds: dict[str, Any] = {"round": int, "index": int, "seed": int, "seconds": number, "elapsed": number}
+    kinds |= {"status": str, "error": (str, type(None)), "fitness": (*number, type(None)), "theta": (list, type(None))}
+    return all(name in record and isinstance(record[name], kind) for name, kind in kinds.items())
 
 
 def _evaluation(record: Mapping[str, Any]) -> Evaluation:

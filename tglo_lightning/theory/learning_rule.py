@@ -129,7 +129,6 @@ def _at(seen: Subject, logits: Numbers, target: Labels) -> tuple[Tensor, Tensor,
     if target.is_complex():
         raise TypeError(f"`target` must hold class indices or probabilities, got a tensor of {target.dtype}.")
     n = z.shape[-1]
-    _check_shape(target, z)
     ignored = None
     if target.is_floating_point():
         if target.dim() == 0 or target.shape[-1] != n:
@@ -150,6 +149,7 @@ def _at(seen: Subject, logits: Numbers, target: Labels) -> tuple[Tensor, Tensor,
             )
         # F.one_hot looks at values, which vmap does not allow
         y = (index[..., None] == torch.arange(n, device=z.device)).to(z)
+    _check_shape(target, z)
     y = (1 - seen.label_smoothing) * y + seen.label_smoothing / n
     log_h = z.log_softmax(-1)
     # h = 0 would make cross-entropy's h * gamma 0 * infinity; nor must h^2 vanish, for Baikal
