@@ -46,7 +46,7 @@ def kornia_vit(api):
     return classifier(api)(Vit())
 
 
-@pytest.mark.parametrize("evaluator", ["auto", "trainer", "vectorized"])
+@pytest.mark.parametrize("evaluator", ["trainer", "vectorized"])
 def test_a_vision_transformer_of_kornia(tmp_path, evaluator):
     module = kornia_vit(pl)
     # It keeps the results of its last pass, which cannot be copied with it

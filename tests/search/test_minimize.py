@@ -90,8 +90,9 @@ def test_options_of_the_original_are_taken_over():
         assert loss is not original
         assert loss.weight.tolist() == weight.tolist()
         assert loss.ignore_index == 2
+        value = loss(torch.randn(4, 3), torch.tensor([0, 1, 2, 1]))
         loss.weight.zero_()  # nobody else's
-        return loss(torch.randn(4, 3), torch.tensor([0, 1, 2, 1])) if kinds else 0
+        return value
 
     result = minimize(look, 3, original=original, **TINY)
     assert kinds == {TaylorGLOLoss, nn.CrossEntropyLoss}
@@ -149,6 +150,8 @@ def test_a_journal(tmp_path):
     error_rate_.__name__ = "error_rate"
     with pytest.raises(KeyboardInterrupt):
         minimize(error_rate_, 3, journal=journal, **TINY)
+    unfinished = SearchResult.load(journal)
+    assert (unfinished.monitor, unfinished.candidates, unfinished.finished) == ("error_rate", 5, False)
     again = minimize(error_rate_, 3, journal=journal, **TINY)
     assert len(calls) == 6 + (8 - 5) + 4
     assert again.best.theta == whole.best.theta

@@ -26,7 +26,10 @@ from tglo_lightning.evaluation.inner import Minimum
 from tglo_lightning.evaluation.isolation import isolated, preserved
 from tglo_lightning.evaluation.messages import tell
 from tglo_lightning.evaluation.slot import LossSlots
+from tglo_lightning.reporting.html import report_quietly
+from tglo_lightning.reporting.stats import welch
 from tglo_lightning.search import Finalist, SearchResult, SearchSettings, search
+from tglo_lightning.search.record import result_path
 
 __all__ = ["TaylorGLO"]
 
@@ -88,6 +91,8 @@ class TaylorGLO(Callback):
         resume: ``"auto"``: a search that was killed goes on from its journal when the same fit is started again, with
             the same result as if it had not been; one that was finished is not repeated. ``False``: search anew, with
             a journal at another place.
+        report: write ``report.html`` beside the journal when the search ends, with what can be said then;
+            ``tglo-report`` writes it anew when there is more. Needs ``pip install 'tglo-lightning[plots]'``.
 
     Attributes:
         result: the :class:`~tglo_lightning.search.SearchResult`, ``None`` before the search.
@@ -129,6 +134,7 @@ class TaylorGLO(Callback):
         min_fitness_after: Sequence[float] | None = None,
         journal: str | PathLike[str] | None = None,
         resume: str | bool = "auto",
+        report: bool = True,
     ) -> None:
         super().__init__()
         self.slots = LossSlots(loss)
@@ -173,6 +179,9 @@ class TaylorGLO(Callback):
         if resume is not False and resume != "auto":
             raise ValueError(f"`resume` must be 'auto' or False, got {resume!r}.")
         self.resume = resume
+        if not isinstance(report, bool):
+            raise TypeError(f"`report` must be True or False, got {report!r}.")
+        self.report = report
         self.directory: Path | None = None
         self.result: SearchResult | None = None
         self._hooks: list[Any] = []
@@ -252,6 +261,8 @@ class TaylorGLO(Callback):
             evaluator.close()
         result.settings["evaluator"] = name
         recording.save(result)
+        if self.report and recording.journal is not None:
+            report_quietly(result_path(recording.journal))
         return result
 
     def _followed(self, trainer: Any, fit: InnerFit, seen: Probe, evaluator: Any) -> SearchResult:
@@ -351,6 +362,12 @@ def _verdict(result: SearchResult) -> str:
         return f"{finalist.mean:.4g} +- {finalist.std:.2g} (n={len(finalist.fitness)})"
 
     against = f"{result.original.name} {figures(result.original)}"
+    p_value = (
+        None
+        if result.best is None
+        else welch(result.best.fitness, result.original.fitness, "greater" if result.mode == "max" else "less")
+    )
+    chance = "" if p_value is None else f", Welch's one-sided p = {p_value:.2g}"
     trained = f"{result.candidates} candidates, {result.failed} failed, {result.infeasible} infeasible draws, "
     trained += f"{result.seconds:.0f} s"
     if result.best is None:
@@ -358,9 +375,9 @@ def _verdict(result: SearchResult) -> str:
     if result.kept == "original":
         return (
             f"TaylorGLO kept the original loss: no finalist beat it on {result.monitor}. {against}, best finalist "
-            f"{figures(result.best)}; {trained}."
+            f"{figures(result.best)}{chance}; {trained}."
         )
     return (
         f"TaylorGLO: the metalearned loss beats the original on {result.monitor}: {figures(result.best)} against "
-        f"{against}; {trained}.\n  f(y, h) = {result.best.formula}"
+        f"{against}{chance}; {trained}.\n  f(y, h) = {result.best.formula}"
     )

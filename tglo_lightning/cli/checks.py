@@ -43,6 +43,7 @@ RULES: dict[str, Rule] = {
     "mode": ("max or min", lambda v: v in ("max", "min")),
     "evaluation.seeds": _integer(1),
     "evaluation.opponent": ("true or false", lambda v: isinstance(v, bool)),
+    "evaluation.report": ("true or false", lambda v: isinstance(v, bool)),
     "optimizer.lr": _POSITIVE,
     "task.train_size": _integer(1),
     "task.val_size": _integer(1),

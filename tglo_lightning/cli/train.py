@@ -24,6 +24,7 @@ from tglo_lightning.cli.comparison import Scores, fresh_seeds, train_and_test, w
 from tglo_lightning.cli.recipe import Recipe
 from tglo_lightning.losses import as_loss, loss_like
 from tglo_lightning.reporting import results_table
+from tglo_lightning.reporting.html import report_quietly
 from tglo_lightning.search import Finalist, SearchResult
 
 # Losses that are found beside the original one: by the search, and by its fair opponent
@@ -31,7 +32,7 @@ FOUND = ("metalearned", "opponent")
 
 
 def run(cfg: DictConfig) -> float:
-    """Search a loss, train with the better one, compare both over fresh seeds; write `result.json`, print its table.
+    """Search a loss, train with the better one, compare both over fresh seeds; write result and report, print a table.
 
     Returns:
         The mean over the fresh seeds of the monitored validation metric of the loss that was kept. Test data have no
@@ -59,12 +60,16 @@ def run(cfg: DictConfig) -> float:
         result = _result(recipe, search, opponent, scores, time.monotonic() - start)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+        curves = {kind: each.curves for kind, each in scores.items()}
+        path.with_name("curves.json").write_text(json.dumps(curves, allow_nan=False) + "\n")
         if logger is not None:
             _log(logger, result)
         failed = False
     finally:
         _finish_wandb(exit_code=int(failed))
     _print(result, search, path)
+    if cfg.evaluation.report and (report := report_quietly(path.parent)) is not None:
+        print(report)
     return statistics.fmean(scores[result["kept"]].monitor)
 
 
@@ -131,6 +136,7 @@ def _result(
     against_opponent = welch_tests(scores, "opponent")
     return {
         "monitor": recipe.cfg.monitor,
+        "num_classes": recipe.datamodule.num_classes,
         "kept": "original" if search is None else search.kept,
         "losses": losses,
         "welch": welch_tests(scores),

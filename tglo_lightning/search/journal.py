@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from tglo_lightning.search.loop import Evaluator, SearchSettings
+from tglo_lightning.search.loop import Evaluator, SearchSettings, decide
 from tglo_lightning.search.result import Candidate, Evaluation, Finalist, SearchResult
 
 try:
@@ -23,7 +23,7 @@ try:
 except ImportError:  # Windows has no flock; two processes on one journal are not noticed there
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Journal", "JournalError", "JournaledEvaluator", "Unwritable", "difference", "rounds", "unfinished_result"]
+__all__ = ["Journal", "JournalError", "JournaledEvaluator", "Unwritable", "difference", "recorded_result", "rounds"]
 
 FORMAT = 2
 # A file that another process has locked; file systems without locks answer otherwise
@@ -232,8 +232,8 @@ def rounds(settings: SearchSettings) -> dict[int, tuple[str, int]]:
     return named | {settings.training_seed(1, r): ("final", r) for r in range(settings.repeats)}
 
 
-def unfinished_result(header: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> SearchResult:
-    """What a journal tells of a search that may not be finished; see :meth:`SearchResult.load`."""
+def recorded_result(header: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> SearchResult:
+    """What a journal tells of a search, finished or not; see :meth:`SearchResult.load`."""
     try:
         losses = header["settings"]["losses"]
         history: list[Candidate] = []
@@ -254,18 +254,21 @@ def unfinished_result(header: Mapping[str, Any], records: Sequence[Mapping[str, 
             )
             entry.fitness.append(e.fitness if e.ok else math.nan)
         original = next((f for f in finals.values() if f.theta is None), Finalist(None, header["original"]))
+        # In each round of the finals the original loss comes last
+        finished = len(original.fitness) == header["settings"]["repeats"]
+        finalists, best, kept = decide([f for f in finals.values() if f.theta is not None], original, header["mode"])
         return SearchResult(
-            kept="original",
+            kept=kept if finished else "original",
             monitor=header["monitor"],
             mode=header["mode"],
-            best=None,
+            best=best if finished else None,
             original=original,
-            finalists=[f for f in finals.values() if f.theta is not None],
+            finalists=finalists,
             history=history,
             infeasible=0,
             seconds=max((record["elapsed"] for record in records), default=0.0),
             settings={**header["settings"], "evaluator": header["evaluator"]},
-            finished=False,
+            finished=finished,
         )
     except (KeyError, TypeError) as error:
         raise JournalError(f"A journal of another kind: {type(error).__name__}: {error}") from error

@@ -165,7 +165,7 @@ def search(
     strategy = CMAES(space.dimension, settings.sigma, settings.population, settings.seed)
 
     history: list[Candidate] = []
-    infeasible = 0
+    infeasible: list[int] = []
     best = math.nan
 
     def improve(evaluation: Evaluation) -> float:
@@ -199,25 +199,25 @@ def search(
                 for index, (theta, e) in enumerate(zip(thetas, evaluations, strict=True), start=len(population))
             ]
         history += population
-        infeasible += refused_in_all
+        infeasible.append(refused_in_all)
         strategy.tell(vectors, [sign * e.fitness if e.ok else math.nan for e in evaluations])
         if listener is not None:
             listener.on_generation(_metrics(population, best, refused_in_all, strategy.sigma, sign))
 
     finalists, original = _finals(evaluator, settings, history, sign, original_name, best, listener)
-    winner = finalists[0] if finalists and math.isfinite(finalists[0].mean) else None
-    beaten = winner is not None and not sign * winner.mean >= sign * original.mean
+    finalists, winner, kept = decide(finalists, original, mode)
     return SearchResult(
-        kept="metalearned" if beaten else "original",
+        kept=kept,
         monitor=monitor,
         mode=mode,
         best=winner,
         original=original,
         finalists=finalists,
         history=history,
-        infeasible=infeasible,
+        infeasible=sum(infeasible),
         seconds=time.perf_counter() - started,
-        settings=settings.to_dict(),
+        settings=settings.to_dict() | {"num_classes": num_classes},
+        refused=infeasible,
     )
 
 
@@ -267,7 +267,7 @@ def _finals(
     best: float,
     listener: Listener | None,
 ) -> tuple[list[Finalist], Finalist]:
-    """The best evaluated candidates and the original loss, trained from the same fresh seeds; best first."""
+    """The best evaluated candidates and the original loss, trained from the same fresh seeds."""
     valid = sorted((c for c in history if c.status == "ok"), key=lambda c: sign * c.fitness)[: settings.finalists]
     finalists = [
         Finalist(c.theta, f"finalist {rank}", [], c.fitness, c.generation, settings.losses)
@@ -281,8 +281,16 @@ def _finals(
             entrant.fitness.append(evaluation.fitness if evaluation.ok else math.nan)
             if listener is not None:
                 listener.on_evaluation("final", evaluation, best)
-    finalists.sort(key=lambda f: sign * f.mean if math.isfinite(f.mean) else math.inf)
     return finalists, original
+
+
+def decide(finalists: Sequence[Finalist], original: Finalist, mode: str) -> tuple[list[Finalist], Finalist | None, str]:
+    """The finalists, best first; the best of them, if its mean is finite; and which loss is kept."""
+    sign = -1.0 if mode == "max" else 1.0
+    ranked = sorted(finalists, key=lambda f: sign * f.mean if math.isfinite(f.mean) else math.inf)
+    winner = ranked[0] if ranked and math.isfinite(ranked[0].mean) else None
+    beaten = winner is not None and not sign * winner.mean >= sign * original.mean
+    return ranked, winner, "metalearned" if beaten else "original"
 
 
 def _metrics(population: Sequence[Candidate], best: float, refused: int, sigma: float, sign: float) -> dict[str, float]:

@@ -87,6 +87,7 @@ def minimize(
         TypeError, ValueError: an argument of a wrong kind or out of range, by its name; a ``fn`` that returns no
             number.
         RuntimeError: every candidate of the first generation raised, so the fault is in ``fn``; its error is the cause.
+        SearchError: no candidate of a generation could be trained, for other reasons.
 
     >>> x = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
     >>> y = x[:, :3].argmax(1)
@@ -127,13 +128,16 @@ def minimize(
             header = {
                 "settings": settings.to_dict(),
                 "num_classes": num_classes,
-                "original": repr(original),
-                "fn": name,
+                "original": loss_name(original),
+                "options": repr(original) if isinstance(original, nn.Module) else "",
+                "monitor": name,
+                "mode": "min",
+                "evaluator": FunctionEvaluator.name,
                 "versions": {"tglo-lightning": __version__, **{package: version(package) for package in VERSIONS}},
             }
             opened = Journal(journal, header)
             stack.callback(opened.close)
-            evaluator = recorded = JournaledEvaluator(called, opened)
+            evaluator = recorded = JournaledEvaluator(called, opened, settings)
             called.proven = recorded.replayed > 0
         bar = stack.enter_context(SearchBar(settings, name, disable=not progress))
         result = search(
@@ -145,6 +149,7 @@ def minimize(
             original_name=loss_name(original),
             listener=bar,
         )
+    result.settings["evaluator"] = FunctionEvaluator.name
     _doubt(result)
     return result
 
@@ -158,6 +163,8 @@ class FunctionEvaluator:
         proven: ``fn`` has returned a number before. Until it has, failures are held back, and a first generation of
             nothing else is an error.
     """
+
+    name = "function"
 
     def __init__(self, fn: Callable[[nn.Module], Any], original: Callable[..., Any], *, proven: bool = False) -> None:
         self.fn = fn
@@ -185,7 +192,8 @@ class FunctionEvaluator:
         if held:
             raise RuntimeError(
                 f"`fn` failed with each of the {len(held)} losses of the first generation, the last time with "
-                f"{held[-1].error}. The fault will be in `fn`: it must work with any loss of (logits, class targets)."
+                f"{held[-1].error}. The fault will be in `fn`: it must work with any loss of (logits, class "
+                "targets), and move it to the network's device by `loss.to(device)`."
             ) from cause
 
     def _call(self, loss: Any, seed: int) -> Any:

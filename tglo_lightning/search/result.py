@@ -115,8 +115,10 @@ class SearchResult:
         history: every candidate of every generation.
         infeasible: draws that the constraint refused before any training.
         seconds: wall-clock time of the search.
-        settings: the arguments of the search, as plain values.
-        finished: whether the search came to its end; ``False`` for what :meth:`load` makes of a journal without one.
+        settings: the arguments of the search, as plain values, ``num_classes`` and ``evaluator`` among them.
+        refused: ``infeasible``, generation by generation.
+        finished: whether the search came to its end; ``False`` for what :meth:`load` makes of a journal
+            that ends before.
     """
 
     kept: str
@@ -129,6 +131,7 @@ class SearchResult:
     infeasible: int
     seconds: float
     settings: dict[str, Any] = field(default_factory=dict)
+    refused: list[int] = field(default_factory=list)
     finished: bool = True
 
     @property
@@ -174,17 +177,17 @@ class SearchResult:
     def load(cls, path: str | PathLike[str]) -> SearchResult:
         """What :meth:`save` wrote; or, from a journal (``.jsonl``), what is known so far.
 
-        From a journal ``kept`` is ``"original"`` and ``infeasible`` 0, for it does not say; candidates of a generation
-        are in the order in which they were drawn.
+        A journal does not say how many draws were refused: ``infeasible`` is 0 then. Until the search is finished
+        ``kept`` is ``"original"``. Candidates of a generation are in the order in which they were drawn.
 
         Raises:
             OSError: the file cannot be read.
             ValueError: it is neither.
         """
-        from tglo_lightning.search.journal import Journal, unfinished_result
+        from tglo_lightning.search.journal import Journal, recorded_result
 
         if Path(path).suffix == ".jsonl":
-            return unfinished_result(*Journal.read(path))
+            return recorded_result(*Journal.read(path))
         try:
             return cls.from_dict(json.loads(Path(path).read_bytes()))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
