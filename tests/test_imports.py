@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import tglo_lightning.reporting
 
 HEAVY = ("pytorch_lightning", "lightning", "wandb", "matplotlib", "plotly", "datasets", "hydra", "torchmetrics")
 
@@ -27,6 +30,13 @@ def test_imports_go_one_way_and_without_lightning(room, above):
     found = modules(f"import tglo_lightning.{room}")
     assert {name.split(".")[0] for name in found} & set(HEAVY) == set()
     assert [name for name in found for other in above if name.startswith(f"tglo_lightning.{other}")] == []
+
+
+def test_reporting_knows_no_attacks():
+    # not even for its type hints: attacks report through it
+    sources = {path.name: path.read_text() for path in Path(tglo_lightning.reporting.__file__).parent.glob("*.py")}
+    assert "robustness_report.py" in sources
+    assert [name for name, source in sources.items() if "tglo_lightning.attacks" in source] == []
 
 
 def test_the_top_level_is_lazy():
