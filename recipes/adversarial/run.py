@@ -65,7 +65,8 @@ def searched(folder: Path, key: str, overrides: list[str]) -> SearchResult:
     name, fitness = SEARCHES[key]
     path = folder / "searches" / f"{slug(name)}.json"
     if not path.exists():
-        cfg = config(folder, *overrides, *fitness)
+        # A journal each: that of another search is refused
+        cfg = config(folder, f"search.journal={path.with_suffix('.jsonl')}", *overrides, *fitness)
         recipe = Recipe(cfg)
         pl.seed_everything(cfg.seed, verbose=False)
         search = recipe.search()
