@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import tglo_lightning.reporting
 
 HEAVY = ("pytorch_lightning", "lightning", "wandb", "matplotlib", "plotly", "datasets", "hydra", "torchmetrics")
 
@@ -60,6 +63,13 @@ def test_a_search_in_plain_pytorch_never_imports_lightning():
 
 def test_the_search_imports_no_scipy():
     assert "scipy" not in modules("import tglo_lightning.search")
+
+
+def test_reporting_knows_no_attacks():
+    # not even for its type hints: attacks report through it
+    sources = {path.name: path.read_text() for path in Path(tglo_lightning.reporting.__file__).parent.rglob("*.py")}
+    assert "robustness_report.py" in sources
+    assert [name for name, source in sources.items() if "tglo_lightning.attacks" in source] == []
 
 
 def test_the_top_level_is_lazy():

@@ -2,13 +2,13 @@
 
     python recipes/adversarial/run.py results task.source=../mnist
 
-The first argument is the folder of the results, the others are overrides of the config as `tglo-train` takes them. What
-the folder already holds is not done again.
+The first argument is the folder of the results, those without dashes are overrides of the config as `tglo-train` takes
+them. What the folder already holds is not done again.
 """
 
+import argparse
 import json
 import statistics
-import sys
 import warnings
 from pathlib import Path
 
@@ -32,11 +32,16 @@ from tglo_lightning.reporting.landscape_plot import plot_basins, plot_surfaces
 from tglo_lightning.reporting.robustness import plot_worst_cases
 from tglo_lightning.search import SearchResult
 
-# The fitness of each search, by the name that the tables use
+# The name in the tables and the fitness of each search
+PGD = "fitness.attack={_target_: tglo_lightning.attacks.PGD, steps: 10}"
 SEARCHES = {
-    "metalearned for accuracy": ["search.monitor=val/acc"],
-    "metalearned for robust accuracy": ["search.monitor=val/robust_acc"],
-    "metalearned for own-loss robust accuracy": ["search.monitor=val/robust_acc_own", "fitness.losses=[own]"],
+    "accuracy": ("metalearned for accuracy", ["search.monitor=val/acc"]),
+    "robust": ("metalearned for robust accuracy", ["search.monitor=val/robust_acc"]),
+    "own": (
+        "metalearned for own-loss robust accuracy",
+        ["search.monitor=val/robust_acc_own", "fitness.losses=[own]"],
+    ),
+    "pgd": ("metalearned for robust accuracy, PGD", ["search.monitor=val/robust_acc", PGD]),
 }
 BASELINES = {
     "cross-entropy": lambda: nn.CrossEntropyLoss(),
@@ -56,11 +61,13 @@ def config(folder: Path, *overrides: str) -> DictConfig:
         return compose("attack", overrides=given)
 
 
-def searched(folder: Path, name: str, overrides: list[str]) -> SearchResult:
+def searched(folder: Path, key: str, overrides: list[str]) -> SearchResult:
     """The result of one search."""
+    name, fitness = SEARCHES[key]
     path = folder / "searches" / f"{slug(name)}.json"
     if not path.exists():
-        cfg = config(folder, *overrides, *SEARCHES[name])
+        # A journal each: that of another search is refused
+        cfg = config(folder, f"search.journal={path.with_suffix('.jsonl')}", *overrides, *fitness)
         recipe = Recipe(cfg)
         pl.seed_everything(cfg.seed, verbose=False)
         search = recipe.search()
@@ -72,8 +79,10 @@ def searched(folder: Path, name: str, overrides: list[str]) -> SearchResult:
     return SearchResult.from_dict(json.loads(path.read_text()))
 
 
-def evaluated(folder: Path, recipe: Recipe, name: str, criterion: nn.Module, seed: int) -> RobustnessReport:
-    """Train with a loss and attack the network, test images only; the landscape around that of the first seed."""
+def evaluated(
+    folder: Path, recipe: Recipe, name: str, criterion: nn.Module, seed: int, *, landscape: bool
+) -> RobustnessReport:
+    """Train with a loss and attack the network, test images only; measure the landscape around it if so asked."""
     path = folder / "reports" / f"{slug(name)}-{seed}.json"
     cfg = recipe.cfg
     if not path.exists():
@@ -88,36 +97,52 @@ def evaluated(folder: Path, recipe: Recipe, name: str, criterion: nn.Module, see
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             report = evaluate_robustness(module, data, attacks, **options)
-        if seed == 1:
+        if landscape:
             data = images(recipe, "test", 500, 0)
-            landscape = measure_landscape(module, data, directions=10, points=21, surface=True, surface_points=11)
-            landscape.save(folder / "landscapes" / f"{slug(name)}.json")
+            measured = measure_landscape(module, data, directions=10, points=21, surface=True, surface_points=11)
+            measured.save(folder / "landscapes" / f"{slug(name)}.json")
         report.save(path)
     return RobustnessReport.load(path)
 
 
 def main() -> None:
     """Do what is not done yet, then print and draw."""
-    folder, overrides = Path(sys.argv[1]), sys.argv[2:]
+    options = parser().parse_args()
+    folder, overrides = options.folder, options.overrides
     _quiet()
     torch.set_num_threads(1)
     losses = dict(BASELINES)
-    thetas = {}
-    for name in SEARCHES:
-        result = searched(folder, name, overrides)
+    thetas = {} if options.losses is None else json.loads(options.losses.read_text())["thetas"]
+    for key in options.searches if options.losses is None else ():
+        name, result = SEARCHES[key][0], searched(folder, key, overrides)
         print(f"{name}: kept {result.kept}, {result.original.mean:.3f} -> {result.best.mean:.3f}", flush=True)
         thetas[name] = result.best.theta
-        losses[name] = lambda theta=result.best.theta: TaylorGLOLoss(theta)
+    for name, theta in thetas.items():
+        losses[name] = lambda theta=theta: TaylorGLOLoss(theta)
     recipe = Recipe(config(folder, *overrides))
     reports: dict[str, list[RobustnessReport]] = {name: [] for name in losses}
     for seed in range(1, recipe.cfg.evaluation.seeds + 1):
         for name, loss in losses.items():
             # Searches that found the same loss need not train it twice
             twin = next((other for other in thetas if thetas[other] == thetas.get(name)), name)
-            report = evaluated(folder, recipe, twin, loss(), seed)
+            landscape = options.landscapes and seed == 1
+            report = evaluated(folder, recipe, twin, loss(), seed, landscape=landscape)
             reports[name].append(report)
             print(f"{name}, seed {seed}: {report.clean_accuracy:.3f}, {report.worst_case}", flush=True)
     show(folder, reports, thetas)
+
+
+def parser() -> argparse.ArgumentParser:
+    """What the command line takes."""
+    found = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    found.add_argument("folder", type=Path, help="of the results")
+    found.add_argument("overrides", nargs="*", help="of the config, such as experiment=robust_cifar10")
+    found.add_argument(
+        "--searches", nargs="+", choices=SEARCHES, default=["accuracy", "robust", "own"], help="searches to make"
+    )
+    found.add_argument("--losses", type=Path, metavar="SUMMARY", help="a summary.json: take its losses, do not search")
+    found.add_argument("--no-landscapes", dest="landscapes", action="store_false", help="leave out the landscapes")
+    return found
 
 
 def show(folder: Path, reports: dict[str, list[RobustnessReport]], thetas: dict[str, list[float]]) -> None:

@@ -32,7 +32,7 @@ def config(tmp_path):
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_every_config_composes_and_instantiates(config, option, tmp_path):
+def test_every_config_composes_and_trains_two_batches(config, option, tmp_path):
     overrides = [option, THETA] if option == "loss=taylorglo" else [option]
     group, name = option.split("=")
     if group == "arch":
@@ -54,8 +54,12 @@ def test_every_config_composes_and_instantiates(config, option, tmp_path):
     assert all(isinstance(c, pl.Callback) for c in recipe.callbacks())
     module = recipe.module()
     assert isinstance(module.criterion, nn.Module)
-    images, _ = next(iter(recipe.datamodule.val_dataloader()))
-    assert module(images).shape == (len(images), recipe.datamodule.num_classes)
+    before = [p.detach().clone() for p in module.parameters()]
+    trainer = recipe.quiet_trainer(max_epochs=1, max_steps=-1, limit_train_batches=2, limit_val_batches=1)
+    trainer.fit(module, datamodule=recipe.datamodule)
+    assert 1 <= trainer.global_step <= 2
+    assert torch.isfinite(trainer.callback_metrics["train/loss"])
+    assert any(not torch.equal(one, other) for one, other in zip(before, module.parameters(), strict=True))
 
 
 def test_all_groups_are_there():

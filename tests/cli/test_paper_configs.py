@@ -72,6 +72,9 @@ def test_trains_two_batches_in_full_size(config, experiment):
         ("cifar10_allcnn_c", 0.01, 1e-3, 350, [200, 250, 300], 0.1),
         ("cifar10_resnet20", 0.1, 1e-4, 200, [100, 150], 0.1),
         ("cifar10_wrn_28_10", 0.1, 5e-4, 200, [60, 120, 160], 0.2),
+        ("cifar10_alexnet", 0.1, 5e-4, 164, [81, 122], 0.1),
+        ("cifar10_densenet_bc100_k12", 0.1, 1e-4, 300, [150, 225], 0.1),
+        ("svhn_wrn_16_8", 0.01, 5e-4, 160, [80, 120], 0.1),
     ],
 )
 def test_schedules_are_the_published_ones(config, experiment, lr, decay, epochs, milestones, gamma):
@@ -80,6 +83,8 @@ def test_schedules_are_the_published_ones(config, experiment, lr, decay, epochs,
     configured = Recipe(cfg).module().configure_optimizers()
     [group] = configured["optimizer"].param_groups
     assert (group["initial_lr"], group["weight_decay"], group["momentum"]) == (lr, decay, 0.9)
+    assert group["nesterov"] is False
+    assert cfg.search.candidate_epochs == epochs // 10
     rates = {}
     for epoch in range(epochs):
         rates.setdefault(group["lr"], epoch)
@@ -87,6 +92,14 @@ def test_schedules_are_the_published_ones(config, experiment, lr, decay, epochs,
         configured["lr_scheduler"].step()
     assert list(rates.values()) == [0, *milestones]
     assert list(rates) == pytest.approx([lr * gamma**i for i in range(len(milestones) + 1)])
+
+
+def test_the_search_is_the_published_one(config):
+    search = Recipe(config("cifar10_resnet20", "arch.width=0.1")).search().settings
+    assert (search.order, search.sigma, search.population) == (3, 1.2, 20)
+    assert (search.parameterization, search.constraint) == ("full", None)
+    ours = Recipe(config("cifar10_resnet20", "arch.width=0.1", "search/space=minimal", "search.constraint=exact"))
+    assert ours.search().settings.parameterization == "minimal"
 
 
 def test_a_search_over_an_augmented_paper_experiment(config):

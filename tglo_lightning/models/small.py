@@ -57,7 +57,8 @@ class MNISTNet(nn.Module):
     """The two-layer CNN of the MNIST experiments (arXiv 1905.11528, 2002.00059): 3,274,634 parameters on MNIST.
 
     Two 5x5 convolutions of 32 and 64 channels, each followed by ReLU and 2x2 max-pooling, a fully connected layer of
-    1024 units, dropout 0.4, and the classifier.
+    1024 units, dropout 0.4, and the classifier; layer by layer the network of the method's published code,
+    github.com/cognizant-ai-labs/taylorglo.
 
     Args:
         input_shape: (C, H, W) of one image, of at least 4x4.

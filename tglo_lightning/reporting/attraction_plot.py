@@ -75,7 +75,7 @@ def attraction_figure(records: Mapping[str, AttractionRecord]) -> Figure:
     for column, (title, record) in enumerate(records.items()):
         _draw_attraction(axes[0, column], record)
         _draw_confidence(axes[1, column], record)
-        axes[0, column].set_title(title, loc="left")
+        axes[0, column].set_title(title, loc="left", pad=18)  # above the note on the right
         axes[1, column].set_xlabel("epochs trained")
         axes[1, column].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0, 0].set_ylabel("attraction to zero training error\n(velocity of the true class's logit)")

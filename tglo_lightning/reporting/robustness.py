@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from tglo_lightning.attacks.report import RobustnessReport
+    from tglo_lightning.reporting.robustness_report import RobustnessReport
 
 __all__ = ["plot_robustness", "plot_worst_cases", "robustness_table"]
 

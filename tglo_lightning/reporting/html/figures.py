@@ -25,7 +25,7 @@ from tglo_lightning.theory import Explanation, equilibria
 from tglo_lightning.theory.explanation import parameter_meanings
 
 if TYPE_CHECKING:
-    from tglo_lightning.attacks.report import RobustnessReport
+    from tglo_lightning.reporting.robustness_report import RobustnessReport
 
 __all__ = ["Key", "Panel"]
 

@@ -15,7 +15,7 @@ from tglo_lightning.search import SearchResult
 from tglo_lightning.search.journal import Journal
 
 if TYPE_CHECKING:
-    from tglo_lightning.attacks.report import RobustnessReport
+    from tglo_lightning.reporting.robustness_report import RobustnessReport
 
 __all__ = ["RunFiles", "read_run"]
 
@@ -188,7 +188,7 @@ def _overrides(path: Path) -> list[str]:
 
 
 def _attack(files: RunFiles, reader: _Reader, name: str, path: Path) -> None:
-    from tglo_lightning.attacks.report import RobustnessReport
+    from tglo_lightning.reporting.robustness_report import RobustnessReport
 
     report = reader.read(path, RobustnessReport.load)
     if report is not None:
