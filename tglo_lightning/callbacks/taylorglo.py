@@ -14,7 +14,16 @@ from torch import nn
 
 from tglo_lightning._version import __version__
 from tglo_lightning.callbacks.progress import SearchMonitor
-from tglo_lightning.evaluation import Budget, InnerFit, Probe, choose_evaluator, probe, restore_loss
+from tglo_lightning.evaluation import (
+    Budget,
+    InnerFit,
+    Probe,
+    Ranks,
+    check_strategy,
+    choose_evaluator,
+    probe,
+    restore_loss,
+)
 from tglo_lightning.evaluation.auto import check_evaluator
 from tglo_lightning.evaluation.bases import CALLBACKS, Callback
 from tglo_lightning.evaluation.initial import INITS, check_resettable
@@ -150,6 +159,8 @@ class TaylorGLO(Callback):
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Check that there is a loss to replace, and be ready for a checkpoint that holds another."""
+        if stage == "fit" and self.result is None:
+            check_strategy(trainer, self.evaluator)
         for slot in self.slots:
             slot.get(pl_module)
         # An earlier fit that failed has not come to its teardown
@@ -164,11 +175,6 @@ class TaylorGLO(Callback):
             tell("TaylorGLO: `fast_dev_run` skips the search; the module keeps its loss.")
             return
         if self.result is None:
-            if trainer.world_size > 1:
-                raise ValueError(
-                    f"TaylorGLO searches on one device; the Trainer has {trainer.world_size}. Search with `devices=1`, "
-                    "then train on all of them from the checkpoint or with `TaylorGLOLoss(theta)`."
-                )
             self.result = self._search(trainer, pl_module)
         for module in _copies(trainer, pl_module):
             self._install(module)
@@ -200,13 +206,29 @@ class TaylorGLO(Callback):
             check_resettable(pl_module)
         fit = InnerFit(trainer, pl_module, self.slots, self.monitor, self.budget, self.init, self.candidate_callbacks)
         # Whatever draws random numbers on the way, the outer fit goes on as if it had not
-        with isolated(quiet=False), preserved(fit.generators):
-            result = self._scored(trainer, fit, probe(fit))
+        with isolated(quiet=False), preserved(fit.generators), Ranks(trainer) as ranks:
+            seen = probe(fit)
+            ranks.agree("The first batch", seen.targets)
+            if ranks.leads:
+                result = self._scored(trainer, fit, seen, ranks)
+                ranks.finish(result.to_dict())
+            else:
+                result = SearchResult.from_dict(self._followed(fit, ranks))
         tell(_verdict(result))
         return result
 
-    def _scored(self, trainer: Any, fit: InnerFit, seen: Probe) -> SearchResult:
-        evaluator = choose_evaluator(self._evaluator(), fit, self.settings.population)
+    def _followed(self, fit: InnerFit, ranks: Ranks) -> Any:
+        """The result of the search that another rank leads."""
+        name = ranks.evaluator()
+        evaluator = choose_evaluator(name if isinstance(self.evaluator, str) else self.evaluator, fit, 1)
+        try:
+            return ranks.follow(evaluator)
+        finally:
+            evaluator.close()
+
+    def _scored(self, trainer: Any, fit: InnerFit, seen: Probe, ranks: Ranks) -> SearchResult:
+        share = math.ceil(self.settings.population / ranks.size)
+        evaluator = ranks.spread(choose_evaluator(self._evaluator(), fit, share, processes=ranks.size == 1))
         try:
             with (
                 self._journaled(evaluator, fit, seen) as recorded,
@@ -250,6 +272,7 @@ class TaylorGLO(Callback):
             "module": type(fit.module).__name__,
             "data": seen.fingerprint,
             "evaluator": _name(evaluator),
+            **({"ranks": parts} if (parts := getattr(evaluator, "parts", 1)) > 1 else {}),
             "versions": {"tglo-lightning": __version__, **{name: version(name) for name in VERSIONS}},
         }
         journal = Journal(self.journal, header)

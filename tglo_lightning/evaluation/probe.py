@@ -31,11 +31,13 @@ class Probe:
         num_classes: classes of the logits that reach the loss.
         metrics: names of the metrics that are logged.
         fingerprint: of the first batch's logits and targets, hence of weights and data, and of the optimizer.
+        targets: fingerprint of the first batch's targets alone, the same on any hardware.
     """
 
     num_classes: int
     metrics: list[str]
     fingerprint: str
+    targets: str
 
 
 def probe(fit: InnerFit) -> Probe:
@@ -59,7 +61,8 @@ def probe(fit: InnerFit) -> Probe:
             "bar, whose loggers discard all. If it is the copy that failed, pass `init=` a function that builds a "
             "fresh module."
         ) from error
-    classes = {path: _check_call(fit, path, recorder) for path, recorder in recorders.items()}
+    calls = {path: _check_call(fit, path, recorder) for path, recorder in recorders.items()}
+    classes = {path: logits.shape[min(logits.dim() - 1, 1)] for path, (logits, _) in calls.items()}
     if len(set(classes.values())) > 1:
         raise ValueError(f"Losses that are searched for together must have as many classes each, got {classes}.")
     if fit.monitor not in metrics:
@@ -78,6 +81,7 @@ def probe(fit: InnerFit) -> Probe:
         num_classes=next(iter(classes.values())),
         metrics=sorted(metrics),
         fingerprint=_fingerprint(optimizers, [recorder.called_with for recorder in recorders.values()]),
+        targets=_fingerprint("", [target for _, target in calls.values()]),
     )
 
 
@@ -128,8 +132,8 @@ class _OneBatch(Callback):
         trainer.should_stop = True
 
 
-def _check_call(fit: InnerFit, path: str, recorder: _Recorder) -> int:
-    """The number of classes in the first call of the loss, if a TaylorGLO loss could have taken it."""
+def _check_call(fit: InnerFit, path: str, recorder: _Recorder) -> tuple[Tensor, Tensor]:
+    """Logits and targets of the first call of the loss, if a TaylorGLO loss could have taken it."""
     call = f"self.{path}(logits, target)"
     if recorder.called_with is None:
         raise ValueError(
@@ -154,7 +158,7 @@ def _check_call(fit: InnerFit, path: str, recorder: _Recorder) -> int:
             f"`loss={path!r}`: the class probabilities of a target must add up to 1; these add up to "
             f"{sums.min().item():.4g} to {sums.max().item():.4g}. TaylorGLO cannot replace a multi-label loss."
         )
-    return logits.shape[min(logits.dim() - 1, 1)]
+    return logits, target
 
 
 class _Recorder(nn.Module):
