@@ -1,6 +1,7 @@
 """A Ray cluster of three nodes gives the results of nested Trainers, also when it loses one."""
 
 import os
+import sys
 import time
 from contextlib import contextmanager, suppress
 
@@ -27,7 +28,8 @@ def cluster(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path_factory.mktemp("ray") / "token"))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+        # What the driver imports the nodes must be able to
+        patch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
         from ray.cluster_utils import Cluster
 
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 1, **NODE})

@@ -17,6 +17,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
 from rich.console import Console
 
@@ -30,6 +31,8 @@ from tglo_lightning.search import Finalist, SearchResult
 
 # Losses that are found beside the original one: by the search, and by its fair opponent
 FOUND = ("metalearned", "opponent")
+# With several ranks it holds the number of this process
+_rank_zero_only: Any = rank_zero_only
 _PACKAGE = Path(tglo_lightning.__file__).parent
 # In a wheel the configs lie inside of the package, in a checkout beside it.
 CONFIG_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
@@ -71,14 +74,16 @@ def run(cfg: DictConfig) -> float:
             opponent = _opponent(recipe)
             scores = _compare(recipe, search, opponent)
         result = _result(recipe, search, opponent, scores, time.monotonic() - start)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
-        if logger is not None:
-            _log(logger, result)
+        if first := _rank_zero_only.rank == 0:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+            if logger is not None:
+                _log(logger, result)
         failed = False
     finally:
         _finish_wandb(exit_code=int(failed))
-    _print(result, search, path)
+    if first:
+        _print(result, search, path)
     return statistics.fmean(scores[result["kept"]].monitor)
 
 

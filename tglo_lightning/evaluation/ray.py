@@ -53,6 +53,7 @@ class RayEvaluator:
         ImportError: Ray is not installed.
         TypeError, ValueError: an argument of a wrong kind or out of range; by :meth:`evaluate`, something that cannot
             be pickled.
+        RuntimeError: by :meth:`evaluate`, a node that lacks something the script imports.
     """
 
     fit: InnerFit
@@ -132,6 +133,13 @@ class RayEvaluator:
                     words = str(error).strip().splitlines()
                     why = f"its worker died {self.max_retries + 1} times: {words[0] if words else type(error).__name__}"
                     evaluation = Evaluation(float("nan"), "crashed", 0.0, why)
+                except ray.exceptions.RayTaskError as error:
+                    cause = str(getattr(error, "cause", error)).strip().splitlines()
+                    raise RuntimeError(
+                        f"A worker of the Ray cluster cannot take on the search: {cause[-1] if cause else error!r}. "
+                        "Its nodes need the packages and files that the script imports; PYTHONPATH, or "
+                        "`ray.init(runtime_env=...)` before the fit, can bring them there."
+                    ) from error
                 del answers[0]
                 yield evaluation
         finally:
