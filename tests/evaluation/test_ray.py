@@ -109,7 +109,8 @@ class Counted(Dataset):
 
 def test_a_search_on_the_cluster(cluster, tmp_path):
     results = {}
-    for evaluator in ("trainer", RayEvaluator(cluster.address)):
+    # Half of a GPU that is there by name: two at once on the first node
+    for evaluator in ("trainer", RayEvaluator(cluster.address, num_cpus=0.5, num_gpus=0.5)):
         search = TaylorGLO(**TINY, evaluator=evaluator)
         net = module()
         torch.manual_seed(0)
@@ -145,6 +146,7 @@ def test_node_is_lost_in_mid_generation(cluster, tmp_path):
     assert len(unpacked) == len(set(unpacked)) <= 5
 
 
+@pytest.mark.slow
 def test_candidate_that_kills_its_workers_is_given_up_and_one_that_fails_is_a_crash(cluster, tmp_path):
     def steps(module):
         if module.criterion.theta[-1] == THETAS[1][-1]:
@@ -152,9 +154,7 @@ def test_candidate_that_kills_its_workers_is_given_up_and_one_that_fails_is_a_cr
         if module.criterion.theta[-1] == THETAS[2][-1]:
             raise RuntimeError("no such luck")
 
-    # Half of a GPU that is there by name: both at once on the first node
-    evaluator = RayEvaluator(cluster.address, num_cpus=0.5, num_gpus=0.5, max_retries=0)
-    with running(evaluator, inner_fit(tmp_path, module(steps))):
+    with running(RayEvaluator(cluster.address, max_retries=0), inner_fit(tmp_path, module(steps))) as evaluator:
         evaluations = list(evaluator.evaluate(THETAS[:3], 1))
     assert [evaluation.status for evaluation in evaluations] == ["ok", "crashed", "crashed"]
     assert evaluations[1].error.startswith("its worker died 1 times")

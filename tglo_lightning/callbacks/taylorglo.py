@@ -47,7 +47,8 @@ class TaylorGLO(Callback):
     a copy of the module, and scored by ``monitor``. The best are trained again from fresh seeds, the module's own loss
     beside them. If one of them has the better mean it takes the loss's place, else the module keeps its loss. Then the
     ``fit`` goes on as if nothing had happened: same weights, same random state, step 0. A ``fit`` that resumes from a
-    checkpoint written after the search takes the result from there; ``fast_dev_run`` skips the search.
+    checkpoint written after the search takes the result from there; ``fast_dev_run`` skips the search. Under
+    ``strategy="ddp"`` the ranks share the search, each candidate trained on the device of one of them.
 
     Args:
         loss: path of the module's attribute that holds the loss, such as ``"criterion"`` or ``"head.criterion"``; or a
@@ -74,8 +75,9 @@ class TaylorGLO(Callback):
         candidate_callbacks: callbacks for the trainings of the candidates; each gets a copy.
         evaluator: how a population is scored: ``"trainer"`` (nested Trainers, one after the other), ``"vectorized"``
             (all in one pass), ``"sequential"`` (one after the other, by the same loop), ``"processes"`` or
-            ``"processes-sequential"`` (the first or the third, spread over worker processes), an object such as
-            ``VectorizedEvaluator(compile=True)``, or ``"auto"``: a short timed trial picks the fastest that is valid.
+            ``"processes-sequential"`` (the first or the third, spread over worker processes), ``"ray"`` or
+            ``"ray-sequential"`` (spread over a Ray cluster), an object such as ``VectorizedEvaluator(compile=True)``,
+            or ``"auto"``: a short timed trial picks the fastest that is valid, Ray never.
             They agree to float tolerance; for an exact repeat name the one in ``result.settings["evaluator"]``.
         journal: file that every finished training is written to. A search that was killed goes on from there, with the
             same result as if it had not been, when the same fit is started again; a journal of another search is
@@ -86,7 +88,10 @@ class TaylorGLO(Callback):
 
     Raises:
         TypeError, ValueError: an argument of a wrong kind or out of range; at the start of ``fit``, before any
-            training: a module without that loss, a ``training_step`` that does not call it, an unknown ``monitor``.
+            training: a module without that loss, a ``training_step`` that does not call it, an unknown ``monitor``, a
+            strategy that shards the module (FSDP, DeepSpeed) or trains in child processes (``ddp_spawn``).
+        ImportError: ``evaluator="ray"`` without Ray.
+        RankError: under DDP, another rank died or failed during the search.
 
     Source: arXiv 2002.00059 and 2010.00788.
 
