@@ -1,13 +1,16 @@
 # make demo   metalearn a loss on noisy digits and compare it with cross-entropy
 # make test   lint, type-check, test
-# Both install into .venv first, if something has changed. Another interpreter: make test PYTHON=python3.12
+# make docs   build the documentation into site/, warnings as errors
+# make package   build sdist and wheel into dist/, and try the wheel in an empty environment
+# make test-faults   kill, corrupt and misuse it at length: some minutes
+# All install into .venv first, if something has changed. Another interpreter: make test PYTHON=python3.12
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test setup
+.PHONY: demo test test-faults docs package setup
 
 demo: setup
 	$(BIN)/tglo-train experiment=digits_noisy
@@ -16,7 +19,25 @@ test: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 -m "not slow and not faults"
+
+test-faults: setup
+	$(BIN)/pytest tests/faults -m "faults or not faults"
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "site/index.html"
+
+package: setup
+	rm -rf dist build/empty
+	$(BIN)/python -m build --no-isolation --outdir dist
+	$(BIN)/python -m venv build/empty
+	build/empty/bin/python -m pip install --quiet -c constraints.txt torch
+	build/empty/bin/python -m pip install --quiet -c constraints.txt dist/*.whl
+	build/empty/bin/python -m pip check
+	cd build/empty && bin/tglo-train trainer.max_epochs=1 search.generations=1 search.population=2 search.finalists=1 \
+	  search.repeats=1 evaluation.seeds=1 trainer.enable_progress_bar=false
+	rm -rf build/empty
 
 setup: $(INSTALLED)
 

@@ -29,6 +29,39 @@ def test_imports_go_one_way_and_without_lightning(room, above):
     assert [name for name in found for other in above if name.startswith(f"tglo_lightning.{other}")] == []
 
 
+def test_the_losses_import_torch_and_nothing_else():
+    """What costs time to import would be a module of somebody else's."""
+    found = set(modules("import tglo_lightning.losses")) - set(modules("import torch"))
+    assert "tglo_lightning.losses.taylorglo" in found
+    assert {name.split(".")[0] for name in found} - sys.stdlib_module_names == {"tglo_lightning"}
+
+
+PLAIN = """
+import torch
+from tglo_lightning.losses import TaylorGLOLoss
+from tglo_lightning.search import minimize
+
+def fn(loss):
+    net = torch.nn.Linear(4, 3)
+    loss(net(torch.ones(2, 4)), torch.tensor([0, 1])).backward()
+    return net.weight.grad.norm()
+
+result = minimize(fn, 3, generations=1, population=3, finalists=1, repeats=1, progress=False)
+assert result.failed == 0
+TaylorGLOLoss(result.best.theta)
+"""
+
+
+def test_a_search_in_plain_pytorch_never_imports_lightning():
+    found = {name.split(".")[0] for name in modules(PLAIN)}
+    # cma imports matplotlib where it is installed
+    assert found & set(HEAVY) - {"matplotlib"} == set()
+
+
+def test_the_search_imports_no_scipy():
+    assert "scipy" not in modules("import tglo_lightning.search")
+
+
 def test_the_top_level_is_lazy():
     assert set(modules("import tglo_lightning; tglo_lightning.__version__")) & {*HEAVY, "torch", "cma"} == set()
 

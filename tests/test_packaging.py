@@ -1,22 +1,73 @@
+import os
 import subprocess
 import sys
+import tarfile
+import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+TINY = ["search.generations=1", "search.population=2", "search.finalists=1", "search.repeats=1", "evaluation.seeds=1"]
+TINY += ["trainer.max_epochs=1", "trainer.enable_progress_bar=false", "logger=none"]
 
 
-def test_the_wheel_holds_code_and_configs(tmp_path):
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
-    built = subprocess.run(command, capture_output=True, text=True, check=False)
-    if built.returncode and "hatchling" in built.stderr:
-        pytest.skip("the build backend cannot be had")
-    assert built.returncode == 0, built.stderr
-    [wheel] = tmp_path.glob("*.whl")
-    names = set(zipfile.ZipFile(wheel).namelist())
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The folder with sdist and wheel, the wheel made from the sdist as `pip install` of it would."""
+    pytest.importorskip("hatchling")
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stdout + made.stderr
+    return folder
+
+
+def test_the_wheel_holds_code_and_configs(built):
+    [wheel] = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        [metadata] = [archive.read(name).decode() for name in names if name.endswith("METADATA")]
     for path in (ROOT / "conf").rglob("*.yaml"):
         assert f"tglo_lightning/conf/{path.relative_to(ROOT / 'conf').as_posix()}" in names
     assert {"tglo_lightning/py.typed", "tglo_lightning/cli/train.py"} <= names
-    assert not any(name.startswith(("tests/", "conf/")) for name in names)
+    templates = {f"tglo_lightning/reporting/html/templates/report.{kind}" for kind in ("html", "css", "js")}
+    assert templates <= names
+    assert not any(name.startswith(("tests/", "conf/", "docs/")) for name in names)
+    assert "Requires-Python: >=3.10" in metadata
+    for minor in (10, 11, 12, 13):
+        assert f"Classifier: Programming Language :: Python :: 3.{minor}" in metadata
+
+
+def test_the_sdist_holds_what_its_texts_name(built):
+    [sdist] = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"README.md", "CONTRIBUTING.md", "CITATION.cff", "docs/index.md", "mkdocs.yml", "constraints.txt"} <= names
+    assert {"Makefile", "tests/conftest.py", "conf/train.yaml", "recipes/attraction/README.md"} <= names
+
+
+@pytest.mark.slow
+def test_the_wheel_works_in_another_environment_from_another_folder(built, tmp_path):
+    """Beside the libraries of this environment, without this checkout. `make package` starts from an empty one."""
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env" / "bin" / "python"
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+
+    def run(*command):
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+
+    [wheel] = built.glob("*.whl")
+    run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel))
+    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    libraries = [path for path in sys.path if path.endswith("site-packages")]
+    # After its own: what is installed here wins over an editable install of the checkout
+    (site / "libraries.pth").write_text("\n".join(libraries) + "\n")
+    where = run(python, "-c", "import tglo_lightning; print(tglo_lightning.__file__)")
+    assert Path(where.strip()).is_relative_to(site)
+    command = str(tmp_path / "env" / "bin" / "tglo-train")
+    assert "experiment: " in run(command, "--help")
+    run(command, *TINY)
+    assert len(list((tmp_path / "outputs").rglob("result.json"))) == 1
+    assert "Attracts" in run(str(tmp_path / "env" / "bin" / "tglo-explain"), "cross_entropy")

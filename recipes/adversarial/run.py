@@ -22,8 +22,9 @@ from rich.table import Table
 from torch import nn
 
 from tglo_lightning.attacks import RobustnessReport, evaluate_robustness
+from tglo_lightning.cli.commands import CONFIG_DIR
 from tglo_lightning.cli.recipe import Recipe
-from tglo_lightning.cli.train import CONFIG_DIR, _quiet
+from tglo_lightning.cli.train import _quiet
 from tglo_lightning.cli.trained import images
 from tglo_lightning.losses import TaylorGLOLoss
 from tglo_lightning.reporting.landscape import Landscape, measure_landscape

@@ -16,6 +16,7 @@ from torch import nn
 
 from tglo_lightning import TaylorGLO
 from tglo_lightning.losses import BaikalLoss, TaylorGLOLoss
+from tglo_lightning.search import SearchError
 
 
 def fit(tmp_path, module, data=None, api=pl, trainer=None, **kwargs):
@@ -288,41 +289,41 @@ def test_equal_thetas_have_equal_fitness(tmp_path):
     assert found[0] != found[1]
 
 
-def test_crashed_candidates_are_reported_and_the_fit_goes_on(tmp_path, caplog):
+@pytest.mark.parametrize("evaluator", ["trainer", "vectorized"])
+def test_only_crashed_candidates_are_an_error_that_says_why(tmp_path, evaluator):
     class Crashing(classifier(pl)):
         def training_step(self, batch, batch_idx):
             if isinstance(self.criterion, TaylorGLOLoss):
                 raise RuntimeError("not with this loss")
             return super().training_step(batch, batch_idx)
 
-    module = Crashing()
-    with caplog.at_level(logging.INFO):
-        search = fit(tmp_path, module)
-    assert search.result.failed == 4
-    assert {(c.status, c.error) for c in search.result.history} == {("crashed", "RuntimeError: not with this loss")}
-    assert search.result.kept == "original"
-    assert "no candidate could be trained (RuntimeError: not with this loss)" in caplog.text
-    assert module.trainer.global_step == 6
+    with pytest.raises(SearchError, match=r"None of 16 candidates(?s:.*)not with this loss(?s:.*)pass resume=False"):
+        fit(tmp_path, Crashing(), evaluator=evaluator)
+
+
+def bad(criterion):
+    """Whether to fail with this loss: with some candidates, not with all."""
+    return isinstance(criterion, TaylorGLOLoss) and bool(criterion.theta.sum() > 1)
 
 
 def test_divergence(tmp_path):
     class Huge(classifier(pl)):
         def configure_optimizers(self):
-            lr = 1e30 if isinstance(self.criterion, TaylorGLOLoss) else 0.1
+            lr = 1e30 if bad(self.criterion) else 0.1
             return torch.optim.SGD(self.parameters(), lr=lr)
 
     search = fit(tmp_path, Huge(), candidate_steps=6)
-    assert {c.status for c in search.result.history} == {"diverged"}
-    assert search.result.kept == "original"
+    assert {c.status for c in search.result.history} == {"ok", "diverged"}
+    assert all((c.status == "diverged") == (sum(c.theta) > 1) for c in search.result.history)
 
 
 def test_a_metric_that_is_not_finite(tmp_path):
     class Nan(classifier(pl)):
         def validation_step(self, batch, batch_idx):
-            self.log("val/acc", float("nan") if isinstance(self.criterion, TaylorGLOLoss) else 0.5)
+            self.log("val/acc", float("nan") if bad(self.criterion) else 0.5)
 
     search = fit(tmp_path, Nan())
-    assert {c.status for c in search.result.history} == {"diverged"}
+    assert {c.status for c in search.result.history} == {"ok", "diverged"}
 
 
 @pytest.mark.parametrize("evaluator", ["trainer", "vectorized"])

@@ -46,6 +46,18 @@ def test_wrong_arguments_are_named(argument, value, error):
         TaylorGLO(**{argument: value})
 
 
+@pytest.mark.parametrize(("monitor", "mode"), [("val_loss", "max"), ("val/NLL", "max"), ("val/acc", "min")])
+def test_a_mode_against_the_name_of_the_metric(monitor, mode):
+    with pytest.warns(UserWarning, match=f"`monitor='{monitor}'` sounds like .* this search has mode='{mode}'"):
+        TaylorGLO(monitor=monitor, mode=mode)
+
+
+def test_a_mode_that_fits_or_may_fit(recwarn):
+    for monitor, mode in (("val_loss", "min"), ("val/acc", "max"), ("glossiness", "max"), ("score", "min")):
+        TaylorGLO(monitor=monitor, mode=mode)
+    assert not recwarn.list
+
+
 def test_two_budgets():
     with pytest.raises(ValueError, match="one of `candidate_epochs` and `candidate_steps`"):
         TaylorGLO(candidate_epochs=1, candidate_steps=1)
@@ -130,6 +142,18 @@ def test_unknown_monitor_names_the_known(tmp_path):
     refused(
         tmp_path, Trap(), r"`monitor='val/f1'` is not logged by Trap; logged: train/loss, val/acc\.", monitor="val/f1"
     )
+
+
+def test_no_validation_data(tmp_path):
+    refused(tmp_path, Trap(), "There is no validation: it needs", data={"train_dataloaders": loader()})
+
+
+@pytest.mark.parametrize("losses", [{"ce": nn.CrossEntropyLoss()}, [nn.CrossEntropyLoss()]])
+def test_losses_in_plain_containers(tmp_path, losses):
+    module = Trap()
+    module.losses = losses
+    where = "ce" if isinstance(losses, dict) else "0"
+    refused(tmp_path, module, f"'{where}' is in a plain .*Keep losses in a torch.nn.Module", loss=f"losses.{where}")
 
 
 @pytest.mark.parametrize("monitor", ["val/loss", "train/loss"])

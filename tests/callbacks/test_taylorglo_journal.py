@@ -57,7 +57,7 @@ def test_goes_on_with_the_evaluator_it_began_with(api, tmp_path, caplog):
     with caplog.at_level("INFO", logger="tglo_lightning"):
         again = fit(api, tmp_path, tmp_path / "journal.jsonl", "auto")
     assert again == first
-    assert f"holds {LINES - 1} trainings" in caplog.text
+    assert f"this search is finished, its {LINES - 1} trainings are in" in caplog.text
 
 
 @pytest.mark.parametrize("change", [{"lr": 0.2}, {"population": 5}, {"evaluator": "vectorized"}, {"seed": 1}])

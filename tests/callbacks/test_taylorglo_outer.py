@@ -151,14 +151,14 @@ def test_outer_fit_is_identical_after_crashed_candidates(api, tmp_path):
     class Crashing(with_constant(api)):
         def training_step(self, batch, batch_idx):
             loss = super().training_step(batch, batch_idx)
-            if type(self.criterion).__name__ == "TaylorGLOLoss" and batch_idx == 1:
+            if type(self.criterion).__name__ == "TaylorGLOLoss" and batch_idx == 1 and self.criterion.theta.sum() > 1:
                 raise RuntimeError("no such luck")
             return loss
 
     search = TaylorGLO(monitor=CONSTANT, evaluator="trainer", **TINY)
     plain = fit(api, tmp_path, None, Crashing, own_generator)
     searched = fit(api, tmp_path, search, Crashing, own_generator)
-    assert search.result.failed == 4
+    assert 0 < search.result.failed < 4
     assert_equal(searched, plain)
 
 

@@ -496,27 +496,3 @@ def test_a_closure_over_the_module(tmp_path):
         fit(tmp_path, module)
     assert all(parameter.grad is None for parameter in module.parameters())
     assert succeeded(fit(tmp_path, Closure(), init=Closure))
-
-
-def test_lightning_cli(tmp_path):
-    pytest.importorskip("jsonargparse")
-    from pytorch_lightning.cli import LightningCLI
-
-    config = tmp_path / "config.yaml"
-    config.write_text(
-        "trainer:\n  accelerator: cpu\n  max_epochs: 1\n  logger: false\n  enable_checkpointing: false\n"
-        "  enable_progress_bar: false\n  callbacks:\n    - class_path: tglo_lightning.TaylorGLO\n      init_args:\n"
-        "        loss: criterion\n        monitor: val/taylor\n        generations: 1\n        population: 4\n"
-        "        candidate_steps: 2\n        finalists: 1\n        repeats: 1\n        evaluator: trainer\n"
-    )
-
-    class Data(pl.LightningDataModule):
-        def train_dataloader(self):
-            return loaders()["train_dataloaders"]
-
-        def val_dataloader(self):
-            return loaders()["val_dataloaders"]
-
-    cli = LightningCLI(Module, Data, args=["fit", "--config", str(config)], save_config_callback=None)
-    (search,) = [c for c in cli.trainer.callbacks if isinstance(c, TaylorGLO)]
-    assert succeeded(search)

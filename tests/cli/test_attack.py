@@ -15,8 +15,8 @@ from omegaconf import OmegaConf
 from tglo_lightning.attacks import Attack, RobustnessReport
 from tglo_lightning.cli.attack import run as attack
 from tglo_lightning.cli.checks import ConfigError
+from tglo_lightning.cli.commands import CONFIG_DIR
 from tglo_lightning.cli.recipe import Recipe
-from tglo_lightning.cli.train import CONFIG_DIR
 from tglo_lightning.cli.trained import of_run
 from tglo_lightning.reporting.landscape import Landscape
 

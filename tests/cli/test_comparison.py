@@ -1,6 +1,14 @@
-import pytest
+import json
 
-from tglo_lightning.cli.comparison import Scores, fresh_seeds, welch_tests
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra import compose, initialize_config_dir
+
+from tglo_lightning.cli import comparison
+from tglo_lightning.cli.comparison import Scores, fresh_seeds, train_and_test, welch_tests
+from tglo_lightning.cli.recipe import Recipe
+from tglo_lightning.cli.train import CONFIG_DIR
 
 
 def test_fresh_seeds_differ_and_repeat():
@@ -21,3 +29,29 @@ def test_better_is_higher_accuracy_and_lower_nll():
 
 def test_no_test_without_a_metalearned_loss():
     assert welch_tests({"original": Scores(test={"acc": [0.5, 0.6]})}) == {}
+
+
+def test_curves_are_recorded_and_change_nothing(tmp_path, monkeypatch):
+    overrides = ["task.train_size=100", "task.val_size=60", "trainer.max_epochs=3", "search=none", "logger=none"]
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        cfg = compose("train", overrides=[f"paths.output_dir={tmp_path}", *overrides])
+    found = []
+    for recorder in (comparison.CurveRecorder, None):
+        if recorder is None:
+
+            class Nothing(pl.Callback):
+                curves = None
+
+            monkeypatch.setattr(comparison, "CurveRecorder", Nothing)
+        recipe = Recipe(cfg)
+        scores = train_and_test(recipe, {"original": recipe.criterion}, [1, 2], "val/acc", progress=False)["original"]
+        found.append((scores.monitor, scores.test, torch.get_rng_state().tolist()))
+        if recorder is not None:
+            curves = scores.curves
+    assert found[0] == found[1]
+    assert len(curves) == 2
+    for seed, monitored in zip(curves, found[0][0], strict=True):
+        assert {"train/loss", "val/acc", "val/nll"} <= set(seed)
+        assert all(len(values) == 3 for values in seed.values())
+        assert seed["val/acc"][-1] == pytest.approx(monitored, rel=1e-5)
+        json.dumps(seed, allow_nan=False)

@@ -9,8 +9,9 @@ from hydra import compose, initialize_config_dir
 from torch import nn
 
 from tglo_lightning.cli.checks import RULES, ConfigError, check
+from tglo_lightning.cli.commands import CONFIG_DIR
 from tglo_lightning.cli.recipe import Recipe
-from tglo_lightning.cli.train import CONFIG_DIR, run
+from tglo_lightning.cli.train import run
 
 THETA = "loss.theta=[0,0,1,-1,0.5,2,-1,0]"
 # all but paths, whose output_dir comes from a run of Hydra, and attack, which belongs to tglo-attack

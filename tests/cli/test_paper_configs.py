@@ -8,8 +8,8 @@ import torch
 from helpers.hub import LAYOUTS, write_hub
 from hydra import compose, initialize_config_dir
 
+from tglo_lightning.cli.commands import CONFIG_DIR
 from tglo_lightning.cli.recipe import Recipe
-from tglo_lightning.cli.train import CONFIG_DIR
 from tglo_lightning.models import Normalize
 
 pytest.importorskip("kornia")

@@ -51,7 +51,12 @@ def searched(tmp_path_factory):
 def test_result_has_the_documented_schema(searched):
     cwd, _ = searched
     result = json.loads(only(cwd.rglob("result.json")).read_text(), parse_constant=pytest.fail)
-    assert set(result) - {"welch_opponent"} == {"monitor", "kept", "losses", "welch", "search", "seconds", "versions"}
+    assert set(result) - {"welch_opponent"} == {"monitor", "num_classes", "kept", "losses"} | {
+        "welch",
+        "search",
+        "seconds",
+        "versions",
+    }
     assert result["monitor"] == "val/acc"
     assert result["kept"] in ("metalearned", "original")
     original, metalearned = result["losses"]["original"], result["losses"]["metalearned"]

@@ -1,13 +1,8 @@
-"""The polynomial as pure functions, and the doctests of the room."""
-
-import doctest
-import importlib
-import pkgutil
+"""The polynomial as pure functions."""
 
 import pytest
 import torch
 
-import tglo_lightning.losses
 from tglo_lightning.losses import functional as fn
 
 ORDERS = [2, 3, 4, 5]
@@ -17,13 +12,6 @@ TERMS_3 = [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (2, 1)]
 
 def draw(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-@pytest.mark.parametrize("name", [m.name for m in pkgutil.iter_modules(tglo_lightning.losses.__path__)])
-def test_examples_of_the_docstrings(name):
-    module = importlib.import_module(f"tglo_lightning.losses.{name}")
-    result = doctest.testmod(module, extraglobs={"torch": torch})
-    assert result.failed == 0
 
 
 def test_sizes():

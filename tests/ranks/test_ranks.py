@@ -160,7 +160,7 @@ def test_ranks_with_other_data_are_refused(tmp_path):
     process = start(tmp_path, "--split")
     printed = output(process)
     assert process.returncode != 0
-    assert "The first batch on rank 1 differs from that on rank 0" in printed
+    assert "The data on rank 1 differs from that on rank 0" in printed
     assert "seed_everything" in printed
     assert not (tmp_path / "search.jsonl").exists()
 
@@ -177,7 +177,7 @@ def test_population_in_one_pass_is_shared_out(alone, tmp_path):
     ]
     assert first[0] == first[1]
     assert [candidate["status"] for candidate in result["history"]] == ["ok"] * 10
-    assert journal(tmp_path)[0]["ranks"] == 2
+    assert journal(tmp_path)[0]["evaluator_options"]["ranks"] == 2
     assert ended(tmp_path) == ended(tmp_path, 1)
 
 

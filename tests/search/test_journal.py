@@ -10,11 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from tglo_lightning.search import Evaluation, SearchSettings, search
+from tglo_lightning.search import Evaluation, SearchResult, SearchSettings, search
 from tglo_lightning.search.journal import Journal, JournaledEvaluator, JournalError
 
 SETTINGS = SearchSettings(generations=3, population=5, finalists=2, repeats=2, constraint=None, seed=3)
-HEADER = {"settings": SETTINGS.to_dict(), "evaluator": "quadratic"}
+HEADER = {
+    "settings": SETTINGS.to_dict(),
+    "evaluator": "quadratic",
+    "original": "original",
+    "monitor": "fitness",
+    "mode": "max",
+}
 TRAININGS = 3 * 5 + 2 * 3
 
 
@@ -44,7 +50,7 @@ def run(path: Path | None, evaluator: Quadratic | None = None, together: bool = 
     try:
         if path is not None:
             journal = Journal(path, header)
-            evaluator = JournaledEvaluator(evaluator, journal, together=together)
+            evaluator = JournaledEvaluator(evaluator, journal, SETTINGS, together=together)
         values = search(evaluator, SETTINGS, num_classes=10).to_dict()
     finally:
         if journal is not None:
@@ -119,7 +125,8 @@ def test_torn_last_line_is_dropped(journal, uninterrupted, tmp_path):
         torn.write_bytes(content[:length])
         with pytest.warns(UserWarning, match="dropped the last line"):
             assert run(torn) == uninterrupted
-        assert torn.read_bytes() == content
+        assert torn.read_bytes().startswith(content[:start])
+        assert len(torn.read_bytes().splitlines()) == len(content.splitlines())
 
 
 def test_damage_is_refused_or_harmless(journal, uninterrupted, tmp_path):
@@ -160,10 +167,65 @@ def test_another_search_is_refused_by_what_differs(journal):
 
 def test_other_candidates_are_refused(journal):
     held = Journal(journal, HEADER)
-    evaluator = JournaledEvaluator(Quadratic(), held)
+    evaluator = JournaledEvaluator(Quadratic(), held, SETTINGS)
     with pytest.raises(JournalError, match="another candidate 0 of round 0"):
         list(evaluator.evaluate([[0.0] * 8], 0))
     held.close()
+
+
+def test_a_torn_line_behind_damage_stays(journal):
+    damaged = journal.read_bytes().replace(b'"ok"', b'"OK"', 1)[:-9]
+    journal.write_bytes(damaged)
+    with pytest.raises(JournalError, match="is not as it was written"):
+        run(journal)
+    assert journal.read_bytes() == damaged
+
+
+def test_results_and_journals_are_loaded(journal, tmp_path, uninterrupted):
+    """What a search left, finished or not, as plain data."""
+    known = SearchResult.load(journal)
+    assert known.finished
+    assert known.kept == uninterrupted["kept"]
+    part = tmp_path / "part.jsonl"
+    part.write_text("".join(journal.read_text().splitlines(keepends=True)[:-1]))
+    assert not SearchResult.load(part).finished
+    assert [c.fitness for c in known.history if c.status == "ok"] == [
+        c["fitness"] for c in uninterrupted["history"] if c["status"] == "ok"
+    ]
+    assert [(c.generation, c.index) for c in known.history] == [(g, i) for g in range(3) for i in range(5)]
+    assert known.original.fitness == uninterrupted["original"]["fitness"]
+    by_theta = {tuple(f["theta"]): f for f in uninterrupted["finalists"]}
+    for finalist in known.finalists:
+        assert finalist.fitness == by_theta[tuple(finalist.theta)]["fitness"]
+        assert finalist.found == by_theta[tuple(finalist.theta)]["found"]
+    result = SearchResult.from_dict({**uninterrupted, "seconds": 1.0})
+    result.save(tmp_path / "search.json")
+    assert SearchResult.load(tmp_path / "search.json").to_dict() == result.to_dict()
+    assert [path.name for path in tmp_path.glob("*.tmp")] == []
+    for text in ("", "[]", "{}", '{"kept": 1}', "nan"):
+        (tmp_path / "other.json").write_text(text)
+        with pytest.raises(ValueError, match="holds no result of a search"):
+            SearchResult.load(tmp_path / "other.json")
+    (tmp_path / "other.jsonl").write_text("{}\n")
+    with pytest.raises(JournalError):
+        SearchResult.load(tmp_path / "other.jsonl")
+
+
+def test_a_child_does_not_keep_the_lock(journal):
+    held = Journal(journal, HEADER)
+    begun, begin = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(begin, b"x")
+        time.sleep(60)
+        os._exit(0)
+    os.read(begun, 1)
+    held.close()
+    try:
+        Journal(journal, HEADER).close()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_second_process_is_refused(journal):

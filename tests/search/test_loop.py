@@ -1,5 +1,6 @@
 """The search itself, with evaluators that train nothing."""
 
+import itertools
 import json
 import math
 import random
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from tglo_lightning.losses.functional import num_parameters
-from tglo_lightning.search import Evaluation, SearchResult, SearchSettings, count_trainings, search
+from tglo_lightning.search import Evaluation, SearchError, SearchResult, SearchSettings, count_trainings, search
 from tglo_lightning.theory import to_minimal, trainability
 
 CENTRE = [0.5, -0.5, 1.0, 0.2, -0.3, 0.8, 0.1, -0.6]
@@ -117,18 +118,48 @@ def test_failures_rank_worst_not_median():
     assert share[1] > 0.9 > share[0]
 
 
-def test_all_failing_keeps_the_original():
+def test_a_generation_without_a_valid_candidate_is_drawn_nearer_and_nearer():
+    class Far(Sphere):
+        """Only what is near to the origin can be trained, as with steps that are too long."""
+
+        def score(self, theta):
+            near = sum(t**2 for t in theta) < 50
+            return super().score(theta) if near else Evaluation(math.nan, "diverged", error="the loss is nan")
+
+    def far(**kwargs):
+        return run(Far(), sigma=6.0, generations=2, constraint=None, parameterization="full", seed=2, **kwargs)
+
+    listener = Listener()
+    with pytest.warns(UserWarning, match="No candidate of generation 0 could be trained; drawing it again with half"):
+        result = far(listener=listener)
+    first = [c for c in result.history if c.generation == 0]
+    assert len(first) == 12
+    assert [c.index for c in first] == list(range(len(first)))
+    assert not any(c.status == "ok" for c in first[:-6])
+    assert any(c.status == "ok" for c in first[-6:])
+    widths = [np.std([c.theta for c in first[start : start + 6]]) for start in range(0, len(first), 6)]
+    assert all(2 * b == pytest.approx(a, rel=0.5) for a, b in itertools.pairwise(widths))
+    assert listener.metrics[0]["failed"] == sum(c.status != "ok" for c in first)
+    with pytest.warns(UserWarning, match="drawing it again"):
+        again = far()
+    assert [c.theta for c in again.history] == [c.theta for c in result.history]
+
+
+def test_only_failures_are_an_error_that_says_why():
     class Broken(Sphere):
         def score(self, theta):
-            return Evaluation(math.nan, "crashed", error="ValueError: no")
+            error = "TimeoutError: slow" if len(self.seen) % 6 == 0 else "ValueError: no"
+            return Evaluation(math.nan, "crashed", error=error)
 
-    result = run(Broken(original=0.5))
-    assert result.kept == "original"
-    assert result.best is None
-    assert result.finalists == []
-    assert result.failed == 18
-    assert result.original.fitness == [0.5, 0.5]
-    assert SearchResult.from_dict(result.to_dict()).best is None
+    evaluator = Broken(original=0.5)
+    with (
+        pytest.warns(UserWarning, match="drawing it again"),
+        pytest.raises(
+            SearchError, match=r"None of 24 candidates.*\(20 of 24 and 1 other reasons\): crashed: ValueError: no"
+        ),
+    ):
+        run(evaluator)
+    assert len(evaluator.seen) == 24
 
 
 def test_do_no_harm():
@@ -278,20 +309,23 @@ def test_numpy_numbers_become_plain():
     torch.save(result.to_dict(), "/dev/null")
 
 
+class Listener:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.best: list[float] = []
+        self.metrics: list[dict] = []
+
+    def on_evaluation(self, stage, evaluation, best):
+        self.stages.append(stage)
+        self.best.append(best)
+
+    def on_generation(self, metrics):
+        self.metrics.append(metrics)
+
+
 def test_listener_follows():
-    class Listener:
-        def __init__(self) -> None:
-            self.stages: list[str] = []
-            self.best: list[float] = []
-            self.metrics: list[dict] = []
-
-        def on_evaluation(self, stage, evaluation, best):
-            self.stages.append(stage)
-            self.best.append(best)
-
-        def on_generation(self, metrics):
-            self.metrics.append(metrics)
-
     listener = Listener()
     result = run(Failing(), listener=listener)
     assert listener.stages == ["generation"] * 18 + ["final"] * 6

@@ -87,6 +87,8 @@ def evaluate_robustness(
     >>> report = evaluate_robustness(module, loader, [FGSM("own"), PGD("margin")], [0, 0.1])  # doctest: +SKIP
     >>> report.accuracy("fgsm-own", 0.1), report.worst(0.1)  # doctest: +SKIP
     """
+    if not isinstance(attacks, Attack | Sequence):
+        raise TypeError(f"`attacks` must be an attack or a sequence of them, got {attacks!r}.")
     given = [attacks] if isinstance(attacks, Attack) else list(attacks)
     _check_attacks(given)
     radii = check_epsilons(epsilons)
@@ -97,6 +99,8 @@ def evaluate_robustness(
             raise ValueError(f"`{name}` must be an integer of at least 1, got {count!r}.")
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"`seed` must be an integer of at least 0, got {seed!r}.")
+    if not isinstance(normalized_data, bool):
+        raise TypeError(f"`normalized_data` must be True or False, got {normalized_data!r}.")
     if normalized_data and normalize is None:
         raise ValueError("`normalized_data=True` needs `normalize=(mean, std)`.")
     if not isinstance(module, nn.Module):
@@ -149,7 +153,10 @@ def check_epsilons(epsilons: Any) -> list[float]:
     Raises:
         TypeError, ValueError: there are none, or one is no finite number of at least 0.
     """
-    values = [epsilons] if isinstance(epsilons, Real) else list(epsilons)
+    try:
+        values = [epsilons] if isinstance(epsilons, Real) else list(epsilons)
+    except TypeError as error:
+        raise TypeError(f"`epsilons` must be numbers, got {epsilons!r}.") from error
     if not values:
         raise ValueError("`epsilons` must hold at least one radius.")
     for value in values:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tglo_lightning.arguments import check_numbers
 from tglo_lightning.attacks.base import Attack, project
 from tglo_lightning.attacks.library import foolbox
 from tglo_lightning.attacks.model import LOSSES, AttackedModel
@@ -83,6 +84,8 @@ class PGD(GradientAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_counts(steps=self.steps, restarts=self.restarts)
+        if self.step_size is not None:
+            check_numbers(step_size=self.step_size)
         if self.step_size is not None and not 0 < self.step_size < float("inf"):
             raise ValueError(f"`step_size` must be above 0, a share of epsilon, got {self.step_size!r}.")
         if self.restarts > 1 and not self.random_start:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from types import TracebackType
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from typing_extensions import Self
 
 from tglo_lightning.reporting.dashboard import is_wandb
-from tglo_lightning.search import Evaluation, SearchSettings, count_trainings
+from tglo_lightning.search import SearchSettings
+from tglo_lightning.search.progress import SearchBar
 
 __all__ = ["SearchMonitor"]
 
 
-class SearchMonitor:
+class SearchMonitor(SearchBar):
     """Follows a search: a bar over its trainings, ``search/*`` in every logger with the generation as axis.
 
     Args:
@@ -25,50 +24,21 @@ class SearchMonitor:
 
     def __init__(self, trainer: Any, settings: SearchSettings, monitor: str) -> None:
         bar = trainer.progress_bar_callback
+        super().__init__(settings, monitor, disable=bar is None or bar.is_disabled or not trainer.is_global_zero)
         self.trainer = trainer
-        self.settings = settings
-        self.monitor = monitor
-        self.generation = 1
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[best]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            disable=bar is None or bar.is_disabled or not trainer.is_global_zero,
-        )
 
-    def __enter__(self) -> SearchMonitor:
+    def __enter__(self) -> Self:
         for logger in self.trainer.loggers:
             if is_wandb(logger):
                 # The axis is Lightning's global step unless told otherwise
                 logger.experiment.define_metric("search/generation")
                 logger.experiment.define_metric("search/*", step_metric="search/generation")
-        self.progress.start()
-        self.task = self.progress.add_task(self._description(), total=count_trainings(self.settings), best="")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.progress.stop()
-
-    def _description(self) -> str:
-        return f"Metalearning the loss, generation {self.generation}/{self.settings.generations}"
-
-    def on_evaluation(self, stage: str, evaluation: Evaluation, best: float) -> None:
-        """Move the bar on."""
-        description = self._description() if stage == "generation" else "Training the finalists again"
-        shown = "" if math.isnan(best) else f"best {self.monitor} {best:.4g}"
-        self.progress.update(self.task, advance=1, description=description, best=shown)
+        return super().__enter__()
 
     def on_generation(self, metrics: dict[str, float]) -> None:
         """Log the numbers of a generation."""
-        generation = int(metrics["generation"])
-        self.generation = min(generation + 2, self.settings.generations)
-        self.log(metrics, generation)
+        super().on_generation(metrics)
+        self.log(metrics, int(metrics["generation"]))
 
     def log(self, metrics: dict[str, float], generation: int) -> None:
         """Send ``metrics``, named ``search/...``, to every logger."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from tglo_lightning.arguments import check_numbers
 from tglo_lightning.attacks import FGSM, PGD, Attack, evaluate_robustness
 from tglo_lightning.attacks.base import NORMS
 from tglo_lightning.attacks.evaluate import check_epsilons
@@ -89,8 +90,11 @@ class RobustnessMonitor(Callback):
         [self.epsilon] = check_epsilons([epsilon])
         if norm not in NORMS:
             raise ValueError(f"`norm` must be one of {NORMS}, got {norm!r}.")
+        if not isinstance(losses, Sequence):
+            raise TypeError(f"`losses` must be a sequence of names, got {losses!r}.")
         if isinstance(losses, str) or not losses or any(name not in LOSSES for name in losses):
             raise ValueError(f"`losses` must be some of {LOSSES}, got {losses!r}.")
+        check_numbers(weight=weight)
         if not 0 <= weight <= 1:
             raise ValueError(f"`weight` must lie in [0, 1], got {weight!r}.")
         self.attacks: dict[str, Attack] = {"": attack}

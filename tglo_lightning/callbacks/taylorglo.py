@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from tglo_lightning._version import __version__
 from tglo_lightning.callbacks.progress import SearchMonitor
+from tglo_lightning.callbacks.recording import Recording, evaluator_name, terminable
 from tglo_lightning.evaluation import (
     Budget,
     InnerFit,
@@ -24,18 +27,25 @@ from tglo_lightning.evaluation import (
     probe,
     restore_loss,
 )
-from tglo_lightning.evaluation.auto import check_evaluator
+from tglo_lightning.evaluation.auto import EVALUATORS, check_evaluator
 from tglo_lightning.evaluation.bases import CALLBACKS, Callback
+from tglo_lightning.evaluation.identity import digest, sources
 from tglo_lightning.evaluation.initial import INITS, check_resettable
+from tglo_lightning.evaluation.inner import Minimum
 from tglo_lightning.evaluation.isolation import isolated, preserved
 from tglo_lightning.evaluation.messages import tell
 from tglo_lightning.evaluation.slot import LossSlots
+from tglo_lightning.reporting.html import report_quietly
+from tglo_lightning.reporting.stats import welch
 from tglo_lightning.search import Finalist, SearchResult, SearchSettings, search
-from tglo_lightning.search.journal import Journal, JournaledEvaluator
+from tglo_lightning.search.record import result_path
 
 __all__ = ["TaylorGLO"]
 
 MODES = ("max", "min")
+# Words in the names of metrics
+LOWER_IS_BETTER = {"loss", "error", "err", "nll", "brier", "ece", "perplexity", "mse", "mae"}
+HIGHER_IS_BETTER = {"acc", "accuracy", "f1", "auc", "auroc", "map", "miou", "iou", "dice", "precision", "recall"}
 # Packages whose versions may change the outcome of a search
 VERSIONS = ("torch", "pytorch-lightning", "cma", "numpy")
 
@@ -79,18 +89,33 @@ class TaylorGLO(Callback):
             ``"ray-sequential"`` (spread over a Ray cluster), an object such as ``VectorizedEvaluator(compile=True)``,
             or ``"auto"``: a short timed trial picks the fastest that is valid, Ray never.
             They agree to float tolerance; for an exact repeat name the one in ``result.settings["evaluator"]``.
-        journal: file that every finished training is written to. A search that was killed goes on from there, with the
-            same result as if it had not been, when the same fit is started again; a journal of another search is
-            refused.
+        candidate_timeout: seconds that a candidate may train and validate, as many for each where they train in one
+            pass. It is looked at after every batch; a worker process that hangs is killed. The original loss has no
+            limit.
+        min_fitness_after: ``(n, value)``: a candidate is given up if ``monitor`` is worse than ``value`` after ``n``
+            epochs, or after ``n`` optimizer steps where ``candidate_steps`` is given. Where candidates train in one
+            pass, all train to there, and those that are good enough start again.
+        journal: file that every finished training is written to, in JSON lines. By default ``search.jsonl`` in a
+            directory below the Trainer's ``default_root_dir``, ``tglo/...``, whose name stands for all that the
+            search depends on. Of a journal that is named here another search is refused. The result is written beside
+            it, as ``.json``.
+        resume: ``"auto"``: a search that was killed goes on from its journal when the same fit is started again, with
+            the same result as if it had not been; one that was finished is not repeated. ``False``: search anew, with
+            a journal at another place.
+        report: write ``report.html`` beside the journal when the search ends, with what can be said then;
+            ``tglo-report`` writes it anew when there is more. Needs ``pip install 'tglo-lightning[plots]'``.
 
     Attributes:
         result: the :class:`~tglo_lightning.search.SearchResult`, ``None`` before the search.
+        directory: where the search is written to; ``None`` before it, and where nothing could be written.
 
     Raises:
         TypeError, ValueError: an argument of a wrong kind or out of range; at the start of ``fit``, before any
             training: a module without that loss, a ``training_step`` that does not call it, an unknown ``monitor``, a
-            strategy that shards the module (FSDP, DeepSpeed) or trains in child processes (``ddp_spawn``).
+            journal that is damaged, in use or another search's, a strategy that shards the module (FSDP, DeepSpeed) or
+            trains in child processes (``ddp_spawn``).
         ImportError: ``evaluator="ray"`` without Ray.
+        SearchError: during the search, no candidate of a generation could be trained.
         RankError: under DDP, another rank died or failed during the search.
 
     Source: arXiv 2002.00059 and 2010.00788.
@@ -113,13 +138,17 @@ class TaylorGLO(Callback):
         sigma: float = 1.2,
         finalists: int = 5,
         repeats: int = 5,
-        constraint: str | Callable[[list[float]], bool] | None = "exact",
+        constraint: Callable[[list[float]], bool] | str | None = "exact",
         parameterization: str = "minimal",
-        init: str | Callable[[], Any] = "given",
+        init: Callable[[], Any] | str = "given",
         seed: int = 0,
         candidate_callbacks: Sequence[Any] = (),
         evaluator: Any = "auto",
+        candidate_timeout: float | None = None,
+        min_fitness_after: Sequence[float] | None = None,
         journal: str | PathLike[str] | None = None,
+        resume: str | bool = "auto",
+        report: bool = True,
     ) -> None:
         super().__init__()
         self.slots = LossSlots(loss)
@@ -127,13 +156,15 @@ class TaylorGLO(Callback):
             raise TypeError(f"`monitor` must be the name of a logged metric, got {monitor!r}.")
         if mode not in MODES:
             raise ValueError(f"`mode` must be one of {MODES}, got {mode!r}.")
+        _doubt_direction(monitor, mode)
         if not callable(init) and init not in INITS:
             raise ValueError(f"`init` must be one of {INITS} or a function that builds a module, got {init!r}.")
         if candidate_epochs is None and candidate_steps is None:
             candidate_epochs = 1
         self.monitor = monitor
         self.mode = mode
-        self.budget = Budget(candidate_epochs, candidate_steps)
+        minimum = None if min_fitness_after is None else _minimum(min_fitness_after, mode)
+        self.budget = Budget(candidate_epochs, candidate_steps, candidate_timeout, minimum)
         self.settings = SearchSettings(
             generations=generations,
             population=population,
@@ -154,9 +185,18 @@ class TaylorGLO(Callback):
         self.candidate_callbacks = list(candidate_callbacks)
         check_evaluator(evaluator)
         self.evaluator = evaluator
-        if journal is not None and not isinstance(journal, str | PathLike):
+        if journal is not None and (not isinstance(journal, str | PathLike) or not str(journal)):
             raise TypeError(f"`journal` must be the path of a file, got {journal!r}.")
-        self.journal = journal
+        self.journal = None if journal is None else Path(journal)
+        if self.journal is not None and self.journal.suffix == ".json":
+            raise ValueError(f"`journal` must not end in .json, for the result goes there; got {str(journal)!r}.")
+        if resume is not False and resume != "auto":
+            raise ValueError(f"`resume` must be 'auto' or False, got {resume!r}.")
+        self.resume = resume
+        if not isinstance(report, bool):
+            raise TypeError(f"`report` must be True or False, got {report!r}.")
+        self.report = report
+        self.directory: Path | None = None
         self.result: SearchResult | None = None
         self._hooks: list[Any] = []
 
@@ -211,18 +251,18 @@ class TaylorGLO(Callback):
             check_resettable(pl_module)
         fit = InnerFit(trainer, pl_module, self.slots, self.monitor, self.budget, self.init, self.candidate_callbacks)
         # Whatever draws random numbers on the way, the outer fit goes on as if it had not
-        with isolated(quiet=False), preserved(fit.generators), Ranks(trainer) as ranks:
+        with terminable(), isolated(quiet=False), preserved(fit.generators), Ranks(trainer) as ranks:
             seen = probe(fit)
-            ranks.agree("The first batch", seen.targets)
+            ranks.agree("The data", digest(seen.identity["data"]))
             if ranks.leads:
                 result = self._scored(trainer, fit, seen, ranks)
                 ranks.finish(result.to_dict())
             else:
-                result = SearchResult.from_dict(self._followed(fit, ranks))
+                result = SearchResult.from_dict(self._scored_elsewhere(fit, ranks))
         tell(_verdict(result))
         return result
 
-    def _followed(self, fit: InnerFit, ranks: Ranks) -> Any:
+    def _scored_elsewhere(self, fit: InnerFit, ranks: Ranks) -> Any:
         """The result of the search that another rank leads."""
         name = ranks.evaluator()
         evaluator = choose_evaluator(name if isinstance(self.evaluator, str) else self.evaluator, fit, 1)
@@ -232,41 +272,46 @@ class TaylorGLO(Callback):
             evaluator.close()
 
     def _scored(self, trainer: Any, fit: InnerFit, seen: Probe, ranks: Ranks) -> SearchResult:
+        recording = self._recording(trainer, fit, seen)
+        asked = self.evaluator
+        if asked == "auto" and recording.evaluator in EVALUATORS:
+            # A search that goes on keeps what it began with
+            asked = recording.evaluator
         share = math.ceil(self.settings.population / ranks.size)
-        evaluator = ranks.spread(choose_evaluator(self._evaluator(), fit, share, processes=ranks.size == 1))
+        evaluator = ranks.spread(choose_evaluator(asked, fit, share, processes=ranks.size == 1))
+        name = evaluator_name(evaluator)
         try:
-            with (
-                self._journaled(evaluator, fit, seen) as recorded,
-                SearchMonitor(trainer, self.settings, self.monitor) as listener,
-            ):
-                result = search(
-                    recorded,
-                    self.settings,
-                    num_classes=seen.num_classes,
-                    monitor=self.monitor,
-                    mode=self.mode,
-                    original_name=fit.slots.name(fit.module),
-                    listener=listener,
-                )
-                listener.log(_outcome(result), self.settings.generations - 1)
+            with recording.of(evaluator, self.settings, _versions(trainer)) as recorded:
+                self.directory = None if recording.journal is None else recording.journal.parent
+                result = self._followed(trainer, fit, seen, recorded)
         finally:
             evaluator.close()
-        result.settings["evaluator"] = _name(evaluator)
+        result.settings["evaluator"] = name
+        recording.save(result)
+        if self.report and recording.journal is not None:
+            report_quietly(result_path(recording.journal))
         return result
 
-    def _evaluator(self) -> Any:
-        """The evaluator asked for; a search that goes on keeps the one it began with."""
-        if self.evaluator == "auto" and self.journal is not None:
-            return Journal.header(self.journal).get("evaluator", "auto")
-        return self.evaluator
+    def _followed(self, trainer: Any, fit: InnerFit, seen: Probe, evaluator: Any) -> SearchResult:
+        with SearchMonitor(trainer, self.settings, self.monitor) as listener:
+            result = search(
+                evaluator,
+                self.settings,
+                num_classes=seen.num_classes,
+                monitor=self.monitor,
+                mode=self.mode,
+                original_name=fit.slots.name(fit.module),
+                listener=listener,
+            )
+            listener.log(_outcome(result), self.settings.generations - 1)
+        return result
 
-    @contextmanager
-    def _journaled(self, evaluator: Any, fit: InnerFit, seen: Probe) -> Iterator[Any]:
-        """``evaluator``, with a journal if there is to be one."""
-        if self.journal is None:
-            yield evaluator
-            return
-        header = {
+    def _recording(self, trainer: Any, fit: InnerFit, seen: Probe) -> Recording:
+        """The files of this search; other ranks than the first write none."""
+        path: Path | None = self.journal or Path(trainer.default_root_dir)
+        if not trainer.is_global_zero or (self.journal is None and "://" in str(trainer.default_root_dir)):
+            path = None
+        identity = {
             "settings": self.settings.to_dict(),
             "loss": self.slots.paths,
             "original": fit.slots.name(fit.module),
@@ -274,23 +319,12 @@ class TaylorGLO(Callback):
             "mode": self.mode,
             "budget": asdict(self.budget),
             "init": self.init if isinstance(self.init, str) else "function",
-            "module": type(fit.module).__name__,
-            "data": seen.fingerprint,
-            "evaluator": _name(evaluator),
-            **({"ranks": parts} if (parts := getattr(evaluator, "parts", 1)) > 1 else {}),
-            "versions": {"tglo-lightning": __version__, **{name: version(name) for name in VERSIONS}},
+            "constraint": sources([self.settings.constraint]) if callable(self.settings.constraint) else {},
+            "classes": seen.num_classes,
+            **seen.identity,
         }
-        journal = Journal(self.journal, header)
-        try:
-            recorded = JournaledEvaluator(evaluator, journal, together=getattr(evaluator, "together", False))
-            if recorded.replayed:
-                tell(f"TaylorGLO goes on from {journal.path}, which holds {recorded.replayed} trainings.")
-            yield recorded
-        except (KeyboardInterrupt, SystemExit):
-            tell(f"TaylorGLO: interrupted. Start the same fit again to go on from {journal.path}.")
-            raise
-        finally:
-            journal.close()
+        resume = self.resume == "auto"
+        return Recording(path, identity, self.evaluator, named=self.journal is not None, resume=resume)
 
     def _install(self, pl_module: Any) -> None:
         result = self.result
@@ -300,8 +334,28 @@ class TaylorGLO(Callback):
             self.slots.install(pl_module, result.best.theta)
 
 
-def _name(evaluator: Any) -> str:
-    return str(getattr(evaluator, "name", type(evaluator).__name__))
+def _doubt_direction(monitor: str, mode: str) -> None:
+    """Warn where the metric's name speaks against ``mode``: such a search finds the worst loss, and believes in it."""
+    words = set(re.split("[^a-z0-9]+", monitor.lower()))
+    better = "min" if words & LOWER_IS_BETTER else "max" if words & HIGHER_IS_BETTER else mode
+    if better != mode:
+        warnings.warn(
+            f"`monitor={monitor!r}` sounds like a metric to be searched with mode={better!r}; this search has "
+            f"mode={mode!r}.",
+            stacklevel=3,
+        )
+
+
+def _minimum(given: Sequence[float], mode: str) -> Minimum:
+    if isinstance(given, str) or not isinstance(given, Sequence) or len(given) != 2:
+        raise TypeError(f"`min_fitness_after` must be a pair (n, value), got {given!r}.")
+    after, value = given
+    return Minimum(after, value, mode)  # type: ignore[arg-type]  # checked with the budget
+
+
+def _versions(trainer: Any) -> dict[str, str]:
+    packages = VERSIONS if type(trainer).__module__.startswith("pytorch_lightning") else (*VERSIONS, "lightning")
+    return {"tglo-lightning": __version__, **{name: version(name) for name in packages}}
 
 
 def _copies(trainer: Any, pl_module: Any) -> Iterator[Any]:
@@ -335,17 +389,22 @@ def _verdict(result: SearchResult) -> str:
         return f"{finalist.mean:.4g} +- {finalist.std:.2g} (n={len(finalist.fitness)})"
 
     against = f"{result.original.name} {figures(result.original)}"
+    p_value = (
+        None
+        if result.best is None
+        else welch(result.best.fitness, result.original.fitness, "greater" if result.mode == "max" else "less")
+    )
+    chance = "" if p_value is None else f", Welch's one-sided p = {p_value:.2g}"
     trained = f"{result.candidates} candidates, {result.failed} failed, {result.infeasible} infeasible draws, "
     trained += f"{result.seconds:.0f} s"
     if result.best is None:
-        error = next((candidate.error for candidate in result.history if candidate.error), "no finite metric")
-        return f"TaylorGLO kept the original loss: no candidate could be trained ({error}). {against}; {trained}."
+        return f"TaylorGLO kept the original loss: no finalist could be trained from every seed. {against}; {trained}."
     if result.kept == "original":
         return (
             f"TaylorGLO kept the original loss: no finalist beat it on {result.monitor}. {against}, best finalist "
-            f"{figures(result.best)}; {trained}."
+            f"{figures(result.best)}{chance}; {trained}."
         )
     return (
         f"TaylorGLO: the metalearned loss beats the original on {result.monitor}: {figures(result.best)} against "
-        f"{against}; {trained}.\n  f(y, h) = {result.best.formula}"
+        f"{against}{chance}; {trained}.\n  f(y, h) = {result.best.formula}"
     )

@@ -3,7 +3,6 @@
 import warnings
 from pathlib import Path
 
-import hydra
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -11,23 +10,14 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from rich.console import Console
 
 from tglo_lightning.attacks import GradientMaskingWarning, RobustnessReport, evaluate_robustness
-from tglo_lightning.cli.checks import ConfigError, check, naming
+from tglo_lightning.cli.checks import check, naming
 from tglo_lightning.cli.recipe import Recipe
-from tglo_lightning.cli.train import CONFIG_DIR, _quiet
+from tglo_lightning.cli.train import _quiet
 from tglo_lightning.cli.trained import checkpoint, images, of_run, trained
 
 FILES = ("robustness.json", "robustness.png")
 # A table of seven epsilons needs this many columns
 WIDTH = 120
-
-
-@hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="attack")
-def main(cfg: DictConfig) -> float:
-    """Attack one network. Returns its worst-case accuracy at the largest epsilon; a refused config ends the process."""
-    try:
-        return run(cfg)
-    except (ConfigError, ImportError) as error:
-        raise SystemExit(f"tglo-attack: {' '.join(str(error).split())}") from error
 
 
 def run(cfg: DictConfig) -> float:
@@ -78,7 +68,3 @@ def _print(report: RobustnessReport, ckpt: Path) -> None:
     console.print(report.table())
     for message in report.warnings:
         console.print(f"Warning: {message}", soft_wrap=True)
-
-
-if __name__ == "__main__":
-    main()

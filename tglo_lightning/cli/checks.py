@@ -43,6 +43,7 @@ RULES: dict[str, Rule] = {
     "mode": ("max or min", lambda v: v in ("max", "min")),
     "evaluation.seeds": _integer(1),
     "evaluation.opponent": ("true or false", lambda v: isinstance(v, bool)),
+    "evaluation.report": ("true or false", lambda v: isinstance(v, bool)),
     "optimizer.lr": _POSITIVE,
     "task.train_size": _integer(1),
     "task.val_size": _integer(1),
@@ -60,6 +61,8 @@ RULES: dict[str, Rule] = {
     "search.repeats": _integer(1),
     "search.order": _integer(2),
     "search.sigma": _POSITIVE,
+    "search.candidate_timeout": _optional(_POSITIVE),
+    "search.resume": ("auto or false", lambda v: v in ("auto", False)),
     "search.seed": _integer(0),
 }
 
@@ -97,7 +100,9 @@ def naming(cfg: DictConfig, key: str) -> Iterator[None]:
     except (InstantiationException, OmegaConfBaseException, TypeError, ValueError, OSError, ImportError) as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         message = _first_line(cause)
-        names = [name for name in cfg[key] or () if re.search(rf"\b{re.escape(str(name))}\b", message)]
+        node = cfg[key]
+        keys = [str(name) for name in node] if isinstance(node, DictConfig) else []
+        names = [name for name in keys if re.search(rf"\b{re.escape(name)}\b", message)]
         first = min(names, key=message.index, default=None)
         raise ConfigError(f"{key if first is None else f'{key}.{first}'}: {message}") from error
 

@@ -21,6 +21,12 @@ from tglo_lightning.reporting.comparison_plot import plot_comparison
 log = logging.getLogger(__name__)
 FILE = "comparison.json"
 PICTURE = "comparison.png"
+EXAMPLES = """Examples
+  tglo-compare multirun/DAY/TIME                        all jobs of a sweep
+  tglo-compare RUN1 RUN2 --reference "cross-entropy"
+  tglo-compare multirun/DAY/TIME --metric all --markdown
+  tglo-compare multirun --pool seed --unit run          one value a search, over several search seeds
+"""
 WIDTH = 140  # of a table in a file
 
 
@@ -81,8 +87,10 @@ def report(
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tglo-compare",
-        description="Compare the losses of runs of tglo-train: mean, deviation, Welch's test and effect size against a "
-        "reference, corrected for the number of comparisons, and a strip plot.",
+        description="Compare the losses of runs of tglo-train: mean, deviation, Welch's test and effect size\n"
+        "against a reference, corrected for the number of comparisons, and a strip plot.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUNS", help="run or multirun directories, or result.json files"

@@ -1,5 +1,6 @@
 """Train losses over fresh seeds and test each training once."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,14 +19,37 @@ from tglo_lightning.reporting.stats import LESS_IS_BETTER
 
 @dataclass
 class Scores:
-    """What one loss reached, one value a seed: the monitored validation metric, and each test metric by name."""
+    """What one loss reached, one value a seed: the monitored validation metric, and each test metric by name.
+
+    `curves` holds for each seed what was logged at the end of every epoch, see `CurveRecorder`.
+    """
 
     monitor: list[float] = field(default_factory=list)
     test: dict[str, list[float]] = field(default_factory=dict)
+    curves: list[dict[str, list[float | None]]] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
         """`{metric: {"values", "mean", "std"}}` of the test metrics."""
         return {name: summarize(values) for name, values in self.test.items()}
+
+
+class CurveRecorder(pl.Callback):
+    """Keeps what a training logs: `{metric: [one value an epoch]}`, None where there is none or it is not finite.
+
+    It reads what Lightning has computed already, so the training is the same with it and without.
+    """
+
+    def __init__(self) -> None:
+        self.curves: dict[str, list[float | None]] = {}
+        self.epochs = 0
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the metrics of the epoch, six digits of each."""
+        for name, value in trainer.callback_metrics.items():
+            number = float(value)
+            curve = self.curves.setdefault(name, [])
+            curve += [None] * (self.epochs - len(curve)) + [float(f"{number:.6g}") if math.isfinite(number) else None]
+        self.epochs += 1
 
 
 def fresh_seeds(seed: int, count: int) -> list[int]:
@@ -55,11 +79,13 @@ def train_and_test(
         module = recipe.module(losses[name]())
         # A folder of its own for what callbacks write
         folder = Path(recipe.cfg.paths.output_dir) / "seeds" / f"{name}-{seeds.index(seed)}"
-        callbacks = recipe.callbacks(checkpoints=False)
+        recorder = CurveRecorder()
+        callbacks = [*recipe.callbacks(checkpoints=False), recorder]
         trainer = recipe.quiet_trainer(callbacks=callbacks, default_root_dir=str(folder))
         trainer.fit(module, datamodule=recipe.datamodule)
         [validated] = trainer.validate(module, datamodule=recipe.datamodule, verbose=False)
         [tested] = trainer.test(module, datamodule=recipe.datamodule, verbose=False)
+        scores[name].curves.append(recorder.curves)
         scores[name].monitor.append(float(validated[monitor]))
         for key, value in tested.items():
             scores[name].test.setdefault(key.removeprefix("test/"), []).append(float(value))

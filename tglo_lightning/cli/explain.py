@@ -17,6 +17,13 @@ from tglo_lightning.losses.registry import NAMED
 from tglo_lightning.theory import LossLike, explain
 
 PICTURE = "explanation.png"
+EXAMPLES = """Examples
+  tglo-explain baikal                                   a name
+  tglo-explain outputs/DAY/TIME/result.json             what a search found
+  tglo-explain last.ckpt --buffer criterion             the loss of a trained network
+  tglo-explain --theta "0 0 1.5 -1 0.5 2 -1 0" --num-classes 100
+  tglo-explain mnist_published --output mnist.png       with a picture of D(eps) (extra `plots`)
+"""
 KNOWN = f"{', '.join([*NAMED, *EVOLVED])}, cross_entropy_2 to cross_entropy_10"
 
 
@@ -44,8 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tglo-explain",
-        description="Why a loss works: can it be trained, does it hold or push away what is learned by heart, at which "
-        "confidence does it settle.",
+        description="Why a loss works: can it be trained, does it hold or push away what is learned by heart,\n"
+        "at which confidence does it settle.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "loss",

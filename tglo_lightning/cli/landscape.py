@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.seed import isolate_rng
@@ -11,19 +10,10 @@ from rich.table import Table
 
 from tglo_lightning.cli.checks import ConfigError, check, naming
 from tglo_lightning.cli.recipe import Recipe
-from tglo_lightning.cli.train import CONFIG_DIR, _quiet
+from tglo_lightning.cli.train import _quiet
 from tglo_lightning.cli.trained import checkpoint, images, of_run, trained
 from tglo_lightning.reporting.landscape import Landscape, measure_landscape
 from tglo_lightning.reporting.landscape_plot import plot_basins, plot_surfaces
-
-
-@hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="landscape")
-def main(cfg: DictConfig) -> None:
-    """Measure the networks of one config; a refused config ends the process."""
-    try:
-        run(cfg)
-    except ConfigError as error:
-        raise SystemExit(f"tglo-landscape: {' '.join(str(error).split())}") from error
 
 
 def run(cfg: DictConfig) -> dict[str, Landscape]:
@@ -79,7 +69,3 @@ def _print(landscapes: dict[str, Landscape]) -> None:
         widths = (landscape.width(share) for share in (0.9, 0.5))
         table.add_row(name, f"{middle:.4f}", *(f"{mean:.3f} ± {std:.3f}" for mean, std in widths))
     Console(highlight=False).print(table)
-
-
-if __name__ == "__main__":
-    main()

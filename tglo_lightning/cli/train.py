@@ -12,7 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -22,33 +21,21 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from rich.console import Console
 
 import tglo_lightning
-from tglo_lightning.cli.checks import ConfigError
 from tglo_lightning.cli.comparison import Scores, fresh_seeds, train_and_test, welch_tests
 from tglo_lightning.cli.recipe import Recipe
 from tglo_lightning.losses import as_loss, loss_like
 from tglo_lightning.reporting import results_table
+from tglo_lightning.reporting.html import report_quietly
 from tglo_lightning.search import Finalist, SearchResult
 
 # Losses that are found beside the original one: by the search, and by its fair opponent
 FOUND = ("metalearned", "opponent")
 # With several ranks it holds the number of this process
 _rank_zero_only: Any = rank_zero_only
-_PACKAGE = Path(tglo_lightning.__file__).parent
-# In a wheel the configs lie inside of the package, in a checkout beside it.
-CONFIG_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
-
-
-@hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
-def main(cfg: DictConfig) -> float:
-    """Run one config. Returns the optimised metric to a sweeper, see `run`; a refused config ends the process."""
-    try:
-        return run(cfg)
-    except ConfigError as error:
-        raise SystemExit(f"tglo-train: {error}") from error
 
 
 def run(cfg: DictConfig) -> float:
-    """Search a loss, train with the better one, compare both over fresh seeds; write `result.json`, print its table.
+    """Search a loss, train with the better one, compare both over fresh seeds; write result and report, print a table.
 
     Returns:
         The mean over the fresh seeds of the monitored validation metric of the loss that was kept. Test data have no
@@ -77,6 +64,8 @@ def run(cfg: DictConfig) -> float:
         if first := _rank_zero_only.rank == 0:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+            curves = {kind: each.curves for kind, each in scores.items()}
+            path.with_name("curves.json").write_text(json.dumps(curves, allow_nan=False) + "\n")
             if logger is not None:
                 _log(logger, result)
         failed = False
@@ -84,6 +73,8 @@ def run(cfg: DictConfig) -> float:
         _finish_wandb(exit_code=int(failed))
     if first:
         _print(result, search, path)
+        if cfg.evaluation.report and (report := report_quietly(path.parent)) is not None:
+            print(report)
     return statistics.fmean(scores[result["kept"]].monitor)
 
 
@@ -150,6 +141,7 @@ def _result(
     against_opponent = welch_tests(scores, "opponent")
     return {
         "monitor": recipe.cfg.monitor,
+        "num_classes": recipe.datamodule.num_classes,
         "kept": "original" if search is None else search.kept,
         "losses": losses,
         "welch": welch_tests(scores),
@@ -204,7 +196,7 @@ def _print(result: dict[str, Any], search: SearchResult | None, path: Path) -> N
         console.width = 120
     console.print(results_table(result))
     if search is not None:
-        chosen = "no candidate could be trained" if search.best is None else f"metalearned {_figures(search.best)}"
+        chosen = "no finalist could be trained" if search.best is None else f"metalearned {_figures(search.best)}"
         console.print(
             f"Kept the {search.kept} loss by {search.monitor}: {chosen}, original {_figures(search.original)}."
         )
@@ -234,4 +226,6 @@ def _finish_wandb(exit_code: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from tglo_lightning.cli.commands import train
+
+    train()

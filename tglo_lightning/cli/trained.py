@@ -1,11 +1,14 @@
 """Trained networks, from the checkpoints that `tglo-train` wrote."""
 
 import pickle
+from collections.abc import Iterator
+from inspect import isfunction
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor
 
@@ -19,6 +22,15 @@ __all__ = ["images", "of_run", "trained"]
 
 # What a run's own config knows of its network, unless the command line says otherwise
 DESCRIBED = ("task", "arch", "loss", "optimizer", "scheduler")
+# What a stored config may call
+TRUSTED = (
+    "tglo_lightning.data.",
+    "tglo_lightning.models.",
+    "tglo_lightning.losses.",
+    "tglo_lightning.cli.given.",
+    "torch.nn.",
+    "torch.optim.",
+)
 
 
 def checkpoint(path: str, key: str) -> Path:
@@ -54,9 +66,51 @@ def of_run(cfg: DictConfig, ckpt: Path) -> DictConfig:
         for key in DESCRIBED:
             if key in chosen or key not in run:
                 continue
+            _check_targets(run[key], key, config, chosen)
             changes = OmegaConf.from_dotlist([change for change in given if change.startswith(f"{key}.")])
             merged[key] = OmegaConf.merge(run[key], changes[key]) if key in changes else run[key]
     return merged
+
+
+def _check_targets(node: Any, key: str, config: Path, chosen: set[str]) -> None:
+    """Refuse to call, because a file says so, what is not plainly part of a network, its loss, optimizer or data.
+
+    What the command line has ``chosen`` is not asked for by the file.
+
+    Raises:
+        ConfigError: names the key, and how to ask for the target oneself.
+    """
+    values = OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
+    for name, target in _targets(values, key):
+        if name not in chosen and not _harmless(target):
+            raise ConfigError(
+                f"{name}: {config} asks for {target!r}, which is taken from the command line only: if you trust it, "
+                f"pass {name}={target}"
+            )
+
+
+def _targets(values: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(values, dict):
+        if "_target_" in values:
+            yield f"{key}._target_", values["_target_"]
+        for name, value in values.items():
+            yield from _targets(value, f"{key}.{name}")
+    elif isinstance(values, list):
+        for number, value in enumerate(values):
+            yield from _targets(value, f"{key}.{number}")
+
+
+def _harmless(target: Any) -> bool:
+    """Whether a dotted path leads to a class or function that is at home where it may be."""
+    if not isinstance(target, str) or not target.startswith(TRUSTED):
+        return False
+    try:
+        found = get_object(target)
+    except Exception:
+        return False
+    home = f"{getattr(found, '__module__', '')}."
+    # A path can lead out of its package, by what a module has imported
+    return (isinstance(found, type) or isfunction(found)) and home.startswith(TRUSTED)
 
 
 def trained(recipe: Recipe, ckpt: Path, key: str) -> Classifier:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 __all__ = ["BatchAugmentation"]
 
+from tglo_lightning.arguments import check_numbers
+
 
 class BatchAugmentation:
     """Random crop, flip, Cutout, then CutMix or Mixup, each drawn anew for every batch.
@@ -53,9 +55,11 @@ class BatchAugmentation:
             if isinstance(length, bool) or not isinstance(length, int) or length < 0:
                 raise ValueError(f"{name} must be an integer of at least 0, got {length!r}")
         for name, probability in (("cutmix", cutmix), ("mixup", mixup)):
+            check_numbers(**{name: probability})
             if not 0 <= probability <= 1:
                 raise ValueError(f"{name} must be a probability from 0 to 1, got {probability}")
         for name, alpha in (("cutmix_alpha", cutmix_alpha), ("mixup_alpha", mixup_alpha)):
+            check_numbers(**{name: alpha})
             if not 0 < alpha < float("inf"):
                 raise ValueError(f"{name} must be above 0, got {alpha}")
         if cutmix and mixup:

@@ -4,6 +4,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch.utils.data import TensorDataset
 
+from tglo_lightning.arguments import check_ints
 from tglo_lightning.data.task import Augmentation, Splits, Task
 
 _TOTAL = 1797
@@ -44,6 +45,7 @@ class DigitsDataModule(Task):
     ) -> None:
         super().__init__(label_noise=label_noise, batch_size=batch_size, seed=seed, augment=augment)
         for name, value in (("train_size", train_size), ("val_size", val_size)):
+            check_ints(**{name: value})
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if train_size + val_size >= _TOTAL:

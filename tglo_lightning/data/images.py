@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from tglo_lightning.arguments import check_ints
 from tglo_lightning.data.hub import load_images
 from tglo_lightning.data.task import Augmentation, Splits, Task
 
@@ -71,6 +72,9 @@ class ImageDataModule(Task):
         super().__init__(
             train_fraction=train_fraction, label_noise=label_noise, batch_size=batch_size, seed=seed, augment=augment
         )
+        check_ints(val_size=val_size)
+        if not isinstance(normalize, bool):
+            raise TypeError(f"`normalize` must be True or False, got {normalize!r}.")
         if not 1 <= val_size < self.official_train:
             raise ValueError(f"val_size must lie in 1 to {self.official_train - 1}, got {val_size}")
         if not normalize:

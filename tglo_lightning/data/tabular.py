@@ -12,6 +12,7 @@ from sklearn import datasets
 from sklearn.model_selection import train_test_split
 from torch.utils.data import TensorDataset
 
+from tglo_lightning.arguments import check_numbers
 from tglo_lightning.data.task import Splits, Task
 
 __all__ = ["BUNDLES", "TabularDataModule"]
@@ -62,6 +63,7 @@ class TabularDataModule(Task):
     ) -> None:
         super().__init__(train_fraction=train_fraction, label_noise=label_noise, batch_size=batch_size, seed=seed)
         for name, share in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+            check_numbers(**{name: share})
             if not 0 < share < 1:
                 raise ValueError(f"{name} must lie between 0 and 1, got {share}")
         if val_fraction + test_fraction >= 1:
@@ -69,6 +71,9 @@ class TabularDataModule(Task):
                 f"val_fraction + test_fraction must leave a rest for training, got {val_fraction}, {test_fraction}"
             )
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
+        for name, text in (("source", source), ("target", target)):
+            if not isinstance(text, str):
+                raise TypeError(f"{name} must be a text, got {text!r}")
         if source in BUNDLES:
             bundle = BUNDLES[source]()
             self._table, self._labels = bundle.data, bundle.target

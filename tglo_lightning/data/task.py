@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from tglo_lightning.arguments import check_ints, check_numbers
 from tglo_lightning.data.loaders import batch_loader
 from tglo_lightning.data.noise import flip_labels
 
@@ -59,6 +60,8 @@ class Task(pl.LightningDataModule, ABC):
         augment: Augmentation | None = None,
     ) -> None:
         super().__init__()
+        check_ints(batch_size=batch_size, seed=seed)
+        check_numbers(train_fraction=train_fraction, label_noise=label_noise)
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if not 0 < train_fraction <= 1:

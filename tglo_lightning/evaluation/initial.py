@@ -6,9 +6,10 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-__all__ = ["INITS", "Init", "check_resettable", "fresh_module"]
+__all__ = ["INITS", "Init", "check_resettable", "fresh_module", "replicate"]
 
 INITS = ("given", "reset")
 Init = str | Callable[[], Any]
@@ -39,6 +40,12 @@ def check_resettable(module: nn.Module) -> None:
         )
 
 
+def replicate(module: nn.Module) -> Any:
+    """A deep copy, also of a module that keeps tensors of its last pass, which torch does not copy as they are."""
+    kept = [leaf for child in module.modules() for leaf in tree_leaves(vars(child)) if isinstance(leaf, Tensor)]
+    return copy.deepcopy(module, {id(leaf): leaf.detach().clone() for leaf in kept if not leaf.is_leaf})
+
+
 def fresh_module(module: nn.Module, init: Init) -> Any:
     """A module to train: a copy of ``module``, re-initialised for ``"reset"``; or what the function ``init`` builds.
 
@@ -55,7 +62,7 @@ def fresh_module(module: nn.Module, init: Init) -> Any:
         if getattr(fresh, "_trainer", None) is not None:
             raise ValueError("`init` must build a new module at each call; it returned one that was trained before.")
         return fresh
-    replica: Any = copy.deepcopy(module)
+    replica = replicate(module)
     if getattr(replica, "_compiler_ctx", None) is not None:
         # What torch.compile put there would run the original module
         for name in COMPILED:

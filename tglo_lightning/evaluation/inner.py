@@ -7,19 +7,39 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from numbers import Real
 from typing import Any
 
 import torch
 from pytorch_lightning.loggers.logger import DummyLogger
 from torch.utils.data import DataLoader
 
-from tglo_lightning.evaluation.initial import Init, fresh_module
+from tglo_lightning.evaluation.initial import Init, fresh_module, replicate
 from tglo_lightning.evaluation.isolation import fresh_iterators, generators, seed_all
 from tglo_lightning.evaluation.slot import LossSlot, LossSlots
 
-__all__ = ["Budget", "InnerFit"]
+__all__ = ["Budget", "InnerFit", "Minimum"]
 
 NEVER = 2**31
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """What a candidate must have reached after a part of its training, or it is given up.
+
+    Attributes:
+        after: epochs or optimizer steps, whichever the budget counts.
+        value: the worst value of the monitored metric that is good enough.
+        mode: ``"max"`` or ``"min"``, what is better.
+    """
+
+    after: int
+    value: float
+    mode: str = "max"
+
+    def missed_by(self, fitness: float) -> bool:
+        """Whether ``fitness`` is not good enough; NaN never is."""
+        return not (fitness >= self.value if self.mode == "max" else fitness <= self.value)
 
 
 @dataclass(frozen=True)
@@ -29,12 +49,43 @@ class Budget:
     Attributes:
         epochs: epochs.
         steps: optimizer steps.
+        timeout: seconds of wall-clock time, validation included, after which a candidate is given up.
+        minimum: what it must have reached before the end. The original loss has neither of the two limits.
     """
 
     epochs: int | None = None
     steps: int | None = None
+    timeout: float | None = None
+    minimum: Minimum | None = None
 
     def __post_init__(self) -> None:
+        self._check_length()
+        if self.timeout is not None:
+            _check_number("candidate_timeout", self.timeout)
+            if self.timeout <= 0:
+                raise ValueError(f"`candidate_timeout` must be above 0, got {self.timeout}.")
+        if self.minimum is None:
+            return
+        after, length = self.minimum.after, self.epochs or self.steps
+        if isinstance(after, bool) or not isinstance(after, int):
+            raise TypeError(f"`min_fitness_after` must begin with an int, got {after!r}.")
+        _check_number("min_fitness_after", self.minimum.value)
+        if not 1 <= after < (length or 0):
+            raise ValueError(
+                f"`min_fitness_after` must begin with a number from 1 to {(length or 0) - 1}, a part of the "
+                f"{length} {'epochs' if self.epochs else 'steps'} of a candidate, got {after}."
+            )
+
+    def unlimited(self) -> Budget:
+        """The same length without limits."""
+        return Budget(self.epochs, self.steps)
+
+    @property
+    def unit(self) -> str:
+        """``"epochs"`` or ``"steps"``."""
+        return "steps" if self.epochs is None else "epochs"
+
+    def _check_length(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("Give one of `candidate_epochs` and `candidate_steps`.")
         for name, value in (("candidate_epochs", self.epochs), ("candidate_steps", self.steps)):
@@ -44,6 +95,13 @@ class Budget:
                 raise TypeError(f"`{name}` must be an int, got {value!r}.")
             if value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}.")
+
+
+def _check_number(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"`{name}` must hold a number, got {value!r}.")
+    if not math.isfinite(value):
+        raise ValueError(f"`{name}` must be finite, got {value}.")
 
 
 class InnerFit:
@@ -101,15 +159,32 @@ class InnerFit:
     def on_device(self, device: torch.device) -> InnerFit:
         """The same fit on another GPU; the module waits on the CPU until its Trainer moves it."""
         twin = copy.copy(self)
-        twin.module = copy.deepcopy(self.module).cpu()
+        twin.module = replicate(self.module).cpu()
         twin.device = device
         twin._trainer_kwargs = self._trainer_kwargs | {"devices": [device.index or 0]}
         return twin
+
+    def limited(self, theta: list[float] | None) -> Budget:
+        """The budget of a candidate; the original loss, ``None``, has no limits."""
+        return self.budget.unlimited() if theta is None else self.budget
 
     @property
     def validates(self) -> bool:
         """Whether the outer Trainer validates at all."""
         return bool(self._trainer_kwargs["limit_val_batches"])
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """What of the Trainer's arguments changes a training."""
+        left_out = (
+            "default_root_dir",
+            "logger",
+            "devices",
+            "plugins",
+            *(k for k in self._trainer_kwargs if k.startswith("enable")),
+        )
+        kept = {name: value for name, value in self._trainer_kwargs.items() if name not in left_out}
+        return {"class": f"{self._trainer_class.__module__}.{self._trainer_class.__qualname__}", **kept}
 
     @property
     def generators(self) -> list[Any]:

@@ -16,7 +16,9 @@ import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-__all__ = ["fresh_iterators", "generators", "isolated", "preserved", "seed_all"]
+from tglo_lightning.search.seeding import random_states, seed_all
+
+__all__ = ["fresh_iterators", "generators", "isolated", "preserved", "random_states", "seed_all"]
 
 LIGHTNING_LOGGERS = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric")
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
@@ -25,41 +27,12 @@ HOLDERS = (DataLoader, Dataset, Sampler)
 LONGEST = 100
 
 
-def seed_all(seed: int, generators: Iterable[Any] = ()) -> None:
-    """Seed Python, numpy, torch (all devices) and the given generators."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002  (user code draws from the global generator)
-    torch.manual_seed(seed)
-    for generator in generators:
-        if isinstance(generator, np.random.Generator):
-            generator.bit_generator.state = type(generator.bit_generator)(seed).state
-        elif isinstance(generator, torch.Generator):
-            generator.manual_seed(seed)
-        else:
-            generator.seed(seed % 2**32)
-
-
-@contextmanager
-def _random_states() -> Iterator[None]:
-    """Put the global generators back, also after an error, which Lightning's ``isolate_rng`` does not."""
-    python, of_numpy, of_torch = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    of_devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(of_numpy)  # noqa: NPY002
-        torch.set_rng_state(of_torch)
-        if of_devices:
-            torch.cuda.set_rng_state_all(of_devices)
-
-
 @contextmanager
 def isolated(quiet: bool = True) -> Iterator[None]:
     """Run inner trainings: global random states are restored afterwards, Lightning's chatter is muted."""
     loggers = [logging.getLogger(name) for name in LIGHTNING_LOGGERS] if quiet else []
     levels = [logger.level for logger in loggers]
-    with _random_states(), warnings.catch_warnings():
+    with random_states(), warnings.catch_warnings():
         if quiet:
             warnings.simplefilter("ignore")
         for logger in loggers:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import inspect
 import math
+from collections.abc import Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +15,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from tglo_lightning.evaluation.bases import Callback
+from tglo_lightning.evaluation.identity import data_identity, described, module_identity, optimizer_identity
 from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.isolation import isolated, preserved, seed_all
-from tglo_lightning.evaluation.slot import loss_for
 from tglo_lightning.evaluation.trainer import Guard, validated
-from tglo_lightning.losses import TaylorGLOLoss
+from tglo_lightning.losses import TaylorGLOLoss, loss_like
 
 __all__ = ["Probe", "probe"]
 
@@ -30,14 +31,13 @@ class Probe:
     Attributes:
         num_classes: classes of the logits that reach the loss.
         metrics: names of the metrics that are logged.
-        fingerprint: of the first batch's logits and targets, hence of weights and data, and of the optimizer.
-        targets: fingerprint of the first batch's targets alone, the same on any hardware.
+        identity: module, weights, optimizers, data and Trainer in plain values, see
+            :mod:`tglo_lightning.evaluation.identity`.
     """
 
     num_classes: int
     metrics: list[str]
-    fingerprint: str
-    targets: str
+    identity: dict[str, Any]
 
 
 def probe(fit: InnerFit) -> Probe:
@@ -52,7 +52,7 @@ def probe(fit: InnerFit) -> Probe:
     """
     kind = type(fit.module).__name__
     try:
-        metrics, recorders, optimizers = _rehearse(fit)
+        metrics, recorders, identity, has_validated = _rehearse(fit)
         shifted, *_ = _rehearse(fit, shift=1.0)
     except Exception as error:
         raise RuntimeError(
@@ -61,14 +61,19 @@ def probe(fit: InnerFit) -> Probe:
             "bar, whose loggers discard all. If it is the copy that failed, pass `init=` a function that builds a "
             "fresh module."
         ) from error
-    calls = {path: _check_call(fit, path, recorder) for path, recorder in recorders.items()}
-    classes = {path: logits.shape[min(logits.dim() - 1, 1)] for path, (logits, _) in calls.items()}
+    classes = {path: _check_call(fit, path, recorder) for path, recorder in recorders.items()}
     if len(set(classes.values())) > 1:
         raise ValueError(f"Losses that are searched for together must have as many classes each, got {classes}.")
     if fit.monitor not in metrics:
+        advice = "Log it in validation_step with self.log, or pass one of these as `monitor=`."
+        if not has_validated:
+            advice = (
+                "There is no validation: it needs a validation_step, validation data in fit or a val_dataloader, and "
+                "`limit_val_batches` above 0."
+            )
         raise ValueError(
             f"`monitor={fit.monitor!r}` is not logged by {kind}; logged: {', '.join(sorted(metrics)) or 'nothing'}. "
-            "Log it in validation_step with self.log, or pass one of these as `monitor=`."
+            f"{advice}"
         )
     before, after = float(metrics[fit.monitor]), float(shifted.get(fit.monitor, math.nan))
     if not (math.isclose(before, after, rel_tol=1e-3, abs_tol=1e-6) or math.isnan(before) or math.isnan(after)):
@@ -80,13 +85,13 @@ def probe(fit: InnerFit) -> Probe:
     return Probe(
         num_classes=next(iter(classes.values())),
         metrics=sorted(metrics),
-        fingerprint=_fingerprint(optimizers, [recorder.called_with for recorder in recorders.values()]),
-        targets=_fingerprint("", [target for _, target in calls.values()]),
+        identity=identity,
     )
 
 
-def _rehearse(fit: InnerFit, shift: float = 0.0) -> tuple[dict[str, Any], dict[str, _Recorder], str]:
-    """Metrics after one batch, what the losses were called with, and the optimizers in words.
+def _rehearse(fit: InnerFit, shift: float = 0.0) -> tuple[dict[str, Any], dict[str, _Recorder], dict[str, Any], bool]:
+    """Metrics after one batch, what the losses were called with, what the training depends on, and whether there is
+    validation.
 
     ``shift`` changes the value of each loss, not its gradient.
     """
@@ -96,10 +101,12 @@ def _rehearse(fit: InnerFit, shift: float = 0.0) -> tuple[dict[str, Any], dict[s
     with isolated(), preserved(fit.generators):
         graded = [name for name, parameter in fit.module.named_parameters() if parameter.grad is not None]
         module = fit.candidate(None, seed=0)
+        identity = module_identity(module)
         recorders = {slot.path: _Recorder(slot.get(module), shift) for slot in fit.slots}
         for slot in fit.slots:
             slot.set(module, recorders[slot.path])
-        trainer = fit.trainer(Guard(0, fit.generators), _OneBatch(), **limits)
+        first = _FirstBatches()
+        trainer = fit.trainer(Guard(0, fit), first, **limits)
         seed_all(0, fit.generators)
         trainer.fit(module, **fit.data())
         if touched := [name for name, p in fit.module.named_parameters() if p.grad is not None and name not in graded]:
@@ -108,39 +115,52 @@ def _rehearse(fit: InnerFit, shift: float = 0.0) -> tuple[dict[str, Any], dict[s
                 f"the training of a copy reached {touched[0]} of the module itself. A function that the module holds, "
                 "such as a lambda over `self`, is not copied with it: make it a method."
             )
-        optimizers = [
-            (type(optimizer).__name__, [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups])
-            for optimizer in trainer.optimizers
-        ]
+        identity["optimizers"] = optimizer_identity(trainer)
         metrics = validated(trainer, module, fit)
     fit.epoch_batches = trainer.num_training_batches
-    return metrics, recorders, repr(optimizers)
+    identity["data"] = data_identity(first.batches, first.lengths)
+    identity["trainer"] = described(fit.training)
+    identity["callbacks"] = [[described(callback), described(vars(callback))] for callback in fit.callbacks]
+    return metrics, recorders, identity, trainer.enable_validation
 
 
-def _fingerprint(optimizers: str, calls: Any) -> str:
-    digest = hashlib.sha256(optimizers.encode())
-    for leaf in tree_leaves(calls):
-        values = leaf.double().tolist() if isinstance(leaf, Tensor) else leaf
-        digest.update(repr(values).encode())
-    return digest.hexdigest()[:16]
+class _FirstBatches(Callback):
+    """Ends a training after its first batch; keeps that batch and the first of the validation."""
 
+    def __init__(self) -> None:
+        self.batches: dict[str, Any] = {}
+        self.lengths: dict[str, Any] = {}
 
-class _OneBatch(Callback):
-    """Ends a training after its first batch."""
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self._keep("train", batch, trainer.train_dataloader)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         trainer.should_stop = True
 
+    def on_validation_batch_start(self, trainer: Any, pl_module: Any, batch: Any, *args: Any, **kwargs: Any) -> None:
+        self._keep("val", batch, trainer.val_dataloaders)
 
-def _check_call(fit: InnerFit, path: str, recorder: _Recorder) -> tuple[Tensor, Tensor]:
-    """Logits and targets of the first call of the loss, if a TaylorGLO loss could have taken it."""
+    def _keep(self, stage: str, batch: Any, loaders: Any) -> None:
+        if stage in self.batches:
+            return
+        # A step may change its batch
+        self.batches[stage] = copy.deepcopy(_detached(batch))
+        self.lengths[stage] = [
+            len(loader.dataset)
+            for loader in tree_leaves(loaders)
+            if isinstance(getattr(loader, "dataset", None), Sized)
+        ]
+
+
+def _check_call(fit: InnerFit, path: str, recorder: _Recorder) -> int:
+    """The number of classes in the first call of the loss, if a TaylorGLO loss could have taken it."""
     call = f"self.{path}(logits, target)"
     if recorder.called_with is None:
         raise ValueError(
             f"`loss={path!r}`: {type(fit.module).__name__}.{path} exists, but training_step does not call it. If it "
             f"calls F.cross_entropy, call {call} instead."
         )
-    loss = loss_for(recorder.loss, TaylorGLOLoss().theta)
+    loss = loss_like(recorder.loss, TaylorGLOLoss().theta)
     args, kwargs = recorder.called_with
     try:
         logits, target = inspect.signature(loss.forward).bind(*args, **kwargs).args
@@ -158,7 +178,7 @@ def _check_call(fit: InnerFit, path: str, recorder: _Recorder) -> tuple[Tensor, 
             f"`loss={path!r}`: the class probabilities of a target must add up to 1; these add up to "
             f"{sums.min().item():.4g} to {sums.max().item():.4g}. TaylorGLO cannot replace a multi-label loss."
         )
-    return logits, target
+    return logits.shape[min(logits.dim() - 1, 1)]
 
 
 class _Recorder(nn.Module):

@@ -7,6 +7,7 @@ import multiprocessing as mp
 import os
 import pickle
 import signal
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 
 from tglo_lightning.evaluation.inner import InnerFit
+from tglo_lightning.evaluation.limits import overdue
 from tglo_lightning.evaluation.trainer import TrainerEvaluator
 from tglo_lightning.evaluation.worker import at_least, score, spread_name, unpicklable
 from tglo_lightning.search import Evaluation
@@ -27,6 +29,8 @@ __all__ = ["ProcessEvaluator"]
 # A candidate whose worker is killed this often is given up
 ATTEMPTS = 3
 PARENT_CHECK_SECONDS = 5.0
+# A worker ends an overdue training by itself, at the next batch; one that has not after so many seconds hangs
+HANG_SECONDS = 5.0
 
 
 @dataclass
@@ -34,13 +38,16 @@ class _Worker:
     process: Any
     connection: Connection
     task: int | None = None
+    timeout: float | None = None
+    deadline: float | None = None
 
 
 class ProcessEvaluator:
     """Spreads the candidates over worker processes, one thread each.
 
     The workers live as long as the search: module, data and imports are paid once. A worker that is killed is replaced
-    and its candidate run again. The results do not depend on which worker trains what.
+    and its candidate run again; one that hangs beyond the candidates' time limit is killed and replaced. The results do
+    not depend on which worker trains what.
 
     On the CPU workers of one thread are forked where the system can, all others are spawned: then module, data,
     callbacks and ``init`` must be picklable, and the script needs its ``if __name__ == "__main__":``.
@@ -105,6 +112,7 @@ class ProcessEvaluator:
                     if worker.task is None and waiting:
                         worker.task = waiting.popleft()
                         attempts[worker.task] += 1
+                        worker.timeout = self.fit.limited(thetas[worker.task]).timeout
                         self._send(worker, (thetas[worker.task], seed))
                 for rank in self._ready():
                     task, evaluation = self._receive(rank)
@@ -159,12 +167,13 @@ class ProcessEvaluator:
         return _Worker(process, ours)
 
     def _ready(self) -> list[int]:
-        """Workers that have something to say, or say nothing any more."""
+        """Workers that have something to say, say nothing any more, or should have said something by now."""
         objects: list[Any] = []
         for worker in self._pool:
             objects += [worker.connection, worker.process.sentinel]
-        heard = wait(objects)
-        return sorted({objects.index(item) // 2 for item in heard})
+        deadlines = [worker.deadline for worker in self._pool if worker.deadline is not None]
+        heard = wait(objects, max(0.0, min(deadlines) - time.monotonic()) if deadlines else None)
+        return sorted({objects.index(item) // 2 for item in heard} | {r for r, w in enumerate(self._pool) if _hangs(w)})
 
     def _send(self, worker: _Worker, message: Any) -> None:
         # A dead worker is found out and replaced by `_receive`
@@ -172,15 +181,31 @@ class ProcessEvaluator:
             worker.connection.send(message)
 
     def _receive(self, rank: int) -> tuple[int | None, Evaluation | None]:
-        """The task that a worker ends and its evaluation; ``None`` for that if the worker is dead, and replaced."""
+        """The task that a worker ends and its evaluation, ``None`` for that if the worker is dead, and replaced; twice
+        ``None`` where a worker only begins.
+        """
         worker = self._pool[rank]
-        task, worker.task = worker.task, None
+        task, hung = worker.task, _hangs(worker)
         with suppress(EOFError, ConnectionResetError):
             if worker.connection.poll():
-                return task, worker.connection.recv()
+                evaluation = worker.connection.recv()
+                if evaluation is None:
+                    if worker.timeout is not None:
+                        worker.deadline = time.monotonic() + worker.timeout + HANG_SECONDS
+                    return None, None
+                worker.task = worker.deadline = None
+                return task, evaluation
+        seconds = (self.fit.budget.timeout or 0.0) + HANG_SECONDS
         _end([worker])
         self._pool[rank] = self._start(rank)
-        return task, None
+        if not hung:
+            return task, None
+        error = f"{overdue(self.fit.budget.timeout or 0.0)}; its worker process hung and was killed"
+        return task, Evaluation(float("nan"), "timeout", seconds, error)
+
+
+def _hangs(worker: _Worker) -> bool:
+    return worker.deadline is not None and time.monotonic() >= worker.deadline
 
 
 def _end(pool: list[_Worker]) -> None:
@@ -215,4 +240,6 @@ def _work(connection: Connection, inner: Any, fit: InnerFit, threads: int, paren
             theta, seed = connection.recv()
         except EOFError:
             os._exit(0)
+        # Only now: a spawned process takes its time to start
+        connection.send(None)
         connection.send(score(inner, theta, seed))

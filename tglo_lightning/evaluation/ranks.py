@@ -147,7 +147,7 @@ class Ranks:
         for rank in range(1, self.size):
             if self._hear(rank)["value"] != value:
                 raise ValueError(
-                    f"{what} on rank {rank} differs from that on rank 0, so candidates cannot be compared. Let every "
+                    f"{what} on rank {rank} differs from what rank 0 has, so candidates cannot be compared. Let every "
                     "rank see all data: call `seed_everything` before the data are split, leave DistributedSampler to "
                     "Lightning."
                 )

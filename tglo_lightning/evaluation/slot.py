@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tglo_lightning.losses import SeparableLoss, SmoothedCrossEntropyLoss, TaylorGLOLoss, loss_like
+from tglo_lightning.losses.registry import check_replaceable, loss_name
 from tglo_lightning.search.space import split_theta
 
-__all__ = ["LossSlot", "LossSlots", "loss_for", "restore_loss"]
+__all__ = ["LossSlot", "LossSlots", "restore_loss"]
 
-# Losses of torch whose targets are class indices or probabilities, and whose inputs are logits or log-probabilities
-REPLACEABLE = (nn.CrossEntropyLoss, nn.NLLLoss)
-REPLACEABLE_FUNCTIONS = (F.cross_entropy, F.nll_loss)
 METALEARNED = (TaylorGLOLoss, SmoothedCrossEntropyLoss)
-OTHER_FUNCTIONS = [value for name, value in vars(F).items() if name.endswith(("loss", "cross_entropy", "with_logits"))]
 
 
 class LossSlot:
@@ -47,11 +41,15 @@ class LossSlot:
         loss: Any = module
         for part in self.path.split("."):
             owner = loss
+            if isinstance(owner, dict | list | tuple):
+                raise ValueError(
+                    f"`loss={self.path!r}`: {part!r} is in a plain {type(owner).__name__} of {kind}, which is no "
+                    "part of its state. Keep losses in a torch.nn.ModuleDict or ModuleList, under the same path."
+                )
             if not hasattr(owner, part):
                 raise ValueError(_missing(module, self.path, part))
             loss = getattr(owner, part)
-        if not callable(loss):
-            raise ValueError(f"`loss={self.path!r}`: {kind}.{self.path} is {loss!r}, not a loss.")
+        check_replaceable(loss, f"`loss={self.path!r}`: {kind}.{self.path}")
         if not isinstance(owner, nn.Module):
             raise ValueError(
                 f"`loss={self.path!r}`: its owner is a {type(owner).__name__}. Keep the loss in a torch.nn.Module, so "
@@ -60,15 +58,8 @@ class LossSlot:
         if hasattr(type(owner), part):
             raise ValueError(
                 f"`loss={self.path!r}`: {type(owner).__name__}.{part} belongs to the class, so it cannot be replaced. "
-                f"Assign the loss in __init__, as in `self.criterion = torch.nn.CrossEntropyLoss()`."
-            )
-        function = loss.func if isinstance(loss, partial) else loss
-        known = isinstance(loss, nn.modules.loss._Loss) or function in OTHER_FUNCTIONS
-        fits = isinstance(loss, (*REPLACEABLE, SeparableLoss)) or function in REPLACEABLE_FUNCTIONS
-        if known and not fits:
-            raise ValueError(
-                f"`loss={self.path!r}`: {kind}.{self.path} is {_name(loss)}. TaylorGLO replaces losses of (logits, "
-                "class targets), such as torch.nn.CrossEntropyLoss."
+                "Write `self.criterion = torch.nn.CrossEntropyLoss()` in its __init__, call that, and pass "
+                "loss='criterion'."
             )
         return loss
 
@@ -85,13 +76,13 @@ class LossSlot:
 
     def install(self, module: nn.Module, theta: list[float] | Tensor) -> None:
         """Put the loss with parameters ``theta`` into its place, options taken over, on the right device."""
-        loss = loss_for(self.get(module), theta)
+        loss = loss_like(self.get(module), theta)
         like = next(module.parameters(), None)
         self.set(module, loss if like is None else loss.to(like.device))
 
     def name(self, module: nn.Module) -> str:
         """What the present loss is called."""
-        return _name(self.get(module))
+        return loss_name(self.get(module))
 
 
 class LossSlots:
@@ -135,16 +126,6 @@ class LossSlots:
     def name(self, module: nn.Module) -> str:
         """What the present losses are called."""
         return ", ".join(slot.name(module) for slot in self._slots)
-
-
-def loss_for(loss: Any, theta: list[float] | Tensor) -> SeparableLoss:
-    """The loss with parameters ``theta`` that takes the place of ``loss``, a module, a function or a partial of one."""
-    return loss_like(SimpleNamespace(**loss.keywords) if isinstance(loss, partial) else loss, theta)
-
-
-def _name(loss: Any) -> str:
-    function = loss.func if isinstance(loss, partial) else loss
-    return type(loss).__name__ if isinstance(loss, nn.Module) else getattr(function, "__name__", repr(loss))
 
 
 def _missing(module: nn.Module, path: str, part: str) -> str:

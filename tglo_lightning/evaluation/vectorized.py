@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,9 +15,10 @@ from torch import Tensor
 from tglo_lightning.evaluation.bases import Callback
 from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.isolation import generators, isolated, preserved, seed_all
+from tglo_lightning.evaluation.limits import Clock, Hopeless, TimedOut, out_of_memory
 from tglo_lightning.evaluation.stack import Chunk, ComputeRandomness, Step, alike, available_memory, flushed, rehearse
 from tglo_lightning.evaluation.stacked_loss import StackedTaylorGLOLoss
-from tglo_lightning.evaluation.trainer import TrainerEvaluator, epoch_seed
+from tglo_lightning.evaluation.trainer import TrainerEvaluator, epoch_seed, failed
 from tglo_lightning.evaluation.validation import validate_each
 from tglo_lightning.evaluation.vectorizable import NotVectorizable, check_static, silenced
 from tglo_lightning.losses import TaylorGLOLoss
@@ -96,6 +97,8 @@ class VectorizedEvaluator:
             return self._score(thetas, seed)
         except NotVectorizable:
             raise
+        except TimedOut as error:
+            return [failed(error, self.fit.budget.timeout or 0.0) for _ in thetas]
         except Exception as error:
             if self.compile:
                 warnings.warn(f"Going on uncompiled: {type(error).__name__}: {error}", stacklevel=2)
@@ -111,41 +114,62 @@ class VectorizedEvaluator:
         return list(reference.evaluate(thetas, seed))
 
     def _score(self, thetas: Sequence[list[float] | None], seed: int) -> list[Evaluation]:
-        started = time.perf_counter()
+        minimum = self.fit.limited(thetas[0]).minimum
+        if minimum is None:
+            return self._passed(thetas, seed)
+        # Those that are good enough start again
+        evaluations = self._passed(thetas, seed, until=minimum.after)
+        for index, early in enumerate(evaluations):
+            if early.ok and minimum.missed_by(early.fitness):
+                error = Hopeless(self.fit.budget, early.fitness, self.fit.monitor)
+                evaluations[index] = failed(error, early.seconds)
+        going_on = [index for index, early in enumerate(evaluations) if early.ok]
+        late = self._passed([thetas[index] for index in going_on], seed) if going_on else []
+        for index, evaluation in zip(going_on, late, strict=True):
+            seconds = evaluations[index].seconds + evaluation.seconds
+            evaluations[index] = replace(evaluation, seconds=seconds)
+        return evaluations
+
+    def _passed(self, thetas: Sequence[list[float] | None], seed: int, until: int | None = None) -> list[Evaluation]:
+        """Train a population in one pass, or the first epochs or steps ``until`` a number of them, and validate it."""
+        clock = Clock(self.fit.limited(thetas[0]).timeout, len(thetas))
         with isolated(), preserved(self.fit.generators):
-            trainer, module, population = self._train(thetas, seed)
+            trainer, module, population = self._train(thetas, seed, until, clock)
 
             def load(index: int) -> bool:
+                clock.check()
                 weights = population.weights(index)
                 module.load_state_dict(weights, strict=False)
                 return all(bool(torch.isfinite(weights[name]).all()) for name in population.step.params)
 
             results = validate_each(trainer, module, self.fit, len(thetas), load)
-        seconds = (time.perf_counter() - started) / len(thetas)
+        seconds = clock.seconds
         evaluations = []
         for result in results:
             if result is None:
                 error = "a weight is not finite after the training"
                 evaluations.append(Evaluation(float("nan"), "diverged", seconds, error))
             elif isinstance(result, Exception):
-                error = f"{type(result).__name__}: {result}"
-                evaluations.append(Evaluation(float("nan"), "crashed", seconds, error))
+                evaluations.append(failed(result, seconds))
             else:
                 evaluations.append(Evaluation(result, "ok", seconds))
         return evaluations
 
-    def _train(self, thetas: Sequence[list[float] | None], seed: int) -> tuple[Any, Any, _Population]:
+    def _train(
+        self, thetas: Sequence[list[float] | None], seed: int, until: int | None = None, clock: Clock | None = None
+    ) -> tuple[Any, Any, _Population]:
         fit = self.fit
         while True:
             module = fit.candidate(thetas[0], seed)
             population = _Population(thetas, fit, seed, self.chunk_size, self.compile)
+            population.until, population.clock = until, clock or Clock(None)
             trainer = fit.trainer(population)
             seed_all(seed, fit.generators)
             try:
                 trainer.fit(module, **fit.data())
-            except torch.cuda.OutOfMemoryError:
+            except (RuntimeError, MemoryError) as error:
                 size = max(chunk.size for chunk in population.chunks) if population.chunks else 1
-                if size == 1:
+                if size == 1 or not out_of_memory(error):
                     raise
                 # For the whole search: the next population is as large
                 self.chunk_size = size // 2
@@ -170,6 +194,8 @@ class _Population(Callback):
         self.stochastic = False
         self.chunks: list[Chunk] = []
         self.optimized: list[str] = []
+        self.until: int | None = None
+        self.clock = Clock(None)
 
     def weights(self, index: int) -> dict[str, Tensor]:
         """Parameters and buffers of one candidate."""
@@ -207,8 +233,11 @@ class _Population(Callback):
             self._schedule(trainer, "epoch", epoch + 1)
         self.stochastic = randomness.stochastic
 
-    @staticmethod
-    def _done(trainer: Any) -> bool:
+    def _done(self, trainer: Any) -> bool:
+        if self.until is not None and self.until <= (
+            trainer.current_epoch if self.fit.budget.steps is None else trainer.global_step
+        ):
+            return True
         return 0 <= trainer.max_steps <= trainer.global_step or 0 <= (trainer.max_epochs or -1) <= trainer.current_epoch
 
     def _train_epoch(self, trainer: Any, module: Any, randomness: ComputeRandomness) -> None:
@@ -241,7 +270,9 @@ class _Population(Callback):
                 optimizer.zero_grad()
                 steps.completed += 1
                 self._schedule(trainer, "step", batch_idx + 1)
-            if 0 <= trainer.max_steps <= steps.completed:
+            self.clock.check()
+            limit = trainer.max_steps if self.until is None or self.fit.budget.steps is None else self.until
+            if 0 <= limit <= steps.completed:
                 break
 
     def _stack(self, arguments: tuple[Any, ...], trainer: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tglo_lightning.arguments import tensor_of
 from tglo_lightning.losses.functional import inspectable
 
 __all__ = ["SeparableLoss"]
@@ -60,7 +61,7 @@ class SeparableLoss(nn.Module):
         if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
             raise TypeError(f"`ignore_index` must be an int, got {ignore_index!r}.")
         if weight is not None:
-            weight = torch.as_tensor(weight)
+            weight = tensor_of("weight", weight)
             if weight.dim() != 1 or not weight.is_floating_point():
                 raise ValueError(
                     f"`weight` must be a floating 1-D tensor, one value a class, got {weight.dtype} of shape "
@@ -97,6 +98,9 @@ class SeparableLoss(nn.Module):
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """The loss of the logits ``input`` against ``target``; see the class for shapes and errors."""
         logits, weight = input, self.weight
+        if not isinstance(logits, Tensor) or not isinstance(target, Tensor):
+            wrong = ("input", logits) if not isinstance(logits, Tensor) else ("target", target)
+            raise TypeError(f"`{wrong[0]}` must be a tensor, got {wrong[1]!r}.")
         hard = self._check(logits, target, weight)
         if logits.dtype.itemsize < 4:  # float64 stays, halves are lifted: autocast does not reach past this line
             logits = logits.float()

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tglo_lightning.arguments import tensor_of
 from tglo_lightning.losses.base import SeparableLoss
 from tglo_lightning.losses.functional import wrapped
 
@@ -67,7 +68,7 @@ class SmoothedCrossEntropyLoss(SeparableLoss):
 
     def __init__(self, theta: Tensor | Sequence[float] = (1.0, 0.1), **options: Any) -> None:
         super().__init__(**options)
-        theta = torch.as_tensor(theta, dtype=torch.float64).detach().clone()
+        theta = tensor_of("theta", theta, torch.float64).detach().clone()
         if theta.shape != (2,) or not (0 < theta[0] < math.inf and 0 <= theta[1] <= 1):
             raise ValueError(f"`theta` must be a factor above 0 and a smoothing in [0, 1], got {theta.tolist()}.")
         self.register_buffer("theta", theta)

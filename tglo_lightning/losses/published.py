@@ -33,6 +33,8 @@ def published_theta(name: str) -> list[float]:
     >>> published_theta("mnist_published")[:2]
     [-10.9408, 7.5216]
     """
+    if not isinstance(name, str):
+        raise TypeError(f"`theta` must be a name here, got {name!r}.")
     if name in EVOLVED:
         return list(EVOLVED[name])
     if name in EXPANSIONS:

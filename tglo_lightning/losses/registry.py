@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tglo_lightning.losses.base import SeparableLoss
@@ -12,13 +16,12 @@ from tglo_lightning.losses.classic import (
     BrierLoss,
     CrossEntropyLoss,
     SmoothedCrossEntropyLoss,
-    smoothed_formula,
 )
 from tglo_lightning.losses.functional import formula, order_of, theta_tensor
 from tglo_lightning.losses.published import PUBLISHED_NAMES, published_theta
 from tglo_lightning.losses.taylorglo import TaylorGLOLoss
 
-__all__ = ["as_loss", "loss_formula", "loss_like"]
+__all__ = ["as_loss", "check_replaceable", "loss_formula", "loss_like", "loss_name"]
 
 NAMED: dict[str, type[SeparableLoss]] = {
     "cross_entropy": CrossEntropyLoss,
@@ -27,6 +30,10 @@ NAMED: dict[str, type[SeparableLoss]] = {
     "mse": BrierLoss,
 }
 INHERITED = ("weight", "ignore_index", "reduction")
+# Losses of torch whose targets are class indices or probabilities, and whose inputs are logits or log-probabilities
+REPLACEABLE = (nn.CrossEntropyLoss, nn.NLLLoss)
+REPLACEABLE_FUNCTIONS = (F.cross_entropy, F.nll_loss)
+OTHER_FUNCTIONS = [value for name, value in vars(F).items() if name.endswith(("loss", "cross_entropy", "with_logits"))]
 
 
 def as_loss(loss: SeparableLoss | nn.Module | Tensor | Sequence[float] | str) -> SeparableLoss:
@@ -66,14 +73,17 @@ def loss_like(original: object, theta: Tensor | Sequence[float]) -> TaylorGLOLos
 
     Two parameters make a :class:`SmoothedCrossEntropyLoss`, more a :class:`TaylorGLOLoss`. It has the class weights,
     ``ignore_index`` and reduction of ``original``, its buffers where those lie. Label smoothing is not taken over:
-    every smoothed loss is in both families already, and ``theta`` alone shall say what the loss does.
+    every smoothed loss is in both families already, and ``theta`` alone shall say what the loss does. ``original`` may
+    be a module, a function, or a partial of a function.
     """
+    if isinstance(original, partial):
+        original = SimpleNamespace(**original.keywords)
     options = {name: getattr(original, name) for name in INHERITED if hasattr(original, name)}
     weight = options.get("weight")
     if isinstance(weight, Tensor):
         options["weight"] = weight.detach().clone()
     loss: TaylorGLOLoss | SmoothedCrossEntropyLoss
-    if len(theta) == 2:
+    if _length(theta) == 2:
         loss = SmoothedCrossEntropyLoss(theta, **options)
     else:
         tensor = theta_tensor(theta)
@@ -83,4 +93,41 @@ def loss_like(original: object, theta: Tensor | Sequence[float]) -> TaylorGLOLos
 
 def loss_formula(theta: Sequence[float]) -> str:
     """``f(y, h)`` in plain text of the loss that :func:`loss_like` makes from ``theta``."""
-    return smoothed_formula(theta) if len(theta) == 2 else formula(theta)
+    if _length(theta) == 2:
+        return SmoothedCrossEntropyLoss(theta).formula
+    return formula(theta_tensor(theta))
+
+
+def loss_name(loss: Any) -> str:
+    """What a loss, a module or a function or a partial of one, is called."""
+    function = loss.func if isinstance(loss, partial) else loss
+    return type(loss).__name__ if isinstance(loss, nn.Module) else getattr(function, "__name__", repr(loss))
+
+
+def check_replaceable(loss: Any, where: str) -> None:
+    """Check that a loss of the family can take the place of ``loss``, as far as can be told without calling it.
+
+    Args:
+        loss: a module, a function or a partial of one.
+        where: where it was found, for the message.
+
+    Raises:
+        ValueError: it cannot be called, or is a loss of torch of something other than class targets.
+    """
+    if not callable(loss):
+        raise ValueError(f"{where} is {loss!r}, not a loss.")
+    function = loss.func if isinstance(loss, partial) else loss
+    known = isinstance(loss, nn.modules.loss._Loss) or function in OTHER_FUNCTIONS
+    fits = isinstance(loss, (*REPLACEABLE, SeparableLoss)) or function in REPLACEABLE_FUNCTIONS
+    if known and not fits:
+        raise ValueError(
+            f"{where} is {loss_name(loss)}. TaylorGLO replaces losses of (logits, class targets), such as "
+            "torch.nn.CrossEntropyLoss."
+        )
+
+
+def _length(theta: Tensor | Sequence[float]) -> int:
+    try:
+        return len(theta)
+    except TypeError as error:
+        raise TypeError(f"`theta` must be a tensor or a sequence of numbers, got {theta!r}.") from error

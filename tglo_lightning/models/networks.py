@@ -6,6 +6,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from tglo_lightning.arguments import check_ints, check_sizes
+
 
 class MLP(nn.Module):
     """Fully connected network with ReLU: images (B, C, H, W) to logits (B, num_classes).
@@ -21,7 +23,7 @@ class MLP(nn.Module):
 
     def __init__(self, *, input_shape: Sequence[int], num_classes: int, hidden: Sequence[int] = (64,)) -> None:
         super().__init__()
-        _check(num_classes, "hidden", hidden)
+        _check(num_classes, input_shape=input_shape, hidden=hidden)
         sizes = [math.prod(input_shape), *hidden]
         layers: list[nn.Module] = [nn.Flatten()]
         for inputs, outputs in pairwise(sizes):
@@ -47,7 +49,7 @@ class SmallCNN(nn.Module):
 
     def __init__(self, *, input_shape: Sequence[int], num_classes: int, channels: Sequence[int] = (16, 32)) -> None:
         super().__init__()
-        _check(num_classes, "channels", channels)
+        _check(num_classes, input_shape=input_shape, channels=channels)
         if len(input_shape) != 3:
             raise ValueError(f"input_shape must be (C, H, W), got {tuple(input_shape)}")
         inputs, height, width = input_shape
@@ -64,8 +66,8 @@ class SmallCNN(nn.Module):
         return self.layers(x)
 
 
-def _check(num_classes: int, name: str, sizes: Sequence[int]) -> None:
+def _check(num_classes: int, **sizes: Sequence[int]) -> None:
+    check_ints(num_classes=num_classes)
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2, got {num_classes}")
-    if any(size < 1 for size in sizes):
-        raise ValueError(f"{name} must hold sizes of at least 1, got {list(sizes)}")
+    check_sizes(**sizes)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from tglo_lightning.arguments import check_ints, check_numbers, check_sizes
+
 __all__ = ["Normalize", "StagedNetwork", "image_channels", "initialize", "scaled"]
 
 
@@ -119,6 +121,8 @@ def image_channels(input_shape: Sequence[int], num_classes: int, least: int) -> 
     Raises:
         ValueError: `input_shape` is none of an image, H or W is below `least`, or there are fewer than 2 classes.
     """
+    check_ints(num_classes=num_classes)
+    check_sizes(input_shape=input_shape)
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2, got {num_classes}")
     if len(input_shape) != 3 or min(input_shape) < 1:
@@ -135,6 +139,7 @@ def scaled(channels: float, width: float) -> int:
     Raises:
         ValueError: `width` is not above 0.
     """
+    check_numbers(width=width)
     if not 0 < width < float("inf"):
         raise ValueError(f"width must be above 0, got {width}")
     return max(1, round(channels * width))
@@ -146,6 +151,7 @@ def blocks_of_depth(depth: int, layers: int, rest: int) -> int:
     Raises:
         ValueError: no whole number of blocks gives that depth.
     """
+    check_ints(depth=depth)
     blocks, left = divmod(depth - rest, 3 * layers)
     if blocks < 1 or left:
         raise ValueError(f"depth must be {3 * layers} n + {rest} with n of at least 1, got {depth}")

@@ -1,6 +1,7 @@
-"""Statistics and tables over the results of trainings."""
+"""Statistics, tables, pictures and the report over the results of trainings."""
 
+from tglo_lightning.reporting.html import write_report
 from tglo_lightning.reporting.stats import summarize, welch
 from tglo_lightning.reporting.tables import results_table
 
-__all__ = ["results_table", "summarize", "welch"]
+__all__ = ["results_table", "summarize", "welch", "write_report"]

@@ -50,13 +50,13 @@ def plot_explanation(explanation: Explanation, path: str | Path) -> Path:
     n = explanation.num_classes
     figure = Figure(figsize=(9.6, 5.2), dpi=130, layout="constrained")
     axes = figure.add_subplot()
-    own = _scaled(explanation.loss, n)
+    own = scaled_curve(explanation.loss, n)
     _shade(axes, own)
     axes.axhline(0, color="black", linewidth=0.8)
     chance = (n - 1) / n
     axes.axvline(chance, color="0.45", linewidth=1, linestyle=":")
     for label, (name, colour, dashes) in REFERENCES.items():
-        axes.plot(EPS, _scaled(name, n), color=colour, linestyle=dashes, linewidth=1.6, label=label)
+        axes.plot(EPS, scaled_curve(name, n), color=colour, linestyle=dashes, linewidth=1.6, label=label)
         others = equilibria(name, n)
         axes.plot(others, np.zeros(len(others)), "o", markersize=7, markerfacecolor="white", markeredgecolor=colour)
     axes.plot(EPS, own, color="black", linewidth=2.6, label=f"{explanation.name} (this loss)")
@@ -88,7 +88,7 @@ def plot_explanation(explanation: Explanation, path: str | Path) -> Path:
     return path
 
 
-def _scaled(loss: LossLike, n: int) -> np.ndarray:
+def scaled_curve(loss: LossLike, n: int) -> np.ndarray:
     """``D(EPS)`` over ``|D((n - 1)/n)|``; over its greatest size where that is zero."""
     curve = attraction_curve(loss, n, EPS.tolist()).detach().double().cpu().numpy()
     null = abs(float(attraction_curve(loss, n, (n - 1) / n)))
@@ -108,14 +108,21 @@ def _shade(axes: Axes, own: np.ndarray) -> None:
             )
 
 
-def _scale(axes: Axes, own: np.ndarray) -> None:
-    """Linear about 0, logarithmic far from it; high enough for this loss, and no higher for infinities at the ends."""
+def limits(own: np.ndarray) -> tuple[float, float, list[float]]:
+    """Where to end the axis of a scaled curve, and its ticks, linear about 0 and logarithmic far from it.
+
+    High enough for this loss, and no higher for infinities at the ends.
+    """
     inner = own[(EPS > 0.01) & (EPS < 0.99)]
     low, high = max(min(1.3 * inner.min(), -3.0), -1e5), min(max(1.3 * inner.max(), 10.0), 1e5)
+    sizes = [0.5, 1, 2, 5, 10, 100, 1e3, 1e4, 1e5]
+    return low, high, [tick for tick in (*(-size for size in sizes), 0.0, *sizes) if low <= tick <= high]
+
+
+def _scale(axes: Axes, own: np.ndarray) -> None:
+    low, high, ticks = limits(own)
     axes.set_yscale("asinh", linear_width=1.0)
     axes.set_ylim(low, high)
-    sizes = [0.5, 1, 2, 5, 10, 100, 1e3, 1e4, 1e5]
-    ticks = [tick for tick in (*(-size for size in sizes), 0, *sizes) if low <= tick <= high]
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_yticks([], minor=True)
     axes.grid(axis="y", color="0.88", linewidth=0.6)

@@ -53,6 +53,16 @@ def welch(a: Sequence[float], b: Sequence[float], alternative: Alternative = "tw
     return p if math.isfinite(p) else None
 
 
+def welch_interval(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
+    """Confidence interval of `mean(a) - mean(b)` that belongs to Welch's two-sided test; None where `welch` is."""
+    if welch(a, b) is None:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        interval = ttest_ind(a, b, equal_var=False).confidence_interval(level)
+    return float(interval.low), float(interval.high)
+
+
 def hedges_g(a: Sequence[float], b: Sequence[float]) -> float | None:
     """Hedges' g, the difference of two means in standard deviations, freed of its small-sample bias.
 

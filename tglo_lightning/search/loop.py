@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from numbers import Integral, Real
@@ -17,11 +19,18 @@ from tglo_lightning.search.result import Candidate, Evaluation, Finalist, Search
 from tglo_lightning.search.space import CONSTRAINTS, PARAMETERIZATIONS, Constraint, Space, feasibility
 from tglo_lightning.search.strategy import CMAES
 
-__all__ = ["Evaluator", "Listener", "SearchSettings", "search"]
+__all__ = ["Evaluator", "Listener", "SearchError", "SearchSettings", "search"]
 
 MODES = ("max", "min")
 # Some seconds of drawing: who meets it has a constraint that nothing fulfils
 MAX_REDRAWS = 10_000
+# How often a generation without one valid candidate is drawn again, each time from a distribution of half the width
+RETRIES = 3
+SHRINKAGE = 0.5
+
+
+class SearchError(RuntimeError):
+    """No candidate of a generation could be trained, however near to the origin."""
 
 
 class Evaluator(Protocol):
@@ -126,8 +135,9 @@ def search(
     """Metalearn a loss.
 
     CMA-ES draws ``settings.generations`` populations from ``theta = 0``; draws that the constraint refuses are redrawn
-    before anything is trained. The best evaluated candidates, never the untested mean of the distribution, are then
-    trained again from fresh seeds, the original loss beside them, and the best mean wins.
+    before anything is trained. A generation of which no candidate could be trained is drawn again, up to 3 times, from
+    a distribution of half the width each. The best evaluated candidates, never the untested mean of the distribution,
+    are then trained again from fresh seeds, the original loss beside them, and the best mean wins.
 
     Args:
         evaluator: trains and scores; see :class:`Evaluator`.
@@ -140,6 +150,7 @@ def search(
 
     Raises:
         ValueError: an argument out of range, or a constraint that refuses 10,000 draws in a row.
+        SearchError: no candidate of a generation could be trained.
     """
     if mode not in MODES:
         raise ValueError(f"`mode` must be one of {MODES}, got {mode!r}.")
@@ -154,7 +165,7 @@ def search(
     strategy = CMAES(space.dimension, settings.sigma, settings.population, settings.seed)
 
     history: list[Candidate] = []
-    infeasible = 0
+    infeasible: list[int] = []
     best = math.nan
 
     def improve(evaluation: Evaluation) -> float:
@@ -163,38 +174,50 @@ def search(
         return best
 
     for generation in range(settings.generations):
-        vectors, thetas, refused = _draw(strategy, space, feasible, settings.population)
-        infeasible += refused
-        evaluations = []
-        for evaluation in evaluator.evaluate(thetas, settings.training_seed(0, generation)):
-            evaluations.append(evaluation)
-            best = improve(evaluation)
-            if listener is not None:
-                listener.on_evaluation("generation", evaluation, best)
-        population = [
-            Candidate(generation, index, theta, e.fitness if e.ok else math.nan, e.outcome, e.seconds, e.error)
-            for index, (theta, e) in enumerate(zip(thetas, evaluations, strict=True))
-        ]
+        population: list[Candidate] = []
+        refused_in_all = 0
+        while not any(candidate.status == "ok" for candidate in population):
+            if len(population) > RETRIES * settings.population:
+                raise SearchError(_reason(population))
+            if population:
+                strategy.shrink(SHRINKAGE)
+                warnings.warn(
+                    f"No candidate of generation {generation} could be trained; drawing it again with half the sigma, "
+                    f"{strategy.sigma:.3g}.",
+                    stacklevel=2,
+                )
+            vectors, thetas, refused = _draw(strategy, space, feasible, settings.population)
+            refused_in_all += refused
+            evaluations = []
+            for evaluation in evaluator.evaluate(thetas, settings.training_seed(0, generation)):
+                evaluations.append(evaluation)
+                best = improve(evaluation)
+                if listener is not None:
+                    listener.on_evaluation("generation", evaluation, best)
+            population += [
+                Candidate(generation, index, theta, e.fitness if e.ok else math.nan, e.outcome, e.seconds, e.error)
+                for index, (theta, e) in enumerate(zip(thetas, evaluations, strict=True), start=len(population))
+            ]
         history += population
-        if any(e.ok for e in evaluations):
-            strategy.tell(vectors, [sign * e.fitness if e.ok else math.nan for e in evaluations])
+        infeasible.append(refused_in_all)
+        strategy.tell(vectors, [sign * e.fitness if e.ok else math.nan for e in evaluations])
         if listener is not None:
-            listener.on_generation(_metrics(population, best, refused, strategy.sigma, sign))
+            listener.on_generation(_metrics(population, best, refused_in_all, strategy.sigma, sign))
 
     finalists, original = _finals(evaluator, settings, history, sign, original_name, best, listener)
-    winner = finalists[0] if finalists and math.isfinite(finalists[0].mean) else None
-    beaten = winner is not None and not sign * winner.mean >= sign * original.mean
+    finalists, winner, kept = decide(finalists, original, mode)
     return SearchResult(
-        kept="metalearned" if beaten else "original",
+        kept=kept,
         monitor=monitor,
         mode=mode,
         best=winner,
         original=original,
         finalists=finalists,
         history=history,
-        infeasible=infeasible,
+        infeasible=sum(infeasible),
         seconds=time.perf_counter() - started,
-        settings=settings.to_dict(),
+        settings=settings.to_dict() | {"num_classes": num_classes},
+        refused=infeasible,
     )
 
 
@@ -224,6 +247,17 @@ def _draw(
     return vectors, thetas, refused
 
 
+def _reason(population: Sequence[Candidate]) -> str:
+    """Why none of ``population`` could be trained."""
+    reasons = Counter(f"{c.status}: {c.error}" if c.error else c.status for c in population)
+    reason, count = reasons.most_common(1)[0]
+    others = f" and {len(reasons) - 1} other reasons" if len(reasons) > 1 else ""
+    return (
+        f"None of {len(population)} candidates of generation {population[0].generation} could be trained, with smaller "
+        f"and smaller steps. Most often ({count} of {len(population)}{others}): {reason}"
+    )
+
+
 def _finals(
     evaluator: Evaluator,
     settings: SearchSettings,
@@ -233,7 +267,7 @@ def _finals(
     best: float,
     listener: Listener | None,
 ) -> tuple[list[Finalist], Finalist]:
-    """The best evaluated candidates and the original loss, trained from the same fresh seeds; best first."""
+    """The best evaluated candidates and the original loss, trained from the same fresh seeds."""
     valid = sorted((c for c in history if c.status == "ok"), key=lambda c: sign * c.fitness)[: settings.finalists]
     finalists = [
         Finalist(c.theta, f"finalist {rank}", [], c.fitness, c.generation, settings.losses)
@@ -247,8 +281,16 @@ def _finals(
             entrant.fitness.append(evaluation.fitness if evaluation.ok else math.nan)
             if listener is not None:
                 listener.on_evaluation("final", evaluation, best)
-    finalists.sort(key=lambda f: sign * f.mean if math.isfinite(f.mean) else math.inf)
     return finalists, original
+
+
+def decide(finalists: Sequence[Finalist], original: Finalist, mode: str) -> tuple[list[Finalist], Finalist | None, str]:
+    """The finalists, best first; the best of them, if its mean is finite; and which loss is kept."""
+    sign = -1.0 if mode == "max" else 1.0
+    ranked = sorted(finalists, key=lambda f: sign * f.mean if math.isfinite(f.mean) else math.inf)
+    winner = ranked[0] if ranked and math.isfinite(ranked[0].mean) else None
+    beaten = winner is not None and not sign * winner.mean >= sign * original.mean
+    return ranked, winner, "metalearned" if beaten else "original"
 
 
 def _metrics(population: Sequence[Candidate], best: float, refused: int, sigma: float, sign: float) -> dict[str, float]:

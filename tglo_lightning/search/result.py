@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from numbers import Integral, Real
+from os import PathLike
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from tglo_lightning.losses.registry import loss_formula
+from torch import nn
+
+from tglo_lightning.losses.registry import loss_formula, loss_like
 from tglo_lightning.search.space import split_theta
 
 __all__ = ["Candidate", "Evaluation", "Finalist", "SearchResult"]
@@ -21,7 +26,8 @@ class Evaluation:
 
     Attributes:
         fitness: the monitored metric; NaN unless ``status`` is ``"ok"``.
-        status: ``"ok"``, ``"diverged"`` (loss, weights or metric not finite) or ``"crashed"`` (an exception).
+        status: ``"ok"``, ``"diverged"`` (loss, weights or metric not finite), ``"crashed"`` (an exception),
+            ``"timeout"`` (beyond ``candidate_timeout``) or ``"hopeless"`` (below ``min_fitness_after``).
         seconds: wall-clock time.
         error: what went wrong, if anything did.
     """
@@ -109,7 +115,10 @@ class SearchResult:
         history: every candidate of every generation.
         infeasible: draws that the constraint refused before any training.
         seconds: wall-clock time of the search.
-        settings: the arguments of the search, as plain values.
+        settings: the arguments of the search, as plain values, ``num_classes`` and ``evaluator`` among them.
+        refused: ``infeasible``, generation by generation.
+        finished: whether the search came to its end; ``False`` for what :meth:`load` makes of a journal
+            that ends before.
     """
 
     kept: str
@@ -122,6 +131,8 @@ class SearchResult:
     infeasible: int
     seconds: float
     settings: dict[str, Any] = field(default_factory=dict)
+    refused: list[int] = field(default_factory=list)
+    finished: bool = True
 
     @property
     def candidates(self) -> int:
@@ -130,13 +141,57 @@ class SearchResult:
 
     @property
     def failed(self) -> int:
-        """Number of candidates that diverged or crashed."""
+        """Number of candidates without a fitness: diverged, crashed, too slow or given up."""
         return sum(candidate.status != "ok" for candidate in self.history)
+
+    def loss(self, original: Any = None) -> Any:
+        """The loss to train with: ``original`` where it was kept, else the metalearned one that takes its place.
+
+        Args:
+            original: the loss that was to be replaced, with its class weights and other options; ``None`` for
+                ``torch.nn.CrossEntropyLoss()``.
+
+        Raises:
+            ValueError: several losses were searched for together.
+        """
+        if self.best is not None and self.best.losses > 1:
+            raise ValueError("Several losses were searched for together; `result.best.theta` holds them all.")
+        original = nn.CrossEntropyLoss() if original is None else original
+        if self.kept == "original" or self.best is None or self.best.theta is None:
+            return original
+        return loss_like(original, self.best.theta)
 
     def to_dict(self) -> dict[str, Any]:
         """Lists, dicts, strings and numbers; ``None`` in place of a fitness that is not finite."""
         values: dict[str, Any] = _plain(asdict(self))
         return values
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write :meth:`to_dict` as strict JSON. A file that is there is replaced at once, never left half written."""
+        target = Path(path)
+        draft = target.with_name(f"{target.name}.tmp")
+        draft.write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+        draft.replace(target)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> SearchResult:
+        """What :meth:`save` wrote; or, from a journal (``.jsonl``), what is known so far.
+
+        A journal does not say how many draws were refused: ``infeasible`` is 0 then. Until the search is finished
+        ``kept`` is ``"original"``. Candidates of a generation are in the order in which they were drawn.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: it is neither.
+        """
+        from tglo_lightning.search.journal import Journal, recorded_result
+
+        if Path(path).suffix == ".jsonl":
+            return recorded_result(*Journal.read(path))
+        try:
+            return cls.from_dict(json.loads(Path(path).read_bytes()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} holds no result of a search: {type(error).__name__}: {error}") from error
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SearchResult:

@@ -48,6 +48,10 @@ class CMAES:
         """Present step size."""
         return float(self._es.sigma)
 
+    def shrink(self, factor: float) -> None:
+        """Multiply the step size by ``factor``."""
+        self._es.sigma *= factor
+
     def ask(self, number: int) -> list[list[float]]:
         """Draws from the present distribution."""
         return [vector.tolist() for vector in self._es.ask(number)]

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from torch import Tensor
 
 from tglo_lightning.theory.parameters import label_polynomials
@@ -113,8 +112,8 @@ def attraction_curve(loss: LossLike, num_classes: int, eps: Tensor | Sequence[fl
     check_num_classes(num_classes)
     seen = subject(loss)
     if seen.theta is None:
-        return _difference(seen, floating(eps)[0], num_classes)
-    points, theta = floating(eps, seen.theta)
+        return _difference(seen, floating(eps=eps)[0], num_classes)
+    points, theta = floating(eps=eps, theta=seen.theta)
     d = _polynomial(theta, *seen.labels(num_classes), num_classes)
     flat = points.reshape(-1)
     result = torch.zeros_like(flat)
@@ -209,6 +208,9 @@ def _crossings(function: Callable[[Array], Array], grid: Array, zero: float = 0.
 
     Values of a size up to ``zero`` have no sign.
     """
+    # A second to import, and a search needs none of it
+    from scipy.optimize import brentq
+
     values = function(grid)
     signed = np.abs(values) > zero
     grid, values = grid[signed], values[signed]

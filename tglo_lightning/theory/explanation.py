@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,11 +95,7 @@ class Explanation:
             lines += [f"  labels smoothed by alpha = {self.label_smoothing:g}"]
         if self.theta is None or self.coefficients is None:
             return lines
-        meaning = {"t0": "centre of y", "t1": "centre of h"}
-        for i, (a, b) in enumerate(terms(order_of(self.theta)), start=2):
-            meaning[f"t{i}"] = " ".join(
-                _power(base, exponent) for base, exponent in (("(y-t0)", a), ("(h-t1)", b)) if exponent
-            )
+        meaning = parameter_meanings(self.theta)
         lines += ["", "Parameters                             Coefficients of gamma = df/dh"]
         left = [f"{t:<4}{value:>12.5g}  {meaning[t]}" for t, value in zip(meaning, self.theta, strict=True)]
         right = [f"{name:<8}{value:>12.5g}" for name, value in self.coefficients.items()]
@@ -148,6 +145,20 @@ class Explanation:
             if smoothing > 1:
                 lines.append(f"    (below chance, 1/{self.num_classes}: there the true class is not the most likely)")
         return lines
+
+
+def parameter_meanings(theta: Sequence[float]) -> dict[str, str]:
+    """What the parameters of a TaylorGLO loss stand for, by their names ``t0``, ``t1``, ...
+
+    >>> parameter_meanings([0.0] * 5)
+    {'t0': 'centre of y', 't1': 'centre of h', 't2': '(h-t1)', 't3': '(h-t1)^2', 't4': '(y-t0) (h-t1)'}
+    """
+    meaning = {"t0": "centre of y", "t1": "centre of h"}
+    for i, (a, b) in enumerate(terms(order_of(theta)), start=2):
+        meaning[f"t{i}"] = " ".join(
+            _power(base, exponent) for base, exponent in (("(y-t0)", a), ("(h-t1)", b)) if exponent
+        )
+    return meaning
 
 
 def _power(base: str, exponent: int) -> str:

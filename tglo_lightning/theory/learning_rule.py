@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tglo_lightning.arguments import tensor_of
 from tglo_lightning.losses.functional import inspectable
 from tglo_lightning.theory.subject import LossLike, Subject, floating, subject
 
@@ -34,7 +35,7 @@ def gamma(loss: LossLike, h: Numbers | float, y: Numbers | float) -> Tensor:
         Tensor of the broadcast shape ``(..., n)``.
     """
     seen = subject(loss)
-    prediction, label = torch.broadcast_tensors(*_with_theta(seen, h, y))
+    prediction, label = torch.broadcast_tensors(*_with_theta(seen, h=h, y=y))
     if seen.theta is None or prediction.dim():
         return seen.gamma(label, prediction)
     return seen.gamma(label[None], prediction[None])[..., 0]
@@ -106,17 +107,27 @@ def entropy_rate(loss: LossLike, logits: Numbers, target: Labels) -> Tensor:
     return -(change * log_h).sum(-1)
 
 
-def _with_theta(seen: Subject, *values: Numbers | float) -> list[Tensor]:
+def _with_theta(seen: Subject, **values: Numbers | float) -> list[Tensor]:
     """The values in one floating type that is no narrower than that of ``theta``."""
-    return floating(*values) if seen.theta is None else floating(*values, seen.theta[..., :1].detach())[:-1]
+    return floating(**values) if seen.theta is None else floating(**values, theta=seen.theta[..., :1].detach())[:-1]
+
+
+def _check_shape(target: Tensor, z: Tensor) -> None:
+    """Refuse a ``target`` that does not broadcast against the logits ``z``."""
+    try:
+        torch.broadcast_shapes(target.shape, z.shape if target.is_floating_point() else z.shape[:-1])
+    except RuntimeError as error:
+        raise ValueError(f"`target` of shape {tuple(target.shape)} does not fit `logits` {tuple(z.shape)}.") from error
 
 
 def _at(seen: Subject, logits: Numbers, target: Labels) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """``gamma`` and ``h`` of shape ``(..., n)``, the index of the true class ``(...)``, and ``log h``."""
-    (z,) = _with_theta(seen, logits)
+    (z,) = _with_theta(seen, logits=logits)
     if z.dim() == 0 or z.shape[-1] < 2:
         raise ValueError(f"`logits` must have shape (..., n) with n >= 2 classes last, got {tuple(z.shape)}.")
-    target = torch.as_tensor(target, device=z.device)
+    target = tensor_of("target", target, device=z.device)
+    if target.is_complex():
+        raise TypeError(f"`target` must hold class indices or probabilities, got a tensor of {target.dtype}.")
     n = z.shape[-1]
     ignored = None
     if target.is_floating_point():
@@ -132,9 +143,13 @@ def _at(seen: Subject, logits: Numbers, target: Labels) -> tuple[Tensor, Tensor,
         index = target.long() if ignored is None else torch.where(ignored, 0, target.long())
         if inspectable(index) and index.numel() and not 0 <= int(index.min()) <= int(index.max()) < n:
             low, high = int(index.min()), int(index.max())
-            raise ValueError(f"`target` must hold class indices in 0 .. {n - 1}, got values from {low} to {high}.")
+            raise ValueError(
+                f"`target` must hold class indices in 0 .. {n - 1}, for the {n} classes of `logits`, got values from "
+                f"{low} to {high}."
+            )
         # F.one_hot looks at values, which vmap does not allow
         y = (index[..., None] == torch.arange(n, device=z.device)).to(z)
+    _check_shape(target, z)
     y = (1 - seen.label_smoothing) * y + seen.label_smoothing / n
     log_h = z.log_softmax(-1)
     # h = 0 would make cross-entropy's h * gamma 0 * infinity; nor must h^2 vanish, for Baikal

@@ -141,7 +141,7 @@ def from_minimal(c: Tensor | list[float]) -> Tensor:
     Raises:
         ValueError: an odd number of parameters, or none.
     """
-    (c,) = floating(c)
+    (c,) = floating(c=c)
     length = c.shape[-1] if c.dim() else 0
     if length < 2 or length % 2:
         raise ValueError(f"`c` must have 2, 4, 6, 8, ... values (order 2, 3, 4, 5, ...), got {length}.")

@@ -9,6 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from tglo_lightning.arguments import tensor_of
 from tglo_lightning.losses import TaylorGLOLoss, as_loss
 from tglo_lightning.losses.functional import inspectable, taylor_gamma, theta_tensor
 
@@ -80,15 +81,19 @@ def check_num_classes(num_classes: int) -> None:
         raise ValueError(f"`num_classes` must be at least 2, got {num_classes}.")
 
 
-def floating(*values: Tensor | Sequence[float] | float) -> list[Tensor]:
-    """Tensors of one floating type, float32 or better, on one device; numbers and sequences alone become float64."""
-    given = [value for value in values if isinstance(value, Tensor)]
+def floating(**values: Tensor | Sequence[float] | float) -> list[Tensor]:
+    """Tensors of one floating type, float32 or better, on one device; numbers and sequences alone become float64.
+
+    Raises:
+        TypeError: a value that is not made of numbers, by its name.
+    """
+    given = [value for value in values.values() if isinstance(value, Tensor)]
     dtypes = [tensor.dtype for tensor in given if tensor.is_floating_point()]
     dtype = torch.float32 if dtypes else torch.float64
     for other in dtypes:
         dtype = torch.promote_types(dtype, other)
     device = given[0].device if given else None
-    return [torch.as_tensor(value, dtype=dtype, device=device) for value in values]
+    return [tensor_of(name, value, dtype, device) for name, value in values.items()]
 
 
 def value_of(flag: Tensor) -> Tensor | bool:

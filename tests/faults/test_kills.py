@@ -1,0 +1,149 @@
+"""A search that is killed at any moment goes on, and ends as if it had not been.
+
+The uninterrupted run is the reference; all is compared bit for bit: every candidate, every fitness, the result, and the
+weights of the training after it.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from faults import victim
+from tglo_lightning.search import SearchResult
+
+SCRIPT = Path(victim.__file__)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """Outcome and duration of a run that nothing interrupts, by evaluator."""
+    found = {}
+
+    def run(evaluator):
+        if evaluator not in found:
+            folder = tmp_path_factory.mktemp("whole")
+            started = time.monotonic()
+            end(victim.fork(lambda: victim.work(folder, evaluator), folder / "log"), 0)
+            found[evaluator] = (folder / "outcome.json").read_text(), time.monotonic() - started
+        return found[evaluator]
+
+    return run
+
+
+def end(child, code):
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code
+
+
+def killed_at(folder, moment, evaluator, number=signal.SIGKILL):
+    """Run for ``moment`` seconds; whether there was something left to kill."""
+    child = victim.fork(lambda: victim.work(folder, evaluator), folder / "log")
+    time.sleep(moment)
+    os.kill(child, number)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def check_kills(folder, reference, evaluator, kills, seed):
+    moments = random.Random(seed)
+    expected, duration = reference(evaluator)
+    at_work = 0
+    for trial in range(kills):
+        place = folder / str(trial)
+        place.mkdir()
+        at_work += killed_at(place, moments.uniform(0, duration), evaluator) == -signal.SIGKILL
+        end(victim.fork(lambda place=place: victim.work(place, evaluator), place / "log"), 0)
+        assert (place / "outcome.json").read_text() == expected, (place / "log").read_text()
+        [journal] = victim.journals(place)
+        assert SearchResult.load(journal).candidates == SearchResult.load(journal.with_suffix(".json")).candidates
+    return at_work
+
+
+@pytest.mark.parametrize("evaluator", ["trainer", "vectorized", "processes"])
+def test_a_killed_search_ends_as_if_it_had_not_been(tmp_path, reference, evaluator):
+    check_kills(tmp_path, reference, evaluator, 2, seed=0)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("evaluator", "kills"), [("trainer", 30), ("vectorized", 20), ("sequential", 10), ("processes", 10)]
+)
+def test_kills_at_many_moments(tmp_path, reference, evaluator, kills):
+    assert check_kills(tmp_path, reference, evaluator, kills, seed=1) > kills / 2
+
+
+@pytest.mark.faults
+def test_kills_again_and_again(tmp_path, reference):
+    """Killed after a short while, over and over, it comes to its end all the same."""
+    expected, duration = reference("trainer")
+    moments = random.Random(2)
+    for _ in range(12):
+        killed_at(tmp_path, moments.uniform(0, duration / 2), "trainer")
+    end(victim.fork(lambda: victim.work(tmp_path, "trainer"), tmp_path / "log"), 0)
+    assert (tmp_path / "outcome.json").read_text() == expected
+
+
+def wait_for_lines(folder, lines, process=None):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and (process is None or process.poll() is None):
+        if any(path.read_bytes().count(b"\n") >= lines for path in victim.journals(folder)):
+            return
+        time.sleep(0.01)
+    raise AssertionError("the journal does not grow")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("evaluator", ["trainer", "vectorized", "processes"])
+def test_signals_end_a_search_cleanly(tmp_path, reference, evaluator, number):
+    expected, _ = reference(evaluator)
+    child = victim.fork(lambda: victim.work(tmp_path, evaluator), tmp_path / "log")
+    wait_for_lines(tmp_path, 3)
+    os.kill(child, number)
+    end(child, 143 if number == signal.SIGTERM else 1)
+    log = (tmp_path / "log").read_text()
+    [journal] = victim.journals(tmp_path)
+    assert f"interrupted. Start the same fit again to go on from {journal}." in log
+    assert "Traceback" not in log
+    assert journal.read_bytes().endswith(b"\n")
+    assert SearchResult.load(journal).finished is False
+    end(victim.fork(lambda: victim.work(tmp_path, evaluator), tmp_path / "log"), 0)
+    assert (tmp_path / "outcome.json").read_text() == expected
+    assert "goes on from" in (tmp_path / "log").read_text()
+
+
+def test_a_script_is_terminated_and_started_again(tmp_path, reference):
+    """The same with a script of its own, as users have it."""
+    command = [sys.executable, str(SCRIPT), str(tmp_path), "trainer"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    script = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    wait_for_lines(tmp_path, 4, script)
+    script.terminate()
+    _, said = script.communicate(timeout=60)
+    assert script.returncode == 143
+    assert "TaylorGLO: interrupted. Start the same fit again to go on from" in said
+    again = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert "TaylorGLO goes on from" in again.stderr
+    assert (tmp_path / "outcome.json").read_text() == reference("trainer")[0]
+
+
+def test_checkpoints_resume_the_training_without_the_search(tmp_path):
+    """``ckpt_path="last"`` after the search: nothing is searched again, and the loss stays."""
+    from pytorch_lightning.callbacks import ModelCheckpoint
+
+    def keep(folder):
+        return ModelCheckpoint(folder / "checkpoints", save_last=True, save_top_k=0)
+
+    first, _ = victim.fit(tmp_path, callbacks=[keep(tmp_path)], checkpoints=True, max_epochs=2)
+    state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["callbacks"]["TaylorGLO{'loss': 'criterion'}"]["result"]["finished"]
+    [journal] = victim.journals(tmp_path)
+    journal.unlink()
+    again, trainer = victim.fit(tmp_path, callbacks=[keep(tmp_path)], checkpoints=True, max_epochs=3, ckpt_path="last")
+    assert trainer.current_epoch == 3
+    assert again.result.to_dict() == first.result.to_dict()
+    assert victim.journals(tmp_path) == []

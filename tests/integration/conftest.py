@@ -1,0 +1,5 @@
+"""Fixtures of the tests beside it."""
+
+from helpers.modules import api
+
+__all__ = ["api"]

@@ -1,0 +1,223 @@
+"""The search for a training loop in plain PyTorch."""
+
+import doctest
+import json
+import math
+import random
+import sys
+
+import numpy as np
+import pytest
+import torch
+from helpers.data import blobs
+from helpers.modules import mlp
+from torch import nn
+
+from tglo_lightning.losses import BaikalLoss, SmoothedCrossEntropyLoss, TaylorGLOLoss
+from tglo_lightning.search import SearchResult, minimize
+
+TINY = {"generations": 2, "population": 4, "finalists": 1, "repeats": 2, "progress": False}
+TRAIN, VAL = blobs(seed=1).tensors, blobs(48, seed=2).tensors
+
+
+def error_rate(loss, steps=4):
+    """A plain loop, as users have it."""
+    net = mlp()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    for _ in range(steps):
+        index = torch.randperm(len(TRAIN[1]))[:32]
+        optimizer.zero_grad()
+        loss(net(TRAIN[0][index]), TRAIN[1][index]).backward()
+        optimizer.step()
+    return (net(VAL[0]).argmax(1) != VAL[1]).float().mean()
+
+
+def test_a_plain_loop():
+    result = minimize(error_rate, 3, **TINY)
+    assert (result.monitor, result.mode, result.original.name) == ("error_rate", "min", "CrossEntropyLoss")
+    assert (result.candidates, result.failed) == (8, 0)
+    assert result.best.found == min(c.fitness for c in result.history)
+    loss = result.loss()
+    assert isinstance(loss, TaylorGLOLoss if result.kept == "metalearned" else nn.CrossEntropyLoss)
+    again = SearchResult.from_dict(json.loads(json.dumps(result.to_dict())))
+    assert repr(again.loss()) == repr(loss)
+
+
+def test_what_is_found_is_better_and_the_same_each_time():
+    def distance(loss):
+        if isinstance(loss, nn.CrossEntropyLoss):
+            return 1.0
+        return (loss.theta - 0.3).square().sum() + 1e-3 * torch.rand(())
+
+    def run():
+        return minimize(distance, 3, **TINY | {"generations": 15, "population": 10, "parameterization": "full"})
+
+    with pytest.warns(UserWarning, match="did not call the loss"):
+        first = run()
+    assert first.kept == "metalearned"
+    assert first.best.mean < 0.5
+    with pytest.warns(UserWarning, match="did not call the loss"):
+        assert run().loss().theta.tolist() == first.loss().theta.tolist()
+
+
+def test_common_random_numbers_and_nothing_left_of_them():
+    seen = []
+
+    def draws(loss):
+        loss(torch.zeros(1, 3), torch.tensor([0]))
+        assert torch.initial_seed() > 0
+        seen.append((torch.rand(()).item(), float(np.random.rand()), random.random()))  # noqa: NPY002
+        return seen[-1][0]
+
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+    result = minimize(draws, 3, **TINY)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]  # noqa: NPY002
+    # two generations of 4, two repeats of a finalist and the original
+    rounds = [seen[0:4], seen[4:8], seen[8:10], seen[10:12]]
+    assert [len(set(each)) for each in rounds] == [1, 1, 1, 1]
+    assert len({each[0] for each in rounds}) == 4
+    assert result.kept == "original"  # a tie
+
+
+def test_options_of_the_original_are_taken_over():
+    weight = torch.tensor([1.0, 2.0, 3.0])
+    original = nn.CrossEntropyLoss(weight=weight, ignore_index=2, label_smoothing=0.1)
+    kinds = set()
+
+    def look(loss):
+        kinds.add(type(loss))
+        assert loss is not original
+        assert loss.weight.tolist() == weight.tolist()
+        assert loss.ignore_index == 2
+        value = loss(torch.randn(4, 3), torch.tensor([0, 1, 2, 1]))
+        loss.weight.zero_()  # nobody else's
+        return value
+
+    result = minimize(look, 3, original=original, **TINY)
+    assert kinds == {TaylorGLOLoss, nn.CrossEntropyLoss}
+    assert result.loss(original).ignore_index == 2
+
+
+@pytest.mark.parametrize("original", [nn.functional.cross_entropy, BaikalLoss(), nn.NLLLoss()])
+def test_other_originals(original):
+    result = minimize(lambda loss: float(loss(torch.randn(4, 3).log_softmax(1), torch.ones(4).long())), 3,
+                      original=original, **TINY)  # fmt: skip
+    assert result.failed == 0
+    assert result.original.name in ("cross_entropy", "BaikalLoss", "NLLLoss")
+
+
+def test_the_fair_opponent():
+    result = minimize(error_rate, 3, parameterization="smoothed_ce", **TINY)
+    assert len(result.best.theta) == 2
+    result.kept = "metalearned"
+    assert isinstance(result.loss(), SmoothedCrossEntropyLoss)
+
+
+def test_failed_candidates_are_ranked_worst():
+    calls = []
+
+    def fails_often(loss):
+        calls.append(loss)
+        turn = len(calls) % 3 if len(calls) <= 12 else 0
+        if turn == 1:
+            raise RuntimeError("boom")
+        fitness = error_rate(loss)
+        return math.nan if turn == 2 else fitness
+
+    result = minimize(fails_often, 3, **TINY | {"generations": 3})
+    assert [c.status for c in result.history[:6]] == ["crashed", "diverged", "ok"] * 2
+    assert result.history[0].error == "RuntimeError: boom"
+    assert result.failed == 8
+    assert math.isfinite(result.best.found)
+
+
+def test_a_journal(tmp_path):
+    """Killed in the middle, and a typo before it: neither costs or spoils anything."""
+    journal = tmp_path / "search.jsonl"
+    with pytest.raises(RuntimeError, match=r"each of the 4 losses .* NameError"):
+        minimize(lambda loss: undefined, 3, journal=journal, **TINY)  # noqa: F821
+    journal.unlink()
+    whole = minimize(error_rate, 3, **TINY)
+    calls = []
+
+    def error_rate_(loss):
+        calls.append(loss)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return error_rate(loss)
+
+    error_rate_.__name__ = "error_rate"
+    with pytest.raises(KeyboardInterrupt):
+        minimize(error_rate_, 3, journal=journal, **TINY)
+    unfinished = SearchResult.load(journal)
+    assert (unfinished.monitor, unfinished.candidates, unfinished.finished) == ("error_rate", 5, False)
+    again = minimize(error_rate_, 3, journal=journal, **TINY)
+    assert len(calls) == 6 + (8 - 5) + 4
+    assert again.best.theta == whole.best.theta
+    assert again.original.fitness == whole.original.fitness
+
+
+def test_a_loop_that_fails_with_every_loss_is_told_at_once(tmp_path):
+    calls = []
+
+    def typo(loss):
+        calls.append(loss)
+        return loss.shape
+
+    with pytest.raises(
+        RuntimeError, match=r"each of the 4 losses of the first generation.*no attribute 'shape'"
+    ) as told:
+        minimize(typo, 3, **TINY)
+    assert isinstance(told.value.__cause__, AttributeError)
+    assert len(calls) == 4
+
+
+@pytest.mark.parametrize("value", [None, "0.1", torch.zeros(2), [0.1]])
+def test_what_is_no_number_is_refused_at_once(value):
+    calls = []
+    with pytest.raises(TypeError, match="`fn` must return the number to minimise, got"):
+        minimize(lambda loss: (calls.append(loss(torch.zeros(1, 3), torch.tensor([0]))), value)[1], 3, **TINY)
+    assert len(calls) == 1
+
+
+def test_finals_that_say_nothing_are_told():
+    def seeds_itself(loss):
+        torch.manual_seed(0)
+        return error_rate(loss)
+
+    with pytest.warns(UserWarning, match="gave the same number from 2 seeds.*seeds_itself seeds generators itself"):
+        minimize(seeds_itself, 3, **TINY)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"fn": 5}, TypeError, "`fn` must be a function"),
+        ({"num_classes": 1}, ValueError, "`num_classes` must be at least 2"),
+        (
+            {"original": nn.BCEWithLogitsLoss()},
+            ValueError,
+            "`original` is BCEWithLogitsLoss. TaylorGLO replaces losses",
+        ),
+        ({"original": 5}, ValueError, "`original` is 5, not a loss"),
+        ({"population": 1}, ValueError, "`population` must be at least 2"),
+        ({"constraint": "all"}, ValueError, "`constraint` must be one of"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, error, message):
+    fn, classes = arguments.pop("fn", error_rate), arguments.pop("num_classes", 3)
+    with pytest.raises(error, match=message):
+        minimize(fn, classes, **TINY | arguments)
+
+
+def test_the_bar(capsys):
+    minimize(error_rate, 3, **TINY | {"progress": True})
+    assert "12/12 best error_rate" in " ".join(capsys.readouterr().out.split())
+
+
+def test_doctest():
+    module = sys.modules["tglo_lightning.search.minimize"]
+    result = doctest.testmod(module, extraglobs={"torch": torch})
+    assert result.attempted > 0
+    assert result.failed == 0

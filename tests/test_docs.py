@@ -1,0 +1,143 @@
+"""What the documentation shows is true: its code runs, its commands compose, its figures are what the package gives."""
+
+import re
+import shlex
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from tglo_lightning.cli.commands import CONFIG_DIR
+from tglo_lightning.losses import CrossEntropyLoss
+from tglo_lightning.theory import explain
+
+ROOT = Path(__file__).parents[1]
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
+# Shown code, and what a page needs besides it to run
+BLOCK = re.compile(r"^```python\n(.*?)^```|^<!-- python\n(.*?)^-->", re.DOTALL | re.MULTILINE)
+COMMAND = re.compile(r"^ *(tglo-(?:train|attack|landscape)) (.+)$", re.MULTILINE)
+SOURCES = [
+    *PAGES,
+    ROOT / "README.md",
+    *sorted((ROOT / "recipes").glob("*/README.md")),
+    *sorted(ROOT.glob("conf/*.yaml")),
+]
+
+
+def code(page: Path) -> str:
+    """The code of a page, each line where it stands in the page."""
+    text, lines = page.read_text(encoding="utf-8"), []
+    for block in BLOCK.finditer(text):
+        lines += [""] * (text.count("\n", 0, block.start(block.lastindex)) - len(lines))
+        lines += block[block.lastindex].splitlines()
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if code(page)], ids=lambda page: page.stem)
+def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
+    if page.stem == "robustness":
+        pytest.importorskip("foolbox")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code(page), str(page), "exec"), {"__name__": "__main__"})
+
+
+def commands() -> list[tuple[str, str]]:
+    """Every command of Hydra's that is shown anywhere, without what is said about it."""
+    found = set()
+    for path in SOURCES:
+        for name, rest in COMMAND.findall(path.read_text(encoding="utf-8")):
+            words = shlex.split(re.split(r" {2,}|\s#", rest)[0])
+            found.add((name.removeprefix("tglo-"), shlex.join(words)))
+    return sorted(found)
+
+
+def test_shown_commands_compose(tmp_path):
+    shown = commands()
+    assert len(shown) > 30
+    parser = OverridesParser.create()
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        for name, line in shown:
+            words = [word for word in shlex.split(line) if "=" in word and not word.startswith("--")]
+            if "mine" in line or "poly1" in line:  # of a config that a reader is to write
+                continue
+            overrides = []
+            for override in parser.parse_overrides(words):
+                value = next(iter(override.sweep_string_iterator())) if override.is_sweep_override() else None
+                overrides.append(override.input_line if value is None else f"{override.get_key_element()}={value}")
+            try:
+                compose(name, overrides=overrides)
+            except Exception as error:
+                raise AssertionError(f"tglo-{name} {line}: {error}") from error
+
+
+def test_the_table_of_losses_is_what_the_theory_says():
+    names = {
+        "cross-entropy": "cross_entropy",
+        "cross-entropy, smoothing 0.1": CrossEntropyLoss(label_smoothing=0.1),
+        "Brier score": "brier",
+        "Baikal (2019)": "baikal",
+        "TaylorGLO `mnist_published`": "mnist_published",
+        "TaylorGLO `early_published`": "early_published",
+        "cross-entropy's expansion of order 3": "cross_entropy_3",
+    }
+    page = ROOT / "docs" / "theory.md"
+    space: dict = {}
+    exec(compile(code(page), str(page), "exec"), space)
+    names |= {"focal loss, 2": space["FocalLoss"](), "Poly-1, 2": space["Poly1Loss"]()}
+    rows = page.read_text(encoding="utf-8").partition("<!-- table: losses -->")[2].strip().splitlines()
+    rows = [row for row in rows[: rows.index("")] if row.startswith("|")][2:]
+    table = {cells[0]: cells[1:] for cells in ([cell.strip() for cell in row.split("|")[1:-1]] for row in rows)}
+    assert table.keys() == names.keys()
+    for name, loss in names.items():
+        told = explain(loss, 10)
+        settles = told.equilibria[0] if told.equilibria else None
+        expected = [f"{told.B:.4g}", f"{told.S:.4g}", f"{told.zero_error:.4g}", told.verdict]
+        expected += [f"{settles.confidence:.4g}", f"{settles.label_smoothing:.4g}"] if settles else ["", ""]
+        assert table[name] == expected, name
+        assert told.stable, name
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site, built with warnings as errors."""
+    if find_spec("mkdocs") is None:
+        pytest.skip("mkdocs is not installed: pip install 'tglo-lightning[docs]'")
+    from mkdocs.commands.build import build
+    from mkdocs.config import load_config
+
+    folder = tmp_path_factory.mktemp("site")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)  # the snippets and the API reference are found from there
+        build(load_config(str(ROOT / "mkdocs.yml"), strict=True, site_dir=str(folder)))
+    return folder
+
+
+def test_the_site_needs_no_network(site):
+    loaded = re.compile(r'<(?:script|img|link|iframe|source)\b[^>]*?\b(?:src|href)="?(https?:)?//', re.IGNORECASE)
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > 25
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert not loaded.search(text), page
+        assert 'class="arithmatex"' not in text, f"{page}: a formula that is not MathML"
+
+
+def test_every_public_name_has_its_reference(site):
+    import importlib
+
+    for room in ("attacks", "callbacks", "data", "evaluation", "losses", "models", "reporting", "search", "theory"):
+        page = (site / "api" / f"{room}.html").read_text(encoding="utf-8")
+        module = importlib.import_module(f"tglo_lightning.{room}")
+        found = set(re.findall(rf'id="tglo_lightning\.{room}\.(\w+)', page))
+        missing = set(module.__all__) - found
+        assert missing == set()
+        assert ":class:" not in page
+        assert "&gt;&gt;&gt;</p>" not in page
+
+
+def test_every_config_is_in_the_reference(site):
+    page = (site / "configs.html").read_text(encoding="utf-8")
+    for path in Path(CONFIG_DIR).glob("*/**/*.yaml"):
+        assert f"<code>{path.stem}</code>" in page

@@ -1,0 +1,160 @@
+"""The messages that the documentation's page of questions explains, each made by the mistake it is about."""
+
+import re
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch.nn.functional as F
+from helpers.data import loaders
+from helpers.modules import TINY, accuracy, classifier, mlp, quiet_trainer
+from hydra import compose, initialize_config_dir
+from torch import nn
+
+from tglo_lightning import TaylorGLO
+from tglo_lightning.cli import explain
+from tglo_lightning.cli.checks import ConfigError, check
+from tglo_lightning.cli.commands import CONFIG_DIR
+from tglo_lightning.search import SearchError
+
+PAGE = (Path(__file__).parents[1] / "docs" / "faq.md").read_text(encoding="utf-8")
+HEADINGS = [re.sub(r"\s*\.\.\.$", "", heading) for heading in re.findall(r"^### `` (.*) ``$", PAGE, re.MULTILINE)]
+
+
+def explained(message: str, part: str) -> None:
+    """``part`` is in the page, and the heading it belongs to is what the message says."""
+    heading = next(heading for heading in HEADINGS if part in heading)
+    for piece in heading.split("..."):
+        assert piece.strip() in " ".join(message.split()), (heading, message)
+
+
+class Net(classifier(pl)):
+    pass
+
+
+class Inline(Net):
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+
+class Bare(Inline):
+    def __init__(self):
+        super().__init__()
+        del self.criterion
+
+
+class Static(Inline):
+    def __init__(self):
+        pl.LightningModule.__init__(self)
+        self.net = mlp()
+
+    criterion = staticmethod(F.cross_entropy)
+
+
+class Lambda(Net):
+    def __init__(self):
+        super().__init__()
+        self.step = lambda x, y: self.criterion(self.net(x), y)
+
+    def training_step(self, batch, batch_idx):
+        return self.step(*batch)
+
+
+class WithLoss(Net):
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", self.criterion(self(batch[0]), batch[1]))
+
+
+class OnlyAccuracy(Net):
+    def training_step(self, batch, batch_idx):
+        return self.criterion(self(batch[0]), batch[1])
+
+
+class NoMetric(Net):
+    def validation_step(self, batch, batch_idx):
+        self.log("val/acc", accuracy(self(batch[0]), batch[1]) * float("nan"))
+
+
+class Manual(Net):
+    automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(self.criterion(self(batch[0]), batch[1]))
+        optimizer.step()
+
+
+def fit(module, tmp_path, **options):
+    search = TaylorGLO(**(TINY | {"evaluator": "trainer"} | options))
+    quiet_trainer(pl, tmp_path, max_epochs=1, callbacks=[search]).fit(module, **loaders())
+    return search
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "part"),
+    [
+        (Net, {"loss": "loss_fn"}, "Losses found"),
+        (Bare, {}, "If training_step calls F.cross_entropy, write"),
+        (Inline, {}, "does not call it"),
+        (Static, {}, "belongs to the class"),
+        (lambda: Net(criterion=nn.BCEWithLogitsLoss()), {}, "BCEWithLogitsLoss"),
+        (Lambda, {}, "reached net.0.weight"),
+        (OnlyAccuracy, {"monitor": "val_acc"}, "val_acc"),
+        (WithLoss, {"monitor": "val/loss", "mode": "min"}, "is computed from"),
+    ],
+    ids=["path", "inline", "inline-attribute", "class", "multi-label", "lambda", "monitor", "monitor-loss"],
+)
+def test_refused(module, options, part, tmp_path):
+    built = module()
+    with pytest.raises((ValueError, RuntimeError)) as caught:
+        fit(built, tmp_path, **options)
+    explained(str(caught.value).replace(type(built).__name__, "Net"), part)
+
+
+@pytest.mark.filterwarnings("ignore:No candidate of generation")
+def test_no_candidate_could_be_trained(tmp_path):
+    with pytest.raises(SearchError) as caught:
+        fit(NoMetric(), tmp_path)
+    explained(str(caught.value), "could be trained")
+
+
+def test_fallback(tmp_path):
+    with pytest.warns(UserWarning, match="cannot be trained by") as caught:
+        fit(Manual(), tmp_path, evaluator="vectorized")
+    messages = " ".join(str(warning.message) for warning in caught)
+    explained(messages.replace("Manual", "Net"), "cannot be trained by")
+
+
+def test_journal_of_another_search(tmp_path):
+    journal = tmp_path / "search.jsonl"
+    fit(Net(), tmp_path, journal=journal)
+    with pytest.raises(ValueError, match="journal of another search") as caught:
+        fit(Net(), tmp_path, journal=journal, population=6)
+    explained(str(caught.value), "is the journal of another search")
+
+
+def test_checkpoint_of_a_metalearned_loss(tmp_path):
+    from tglo_lightning.losses import TaylorGLOLoss
+
+    quiet = quiet_trainer(pl, tmp_path, max_epochs=1)
+    quiet.fit(Net(criterion=TaylorGLOLoss([0.0, 0.5, 0.0, 0.0, 0.0, 2.0, -2.0, 0.0])), **loaders())
+    quiet.save_checkpoint(tmp_path / "last.ckpt")
+    with pytest.raises(RuntimeError) as caught:
+        Net.load_from_checkpoint(tmp_path / "last.ckpt")
+    explained(str(caught.value), "Unexpected key(s)")
+
+
+def test_configs():
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        with pytest.raises(Exception, match="popluation") as caught:
+            compose("train", overrides=["search.popluation=5"])
+        explained(f"{caught.value} {caught.value.__cause__}", "popluation")
+        with pytest.raises(ConfigError) as caught:
+            check(compose("train", overrides=["search.population=1", "paths.output_dir=."]))
+        explained(f"tglo-train: {caught.value}", "at least 2")
+
+
+def test_explain_of_an_unknown_loss(capsys):
+    assert explain.main(["focal"]) == 2
+    explained(capsys.readouterr().err, "unknown loss 'focal'")

@@ -1,0 +1,188 @@
+"""The files of a search: written while it runs, found again when the same fit is started again."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from tglo_lightning.evaluation.messages import tell
+from tglo_lightning.search import SearchError, SearchResult, SearchSettings
+from tglo_lightning.search.journal import Journal, JournaledEvaluator, JournalError, Unwritable
+from tglo_lightning.search.record import default_journal, free_journal, interrupted_neighbour, result_path
+
+__all__ = ["Recording", "evaluator_name", "terminable"]
+
+# Settings of evaluators that may change the last bits of a result
+OPTIONS = ("chunk_size", "compile")
+
+
+class Recording:
+    """Keeps the journal of a search, and its result.
+
+    Args:
+        path: the journal that the user named, or the directory of the run, below which each search has a directory of
+            its own, named after what is searched; ``None`` to write nothing.
+        identity: all that the outcome of the search depends on, as plain values.
+        evaluator: the evaluator that the user named, a part of that.
+        named: whether ``path`` is the journal's.
+        resume: whether to go on from a journal that is there; else it stays, and another place is taken.
+
+    Attributes:
+        journal: path of the journal; ``None`` if nothing is written.
+
+    Raises:
+        JournalError: a journal that the user named exists, and ``resume`` is off.
+    """
+
+    def __init__(
+        self, path: Path | None, identity: Mapping[str, Any], evaluator: Any, *, named: bool, resume: bool
+    ) -> None:
+        self.identity = _plain(identity)
+        self.named = named
+        self.resume = resume
+        self._before = 0.0
+        self.journal = path
+        if path is None:
+            return
+        if not named:
+            asked = evaluator if isinstance(evaluator, str) else [evaluator_name(evaluator), _options(evaluator)]
+            values = json.dumps([self.identity, asked], sort_keys=True).encode()
+            self.journal = default_journal(path, sha256(values).hexdigest()[:12])
+        if resume or self.journal is None:
+            return
+        if not named:
+            self.journal = free_journal(self.journal)
+        elif path.exists():
+            raise JournalError(
+                f"{path} exists, and `resume` is off. Give `journal` another path, or go on from it by resume='auto'."
+            )
+
+    @property
+    def evaluator(self) -> str | None:
+        """Name of the evaluator that the search began with; ``None`` if it begins now."""
+        return None if self.journal is None else Journal.header(self.journal).get("evaluator")
+
+    @contextmanager
+    def of(self, evaluator: Any, settings: SearchSettings, versions: Mapping[str, str]) -> Iterator[Any]:
+        """``evaluator``, that writes down what it finds."""
+        journal = self._open(evaluator, versions)
+        if journal is None:
+            self.journal = None
+            yield evaluator
+            return
+        try:
+            recorded = JournaledEvaluator(evaluator, journal, settings, together=getattr(evaluator, "together", False))
+            self._before = recorded.elapsed_before
+            tell(self._greeting(recorded.replayed))
+            yield recorded
+        except (KeyboardInterrupt, SystemExit):
+            again = "" if self.resume else f" with journal={str(journal.path)!r} and resume='auto'"
+            tell(f"TaylorGLO: interrupted. Start the same fit again{again} to go on from {journal.path}.")
+            raise
+        except SearchError as error:
+            raise SearchError(
+                f"{error}\nWhat failed is written down in {journal.path}: to try it again as it is, pass resume=False."
+            ) from error
+        finally:
+            journal.close()
+
+    def save(self, result: SearchResult) -> None:
+        """Write the result beside the journal."""
+        result.seconds += self._before
+        if self.journal is None:
+            return
+        try:
+            result.save(result_path(self.journal))
+        except OSError as error:
+            warnings.warn(f"The result of the search cannot be written: {error}. The search goes on.", stacklevel=2)
+
+    def _open(self, evaluator: Any, versions: Mapping[str, str]) -> Journal | None:
+        if self.journal is None:
+            return None
+        options = _options(evaluator)
+        header = _plain(
+            {
+                **self.identity,
+                "evaluator": evaluator_name(evaluator),
+                **({"evaluator_options": options} if options else {}),
+                "versions": dict(versions),
+            }
+        )
+        if not self.named and not self.journal.exists():
+            self._mention(interrupted_neighbour(self.journal, header))
+        try:
+            return Journal(self.journal, header)
+        except Unwritable as error:
+            if self.named:
+                raise
+            warnings.warn(
+                f"{error} The search runs without a journal: should it be killed, it starts anew. Set the Trainer's "
+                "`default_root_dir` to a directory that can be written, or name a file by `journal`.",
+                stacklevel=2,
+            )
+            return None
+
+    def _mention(self, neighbour: tuple[Path, str] | None) -> None:
+        """Say why an unfinished search is not the one that goes on here."""
+        if neighbour is None:
+            return
+        path, difference = neighbour
+        hint = ""
+        if "weights is" in difference:
+            hint = " A search goes on where the module starts from the same weights: seed them, by seed_everything(0)."
+        tell(f"TaylorGLO: {path} is an unfinished search, but another one: {difference}.{hint}")
+
+    def _greeting(self, replayed: int) -> str:
+        if not replayed:
+            return f"TaylorGLO writes the search to {self.journal}; killed, it goes on from there."
+        if self.journal is not None and result_path(self.journal).exists():
+            return (
+                f"TaylorGLO: this search is finished, its {replayed} trainings are in {self.journal}. To search anew, "
+                "pass resume=False or another seed."
+            )
+        return f"TaylorGLO goes on from {self.journal}, which holds {replayed} trainings."
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Within, SIGTERM raises ``SystemExit`` at once, after what it did before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+
+    def end(number: int, frame: Any) -> None:
+        if callable(before):
+            before(number, frame)
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+def evaluator_name(evaluator: Any) -> str:
+    """The name of an evaluator, or of its class."""
+    return str(getattr(evaluator, "name", type(evaluator).__name__))
+
+
+def _options(evaluator: Any) -> dict[str, Any]:
+    core = getattr(evaluator, "inner", evaluator)
+    options = {name: getattr(core, name) for name in OPTIONS if getattr(core, name, None) is not None}
+    ranks = getattr(evaluator, "parts", 1)
+    return options | ({"ranks": ranks} if ranks > 1 else {})
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` as they come back from JSON."""
+    plain: dict[str, Any] = json.loads(json.dumps(values))
+    return plain

@@ -1,0 +1,56 @@
+"""The commands that are Hydra apps: `tglo-train`, `tglo-attack` and `tglo-landscape`.
+
+What a command does is imported when it does it, so that `--help` and shell completion are quick.
+"""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+import tglo_lightning
+
+_PACKAGE = Path(tglo_lightning.__file__).parent
+# In a wheel the configs lie inside of the package, in a checkout beside it.
+CONFIG_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
+def train(cfg: DictConfig) -> float:
+    """Run one config. Returns the optimised metric to a sweeper.
+
+    A refused config or journal, or a search without one valid candidate, ends the process.
+    """
+    from tglo_lightning.cli.checks import ConfigError
+    from tglo_lightning.cli.train import run
+    from tglo_lightning.search import SearchError
+    from tglo_lightning.search.journal import JournalError
+
+    try:
+        return run(cfg)
+    except (ConfigError, JournalError, SearchError) as error:
+        raise SystemExit(f"tglo-train: {error}") from error
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="attack")
+def attack(cfg: DictConfig) -> float:
+    """Attack one network. Returns its worst-case accuracy at the largest epsilon; a refused config ends the process."""
+    from tglo_lightning.cli.attack import run
+    from tglo_lightning.cli.checks import ConfigError
+
+    try:
+        return run(cfg)
+    except (ConfigError, ImportError) as error:
+        raise SystemExit(f"tglo-attack: {' '.join(str(error).split())}") from error
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="landscape")
+def landscape(cfg: DictConfig) -> None:
+    """Measure the networks of one config; a refused config ends the process."""
+    from tglo_lightning.cli.checks import ConfigError
+    from tglo_lightning.cli.landscape import run
+
+    try:
+        run(cfg)
+    except ConfigError as error:
+        raise SystemExit(f"tglo-landscape: {' '.join(str(error).split())}") from error

@@ -1,0 +1,77 @@
+"""`tglo-report`: what a run found, in one HTML file to send to a colleague."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tglo_lightning.reporting import write_report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the report that the command line asks for, and print its path.
+
+    Returns:
+        The exit status: 0, or 2 after one line on stderr that says what is wrong.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        attacks, attraction = (dict(map(_named, entries)) for entries in (options.attack, options.attraction))
+        path = write_report(
+            options.run, options.output, attacks=attacks, attraction=attraction, num_classes=options.num_classes
+        )
+        print(path)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"tglo-report: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _named(entry: str) -> tuple[str, str]:
+    """`NAME=PATH`, or a path whose last part is the name."""
+    name, separator, path = entry.partition("=")
+    return (name, path) if separator else (Path(entry).resolve().stem, entry)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tglo-report",
+        description="Write the report of a run: verdict, loss, explanation, search, comparison, configuration, in one\n"
+        "HTML file that opens without a network. A run that is not finished is reported as far as it came.",
+        epilog="""examples:
+  tglo-report outputs/2026-01-31/12-00-00
+  tglo-report runs/search.jsonl --output search.html
+  tglo-report RUN_DIR --attack cross-entropy=outputs/A --attack metalearned=outputs/B""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "run",
+        type=Path,
+        metavar="RUN_DIR",
+        help="directory of a run of tglo-train, or of a search with a journal; or the journal itself",
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="file to write (default: report.html in RUN_DIR)")
+    parser.add_argument(
+        "--attack",
+        action="append",
+        default=[],
+        metavar="[NAME=]PATH",
+        help="a report of tglo-attack, or its directory, again for more; those below RUN_DIR are found",
+    )
+    parser.add_argument(
+        "--attraction",
+        action="append",
+        default=[],
+        metavar="[NAME=]PATH",
+        help="an .npz file of AttractionMonitor, again for more; those below RUN_DIR are found",
+    )
+    parser.add_argument(
+        "--num-classes", type=int, metavar="N", help="number of classes, where no file of the run has it"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""The report of a run: one HTML file that opens anywhere, without a network."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from tglo_lightning.reporting.html.page import write_report
+
+__all__ = ["report_quietly", "write_report"]
+
+log = logging.getLogger(__name__)
+
+
+def report_quietly(run: str | Path) -> Path | None:
+    """:func:`write_report` at the end of a run: what goes wrong is one line in the log, and never an error.
+
+    Args:
+        run: as of :func:`write_report`.
+
+    Returns:
+        The path of the report; None if there is none.
+    """
+    try:
+        return write_report(run)
+    except ImportError as error:
+        log.info("No report.html: %s", error)
+    except Exception as error:  # a picture of a result must not cost the result
+        log.warning("No report.html: %s: %s", type(error).__name__, " ".join(str(error).split()))
+    return None

@@ -1,0 +1,215 @@
+"""What a run has left in its directory, as far as it came."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tglo_lightning.reporting.attraction_record import AttractionRecord
+from tglo_lightning.search import SearchResult
+from tglo_lightning.search.journal import Journal
+
+if TYPE_CHECKING:
+    from tglo_lightning.attacks.report import RobustnessReport
+
+__all__ = ["RunFiles", "read_run"]
+
+SEARCH = "search"
+# Journal of the second search of `tglo-train evaluation.opponent=true`
+OPPONENT = "opponent"
+Curves = dict[str, list[dict[str, list[float | None]]]]
+T = TypeVar("T")
+
+
+@dataclass
+class RunFiles:
+    """The files of a run; what is missing is None or empty.
+
+    Attributes:
+        name: what to call the run.
+        folder: where it lies; None for a result that lies nowhere.
+        stem: name of the search's files, ``"search"`` unless the journal has another.
+        written: when the last of the files was.
+        result: ``result.json`` of ``tglo-train``.
+        search: the search, read from its journal where it did not come to its end.
+        interrupted: whether the search did not come to its end.
+        trainings: of an interrupted search: trainings done, and those that it takes.
+        header: of the journal.
+        config: ``.hydra/config.yaml`` as text.
+        overrides: the arguments of the command line.
+        curves: ``{loss: [{metric: [one value an epoch]} a seed]}``.
+        attraction: measurements by the name of what was trained.
+        robustness: attack reports by name.
+        problems: files that are there and cannot be read, and why.
+    """
+
+    name: str
+    folder: Path | None = None
+    stem: str = SEARCH
+    written: datetime | None = None
+    result: dict[str, Any] | None = None
+    search: SearchResult | None = None
+    interrupted: bool = False
+    trainings: tuple[int, int] = (0, 0)
+    header: dict[str, Any] = field(default_factory=dict)
+    config: str = ""
+    overrides: list[str] | None = None
+    curves: Curves = field(default_factory=dict)
+    attraction: dict[str, AttractionRecord] = field(default_factory=dict)
+    robustness: dict[str, RobustnessReport] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes, from whatever file knows it."""
+        known = [self.result or {}, {} if self.search is None else self.search.settings]
+        found = [values["num_classes"] for values in known if values.get("num_classes")]
+        found += [self.header["classes"]] if "classes" in self.header else []
+        found += [record.num_classes for record in self.attraction.values()]
+        found += [report.num_classes for report in self.robustness.values()]
+        return int(found[0]) if found else None
+
+
+def read_run(
+    run: str | Path,
+    attacks: Mapping[str, str | Path] | None = None,
+    attraction: Mapping[str, str | Path] | None = None,
+) -> RunFiles:
+    """Read what there is of a run.
+
+    Args:
+        run: the directory; or, where several searches left their files in one, the journal or ``.json`` of a search.
+        attacks: further attack reports by name: files that ``tglo-attack`` wrote, or its directories.
+        attraction: further files of ``AttractionMonitor`` by name.
+
+    Raises:
+        ValueError: no such directory or file, nothing of a run in it, or files of several searches.
+    """
+    path = Path(run)
+    folder, stem = (path, None) if path.is_dir() else (path.parent, path.stem)
+    if not path.exists():
+        raise ValueError(f"no such file or directory: {path}")
+    if stem in (None, "result"):
+        stem = _stem(folder)
+    files = RunFiles(name=folder.resolve().name, folder=folder, stem=stem or SEARCH)
+    reader = _Reader(files)
+    files.result = reader.read(folder / "result.json", _result)
+    files.config = reader.read(folder / ".hydra" / "config.yaml", lambda p: p.read_text(encoding="utf-8")) or ""
+    files.overrides = reader.read(folder / ".hydra" / "overrides.yaml", _overrides)
+    _read_search(files, reader)
+    files.curves = reader.read(folder / "curves.json", _curves) or {}
+    losses = list(files.result["losses"]) if files.result else []
+    for kind in losses:
+        for npz in sorted((folder / "seeds" / f"{kind}-0").glob("*.npz"))[:1]:
+            record = reader.read(npz, AttractionRecord.load)
+            if record is not None and record.epochs:
+                files.attraction[kind] = record
+    for name, given in (attraction or {}).items():
+        files.attraction[name] = AttractionRecord.load(given)
+    if not files.attraction:
+        for npz in sorted(folder.glob("**/attraction*.npz"))[:1]:
+            record = reader.read(npz, AttractionRecord.load)
+            if record is not None and record.epochs:
+                files.attraction["this training"] = record
+    reports = sorted(folder.glob("**/robustness*.json"))
+    for report in reports:
+        _attack(files, reader, report.parent.name if len(reports) > 1 else "this run", report)
+    for name, given in (attacks or {}).items():
+        report = Path(given) / "robustness.json" if Path(given).is_dir() else Path(given)
+        if not report.is_file():
+            raise ValueError(f"no attack report {report}")
+        _attack(files, reader, name, report)
+    if files.result is None and files.search is None and not files.curves and not files.attraction:
+        why = f": {files.problems[0]}" if files.problems else " (no result.json, search.json or search.jsonl)"
+        raise ValueError(f"{path} holds no run that could be reported{why}")
+    return files
+
+
+class _Reader:
+    """Reads files that may be missing or damaged: a report of the rest is worth having."""
+
+    def __init__(self, files: RunFiles) -> None:
+        self.files = files
+
+    def read(self, path: Path, parse: Callable[[Path], T]) -> T | None:
+        if not path.is_file():
+            return None
+        try:
+            value = parse(path)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            told = " ".join(str(error).split())[:200]
+            self.files.problems.append(f"{path.name} cannot be read ({type(error).__name__}: {told})")
+            return None
+        when = datetime.fromtimestamp(path.stat().st_mtime)
+        self.files.written = when if self.files.written is None else max(self.files.written, when)
+        return value
+
+
+def _stem(folder: Path) -> str:
+    """The name of the search's files in a directory."""
+    if any((folder / f"{SEARCH}{suffix}").is_file() for suffix in (".json", ".jsonl")):
+        return SEARCH
+    others = sorted(
+        path for path in folder.glob("*.jsonl") if path.stem != OPPONENT and "journal" in Journal.header(path)
+    )
+    if len(others) > 1:
+        names = ", ".join(path.name for path in others)
+        raise ValueError(f"{folder} holds several searches; give the journal of one of them: {names}")
+    return others[0].stem if others else SEARCH
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _result(path: Path) -> dict[str, Any]:
+    result = _json(path)
+    for loss in result["losses"].values():
+        for metric in loss["test"].values():
+            metric["values"] = [math.nan if value is None else float(value) for value in metric["values"]]
+    if "original" not in result["losses"]:
+        raise ValueError("it tells of no original loss")
+    return dict(result)
+
+
+def _curves(path: Path) -> Curves:
+    return {str(kind): [dict(seed) for seed in seeds] for kind, seeds in _json(path).items()}
+
+
+def _overrides(path: Path) -> list[str]:
+    from omegaconf import OmegaConf
+
+    return [str(entry) for entry in OmegaConf.to_container(OmegaConf.load(path)) or []]
+
+
+def _attack(files: RunFiles, reader: _Reader, name: str, path: Path) -> None:
+    from tglo_lightning.attacks.report import RobustnessReport
+
+    report = reader.read(path, RobustnessReport.load)
+    if report is not None:
+        files.robustness[name if name not in files.robustness else f"{name} ({path.parent.name})"] = report
+
+
+def _read_search(files: RunFiles, reader: _Reader) -> None:
+    assert files.folder is not None
+    path = files.folder / f"{files.stem}.json"
+    journal = path.with_suffix(".jsonl")
+    files.header = Journal.header(journal)
+    files.search = reader.read(path, SearchResult.load) or reader.read(journal, SearchResult.load)
+    if files.search is not None and not files.search.finished:
+        files.interrupted = True
+        files.trainings = _trainings(files.search)
+
+
+def _trainings(search: SearchResult) -> tuple[int, int]:
+    """Of an interrupted search: trainings done, and those that it takes."""
+    settings = search.settings
+    finals = sum(len(entrant.fitness) for entrant in (*search.finalists, search.original))
+    finalists = min(settings["finalists"], search.candidates - search.failed or settings["finalists"])
+    takes = max(search.candidates, settings["generations"] * settings["population"])
+    return search.candidates + finals, takes + settings["repeats"] * (finalists + 1)

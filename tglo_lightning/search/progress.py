@@ -1,0 +1,78 @@
+"""A progress bar over the trainings of a search."""
+
+from __future__ import annotations
+
+import math
+from types import TracebackType
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from typing_extensions import Self
+
+from tglo_lightning.search.loop import SearchSettings, count_trainings
+from tglo_lightning.search.result import Evaluation
+
+__all__ = ["SearchBar"]
+
+
+class SearchBar:
+    """Follows a search with a bar over its trainings, while it is entered as a context.
+
+    Args:
+        settings: the arguments of the search.
+        monitor: name of the metric.
+        disable: show nothing.
+    """
+
+    def __init__(self, settings: SearchSettings, monitor: str, *, disable: bool = False) -> None:
+        self.settings = settings
+        self.monitor = monitor
+        self.generation = 1
+        self._cell: Any = None
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[best]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            disable=disable,
+        )
+
+    def __enter__(self) -> Self:
+        self.task = self.progress.add_task(self._description(), total=count_trainings(self.settings), best="")
+        if self.progress.disable:
+            return self
+        if self.progress.console.is_jupyter:
+            # Rich's own display needs ipywidgets, and nothing of it is left in a saved notebook
+            from IPython.display import display
+
+            self._cell = display(self._table(), display_id=True)
+        else:
+            self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def _table(self) -> Table:
+        return self.progress.make_tasks_table(self.progress.tasks)
+
+    def _description(self) -> str:
+        return f"Metalearning the loss, generation {self.generation}/{self.settings.generations}"
+
+    def on_evaluation(self, stage: str, evaluation: Evaluation, best: float) -> None:
+        """Move the bar on."""
+        description = self._description() if stage == "generation" else "Training the finalists again"
+        shown = "" if math.isnan(best) else f"best {self.monitor} {best:.4g}"
+        self.progress.update(self.task, advance=1, description=description, best=shown)
+        if self._cell is not None:
+            self._cell.update(self._table())
+
+    def on_generation(self, metrics: dict[str, float]) -> None:
+        """Name the next generation."""
+        self.generation = min(int(metrics["generation"]) + 2, self.settings.generations)

@@ -1,0 +1,44 @@
+"""Where a search keeps its files: the journal while it runs, the result beside it afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tglo_lightning.search.journal import Journal, difference
+
+__all__ = ["FOLDER", "JOURNAL", "default_journal", "free_journal", "interrupted_neighbour", "result_path"]
+
+# Below the run's directory
+FOLDER = "tglo"
+JOURNAL = "search.jsonl"
+
+
+def default_journal(root: Path, digest: str) -> Path:
+    """The journal of a search in the directory ``root``; searches that differ, by their ``digest``, never share one."""
+    return root / FOLDER / digest / JOURNAL
+
+
+def free_journal(journal: Path) -> Path:
+    """``journal``, or the first like it, with a number behind its folder's name, that does not exist yet."""
+    number, path = 1, journal
+    while path.exists():
+        number += 1
+        path = journal.parent.with_name(f"{journal.parent.name}-{number}") / journal.name
+    return path
+
+
+def result_path(journal: Path) -> Path:
+    """Where the result of the search with this journal is written: ``search.json`` beside ``search.jsonl``."""
+    return journal.with_suffix(".json")
+
+
+def interrupted_neighbour(journal: Path, header: Mapping[str, Any]) -> tuple[Path, str] | None:
+    """The latest unfinished search beside a new one, and what differs; ``None`` if there is none."""
+    paths = [path for path in journal.parent.parent.glob(f"*/{journal.name}") if path != journal]
+    unfinished = [path for path in paths if not result_path(path).exists() and Journal.header(path)]
+    if not unfinished:
+        return None
+    path = max(unfinished, key=lambda path: path.stat().st_mtime)
+    return path, difference(header, {k: v for k, v in Journal.header(path).items() if k != "journal"})
