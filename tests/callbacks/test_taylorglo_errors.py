@@ -220,21 +220,6 @@ def test_impossible_constraint(tmp_path):
     refused(tmp_path, classifier(pl)(), "`constraint` refused", constraint=lambda theta: False)
 
 
-def test_two_devices(tmp_path):
-    refused(
-        tmp_path,
-        classifier(pl)(),
-        "searches on one device; the Trainer has 2",
-        error=Exception,
-        trainer={"devices": 2, "strategy": "ddp_fork"},
-    )
-
-
-def test_two_devices_by_world_size(tmp_path, monkeypatch):
-    monkeypatch.setattr(pl.Trainer, "world_size", property(lambda self: 2))
-    refused(tmp_path, classifier(pl)(), "searches on one device; the Trainer has 2")
-
-
 def test_no_hook_is_left_after_an_error(tmp_path):
     module = seeded(classifier(pl))
     search = TaylorGLO(monitor="no", evaluator="trainer", **TINY)

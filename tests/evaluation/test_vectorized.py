@@ -386,6 +386,16 @@ def test_dropout_differs_between_candidates(api, tmp_path):
     assert torch.equal(one["net.0.weight"], again["net.0.weight"])
 
 
+def test_one_by_one_a_candidate_does_not_depend_on_who_trains_beside_it(api, tmp_path):
+    fit = inner_fit(api, tmp_path, seeded(classifier(api), mlp(dropout=0.3)), loaders(), Budget(epochs=1))
+    evaluator = prepared(VectorizedEvaluator(chunk_size=1), fit)
+    together = [e.fitness for e in evaluator.evaluate(THETAS, 3)]
+    weights = evaluator.train_population(THETAS, 3)[3]
+    assert [next(evaluator.evaluate([theta], 3)).fitness for theta in THETAS] == together
+    alone = evaluator.train_population([THETAS[3]], 3)[0]
+    assert all(torch.equal(alone[name], value) for name, value in weights.items())
+
+
 def test_datamodule_that_augments_on_transfer(api, tmp_path):
     datamodule = split_datamodule(api)
     fit = inner_fit(api, tmp_path, seeded(classifier(api)), {"datamodule": datamodule}, Budget(epochs=2))

@@ -177,7 +177,9 @@ def evaluator_name(evaluator: Any) -> str:
 
 def _options(evaluator: Any) -> dict[str, Any]:
     core = getattr(evaluator, "inner", evaluator)
-    return {name: getattr(core, name) for name in OPTIONS if getattr(core, name, None) is not None}
+    options = {name: getattr(core, name) for name in OPTIONS if getattr(core, name, None) is not None}
+    ranks = getattr(evaluator, "parts", 1)
+    return options | ({"ranks": ranks} if ranks > 1 else {})
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

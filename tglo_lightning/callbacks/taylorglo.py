@@ -17,10 +17,19 @@ from torch import nn
 from tglo_lightning._version import __version__
 from tglo_lightning.callbacks.progress import SearchMonitor
 from tglo_lightning.callbacks.recording import Recording, evaluator_name, terminable
-from tglo_lightning.evaluation import Budget, InnerFit, Probe, choose_evaluator, probe, restore_loss
+from tglo_lightning.evaluation import (
+    Budget,
+    InnerFit,
+    Probe,
+    Ranks,
+    check_strategy,
+    choose_evaluator,
+    probe,
+    restore_loss,
+)
 from tglo_lightning.evaluation.auto import EVALUATORS, check_evaluator
 from tglo_lightning.evaluation.bases import CALLBACKS, Callback
-from tglo_lightning.evaluation.identity import sources
+from tglo_lightning.evaluation.identity import digest, sources
 from tglo_lightning.evaluation.initial import INITS, check_resettable
 from tglo_lightning.evaluation.inner import Minimum
 from tglo_lightning.evaluation.isolation import isolated, preserved
@@ -48,7 +57,8 @@ class TaylorGLO(Callback):
     a copy of the module, and scored by ``monitor``. The best are trained again from fresh seeds, the module's own loss
     beside them. If one of them has the better mean it takes the loss's place, else the module keeps its loss. Then the
     ``fit`` goes on as if nothing had happened: same weights, same random state, step 0. A ``fit`` that resumes from a
-    checkpoint written after the search takes the result from there; ``fast_dev_run`` skips the search.
+    checkpoint written after the search takes the result from there; ``fast_dev_run`` skips the search. Under
+    ``strategy="ddp"`` the ranks share the search, each candidate trained on the device of one of them.
 
     Args:
         loss: path of the module's attribute that holds the loss, such as ``"criterion"`` or ``"head.criterion"``; or a
@@ -75,8 +85,9 @@ class TaylorGLO(Callback):
         candidate_callbacks: callbacks for the trainings of the candidates; each gets a copy.
         evaluator: how a population is scored: ``"trainer"`` (nested Trainers, one after the other), ``"vectorized"``
             (all in one pass), ``"sequential"`` (one after the other, by the same loop), ``"processes"`` or
-            ``"processes-sequential"`` (the first or the third, spread over worker processes), an object such as
-            ``VectorizedEvaluator(compile=True)``, or ``"auto"``: a short timed trial picks the fastest that is valid.
+            ``"processes-sequential"`` (the first or the third, spread over worker processes), ``"ray"`` or
+            ``"ray-sequential"`` (spread over a Ray cluster), an object such as ``VectorizedEvaluator(compile=True)``,
+            or ``"auto"``: a short timed trial picks the fastest that is valid, Ray never.
             They agree to float tolerance; for an exact repeat name the one in ``result.settings["evaluator"]``.
         candidate_timeout: seconds that a candidate may train and validate, as many for each where they train in one
             pass. It is looked at after every batch; a worker process that hangs is killed. The original loss has no
@@ -101,8 +112,11 @@ class TaylorGLO(Callback):
     Raises:
         TypeError, ValueError: an argument of a wrong kind or out of range; at the start of ``fit``, before any
             training: a module without that loss, a ``training_step`` that does not call it, an unknown ``monitor``, a
-            journal that is damaged, in use or another search's.
+            journal that is damaged, in use or another search's, a strategy that shards the module (FSDP, DeepSpeed) or
+            trains in child processes (``ddp_spawn``).
+        ImportError: ``evaluator="ray"`` without Ray.
         SearchError: during the search, no candidate of a generation could be trained.
+        RankError: under DDP, another rank died or failed during the search.
 
     Source: arXiv 2002.00059 and 2010.00788.
 
@@ -190,6 +204,8 @@ class TaylorGLO(Callback):
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Check that there is a loss to replace, and be ready for a checkpoint that holds another."""
+        if stage == "fit" and self.result is None:
+            check_strategy(trainer, self.evaluator)
         for slot in self.slots:
             slot.get(pl_module)
         # An earlier fit that failed has not come to its teardown
@@ -204,11 +220,6 @@ class TaylorGLO(Callback):
             tell("TaylorGLO: `fast_dev_run` skips the search; the module keeps its loss.")
             return
         if self.result is None:
-            if trainer.world_size > 1:
-                raise ValueError(
-                    f"TaylorGLO searches on one device; the Trainer has {trainer.world_size}. Search with `devices=1`, "
-                    "then train on all of them from the checkpoint or with `TaylorGLOLoss(theta)`."
-                )
             self.result = self._search(trainer, pl_module)
         for module in _copies(trainer, pl_module):
             self._install(module)
@@ -240,18 +251,34 @@ class TaylorGLO(Callback):
             check_resettable(pl_module)
         fit = InnerFit(trainer, pl_module, self.slots, self.monitor, self.budget, self.init, self.candidate_callbacks)
         # Whatever draws random numbers on the way, the outer fit goes on as if it had not
-        with terminable(), isolated(quiet=False), preserved(fit.generators):
-            result = self._scored(trainer, fit, probe(fit))
+        with terminable(), isolated(quiet=False), preserved(fit.generators), Ranks(trainer) as ranks:
+            seen = probe(fit)
+            ranks.agree("The data", digest(seen.identity["data"]))
+            if ranks.leads:
+                result = self._scored(trainer, fit, seen, ranks)
+                ranks.finish(result.to_dict())
+            else:
+                result = SearchResult.from_dict(self._scored_elsewhere(fit, ranks))
         tell(_verdict(result))
         return result
 
-    def _scored(self, trainer: Any, fit: InnerFit, seen: Probe) -> SearchResult:
+    def _scored_elsewhere(self, fit: InnerFit, ranks: Ranks) -> Any:
+        """The result of the search that another rank leads."""
+        name = ranks.evaluator()
+        evaluator = choose_evaluator(name if isinstance(self.evaluator, str) else self.evaluator, fit, 1)
+        try:
+            return ranks.follow(evaluator)
+        finally:
+            evaluator.close()
+
+    def _scored(self, trainer: Any, fit: InnerFit, seen: Probe, ranks: Ranks) -> SearchResult:
         recording = self._recording(trainer, fit, seen)
         asked = self.evaluator
         if asked == "auto" and recording.evaluator in EVALUATORS:
             # A search that goes on keeps what it began with
             asked = recording.evaluator
-        evaluator = choose_evaluator(asked, fit, self.settings.population)
+        share = math.ceil(self.settings.population / ranks.size)
+        evaluator = ranks.spread(choose_evaluator(asked, fit, share, processes=ranks.size == 1))
         name = evaluator_name(evaluator)
         try:
             with recording.of(evaluator, self.settings, _versions(trainer)) as recorded:

@@ -16,6 +16,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
 from rich.console import Console
 
@@ -29,6 +30,8 @@ from tglo_lightning.search import Finalist, SearchResult
 
 # Losses that are found beside the original one: by the search, and by its fair opponent
 FOUND = ("metalearned", "opponent")
+# With several ranks it holds the number of this process
+_rank_zero_only: Any = rank_zero_only
 
 
 def run(cfg: DictConfig) -> float:
@@ -58,18 +61,20 @@ def run(cfg: DictConfig) -> float:
             opponent = _opponent(recipe)
             scores = _compare(recipe, search, opponent)
         result = _result(recipe, search, opponent, scores, time.monotonic() - start)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
-        curves = {kind: each.curves for kind, each in scores.items()}
-        path.with_name("curves.json").write_text(json.dumps(curves, allow_nan=False) + "\n")
-        if logger is not None:
-            _log(logger, result)
+        if first := _rank_zero_only.rank == 0:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+            curves = {kind: each.curves for kind, each in scores.items()}
+            path.with_name("curves.json").write_text(json.dumps(curves, allow_nan=False) + "\n")
+            if logger is not None:
+                _log(logger, result)
         failed = False
     finally:
         _finish_wandb(exit_code=int(failed))
-    _print(result, search, path)
-    if cfg.evaluation.report and (report := report_quietly(path.parent)) is not None:
-        print(report)
+    if first:
+        _print(result, search, path)
+        if cfg.evaluation.report and (report := report_quietly(path.parent)) is not None:
+            print(report)
     return statistics.fmean(scores[result["kept"]].monitor)
 
 

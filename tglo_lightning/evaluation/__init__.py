@@ -4,6 +4,8 @@ from tglo_lightning.evaluation.auto import choose_evaluator
 from tglo_lightning.evaluation.inner import Budget, InnerFit
 from tglo_lightning.evaluation.probe import Probe, probe
 from tglo_lightning.evaluation.processes import ProcessEvaluator
+from tglo_lightning.evaluation.ranks import RankError, Ranks, check_strategy
+from tglo_lightning.evaluation.ray import RayEvaluator
 from tglo_lightning.evaluation.slot import LossSlot, restore_loss
 from tglo_lightning.evaluation.trainer import TrainerEvaluator
 from tglo_lightning.evaluation.vectorized import VectorizedEvaluator
@@ -14,8 +16,12 @@ __all__ = [
     "LossSlot",
     "Probe",
     "ProcessEvaluator",
+    "RankError",
+    "Ranks",
+    "RayEvaluator",
     "TrainerEvaluator",
     "VectorizedEvaluator",
+    "check_strategy",
     "choose_evaluator",
     "probe",
     "restore_loss",

@@ -13,6 +13,7 @@ import torch
 from tglo_lightning.evaluation.inner import Budget, InnerFit
 from tglo_lightning.evaluation.messages import tell
 from tglo_lightning.evaluation.processes import ProcessEvaluator
+from tglo_lightning.evaluation.ray import RayEvaluator, require_ray
 from tglo_lightning.evaluation.trainer import TrainerEvaluator
 from tglo_lightning.evaluation.vectorized import NotVectorizable, VectorizedEvaluator
 
@@ -25,6 +26,8 @@ EVALUATORS: dict[str, Callable[[], Any]] = {
     "sequential": lambda: VectorizedEvaluator(chunk_size=1),
     "processes": ProcessEvaluator,
     "processes-sequential": lambda: ProcessEvaluator(inner=VectorizedEvaluator(chunk_size=1)),
+    "ray": RayEvaluator,
+    "ray-sequential": lambda: RayEvaluator(inner=VectorizedEvaluator(chunk_size=1)),
 }
 # Losses for trials: cross-entropy's Taylor expansion of order 3 at h = 1/2, and a weaker one
 TRIAL_THETAS = ([0.0, 0.5, 0.0, 0.0, 0.0, 2.0, -2.0, 0.0], [0.0, 0.5, 0.0, 0.0, 0.0, 1.0, -1.0, 0.0])
@@ -40,12 +43,15 @@ def check_evaluator(evaluator: Any) -> None:
     Raises:
         ValueError: an unknown name.
         TypeError: a class, or an object without ``setup``, ``evaluate`` and ``close``.
+        ImportError: Ray is named and not installed.
     """
     if isinstance(evaluator, str):
         if evaluator != "auto" and evaluator not in EVALUATORS:
             raise ValueError(
                 f"`evaluator` must be one of 'auto', {', '.join(map(repr, EVALUATORS))}, got {evaluator!r}."
             )
+        if evaluator.startswith("ray"):
+            require_ray()
         return
     if isinstance(evaluator, type):
         raise TypeError(f"`evaluator` must be a name or an instance, such as {evaluator.__name__}(), got the class.")
@@ -53,23 +59,24 @@ def check_evaluator(evaluator: Any) -> None:
         raise TypeError(f"`evaluator` must be a name or have methods setup, evaluate and close, got {evaluator!r}.")
 
 
-def choose_evaluator(evaluator: Any, fit: InnerFit, population: int) -> Any:
+def choose_evaluator(evaluator: Any, fit: InnerFit, population: int, *, processes: bool = True) -> Any:
     """The evaluator that ``evaluator`` names, set up for ``fit``.
 
     Where it is to train without Trainers and the module does not allow that, one warning says why, and nested Trainers
-    take its place.
+    take its place. ``"auto"`` tries worker processes only if ``processes``, and Ray never.
 
     Raises:
         TypeError, ValueError: see :func:`check_evaluator`.
     """
     check_evaluator(evaluator)
     if evaluator == "auto":
-        chosen = _fastest(fit, population)
+        chosen = _fastest(fit, population, processes)
     else:
         chosen = EVALUATORS[evaluator]() if isinstance(evaluator, str) else evaluator
-        core = chosen.inner if isinstance(chosen, ProcessEvaluator) else chosen
+        spreads = isinstance(chosen, ProcessEvaluator | RayEvaluator)
+        core = chosen.inner if spreads else chosen
         if isinstance(core, VectorizedEvaluator) and (reason := obstacle(fit, core)) is not None:
-            fallback = ProcessEvaluator(chosen.workers) if isinstance(chosen, ProcessEvaluator) else TrainerEvaluator()
+            fallback = chosen.with_inner(TrainerEvaluator()) if spreads else TrainerEvaluator()
             warnings.warn(
                 f"{type(fit.module).__name__} cannot be trained by the evaluator {chosen.name!r}: {reason}. Falling "
                 f"back to {fallback.name!r}, nested Trainers.",
@@ -113,11 +120,13 @@ def obstacle(fit: InnerFit, evaluator: VectorizedEvaluator | None = None) -> str
     return None
 
 
-def _fastest(fit: InnerFit, population: int) -> Any:
+def _fastest(fit: InnerFit, population: int, processes: bool = True) -> Any:
     """Time each valid evaluator on a few steps, and take the one that will need the least for the whole budget."""
     reason = obstacle(fit)
     single = "trainer" if reason else "sequential"
-    names = [single, "processes" if reason else "processes-sequential"]
+    names = [single]
+    if processes:
+        names.append("processes" if reason else "processes-sequential")
     if reason is None:
         names.insert(0, "vectorized")
     cost: dict[str, float] = {}

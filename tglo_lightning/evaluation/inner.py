@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from numbers import Real
 from typing import Any
 
@@ -179,6 +180,7 @@ class InnerFit:
             "default_root_dir",
             "logger",
             "devices",
+            "plugins",
             *(k for k in self._trainer_kwargs if k.startswith("enable")),
         )
         kept = {name: value for name, value in self._trainer_kwargs.items() if name not in left_out}
@@ -253,7 +255,18 @@ def _trainer_kwargs(outer: Any) -> dict[str, Any]:
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
+        **_alone(outer),
     }
+
+
+def _alone(outer: Any) -> dict[str, Any]:
+    """What keeps a Trainer on one device from looking for the ranks that the outer one has."""
+    if outer.world_size == 1:
+        return {}
+    # "pytorch_lightning" or "lightning.pytorch", also for a class derived from the Trainer
+    root = next(base.__module__ for base in type(outer).__mro__ if base.__module__.endswith(".trainer.trainer"))
+    environments = import_module(root.replace(".trainer.trainer", ".plugins.environments"))
+    return {"plugins": environments.LightningEnvironment()}
 
 
 def _loaders(trainer: Any) -> dict[str, Any]:

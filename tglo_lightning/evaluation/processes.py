@@ -21,6 +21,7 @@ import torch
 from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.limits import overdue
 from tglo_lightning.evaluation.trainer import TrainerEvaluator
+from tglo_lightning.evaluation.worker import at_least, score, spread_name, unpicklable
 from tglo_lightning.search import Evaluation
 
 __all__ = ["ProcessEvaluator"]
@@ -67,11 +68,7 @@ class ProcessEvaluator:
     def __init__(
         self, workers: int | None = None, *, inner: Any = None, threads: int = 1, start_method: str | None = None
     ) -> None:
-        for name, value in (("workers", workers), ("threads", threads)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-                raise TypeError(f"`{name}` must be an int, got {value!r}.")
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        at_least(1, workers=workers, threads=threads)
         if start_method is not None and start_method not in mp.get_all_start_methods():
             raise ValueError(f"`start_method` must be one of {mp.get_all_start_methods()}, got {start_method!r}.")
         self.workers = workers
@@ -85,8 +82,11 @@ class ProcessEvaluator:
     @property
     def name(self) -> str:
         """``"processes"``, with the name of the inner evaluator unless that is the Trainer's."""
-        inner = getattr(self.inner, "name", type(self.inner).__name__)
-        return "processes" if inner == TrainerEvaluator.name else f"processes-{inner}"
+        return spread_name("processes", self.inner)
+
+    def with_inner(self, inner: Any) -> ProcessEvaluator:
+        """The same evaluator, whose workers train with ``inner``."""
+        return ProcessEvaluator(self.workers, inner=inner, threads=self.threads, start_method=self.start_method)
 
     def setup(self, fit: InnerFit) -> None:
         """Take on a search; the workers start with its first candidates."""
@@ -161,11 +161,7 @@ class ProcessEvaluator:
             process.start()
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             ours.close()
-            raise TypeError(
-                f"ProcessEvaluator starts its workers by {method!r}, so the module, the data, the callbacks and `init` "
-                f"must be picklable: {error}. Define their classes and functions at the top level of a file, or use "
-                "another evaluator."
-            ) from error
+            raise unpicklable(f"ProcessEvaluator starts its workers by {method!r}", error) from error
         finally:
             theirs.close()
         return _Worker(process, ours)
@@ -246,10 +242,4 @@ def _work(connection: Connection, inner: Any, fit: InnerFit, threads: int, paren
             os._exit(0)
         # Only now: a spawned process takes its time to start
         connection.send(None)
-        started = time.perf_counter()
-        try:
-            evaluation = next(iter(inner.evaluate([theta], seed)))
-        except Exception as crash:
-            error = f"{type(crash).__name__}: {crash}"
-            evaluation = Evaluation(float("nan"), "crashed", time.perf_counter() - started, error)
-        connection.send(evaluation)
+        connection.send(score(inner, theta, seed))

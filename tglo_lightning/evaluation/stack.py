@@ -217,21 +217,23 @@ class ComputeRandomness:
     @contextmanager
     def __call__(self) -> Iterator[None]:
         """Within, torch draws from a stream of its own."""
-        outside = self._states()
+        outside = self.states()
         before = outside if self._inside is None else self._inside
-        self._set(before)
+        self.set_states(before)
         try:
             yield
         finally:
-            self._inside = self._states()
+            self._inside = self.states()
             self.stochastic |= not all(map(torch.equal, before, self._inside))
-            self._set(outside)
+            self.set_states(outside)
 
-    def _states(self) -> list[Tensor]:
+    def states(self) -> list[Tensor]:
+        """States of torch's generators."""
         states = [torch.get_rng_state()]
         return [*states, torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else states
 
-    def _set(self, states: list[Tensor]) -> None:
+    def set_states(self, states: list[Tensor]) -> None:
+        """Put torch's generators into these states."""
         torch.set_rng_state(states[0])
         if len(states) > 1:
             torch.cuda.set_rng_state(states[1], self.device)
@@ -252,18 +254,25 @@ def flushed() -> Iterator[None]:
             torch.set_flush_denormal(False)
 
 
-def alike(chunks: Sequence[Chunk]) -> Iterator[Chunk]:
-    """The chunks, each with the same draws of Python's and numpy's generators, which draw once for a whole chunk."""
+def alike(chunks: Sequence[Chunk], randomness: ComputeRandomness) -> Iterator[Chunk]:
+    """The chunks, each with the same draws of Python's and numpy's generators, which draw once for a whole chunk.
+
+    Chunks of one candidate have the same draws of torch's generators too, those that the candidate would have alone.
+    """
     if len(chunks) == 1:
         yield chunks[0]
         return
     python, of_numpy = random.getstate(), _numpy_state()
+    of_torch = randomness.states() if chunks[0].size == 1 else []
     yield chunks[0]
     drawn = random.getstate() != python or not all(map(np.array_equal, _numpy_state(), of_numpy))
+    drawn_by_torch = of_torch and not all(map(torch.equal, randomness.states(), of_torch))
     for chunk in chunks[1:]:
         if drawn:
             random.setstate(python)
             np.random.set_state(of_numpy)  # noqa: NPY002
+        if drawn_by_torch:
+            randomness.set_states(of_torch)
         yield chunk
 
 

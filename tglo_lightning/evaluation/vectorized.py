@@ -260,7 +260,7 @@ class _Population(Callback):
             if not self.chunks:
                 self._stack(arguments, trainer)
             with randomness():
-                for chunk in alike(self.chunks):
+                for chunk in alike(self.chunks, randomness):
                     with plugin.train_step_context():
                         losses = chunk.losses(arguments)
                     (losses.sum() / every if every > 1 else losses.sum()).backward()

@@ -1,0 +1,240 @@
+"""Two processes of a real Trainer with DDP over gloo find what one finds, and neither outlives the other."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from helpers.data import loaders
+from helpers.modules import TINY, classifier, quiet_trainer
+
+from ranks.program import arguments, main
+from tglo_lightning import TaylorGLO
+from tglo_lightning.evaluation import ProcessEvaluator, Ranks, TrainerEvaluator
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = str(Path(__file__).parent / "program.py")
+LINES = 1 + 2 * 5 + 2 * 3
+SECONDS = 240
+
+
+def environment(**values):
+    ranked = ("RANK", "WORLD_SIZE", "MASTER_", "TORCHELASTIC", "SLURM")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ranked)}
+    return kept | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **values}
+
+
+def start(folder, *options, before=(), **variables):
+    command = [sys.executable, *before, PROGRAM, str(folder), *options]
+    return subprocess.Popen(
+        command, env=environment(**variables), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def output(process):
+    """All that the process and its children print until the last of them has ended."""
+    try:
+        return process.communicate(timeout=SECONDS)[0]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return str(server.getsockname()[1])
+
+
+def without_time(value):
+    if isinstance(value, dict):
+        return {key: without_time(entry) for key, entry in value.items() if key != "seconds"}
+    return [without_time(entry) for entry in value] if isinstance(value, list) else value
+
+
+def ended(folder, rank=0):
+    """What a rank ended with."""
+    return without_time(json.loads((folder / f"rank-{rank}.json").read_text()))
+
+
+def journal(folder):
+    return [without_time(json.loads(line)) for line in (folder / "search.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The folders of searches on one rank, by evaluator."""
+    folders = {}
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+        for name in ("LOCAL_RANK", "SLURM_LOCALID"):
+            patch.delenv(name, raising=False)
+        for evaluator in ("trainer", "sequential"):
+            folders[evaluator] = tmp_path_factory.mktemp(evaluator)
+            main(arguments([str(folders[evaluator]), "--devices", "1", "--evaluator", evaluator]))
+    return folders
+
+
+def by_lightning(folder, *options):
+    return [start(folder, *options)]
+
+
+def by_torchrun(folder, *options):
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}")
+    return [start(folder, *options, before=launcher)]
+
+
+def by_slurm(folder, *options):
+    job = {"JOB_ID": "1", "JOB_NAME": "search", "NODELIST": "127.0.0.1", "NTASKS": "2", "NTASKS_PER_NODE": "2"}
+    job = {f"SLURM_{name}": value for name, value in job.items()} | {"MASTER_ADDR": "127.0.0.1", "SLURM_NODEID": "0"}
+    port = free_port()
+    return [
+        start(folder, *options, **job, MASTER_PORT=port, SLURM_PROCID=number, SLURM_LOCALID=number)
+        for number in ("0", "1")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("launch", "evaluator", "api"),
+    [
+        (by_lightning, "trainer", "lightning.pytorch"),
+        (by_torchrun, "sequential", "pytorch_lightning"),
+        pytest.param(by_slurm, "sequential", "lightning.pytorch", marks=pytest.mark.slow),
+    ],
+)
+def test_two_ranks_find_what_one_finds(alone, tmp_path, launch, evaluator, api):
+    if api.startswith("lightning"):
+        pytest.importorskip("lightning")
+    processes = launch(tmp_path, "--evaluator", evaluator, "--api", api)
+    printed = "".join(output(process) for process in processes)
+    assert [process.returncode for process in processes] == [0] * len(processes), printed
+    first, second = ended(tmp_path), ended(tmp_path, 1)
+    assert first["result"] == ended(alone[evaluator])["result"]
+    # Each candidate once, whoever trained it, and the lines in order
+    theirs, ours = journal(alone[evaluator]), journal(tmp_path)
+    assert [{**line, "crc": None} for line in ours] == [{**line, "crc": None} for line in theirs]
+    # Afterwards the ranks are together again, and DDP keeps them alike
+    assert first == second
+    assert first["sum of ranks"] == 3
+    assert (first["loss"] == "TaylorGLOLoss") == (first["result"]["kept"] == "metalearned")
+    assert printed.count("TaylorGLO: the metalearned") + printed.count("TaylorGLO kept") == 1
+    assert len(list(tmp_path.rglob("metrics.csv"))) == 1
+
+
+def wait_for(condition, process):
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("victim", [1, 0])
+def test_a_rank_that_is_killed_ends_all(alone, tmp_path, victim):
+    process = start(tmp_path, "--slow")
+    path = tmp_path / "search.jsonl"
+    wait_for(lambda: path.exists() and path.read_bytes().count(b"\n") > 3, process)
+    os.kill(int((tmp_path / f"pid-{victim}").read_text()), signal.SIGKILL)
+    printed = output(process)
+    assert process.returncode != 0
+    assert not list(tmp_path.glob("rank-*.json"))
+    if victim == 1:
+        # Ours, or Lightning's own if that is quicker
+        assert "Rank 1 died" in printed or "terminated with code -9" in printed
+    else:
+        assert "Rank 1 ends with the search of rank 0: it died" in printed
+    # The journal is whole: one rank goes on to the same result
+    assert 3 < path.read_bytes().count(b"\n") < LINES
+    with torch.random.fork_rng():
+        main(arguments([str(tmp_path), "--devices", "1"]))
+    assert ended(tmp_path)["result"] == ended(alone["trainer"])["result"]
+    assert len(journal(tmp_path)) == LINES
+
+
+def test_ranks_with_other_data_are_refused(tmp_path):
+    process = start(tmp_path, "--split")
+    printed = output(process)
+    assert process.returncode != 0
+    assert "The data on rank 1 differs from that on rank 0" in printed
+    assert "seed_everything" in printed
+    assert not (tmp_path / "search.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_population_in_one_pass_is_shared_out(alone, tmp_path):
+    process = start(tmp_path, "--evaluator", "vectorized")
+    printed = output(process)
+    assert process.returncode == 0, printed
+    result = ended(tmp_path)["result"]
+    # The draws of the first generation do not depend on who trains them
+    first = [
+        [c["theta"] for c in r["history"] if c["generation"] == 0] for r in (result, ended(alone["trainer"])["result"])
+    ]
+    assert first[0] == first[1]
+    assert [candidate["status"] for candidate in result["history"]] == ["ok"] * 10
+    assert journal(tmp_path)[0]["evaluator_options"]["ranks"] == 2
+    assert ended(tmp_path) == ended(tmp_path, 1)
+
+
+# Refusals
+
+
+def refused(tmp_path, monkeypatch, strategy, message, evaluator="auto", ranks=2):
+    trainer = quiet_trainer(pl, tmp_path)
+    monkeypatch.setattr(pl.Trainer, "strategy", property(lambda self: strategy))
+    monkeypatch.setattr(pl.Trainer, "world_size", property(lambda self: ranks))
+    with pytest.raises(ValueError, match=message):
+        TaylorGLO(**TINY, evaluator=evaluator).setup(trainer, classifier(pl)(), "fit")
+    # To test needs no search
+    TaylorGLO(**TINY, evaluator=evaluator).setup(trainer, classifier(pl)(), "test")
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("name", ["FSDPStrategy", "ModelParallelStrategy"])
+def test_sharded_modules_are_refused(tmp_path, monkeypatch, name, ranks):
+    strategy = getattr(pl.strategies, name)()
+    refused(tmp_path, monkeypatch, strategy, f"cannot search under {name}: it shards the module", ranks=ranks)
+
+
+def test_deepspeed_is_refused(tmp_path, monkeypatch):
+    # Made without its __init__, which needs deepspeed
+    strategy = object.__new__(pl.strategies.DeepSpeedStrategy)
+    strategy._launcher = None
+    refused(tmp_path, monkeypatch, strategy, "cannot search under DeepSpeedStrategy: it shards the module")
+
+
+def test_child_processes_are_refused(tmp_path):
+    trainer = quiet_trainer(pl, tmp_path, devices=2, strategy="ddp_spawn")
+    with pytest.raises(ValueError, match=r"start method 'spawn': its child processes end with the fit.*strategy='ddp'"):
+        TaylorGLO(**TINY).setup(trainer, classifier(pl)(), "fit")
+
+
+@pytest.mark.parametrize("evaluator", ["processes", "processes-sequential", ProcessEvaluator(2)])
+def test_an_evaluator_that_spreads_itself_is_refused(tmp_path, evaluator):
+    trainer = quiet_trainer(pl, tmp_path, devices=2, strategy="ddp")
+    with pytest.raises(ValueError, match=r"`evaluator='processes.*'` spreads the candidates itself.*devices=1"):
+        TaylorGLO(**TINY, evaluator=evaluator).setup(trainer, classifier(pl)(), "fit")
+
+
+def test_a_result_needs_no_search(tmp_path, monkeypatch):
+    search = TaylorGLO(**TINY, evaluator="trainer")
+    quiet_trainer(pl, tmp_path, max_epochs=1, callbacks=[search]).fit(classifier(pl)(), **loaders())
+    again = TaylorGLO(**TINY)
+    again.load_state_dict(search.state_dict())
+    trainer, strategy = quiet_trainer(pl, tmp_path), pl.strategies.FSDPStrategy()
+    monkeypatch.setattr(pl.Trainer, "strategy", property(lambda self: strategy))
+    again.setup(trainer, classifier(pl)(), "fit")
+
+
+def test_one_rank_is_as_before(tmp_path):
+    with Ranks(quiet_trainer(pl, tmp_path)) as ranks:
+        evaluator = TrainerEvaluator()
+        assert ranks.leads
+        assert ranks.spread(evaluator) is evaluator
+        ranks.agree("nothing", "0")
+        ranks.finish({})
