@@ -6,9 +6,9 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from tglo_lightning.cli import comparison
+from tglo_lightning.cli.commands import CONFIG_DIR
 from tglo_lightning.cli.comparison import Scores, fresh_seeds, train_and_test, welch_tests
 from tglo_lightning.cli.recipe import Recipe
-from tglo_lightning.cli.train import CONFIG_DIR
 
 
 def test_fresh_seeds_differ_and_repeat():

@@ -289,7 +289,9 @@ class TaylorGLO(Callback):
         result.settings["evaluator"] = name
         recording.save(result)
         if self.report and recording.journal is not None:
-            report_quietly(result_path(recording.journal))
+            path = report_quietly(result_path(recording.journal))
+            if path is not None:
+                tell(f"TaylorGLO: the report of the search is {path}.")
         return result
 
     def _followed(self, trainer: Any, fit: InnerFit, seen: Probe, evaluator: Any) -> SearchResult:
