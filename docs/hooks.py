@@ -17,7 +17,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("CHANGELOG.md", "CONTRIBUTING.md")
-SUFFIXES = (".md", ".png", ".json", ".py")
+SUFFIXES = (".md", ".png", ".json", ".py", ".ipynb")
 OUTWARD = re.compile(r"\]\((?:\.\./(?=recipes/|CHANGELOG|CONTRIBUTING)|docs/)")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 GROUPS = "<!-- groups -->"

@@ -47,7 +47,7 @@ def commands() -> list[tuple[str, str]]:
     """Every command of Hydra's that is shown anywhere, without what is said about it."""
     found = set()
     for path in SOURCES:
-        for name, rest in COMMAND.findall(path.read_text(encoding="utf-8")):
+        for name, rest in COMMAND.findall(path.read_text(encoding="utf-8").replace("\\\n", " ")):
             words = shlex.split(re.split(r" {2,}|\s#", rest)[0])
             found.add((name.removeprefix("tglo-"), shlex.join(words)))
     return sorted(found)
