@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from tglo_lightning.evaluation.trainer import TrainerEvaluator
+from tglo_lightning.evaluation.trainer import TrainerEvaluator, failed
 from tglo_lightning.search import Evaluation
 
 __all__ = ["at_least", "score", "spread_name", "unpicklable"]
@@ -17,8 +17,7 @@ def score(inner: Any, theta: list[float] | None, seed: int) -> Evaluation:
     try:
         evaluation: Evaluation = next(iter(inner.evaluate([theta], seed)))
     except Exception as crash:
-        error = f"{type(crash).__name__}: {crash}"
-        return Evaluation(float("nan"), "crashed", time.perf_counter() - started, error)
+        return failed(crash, time.perf_counter() - started)
     return evaluation
 
 
