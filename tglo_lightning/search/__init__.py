@@ -1,7 +1,7 @@
 """The search for a loss: CMA-ES over ``theta``, finalists, result. No Lightning in here."""
 
+from tglo_lightning.search.function import minimize
 from tglo_lightning.search.loop import Evaluator, Listener, SearchError, SearchSettings, count_trainings, search
-from tglo_lightning.search.minimize import minimize
 from tglo_lightning.search.result import Candidate, Evaluation, Finalist, SearchResult
 from tglo_lightning.search.strategy import CMAES
 

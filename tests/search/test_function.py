@@ -217,7 +217,7 @@ def test_the_bar(capsys):
 
 
 def test_doctest():
-    module = sys.modules["tglo_lightning.search.minimize"]
+    module = sys.modules["tglo_lightning.search.function"]
     result = doctest.testmod(module, extraglobs={"torch": torch})
     assert result.attempted > 0
     assert result.failed == 0
