@@ -13,18 +13,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._C._functorch import (
-    TransformType,
-    _add_batch_dim,
-    _remove_batch_dim,
-    _unwrap_batched,
-    _vmap_decrement_nesting,
-    _vmap_increment_nesting,
-    peek_interpreter_stack,
-)
 from torch.utils._pytree import tree_leaves
 
 from tglo_lightning.evaluation.isolation import isolated
+from tglo_lightning.evaluation.mapping import map_again, on_stacks
 from tglo_lightning.evaluation.stacked_loss import StackedTaylorGLOLoss
 from tglo_lightning.evaluation.vectorizable import NotVectorizable
 
@@ -111,15 +103,13 @@ def _linear(module: nn.Linear, x: Tensor) -> Tensor:
         return F.linear(x, weight, bias)
     if torch.compiler.is_compiling():
         return (weight @ x.mT + bias.unsqueeze(1)).mT
-    transform = peek_interpreter_stack()
-    if transform is not None and transform.key() == TransformType.Vmap:
-        level = transform.level()
-        (x0, dim), (w0, w_dim), (b0, b_dim) = (_unwrap_batched(value, level) for value in (x, weight, bias))
-        if (w_dim, b_dim) == (0, 0) and dim in (0, None):
-            stacked = x0.expand(len(w0), -1, -1) if dim is None else x0
-            product: Tensor = _add_batch_dim(torch.baddbmm(b0.unsqueeze(2), w0, stacked.mT).mT, 0, level)
-            return product
-    return F.linear(x, weight, bias)
+    product = on_stacks(_stacked_linear, x, weight, bias)
+    return F.linear(x, weight, bias) if product is None else product
+
+
+def _stacked_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    size = max(map(len, (x, weight, bias)))
+    return torch.baddbmm(bias.unsqueeze(2), weight.expand(size, -1, -1), x.expand(size, -1, -1).mT).mT
 
 
 def _plain_state(module: nn.Module) -> dict[str, Any]:
@@ -180,6 +170,11 @@ class Chunk:
         found = [grad for name in names if (grad := self.params[name].grad) is not None]
         return found if self.mapped else [grad[None] for grad in found]
 
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for stack in self.params.values():
+            stack.grad = None
+
     def losses(self, arguments: tuple[Any, ...]) -> Tensor:
         """One loss a candidate, shape ``(size,)``."""
         return self._call(self._values, arguments)
@@ -192,14 +187,7 @@ class Chunk:
             losses: Tensor = mapped(*values)
             self._mapped_before = not torch.compiler.is_compiling()
             return losses
-        # The same, without looking again for what there is to map
-        level = _vmap_increment_nesting(self.size, "different")
-        try:
-            stacks = [_add_batch_dim(value, 0, level) for value in values]
-            losses = _remove_batch_dim(self.step(stacks, arguments), level, self.size, 0)
-        finally:
-            _vmap_decrement_nesting()
-        return losses
+        return map_again(lambda own: self.step(own, arguments), self.size, values)
 
 
 class ComputeRandomness:
