@@ -15,12 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from tglo_lightning.evaluation.compilation import compiled
 from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.evaluation.mapping import map_again, on_stacks
 from tglo_lightning.evaluation.stacked_loss import StackedTaylorGLOLoss
 from tglo_lightning.evaluation.vectorizable import NotVectorizable
 
-__all__ = ["Chunk", "ComputeRandomness", "Step", "alike", "available_memory", "flushed", "rehearse"]
+__all__ = ["Chunk", "ComputeRandomness", "Step", "alike", "available_memory", "flushed", "keep_heap", "rehearse"]
 
 PLAIN = (bool, int, float, str, type(None))
 
@@ -154,7 +155,8 @@ class Chunk:
             self.buffers[name] = rows if self.mapped else rows[0]
         self._values = [*self.params.values(), *self.buffers.values()]
         self._mapped_before = False
-        self._call = torch.compile(self._losses, dynamic=False) if compile else self._losses
+        device = self._values[0].device
+        self._call = compiled(self._losses, device) if compile else self._losses
 
     def stack(self, value: Tensor) -> Tensor:
         """The same value for each candidate."""
@@ -240,6 +242,15 @@ def flushed() -> Iterator[None]:
     finally:
         if changed:
             torch.set_flush_denormal(False)
+
+
+def keep_heap() -> None:
+    """Let the process keep freed memory at hand, where its allocator is glibc's.
+
+    That one gives everything above a threshold back to the system, to ask for it again in the next step, at the price of
+    a page fault every 4 KiB. The threshold rises to twice the largest block under 32 MiB that was freed.
+    """
+    torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
 
 def alike(chunks: Sequence[Chunk], randomness: ComputeRandomness) -> Iterator[Chunk]:

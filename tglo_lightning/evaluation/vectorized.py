@@ -16,7 +16,16 @@ from tglo_lightning.evaluation.bases import Callback
 from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.isolation import generators, isolated, preserved, seed_all
 from tglo_lightning.evaluation.limits import Clock, Hopeless, TimedOut, out_of_memory
-from tglo_lightning.evaluation.stack import Chunk, ComputeRandomness, Step, alike, available_memory, flushed, rehearse
+from tglo_lightning.evaluation.stack import (
+    Chunk,
+    ComputeRandomness,
+    Step,
+    alike,
+    available_memory,
+    flushed,
+    keep_heap,
+    rehearse,
+)
 from tglo_lightning.evaluation.stacked_loss import StackedTaylorGLOLoss
 from tglo_lightning.evaluation.trainer import TrainerEvaluator, epoch_seed, failed
 from tglo_lightning.evaluation.validation import validate_each
@@ -280,6 +289,7 @@ class _Population(Callback):
 
     def _stack(self, arguments: tuple[Any, ...], trainer: Any) -> None:
         """Stack the candidates, in chunks that fit into the memory, once the first batch shows what one takes."""
+        keep_heap()
         saved = rehearse(self.step, arguments, trainer)
         # What is saved for backward, and as much again for the gradients on the way, in half of what is free
         affordable = available_memory(trainer.strategy.root_device) // 4 // max(1, saved)
