@@ -9,7 +9,6 @@ tried once; where a version of torch does not have them, or means something else
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import torch
@@ -34,7 +33,7 @@ def on_stacks(function: Callable[..., Tensor], *values: Tensor) -> Tensor | None
         The result as it looks within; ``None`` where nothing is mapped over at this level, or there is no reaching the
         stacks.
     """
-    return _on_stacks(function, *values) if _reachable() else None
+    return _on_stacks(function, *values) if REACHABLE else None
 
 
 def map_again(function: Callable[[Sequence[Tensor]], Tensor], size: int, values: Sequence[Tensor]) -> Tensor:
@@ -45,7 +44,7 @@ def map_again(function: Callable[[Sequence[Tensor]], Tensor], size: int, values:
         size: number of candidates.
         values: stacks, candidates first.
     """
-    if _reachable():
+    if REACHABLE:
         return _map(function, size, values)
     mapped: Callable[..., Tensor] = torch.func.vmap(lambda *own: function(own), randomness="different")
     return mapped(*values)
@@ -80,18 +79,19 @@ def _map(function: Callable[[Sequence[Tensor]], Tensor], size: int, values: Sequ
     return stack
 
 
-@cache
 def _reachable() -> bool:
     """Whether torch's inner calls do what they are here for: a small product with its gradient."""
-    left, right = torch.arange(6.0).view(3, 2).requires_grad_(), torch.tensor([2.0, 3.0])
+    left, right = torch.arange(6.0, device="cpu").view(3, 2), torch.tensor([2.0, 3.0], device="cpu")
 
     def product(own: Sequence[Tensor]) -> Tensor:
         result = _on_stacks(lambda x, y: (x * y).sum(dim=1), own[0], right)
-        assert result is not None and _on_stacks(torch.neg, right) is None
+        assert result is not None
+        assert _on_stacks(torch.neg, right) is None
         return result + own[0][0]
 
     try:
         with torch.enable_grad():
+            left.requires_grad_()
             stack = _map(product, 3, [left])
         (gradient,) = torch.autograd.grad(stack.sum(), left)
     except Exception:
@@ -101,3 +101,6 @@ def _reachable() -> bool:
         and gradient.tolist() == [[3.0, 3.0]] * 3
         and functorch.peek_interpreter_stack() is None
     )
+
+
+REACHABLE = _reachable()

@@ -247,8 +247,8 @@ def flushed() -> Iterator[None]:
 def keep_heap() -> None:
     """Let the process keep freed memory at hand, where its allocator is glibc's.
 
-    That one gives everything above a threshold back to the system, to ask for it again in the next step, at the price of
-    a page fault every 4 KiB. The threshold rises to twice the largest block under 32 MiB that was freed.
+    That one gives everything above a threshold back to the system, to ask for it again in the next step, at the price
+    of a page fault every 4 KiB. The threshold rises to twice the largest block under 32 MiB that was freed.
     """
     torch.empty(2**25 - 2**16, dtype=torch.uint8)
 

@@ -41,8 +41,8 @@ class StackedTaylorGLOLoss(TaylorGLOLoss):
         return twin
 
     def prepare(self, theta: Tensor) -> Tensor:
-        """Coefficients, lowest power first: of ``P`` and ``h P'`` from h^2 on, of ``Q`` and ``h Q'`` from h on, and what
-        is constant.
+        """Coefficients, lowest power first: of ``P`` and ``h P'`` from h^2 on, of ``Q`` and ``h Q'`` from h on,
+        and what is constant.
 
         ``theta`` has shape ``(B, P)``, the result ``(B, 4 (K - 1) + 1)``. The linear term of ``P`` adds up to a
         constant, and has no gradient.
