@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from functorch.compile import default_partition
+from functorch.compile import default_partition  # type: ignore[import-untyped, unused-ignore]
 from torch._inductor.custom_graph_pass import CustomPartitionerFn
 
 __all__ = ["SaveAll"]
