@@ -13,22 +13,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._C._functorch import (
-    TransformType,
-    _add_batch_dim,
-    _remove_batch_dim,
-    _unwrap_batched,
-    _vmap_decrement_nesting,
-    _vmap_increment_nesting,
-    peek_interpreter_stack,
-)
 from torch.utils._pytree import tree_leaves
 
+from tglo_lightning.evaluation.compilation import compiled
 from tglo_lightning.evaluation.isolation import isolated
+from tglo_lightning.evaluation.mapping import map_again, on_stacks
 from tglo_lightning.evaluation.stacked_loss import StackedTaylorGLOLoss
 from tglo_lightning.evaluation.vectorizable import NotVectorizable
 
-__all__ = ["Chunk", "ComputeRandomness", "Step", "alike", "available_memory", "flushed", "rehearse"]
+__all__ = ["Chunk", "ComputeRandomness", "Step", "alike", "available_memory", "flushed", "keep_heap", "rehearse"]
 
 PLAIN = (bool, int, float, str, type(None))
 
@@ -111,15 +104,13 @@ def _linear(module: nn.Linear, x: Tensor) -> Tensor:
         return F.linear(x, weight, bias)
     if torch.compiler.is_compiling():
         return (weight @ x.mT + bias.unsqueeze(1)).mT
-    transform = peek_interpreter_stack()
-    if transform is not None and transform.key() == TransformType.Vmap:
-        level = transform.level()
-        (x0, dim), (w0, w_dim), (b0, b_dim) = (_unwrap_batched(value, level) for value in (x, weight, bias))
-        if (w_dim, b_dim) == (0, 0) and dim in (0, None):
-            stacked = x0.expand(len(w0), -1, -1) if dim is None else x0
-            product: Tensor = _add_batch_dim(torch.baddbmm(b0.unsqueeze(2), w0, stacked.mT).mT, 0, level)
-            return product
-    return F.linear(x, weight, bias)
+    product = on_stacks(_stacked_linear, x, weight, bias)
+    return F.linear(x, weight, bias) if product is None else product
+
+
+def _stacked_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    size = max(map(len, (x, weight, bias)))
+    return torch.baddbmm(bias.unsqueeze(2), weight.expand(size, -1, -1), x.expand(size, -1, -1).mT).mT
 
 
 def _plain_state(module: nn.Module) -> dict[str, Any]:
@@ -164,7 +155,8 @@ class Chunk:
             self.buffers[name] = rows if self.mapped else rows[0]
         self._values = [*self.params.values(), *self.buffers.values()]
         self._mapped_before = False
-        self._call = torch.compile(self._losses, dynamic=False) if compile else self._losses
+        device = self._values[0].device
+        self._call = compiled(self._losses, device) if compile else self._losses
 
     def stack(self, value: Tensor) -> Tensor:
         """The same value for each candidate."""
@@ -180,6 +172,11 @@ class Chunk:
         found = [grad for name in names if (grad := self.params[name].grad) is not None]
         return found if self.mapped else [grad[None] for grad in found]
 
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for stack in self.params.values():
+            stack.grad = None
+
     def losses(self, arguments: tuple[Any, ...]) -> Tensor:
         """One loss a candidate, shape ``(size,)``."""
         return self._call(self._values, arguments)
@@ -192,14 +189,7 @@ class Chunk:
             losses: Tensor = mapped(*values)
             self._mapped_before = not torch.compiler.is_compiling()
             return losses
-        # The same, without looking again for what there is to map
-        level = _vmap_increment_nesting(self.size, "different")
-        try:
-            stacks = [_add_batch_dim(value, 0, level) for value in values]
-            losses = _remove_batch_dim(self.step(stacks, arguments), level, self.size, 0)
-        finally:
-            _vmap_decrement_nesting()
-        return losses
+        return map_again(lambda own: self.step(own, arguments), self.size, values)
 
 
 class ComputeRandomness:
@@ -252,6 +242,15 @@ def flushed() -> Iterator[None]:
     finally:
         if changed:
             torch.set_flush_denormal(False)
+
+
+def keep_heap() -> None:
+    """Let the process keep freed memory at hand, where its allocator is glibc's.
+
+    That one gives everything above a threshold back to the system, to ask for it again in the next step, at the price
+    of a page fault every 4 KiB. The threshold rises to twice the largest block under 32 MiB that was freed.
+    """
+    torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
 
 def alike(chunks: Sequence[Chunk], randomness: ComputeRandomness) -> Iterator[Chunk]:

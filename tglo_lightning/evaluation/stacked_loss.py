@@ -8,13 +8,10 @@ softmax takes some twenty times as long.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
-
 import torch
 from torch import Tensor
-from torch._C._functorch import TransformType, _add_batch_dim, _unwrap_batched, peek_interpreter_stack
 
+from tglo_lightning.evaluation.mapping import on_stacks
 from tglo_lightning.losses import TaylorGLOLoss
 from tglo_lightning.losses.functional import power_coefficients
 
@@ -44,10 +41,11 @@ class StackedTaylorGLOLoss(TaylorGLOLoss):
         return twin
 
     def prepare(self, theta: Tensor) -> Tensor:
-        """Coefficients of ``P`` from h^2 on, of ``h P'`` from h^2 on, of ``Q`` with all constants, and of ``Q'``.
+        """Coefficients, lowest power first: of ``P`` and ``h P'`` from h^2 on, of ``Q`` and ``h Q'`` from h on,
+        and what is constant.
 
-        Lowest power first. ``theta`` has shape ``(B, P)``, the result ``(B, 4 K - 3)``. The linear term of ``P`` adds
-        up to a constant, and has no gradient.
+        ``theta`` has shape ``(B, P)``, the result ``(B, 4 (K - 1) + 1)``. The linear term of ``P`` adds up to a
+        constant, and has no gradient.
         """
         exact = theta if theta.device.type == "mps" else theta.double()
         on, off = self.label_values(max(self.classes, 1))
@@ -55,48 +53,35 @@ class StackedTaylorGLOLoss(TaylorGLOLoss):
         f_off, f_on = power_coefficients(exact, labels).unbind(-1)
         p, q = -f_off, (f_off - f_on)[:, :-1]  # labels have no part in the highest power of h
         powers = torch.arange(p.shape[1], dtype=exact.dtype, device=theta.device)
-        slopes = (powers * p)[:, 2:], (powers[:-1] * q)[:, 1:]
         constant = q[:, :1] + self.classes * p[:, :1] + p[:, 1:2]
-        return torch.cat([p[:, 2:], slopes[0], constant, q[:, 1:], slopes[1]], dim=1)
+        return torch.cat([p[:, 2:], (powers * p)[:, 2:], q[:, 1:], (powers[:-1] * q)[:, 1:], constant], dim=1)
 
     def indexed(self, logits: Tensor, target: Tensor) -> Tensor:
         """Losses of shape ``(N, ...)`` for logits ``(N, n, ...)`` and class indices."""
         if torch.compiler.is_compiling():
             return _rows(logits[None], target[None], self.coefficients[None])[0]
         self.classes = logits.shape[1]
-        transform = peek_interpreter_stack()
-        if transform is None or transform.key() != TransformType.Vmap:
-            return super().indexed(logits, target)
-        # By hand what a rule for `vmap` would do, at a fraction of its cost
-        level = transform.level()
-        stacks = (_leading(*_unwrap_batched(value, level)) for value in (logits, target, self.coefficients))
-        rows: Tensor = _add_batch_dim(_rows(*stacks), 0, level)
-        return rows
-
-
-def _leading(stack: Tensor, dim: int | None) -> Tensor:
-    return stack[None] if dim is None else stack if dim == 0 else stack.movedim(dim, 0)
+        rows = on_stacks(_rows, logits, target, self.coefficients)
+        return super().indexed(logits, target) if rows is None else rows
 
 
 def _rows(logits: Tensor, target: Tensor, coefficients: Tensor) -> Tensor:
     """Losses ``(B, N, ...)`` for logits ``(B, N, n, ...)``, targets ``(B or 1, N, ...)``, coefficients ``(B, C)``."""
-    order = (coefficients.shape[1] + 3) // 4
-    columns = coefficients.to(logits.dtype)[..., None, None].unbind(1)
-    p, dp, q, dq = (columns[i:j] for i, j in pairwise((0, order - 1, 2 * order - 2, 3 * order - 2, 4 * order - 3)))
+    table = coefficients.to(logits.dtype)[..., None, None]
+    # A value and a slope side by side, one pass for both; the leading axis is the power
+    pairs = table[:, :-1].unflatten(1, (4, -1)).permute(2, 1, 0, 3, 4)
     with torch.no_grad():
         h = logits.movedim(2, 1).contiguous().softmax(dim=1)
         shape = h.shape
         h = h.flatten(2)
         index = target.flatten(1).unsqueeze(1)
         h_target = _at(h, index)
-        square = h * h
-        rows = (_horner(p, h) * square).sum(dim=1, keepdim=True) + _horner(q, h_target)
-        gradient = _horner(dp, h) * square
-        pull = _horner(dq, h_target) * h_target
-        drift = gradient.sum(dim=1, keepdim=True) + pull
-        gradient = _add_at(torch.addcmul(gradient, h, drift, value=-1), index, pull)
+        every = _horner(pairs[:, :2], h).mul_(h * h)
+        hit = _horner(pairs[:, 2:], h_target).mul_(h_target)
+        rows, drift = (every.sum(dim=2, keepdim=True) + hit).unbind()
+        gradient = _add_at(torch.addcmul(every[1], h, drift, value=-1), index, hit[1])
         gradient = gradient.view(shape).movedim(1, 2)
-        rows = rows.view(shape[:1] + shape[2:])
+        rows = (rows + table[:, -1]).view(shape[:1] + shape[2:])
     # Worth `rows`, with this gradient
     slope = (gradient * logits).sum(dim=2)
     return rows + (slope - slope.detach())
@@ -121,8 +106,13 @@ def _hit(h: Tensor, index: Tensor) -> Tensor:
     return (torch.arange(h.shape[1], device=h.device).view(-1, 1) == index).to(h.dtype)
 
 
-def _horner(coefficients: Sequence[Tensor], h: Tensor) -> Tensor:
-    result = coefficients[-1]
-    for coefficient in reversed(coefficients[:-1]):
-        result = torch.addcmul(coefficient, result, h)
+def _horner(coefficients: Tensor, h: Tensor) -> Tensor:
+    """Polynomials in ``h``, the lowest power first, always a new tensor."""
+    *lower, highest = coefficients.unbind()
+    if not lower:
+        return highest.expand(torch.broadcast_shapes(highest.shape, h.shape)).clone()
+    result = highest
+    # Two numbers a product and a sum would be one operation, but not of vector instructions
+    for coefficient in reversed(lower):
+        result = (result * h).add_(coefficient)
     return result

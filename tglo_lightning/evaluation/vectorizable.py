@@ -12,7 +12,7 @@ from torchmetrics import Metric, MetricCollection
 
 from tglo_lightning.evaluation.inner import nothing
 
-__all__ = ["NotVectorizable", "check_static", "silenced"]
+__all__ = ["NotVectorizable", "check_static", "silenced", "transfers_batches"]
 
 # Their steps treat every element alike, so one step over stacked parameters is one step for each candidate
 ELEMENTWISE = (
@@ -44,6 +44,7 @@ HOOKS = (
     "configure_gradient_clipping",
     "lr_scheduler_step",
 )
+TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 LOGGING = ("log", "log_dict", "print")
 LIGHTNING = ("pytorch_lightning", "lightning")
 
@@ -70,12 +71,19 @@ def check_static(trainer: Any, module: Any, callbacks: Sequence[Any]) -> None:
         raise NotVectorizable("16-bit precision scales the loss by what it finds in all gradients")
 
 
-def _overridden(module: Any, base: str) -> list[str]:
-    """Which of the hooks the class of ``module`` defines anew, below Lightning's class called ``base``."""
-    kind = type(module)
+def transfers_batches(trainer: Any, module: Any) -> bool:
+    """Whether a batch has to be moved, or changed by hooks of the module or its datamodule on the way."""
+    owners = ((module, "LightningModule"), (trainer.datamodule, "LightningDataModule"))
+    device: torch.device = trainer.strategy.root_device
+    return device.type != "cpu" or any(_overridden(owner, base, TRANSFER) for owner, base in owners if owner)
+
+
+def _overridden(owner: Any, base: str, hooks: Sequence[str] = HOOKS) -> list[str]:
+    """Which of the hooks the class of ``owner`` defines anew, below Lightning's class called ``base``."""
+    kind = type(owner)
     parents = [c for c in kind.__mro__ if c.__name__ == base and c.__module__.split(".")[0] in LIGHTNING]
-    defaults = [{getattr(parent, name, None) for parent in parents} for name in HOOKS]
-    return [name for name, known in zip(HOOKS, defaults, strict=True) if getattr(kind, name, None) not in known]
+    defaults = [{getattr(parent, name, None) for parent in parents} for name in hooks]
+    return [name for name, known in zip(hooks, defaults, strict=True) if getattr(kind, name, None) not in known]
 
 
 class _Silent(nn.Module):

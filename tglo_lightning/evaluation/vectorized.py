@@ -16,11 +16,20 @@ from tglo_lightning.evaluation.bases import Callback
 from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.isolation import generators, isolated, preserved, seed_all
 from tglo_lightning.evaluation.limits import Clock, Hopeless, TimedOut, out_of_memory
-from tglo_lightning.evaluation.stack import Chunk, ComputeRandomness, Step, alike, available_memory, flushed, rehearse
+from tglo_lightning.evaluation.stack import (
+    Chunk,
+    ComputeRandomness,
+    Step,
+    alike,
+    available_memory,
+    flushed,
+    keep_heap,
+    rehearse,
+)
 from tglo_lightning.evaluation.stacked_loss import StackedTaylorGLOLoss
 from tglo_lightning.evaluation.trainer import TrainerEvaluator, epoch_seed, failed
 from tglo_lightning.evaluation.validation import validate_each
-from tglo_lightning.evaluation.vectorizable import NotVectorizable, check_static, silenced
+from tglo_lightning.evaluation.vectorizable import NotVectorizable, check_static, silenced, transfers_batches
 from tglo_lightning.losses import TaylorGLOLoss
 from tglo_lightning.search import Evaluation
 from tglo_lightning.search.space import split_theta
@@ -247,13 +256,15 @@ class _Population(Callback):
         plugin = trainer.precision_plugin
         optimizer = trainer.optimizers[0]
         every = trainer.accumulate_grad_batches
+        transfers = transfers_batches(trainer, module)
         takes_index = len(loop._build_kwargs(OrderedDict(), None, 0)) > 1
         # Not `for`, which would ask the fetcher for a new iterator
         while not fetcher.done:
             batch, batch_idx, _ = next(fetcher)
             batch = plugin.convert_input(batch)
-            batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
-            batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+            if transfers:
+                batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
+                batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
             loop.batch_progress.current.ready = batch_idx + 1
             loop.batch_progress.is_last_batch = fetcher.done
             arguments = (batch, batch_idx) if takes_index else (batch,)
@@ -263,11 +274,12 @@ class _Population(Callback):
                 for chunk in alike(self.chunks, randomness):
                     with plugin.train_step_context():
                         losses = chunk.losses(arguments)
-                    (losses.sum() / every if every > 1 else losses.sum()).backward()
+                    losses.backward(torch.full_like(losses, 1 / every))
             if (batch_idx + 1) % every == 0 or fetcher.done:
                 self._clip(trainer)
                 optimizer.step()
-                optimizer.zero_grad()
+                for chunk in self.chunks:
+                    chunk.zero_grad()
                 steps.completed += 1
                 self._schedule(trainer, "step", batch_idx + 1)
             self.clock.check()
@@ -277,6 +289,7 @@ class _Population(Callback):
 
     def _stack(self, arguments: tuple[Any, ...], trainer: Any) -> None:
         """Stack the candidates, in chunks that fit into the memory, once the first batch shows what one takes."""
+        keep_heap()
         saved = rehearse(self.step, arguments, trainer)
         # What is saved for backward, and as much again for the gradients on the way, in half of what is free
         affordable = available_memory(trainer.strategy.root_device) // 4 // max(1, saved)
