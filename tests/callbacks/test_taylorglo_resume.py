@@ -68,7 +68,7 @@ def test_the_same_search_is_found_again(tmp_path, caplog):
         {"constraint": lambda theta: True}, {"evaluator": "vectorized"}, {"candidate_timeout": 100},
         {"candidate_epochs": 2, "min_fitness_after": (1, 0.0)}, {"init": Victim},
     ],
-    ids=str,
+    ids=lambda change: "-".join(change),
 )  # fmt: skip
 def test_other_settings_are_another_search(done, change):
     fit(done, **change)
