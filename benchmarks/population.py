@@ -19,7 +19,7 @@ import json
 import multiprocessing as mp
 import os
 import platform
-import resource
+import re
 import statistics
 import tempfile
 import time
@@ -251,17 +251,23 @@ def measure(work: Work, folder: Path | None, rounds: int, compiled: bool) -> lis
     ]
 
 
-def peak_memory(work: Work, folder: Path | None, population: int) -> float:
-    """GiB that a fresh process takes to score one population."""
+def peak_memory(work: Work, folder: Path | None, population: int) -> float | None:
+    """GiB that a fresh process takes to score one population; ``None`` where the system does not say."""
+    if not Path("/proc/self/status").exists():
+        return None
     with mp.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak_memory, (work.name, folder, population))
+        peak: float = pool.apply(_peak_memory, (work.name, folder, population))
+    return peak
 
 
 def _peak_memory(name: str, folder: Path | None, population: int) -> float:
     torch.set_num_threads(1)
     work = WORKS[name]
     evaluation("vectorized", VectorizedEvaluator(), inner_fit(work, datasets(work, folder)), population).run()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    # Not `ru_maxrss`, which starts from what the parent held
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert peak is not None
+    return int(peak[1]) / 2**20
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
@@ -274,7 +280,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
             "" if row["cpu_us"] is None else f"{row['cpu_us']:.0f}",
             f"{row['times_nested']:.2f}",
             f"{row['times_bare']:.2f}",
-            f"{row['peak_gib']:.2f}" if "peak_gib" in row else "",
+            f"{row['peak_gib']:.2f}" if row.get("peak_gib") is not None else "",
         )
     return result
 
