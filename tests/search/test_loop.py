@@ -395,3 +395,15 @@ def test_a_flat_landscape_stays_finite():
 
     result = run(Flat(), generations=200, population=4, constraint=None)
     assert all(math.isfinite(value) for c in result.history for value in c.theta)
+
+
+def test_an_original_that_crashed_was_not_beaten():
+    class Lost(Sphere):
+        def score(self, theta):
+            lost = theta is None and len(self.seeds) == 5
+            return Evaluation(math.nan, "crashed", 0.0, "killed") if lost else super().score(theta)
+
+    result = run(Lost(original=0.0))
+    assert result.kept == "original"
+    assert result.original.errors == ["crashed: killed"]
+    assert SearchResult.from_dict(result.to_dict()).original == result.original or math.isnan(result.original.mean)

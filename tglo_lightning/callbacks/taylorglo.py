@@ -43,6 +43,8 @@ from tglo_lightning.search.record import result_path
 __all__ = ["TaylorGLO"]
 
 MODES = ("max", "min")
+# Below it a difference counts as one, in words; what is kept is decided by the means
+LEVEL = 0.05
 # Words in the names of metrics
 LOWER_IS_BETTER = {"loss", "error", "err", "nll", "brier", "ece", "perplexity", "mse", "mae"}
 HIGHER_IS_BETTER = {"acc", "accuracy", "f1", "auc", "auroc", "map", "miou", "iou", "dice", "precision", "recall"}
@@ -159,7 +161,8 @@ class TaylorGLO(Callback):
         _doubt_direction(monitor, mode)
         if not callable(init) and init not in INITS:
             raise ValueError(f"`init` must be one of {INITS} or a function that builds a module, got {init!r}.")
-        if candidate_epochs is None and candidate_steps is None:
+        self._one_epoch = candidate_epochs is None and candidate_steps is None
+        if self._one_epoch:
             candidate_epochs = 1
         self.monitor = monitor
         self.mode = mode
@@ -249,6 +252,12 @@ class TaylorGLO(Callback):
     def _search(self, trainer: Any, pl_module: Any) -> SearchResult:
         if self.init == "reset":
             check_resettable(pl_module)
+        if self._one_epoch and trainer.max_epochs != 1:
+            tell(
+                "TaylorGLO: candidates train for 1 epoch, for neither `candidate_epochs` nor `candidate_steps` is "
+                f"given; this fit has max_epochs={trainer.max_epochs}. A loss that is good early need not be so at its "
+                "end."
+            )
         fit = InnerFit(trainer, pl_module, self.slots, self.monitor, self.budget, self.init, self.candidate_callbacks)
         # Whatever draws random numbers on the way, the outer fit goes on as if it had not
         with terminable(), isolated(quiet=False), preserved(fit.generators), Ranks(trainer) as ranks:
@@ -397,16 +406,24 @@ def _verdict(result: SearchResult) -> str:
         else welch(result.best.fitness, result.original.fitness, "greater" if result.mode == "max" else "less")
     )
     chance = "" if p_value is None else f", Welch's one-sided p = {p_value:.2g}"
+    better = f"{result.monitor} ({'higher' if result.mode == 'max' else 'lower'} is better)"
     trained = f"{result.candidates} candidates, {result.failed} failed, {result.infeasible} infeasible draws, "
     trained += f"{result.seconds:.0f} s"
+    if result.original.errors:
+        return (
+            f"TaylorGLO kept the original loss: it could not be compared, for of its {len(result.original.fitness)} "
+            f"trainings {len(result.original.errors)} failed ({result.original.errors[0]}); {trained}."
+        )
     if result.best is None:
         return f"TaylorGLO kept the original loss: no finalist could be trained from every seed. {against}; {trained}."
     if result.kept == "original":
         return (
-            f"TaylorGLO kept the original loss: no finalist beat it on {result.monitor}. {against}, best finalist "
+            f"TaylorGLO kept the original loss: no finalist beat it on {better}. {against}, best finalist "
             f"{figures(result.best)}{chance}; {trained}."
         )
+    settled = p_value is not None and p_value < LEVEL
+    beats = "beats the original" if settled else "has a better mean than the original, which may be chance,"
     return (
-        f"TaylorGLO: the metalearned loss beats the original on {result.monitor}: {figures(result.best)} against "
+        f"TaylorGLO: the metalearned loss {beats} on {better}: {figures(result.best)} against "
         f"{against}{chance}; {trained}.\n  f(y, h) = {result.best.formula}"
     )

@@ -68,3 +68,9 @@ def _print(report: RobustnessReport, ckpt: Path) -> None:
     console.print(report.table())
     for message in report.warnings:
         console.print(f"Warning: {message}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    from tglo_lightning.cli.commands import attack
+
+    attack()

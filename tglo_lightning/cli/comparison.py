@@ -10,7 +10,6 @@ import numpy as np
 import pytorch_lightning as pl
 from rich.console import Console
 from rich.progress import track
-from torch import nn
 
 from tglo_lightning.cli.recipe import Recipe
 from tglo_lightning.reporting import summarize, welch
@@ -58,7 +57,7 @@ def fresh_seeds(seed: int, count: int) -> list[int]:
 
 
 def train_and_test(
-    recipe: Recipe, losses: Mapping[str, Callable[[], nn.Module]], seeds: list[int], monitor: str, *, progress: bool
+    recipe: Recipe, modules: Mapping[str, Callable[[], Any]], seeds: list[int], monitor: str, *, progress: bool
 ) -> dict[str, Scores]:
     """Train a fresh module for every loss and seed, as the recipe says, and test it once.
 
@@ -66,17 +65,17 @@ def train_and_test(
 
     Args:
         recipe: builds modules and trainers.
-        losses: for each name, what builds the loss.
+        modules: for the name of each loss, what builds an untrained module with it.
         seeds: one training of each loss a seed.
         monitor: the validation metric to report.
         progress: show a progress bar on stderr.
     """
-    scores = {name: Scores() for name in losses}
-    jobs = [(name, seed) for seed in seeds for name in losses]
+    scores = {name: Scores() for name in modules}
+    jobs = [(name, seed) for seed in seeds for name in modules]
     shown = track(jobs, "Fresh seeds", console=Console(stderr=True), transient=True, disable=not progress)
     for name, seed in shown:
         pl.seed_everything(seed, verbose=False)
-        module = recipe.module(losses[name]())
+        module = modules[name]()
         # A folder of its own for what callbacks write
         folder = Path(recipe.cfg.paths.output_dir) / "seeds" / f"{name}-{seeds.index(seed)}"
         recorder = CurveRecorder()

@@ -35,7 +35,7 @@ def given_loss(theta: str | Sequence[float], *, order: int | None = None, **opti
 
 
 def theta_of_result(path: Path) -> list[float]:
-    """The parameters of the best metalearned loss in the `result.json` of a run.
+    """The parameters of the best metalearned loss in the `result.json` of a run, or the `search.json` of a search.
 
     Raises:
         ValueError: no such file, not JSON, or without such a loss.
@@ -47,6 +47,9 @@ def theta_of_result(path: Path) -> list[float]:
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}.") from None
     try:
-        return [float(value) for value in result["losses"]["metalearned"]["theta"]]
+        found = result["best"] if "best" in result else result["losses"]["metalearned"]
+        return [float(value) for value in found["theta"]]
     except (KeyError, TypeError):
-        raise ValueError(f"{path} tells of no metalearned loss: it has no losses.metalearned.theta.") from None
+        raise ValueError(
+            f"{path} tells of no metalearned loss: it has neither losses.metalearned.theta nor best.theta."
+        ) from None

@@ -69,3 +69,9 @@ def _print(landscapes: dict[str, Landscape]) -> None:
         widths = (landscape.width(share) for share in (0.9, 0.5))
         table.add_row(name, f"{middle:.4f}", *(f"{mean:.3f} ± {std:.3f}" for mean, std in widths))
     Console(highlight=False).print(table)
+
+
+if __name__ == "__main__":
+    from tglo_lightning.cli.commands import landscape
+
+    landscape()

@@ -5,13 +5,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 from torch import nn
 
 from tglo_lightning.callbacks import TaylorGLO
 from tglo_lightning.cli.checks import ConfigError, check, naming
 from tglo_lightning.data import Task
+from tglo_lightning.evaluation.slot import LossSlots
 from tglo_lightning.models import Classifier, Normalize
 
 
@@ -97,6 +98,11 @@ class Recipe:
         with naming(self.cfg, "search"):
             build: Callable[..., TaylorGLO] = instantiate(self.cfg.search)
             return build(**({} if "init" in self.cfg.search else {"init": self.module}), **overrides)
+
+    def slots(self) -> LossSlots:
+        """Where a module keeps the losses that are searched for."""
+        paths = OmegaConf.to_container(self.cfg.search, resolve=True).get("loss", "criterion")  # type: ignore[union-attr]
+        return LossSlots(paths)
 
     def logger(self) -> Logger | None:
         """The logger, None with `logger=none`."""

@@ -7,6 +7,7 @@ import statistics
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -24,9 +25,11 @@ import tglo_lightning
 from tglo_lightning.cli.comparison import Scores, fresh_seeds, train_and_test, welch_tests
 from tglo_lightning.cli.recipe import Recipe
 from tglo_lightning.losses import as_loss, loss_like
+from tglo_lightning.models import Classifier
 from tglo_lightning.reporting import results_table
 from tglo_lightning.reporting.html import report_quietly
 from tglo_lightning.search import Finalist, SearchResult
+from tglo_lightning.search.space import split_theta
 
 # Losses that are found beside the original one: by the search, and by its fair opponent
 FOUND = ("metalearned", "opponent")
@@ -107,17 +110,20 @@ def _opponent(recipe: Recipe) -> SearchResult | None:
 
 def _compare(recipe: Recipe, *searches: SearchResult | None) -> dict[str, Scores]:
     """Scores of the original loss and, where there are any, of the best losses that were found, kept or not."""
-    losses = {"original": recipe.criterion}
+    modules: dict[str, Callable[[], Classifier]] = {"original": recipe.module}
     for kind, search in zip(FOUND, searches, strict=True):
         if search is not None and search.best is not None and search.best.theta is not None:
-            losses[kind] = partial(_found, recipe, search.best.theta)
+            modules[kind] = partial(_found, recipe, search.best.theta)
     cfg = recipe.cfg
     progress = cfg.trainer.get("enable_progress_bar", True)
-    return train_and_test(recipe, losses, fresh_seeds(cfg.seed, cfg.evaluation.seeds), cfg.monitor, progress=progress)
+    return train_and_test(recipe, modules, fresh_seeds(cfg.seed, cfg.evaluation.seeds), cfg.monitor, progress=progress)
 
 
-def _found(recipe: Recipe, theta: list[float]) -> torch.nn.Module:
-    return loss_like(recipe.criterion(), theta)
+def _found(recipe: Recipe, theta: list[float]) -> Classifier:
+    """An untrained module with the loss, or the losses, that were found."""
+    module = recipe.module()
+    recipe.slots().install(module, theta)
+    return module
 
 
 def _result(
@@ -133,7 +139,7 @@ def _result(
     for kind, outcome in zip(FOUND, (search, opponent), strict=True):
         if kind in scores and outcome is not None and outcome.best is not None and outcome.best.theta is not None:
             losses[kind] = {
-                "name": _found(recipe, outcome.best.theta).name,
+                "name": loss_like(recipe.criterion(), split_theta(outcome.best.theta, outcome.best.losses)[0]).name,
                 "theta": outcome.best.theta,
                 "formula": outcome.best.formula,
                 "test": scores[kind].summary(),

@@ -69,6 +69,8 @@ def of_run(cfg: DictConfig, ckpt: Path) -> DictConfig:
             _check_targets(run[key], key, config, chosen)
             changes = OmegaConf.from_dotlist([change for change in given if change.startswith(f"{key}.")])
             merged[key] = OmegaConf.merge(run[key], changes[key]) if key in changes else run[key]
+            # What an interpolation makes of it, too
+            _check_targets(OmegaConf.to_container(merged[key], resolve=True), key, config, chosen)
     return merged
 
 

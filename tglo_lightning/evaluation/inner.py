@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -60,10 +60,15 @@ class Budget:
 
     def __post_init__(self) -> None:
         self._check_length()
+        # Plain numbers, which a journal can hold
+        for name in ("epochs", "steps"):
+            if (count := getattr(self, name)) is not None:
+                object.__setattr__(self, name, int(count))
         if self.timeout is not None:
             _check_number("candidate_timeout", self.timeout)
             if self.timeout <= 0:
                 raise ValueError(f"`candidate_timeout` must be above 0, got {self.timeout}.")
+            object.__setattr__(self, "timeout", float(self.timeout))
         if self.minimum is None:
             return
         after, length = self.minimum.after, self.epochs or self.steps
@@ -91,7 +96,7 @@ class Budget:
         for name, value in (("candidate_epochs", self.epochs), ("candidate_steps", self.steps)):
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int):
+            if isinstance(value, bool) or not isinstance(value, Integral):
                 raise TypeError(f"`{name}` must be an int, got {value!r}.")
             if value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}.")
@@ -255,6 +260,7 @@ def _trainer_kwargs(outer: Any) -> dict[str, Any]:
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
+        "inference_mode": outer.validate_loop.inference_mode,
         **_alone(outer),
     }
 

@@ -103,9 +103,8 @@ class ProcessEvaluator:
         attempts = [0] * len(thetas)
         done: dict[int, Evaluation] = {}
         given = 0
-        if not self._pool:
-            for rank in range(min(self.count(), len(thetas))):
-                self._pool.append(self._start(rank))
+        for rank in range(len(self._pool), min(self.count(), len(thetas))):
+            self._pool.append(self._start(rank))
         try:
             while given < len(thetas):
                 for worker in self._pool:

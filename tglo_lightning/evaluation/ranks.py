@@ -29,6 +29,8 @@ from tglo_lightning.search import Evaluation
 __all__ = ["RankError", "Ranks", "check_strategy"]
 
 CONNECT_SECONDS = 120.0
+# What a rank says of itself first
+HELLO_BYTES, HELLO_SECONDS = 4096, 10.0
 # A machine that vanished without a word is noticed after some 10 + 3 * 10 seconds
 KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 # Of both namespaces; it holds the number of this process
@@ -177,8 +179,11 @@ class Ranks:
                     missing = sorted(set(range(1, self.size)) - set(arrived))
                     raise RankError(f"Ranks {missing} did not come to the search of rank 0.") from error
                 connection = _connection(link)
-                hello = _receive(connection) if connection.poll(CONNECT_SECONDS) else None
-                if hello is not None and hmac.compare_digest(str(hello.get("token")), token):
+                try:
+                    hello = json.loads(connection.recv_bytes(HELLO_BYTES)) if connection.poll(HELLO_SECONDS) else None
+                except (OSError, EOFError, ValueError):  # a stranger
+                    hello = None
+                if isinstance(hello, dict) and hmac.compare_digest(str(hello.get("token")), token):
                     arrived[hello["rank"]] = connection
                 else:
                     connection.close()

@@ -92,7 +92,16 @@ class VectorizedEvaluator:
         given = [theta for theta in thetas if theta is not None]
         scored = iter(self._evaluate(given, seed) if given else [])
         for theta in thetas:
-            yield next(scored) if theta is not None else self._evaluate([None], seed)[0]
+            yield next(scored) if theta is not None else self._original(seed)
+
+    def _original(self, seed: int) -> Evaluation:
+        try:
+            return self._evaluate([None], seed)[0]
+        except NotVectorizable:
+            # A loss of the user's may do what ours do not; a Trainer makes the same of it
+            reference = TrainerEvaluator()
+            reference.setup(self.fit)
+            return next(iter(reference.evaluate([None], seed)))
 
     def train_population(self, thetas: Sequence[list[float] | None], seed: int) -> list[dict[str, Tensor]]:
         """Weights and buffers of each candidate after its training, by name."""
@@ -133,15 +142,22 @@ class VectorizedEvaluator:
                 error = Hopeless(self.fit.budget, early.fitness, self.fit.monitor)
                 evaluations[index] = failed(error, early.seconds)
         going_on = [index for index, early in enumerate(evaluations) if early.ok]
-        late = self._passed([thetas[index] for index in going_on], seed) if going_on else []
+        used = evaluations[0].seconds
+        late = self._passed([thetas[index] for index in going_on], seed, used=used) if going_on else []
         for index, evaluation in zip(going_on, late, strict=True):
             seconds = evaluations[index].seconds + evaluation.seconds
             evaluations[index] = replace(evaluation, seconds=seconds)
         return evaluations
 
-    def _passed(self, thetas: Sequence[list[float] | None], seed: int, until: int | None = None) -> list[Evaluation]:
-        """Train a population in one pass, or the first epochs or steps ``until`` a number of them, and validate it."""
-        clock = Clock(self.fit.limited(thetas[0]).timeout, len(thetas))
+    def _passed(
+        self, thetas: Sequence[list[float] | None], seed: int, until: int | None = None, used: float = 0.0
+    ) -> list[Evaluation]:
+        """Train a population in one pass, or the first epochs or steps ``until`` a number of them, and validate it.
+
+        ``used`` seconds of each candidate's time are over already.
+        """
+        timeout = self.fit.limited(thetas[0]).timeout
+        clock = Clock(None if timeout is None else timeout - used, len(thetas))
         with isolated(), preserved(self.fit.generators):
             trainer, module, population = self._train(thetas, seed, until, clock)
 
@@ -347,7 +363,7 @@ class _Population(Callback):
                 for grad in grads:
                     grad.clamp_(-limit, limit)
                 continue
-            norms = torch.stack([grad.flatten(1).norm(dim=1) for grad in grads]).norm(dim=0)
+            norms = torch.stack([grad.reshape(len(grad), -1).norm(dim=1) for grad in grads]).norm(dim=0)
             scale = (limit / (norms + 1e-6)).clamp(max=1.0)
             for grad in grads:
                 grad.mul_(scale.view(-1, *[1] * (grad.dim() - 1)))

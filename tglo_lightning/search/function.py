@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from hashlib import sha256
 from importlib.metadata import version
 from os import PathLike
 from typing import Any
@@ -17,7 +19,7 @@ from torch import nn
 from tglo_lightning._version import __version__
 from tglo_lightning.losses.registry import check_replaceable, loss_like, loss_name
 from tglo_lightning.search.journal import Journal, JournaledEvaluator
-from tglo_lightning.search.loop import Evaluator, SearchSettings, search
+from tglo_lightning.search.loop import Evaluator, SearchSettings, checked_classes, search
 from tglo_lightning.search.progress import SearchBar
 from tglo_lightning.search.result import Evaluation, SearchResult
 from tglo_lightning.search.seeding import random_states, seed_all
@@ -76,7 +78,7 @@ def minimize(
         parameterization: what is searched over: ``"minimal"``, ``"full"`` or ``"smoothed_ce"``.
         seed: seed of the search.
         journal: file that every finished training is written to. A search that was killed goes on from there when it
-            is started again.
+            is started again with the same code of ``fn``; what ``fn`` calls or reads is not watched.
         progress: show a progress bar.
 
     Returns:
@@ -120,6 +122,7 @@ def minimize(
         parameterization=parameterization,
         seed=seed,
     )
+    num_classes = checked_classes(num_classes)
     name = getattr(fn, "__name__", type(fn).__name__)
     with ExitStack() as stack:
         called = FunctionEvaluator(fn, original)
@@ -127,7 +130,8 @@ def minimize(
         if journal is not None:
             header = {
                 "settings": settings.to_dict(),
-                "num_classes": num_classes,
+                "classes": num_classes,
+                "source": _source(fn),
                 "original": loss_name(original),
                 "options": repr(original) if isinstance(original, nn.Module) else "",
                 "monitor": name,
@@ -213,6 +217,14 @@ class FunctionEvaluator:
                     stacklevel=6,
                 )
         return value
+
+
+def _source(fn: Any) -> str:
+    """A hash of the code of ``fn``; empty where Python does not know it."""
+    try:
+        return sha256(inspect.getsource(fn).encode()).hexdigest()[:12]
+    except (OSError, TypeError):
+        return ""
 
 
 def _in_words(error: Exception) -> str:

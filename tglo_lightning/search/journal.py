@@ -199,6 +199,8 @@ class JournaledEvaluator:
                 evaluation = again
                 self.journal.append(self._record(number, index, theta, seed, evaluation))
             yield evaluation
+        for _ in fresh:  # to its end: workers live on for the next round
+            pass
 
     def _recall(self, number: int, index: int, theta: list[float] | None, seed: int) -> Evaluation | None:
         record = self._known.get((number, index))
@@ -258,7 +260,7 @@ def recorded_result(header: Mapping[str, Any], records: Sequence[Mapping[str, An
                 if found is None
                 else Finalist(theta, name, [], found.fitness, found.generation, losses),
             )
-            entry.fitness.append(e.fitness if e.ok else math.nan)
+            entry.add(e)
         original = next((f for f in finals.values() if f.theta is None), Finalist(None, header["original"]))
         # In each round of the finals the original loss comes last
         finished = len(original.fitness) == header["settings"]["repeats"]

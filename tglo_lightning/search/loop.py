@@ -154,10 +154,7 @@ def search(
     """
     if mode not in MODES:
         raise ValueError(f"`mode` must be one of {MODES}, got {mode!r}.")
-    if isinstance(num_classes, bool) or not isinstance(num_classes, Integral):
-        raise TypeError(f"`num_classes` must be an int, got {num_classes!r}.")
-    if num_classes < 2:
-        raise ValueError(f"`num_classes` must be at least 2, got {num_classes}.")
+    num_classes = checked_classes(num_classes)
     started = time.perf_counter()
     sign = -1.0 if mode == "max" else 1.0
     space = Space(settings.parameterization, settings.order, settings.losses)
@@ -278,10 +275,23 @@ def _finals(
     for repeat in range(settings.repeats):
         evaluations = evaluator.evaluate([e.theta for e in entrants], settings.training_seed(1, repeat))
         for entrant, evaluation in zip(entrants, evaluations, strict=True):
-            entrant.fitness.append(evaluation.fitness if evaluation.ok else math.nan)
+            entrant.add(evaluation)
             if listener is not None:
                 listener.on_evaluation("final", evaluation, best)
     return finalists, original
+
+
+def checked_classes(num_classes: Any) -> int:
+    """``num_classes`` as an int.
+
+    Raises:
+        TypeError, ValueError: it is none, or below 2.
+    """
+    if isinstance(num_classes, bool) or not isinstance(num_classes, Integral):
+        raise TypeError(f"`num_classes` must be an int, got {num_classes!r}.")
+    if num_classes < 2:
+        raise ValueError(f"`num_classes` must be at least 2, got {num_classes}.")
+    return int(num_classes)
 
 
 def decide(finalists: Sequence[Finalist], original: Finalist, mode: str) -> tuple[list[Finalist], Finalist | None, str]:
@@ -289,7 +299,7 @@ def decide(finalists: Sequence[Finalist], original: Finalist, mode: str) -> tupl
     sign = -1.0 if mode == "max" else 1.0
     ranked = sorted(finalists, key=lambda f: sign * f.mean if math.isfinite(f.mean) else math.inf)
     winner = ranked[0] if ranked and math.isfinite(ranked[0].mean) else None
-    beaten = winner is not None and not sign * winner.mean >= sign * original.mean
+    beaten = winner is not None and not original.errors and not sign * winner.mean >= sign * original.mean
     return ranked, winner, "metalearned" if beaten else "original"
 
 

@@ -37,7 +37,9 @@ def result_path(journal: Path) -> Path:
 def interrupted_neighbour(journal: Path, header: Mapping[str, Any]) -> tuple[Path, str] | None:
     """The latest unfinished search beside a new one, and what differs; ``None`` if there is none."""
     paths = [path for path in journal.parent.parent.glob(f"*/{journal.name}") if path != journal]
-    unfinished = [path for path in paths if not result_path(path).exists() and Journal.header(path)]
+    # Of another module or loss nobody expects that it goes on
+    same = [p for p in paths if all(Journal.header(p).get(key) == header[key] for key in ("module", "loss"))]
+    unfinished = [path for path in same if not result_path(path).exists()]
     if not unfinished:
         return None
     path = max(unfinished, key=lambda path: path.stat().st_mtime)

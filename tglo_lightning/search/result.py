@@ -72,6 +72,8 @@ class Finalist:
         found: fitness during the search; ``None`` for the original loss.
         generation: generation it was found in; ``None`` for the original loss.
         losses: losses that ``theta`` holds the parameters of, one after the other.
+        errors: why trainings failed, other than by divergence. An original loss with one is never replaced: what
+            crashed was not beaten.
     """
 
     theta: list[float] | None
@@ -80,6 +82,13 @@ class Finalist:
     found: float | None = None
     generation: int | None = None
     losses: int = 1
+    errors: list[str] = field(default_factory=list)
+
+    def add(self, evaluation: Evaluation) -> None:
+        """Take over one training more."""
+        self.fitness.append(evaluation.fitness if evaluation.ok else math.nan)
+        if evaluation.outcome not in ("ok", "diverged"):
+            self.errors.append(f"{evaluation.outcome}: {evaluation.error}")
 
     @property
     def formula(self) -> str:
@@ -186,7 +195,7 @@ class SearchResult:
         """
         from tglo_lightning.search.journal import Journal, recorded_result
 
-        if Path(path).suffix == ".jsonl":
+        if Path(path).suffix != ".json":
             return recorded_result(*Journal.read(path))
         try:
             return cls.from_dict(json.loads(Path(path).read_bytes()))

@@ -69,7 +69,7 @@ class RunFiles:
         """Number of classes, from whatever file knows it."""
         known = [self.result or {}, {} if self.search is None else self.search.settings]
         found = [values["num_classes"] for values in known if values.get("num_classes")]
-        found += [self.header["classes"]] if "classes" in self.header else []
+        found += [self.header[key] for key in ("classes", "num_classes") if key in self.header]
         found += [record.num_classes for record in self.attraction.values()]
         found += [report.num_classes for report in self.robustness.values()]
         return int(found[0]) if found else None
@@ -111,12 +111,14 @@ def read_run(
                 files.attraction[kind] = record
     for name, given in (attraction or {}).items():
         files.attraction[name] = AttractionRecord.load(given)
+    # Below a directory that is not the search's own lie other runs
+    below = "**/" if (folder / ".hydra").is_dir() or files.result is not None else ""
     if not files.attraction:
-        for npz in sorted(folder.glob("**/attraction*.npz"))[:1]:
+        for npz in sorted(folder.glob(f"{below}attraction*.npz"))[:1]:
             record = reader.read(npz, AttractionRecord.load)
             if record is not None and record.epochs:
                 files.attraction["this training"] = record
-    reports = sorted(folder.glob("**/robustness*.json"))
+    reports = sorted(folder.glob(f"{below}robustness*.json"))
     for report in reports:
         _attack(files, reader, report.parent.name if len(reports) > 1 else "this run", report)
     for name, given in (attacks or {}).items():

@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -32,7 +33,7 @@ from tglo_lightning.reporting.html.mathml import mathml
 from tglo_lightning.reporting.html.verdict import Contest, p_value
 from tglo_lightning.reporting.stats import LESS_IS_BETTER
 from tglo_lightning.search.result import Finalist, SearchResult
-from tglo_lightning.search.space import split_theta
+from tglo_lightning.search.space import CONSTRAINTS, split_theta
 from tglo_lightning.theory import Explanation, explain
 from tglo_lightning.theory.explanation import parameter_meanings
 
@@ -503,11 +504,27 @@ def _setup(files: RunFiles) -> Section:
 
 
 def _callback(files: RunFiles, search: SearchResult) -> str:
-    paths = files.header.get("loss", ["criterion"])
-    values: dict[str, object] = {"loss": paths[0] if len(paths) == 1 else paths}
-    values |= {"monitor": search.monitor, "mode": search.mode}
-    budget = files.header.get("budget", {})
-    values |= {f"candidate_{name}": value for name, value in budget.items() if value is not None}
-    hidden = ("losses", "num_classes")
+    """The call that makes this search, as far as its files tell it."""
+    header = files.header
+    plain = header.get("evaluator") == "function"
+    values: dict[str, Any]
+    if plain:
+        values = {"num_classes": files.num_classes}
+    else:
+        paths = header.get("loss", ["criterion"])
+        values = {"loss": paths[0] if len(paths) == 1 else paths}
+        values |= {"monitor": search.monitor, "mode": search.mode}
+        budget = dict(header.get("budget", {}))
+        minimum = budget.pop("minimum", None)
+        values |= {f"candidate_{name}": value for name, value in budget.items() if value is not None}
+        values |= {"min_fitness_after": (minimum["after"], minimum["value"])} if minimum else {}
+        values |= {"init": header["init"]} if header.get("init", "given") != "given" else {}
+    hidden = ("losses", "num_classes", "evaluator") if plain else ("losses", "num_classes")
     values |= {name: value for name, value in search.settings.items() if name not in hidden}
-    return "TaylorGLO(\n" + "".join(f"    {name}={value!r},\n" for name, value in values.items()) + ")"
+    # Objects and functions are known by their names only
+    own = {"init": (None, "given", "reset"), "constraint": (None, *CONSTRAINTS)}
+    lines = [
+        f"    {name}={value!r},\n" if value in own.get(name, (value,)) else f"    {name}=...,  # {value}\n"
+        for name, value in values.items()
+    ]
+    return "".join(["minimize(\n    fn,\n" if plain else "TaylorGLO(\n", *lines, ")"])
