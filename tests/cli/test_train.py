@@ -160,3 +160,15 @@ def test_a_value_out_of_range_is_one_line(tmp_path):
     line = only(ran.stderr.strip().splitlines())
     assert line.startswith("tglo-train: search.population: ")
     assert not list(tmp_path.rglob("*.wandb"))
+
+
+def test_several_losses_are_found_and_compared(tmp_path):
+    ran = tglo_train(
+        tmp_path, "logger=none", "arch=preresnet20", "arch.width=0.1", "arch.aux=1", *TINY, *SEARCH,
+        "search.loss=[criterion,aux_criteria.0]", "search.evaluator=sequential",
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(only(tmp_path.rglob("result.json")).read_text())["losses"]["metalearned"]
+    assert len(found["theta"]) == 16
+    assert found["name"] == "TaylorGLOLoss"
+    assert len(found["test"]["acc"]["values"]) == 2

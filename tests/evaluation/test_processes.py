@@ -233,3 +233,19 @@ def test_forgotten_workers_do_not_keep_the_program_from_ending(tmp_path):
 def test_bad_arguments(kwargs, error):
     with pytest.raises(error, match=next(iter(kwargs))):
         ProcessEvaluator(**kwargs)
+
+
+def test_workers_live_as_long_as_a_journaled_search(tmp_path):
+    from tglo_lightning.search import SearchSettings
+    from tglo_lightning.search.journal import Journal, JournaledEvaluator
+
+    torch.manual_seed(0)
+    with running(ProcessEvaluator(2), inner_fit(tmp_path, seeded(Top))) as evaluator:
+        journal = Journal(tmp_path / "search.jsonl", {})
+        recorded = JournaledEvaluator(evaluator, journal, SearchSettings())
+        list(recorded.evaluate(THETAS[:1], 1))
+        first = [worker.process.pid for worker in evaluator._pool]
+        list(recorded.evaluate(THETAS[:3], 2))
+        assert [worker.process.pid for worker in evaluator._pool][:1] == first
+        assert len(evaluator._pool) == 2
+        journal.close()

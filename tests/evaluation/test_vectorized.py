@@ -481,3 +481,20 @@ def test_chunk_size_out_of_range(chunk_size):
 def test_chunk_size_of_another_kind(chunk_size):
     with pytest.raises(TypeError, match="must be an int"):
         VectorizedEvaluator(chunk_size=chunk_size)
+
+
+def test_an_original_loss_that_cannot_be_mapped_is_trained_by_a_trainer(api, tmp_path):
+    class Counting(torch.nn.CrossEntropyLoss):
+        calls = 0
+
+        def forward(self, logits, target):
+            self.calls += 1
+            return super().forward(logits, target)
+
+    fit = inner_fit(api, tmp_path, classifier(api)(criterion=Counting()), loaders(), Budget(steps=2))
+    evaluator, reference = VectorizedEvaluator(), TrainerEvaluator()
+    evaluator.setup(fit)
+    reference.setup(fit)
+    scored = list(evaluator.evaluate([THETAS[0], None], 1))
+    assert [evaluation.status for evaluation in scored] == ["ok", "ok"]
+    assert scored[1].fitness == next(iter(reference.evaluate([None], 1))).fitness

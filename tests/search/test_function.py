@@ -221,3 +221,22 @@ def test_doctest():
     result = doctest.testmod(module, extraglobs={"torch": torch})
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def test_a_function_of_other_code_does_not_go_on(tmp_path):
+    def build(factor):
+        if factor == 1:
+
+            def fn(loss):
+                return loss(torch.tensor([[2.0, 0.0, 1.0]], requires_grad=True), torch.tensor([0])).item()
+        else:
+
+            def fn(loss):
+                return 2 * loss(torch.tensor([[2.0, 0.0, 1.0]], requires_grad=True), torch.tensor([0])).item()
+
+        return fn
+
+    journal = tmp_path / "search.jsonl"
+    minimize(build(1), 3, **TINY, journal=journal)
+    with pytest.raises(ValueError, match="source"):
+        minimize(build(2), 3, **TINY, journal=journal)

@@ -70,11 +70,11 @@ def of_run(cfg: DictConfig, ckpt: Path) -> DictConfig:
             changes = OmegaConf.from_dotlist([change for change in given if change.startswith(f"{key}.")])
             merged[key] = OmegaConf.merge(run[key], changes[key]) if key in changes else run[key]
             # What an interpolation makes of it, too
-            _check_targets(OmegaConf.to_container(merged[key], resolve=True), key, config, chosen)
+            _check_targets(merged[key], key, config, chosen, resolve=True)
     return merged
 
 
-def _check_targets(node: Any, key: str, config: Path, chosen: set[str]) -> None:
+def _check_targets(node: Any, key: str, config: Path, chosen: set[str], resolve: bool = False) -> None:
     """Refuse to call, because a file says so, what is not plainly part of a network, its loss, optimizer or data.
 
     What the command line has ``chosen`` is not asked for by the file.
@@ -82,7 +82,7 @@ def _check_targets(node: Any, key: str, config: Path, chosen: set[str]) -> None:
     Raises:
         ConfigError: names the key, and how to ask for the target oneself.
     """
-    values = OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
+    values = OmegaConf.to_container(node, resolve=resolve) if OmegaConf.is_config(node) else node
     for name, target in _targets(values, key):
         if name not in chosen and not _harmless(target):
             raise ConfigError(

@@ -407,7 +407,9 @@ def _attraction(files: RunFiles) -> Section:
         if any(entry.endswith("callbacks=attraction") for entry in files.overrides or []):
             again, text = "", "The samples are watched when both losses are compared, which this run has not come to."
         elif not again:
-            text += " Add the callback AttractionMonitor() to the Trainer, and give the file that it writes:"
+            text = "What the loss does to single training samples was not known when this was written."
+            text += " AttractionMonitor(), a callback for the Trainer, measures it in the fit that follows the search;"
+            text += " afterwards give the file that it writes:"
             again = "tglo-report RUN_DIR --attraction attraction.npz"
         section.blocks.append(Missing(text, again))
         return section
