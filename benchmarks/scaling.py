@@ -74,7 +74,7 @@ def on_ray(count: int, workers: int, steps: int) -> float:
     import ray
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init("local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         return _timed(RayEvaluator(inner=VectorizedEvaluator(chunk_size=1)), count, workers, steps)
     finally:

@@ -40,9 +40,9 @@ class RayEvaluator:
     packages.
 
     Args:
-        address: the cluster: ``"auto"`` for the one that runs here, ``"ray://<host>:10001"``, ...; ``None`` for the one
-            that this process is connected to already or ``RAY_ADDRESS`` names, else a local one that ends with the
-            search.
+        address: the cluster: ``"auto"`` for the one that runs here, ``"ray://<host>:10001"``, ..., ``"local"`` for one
+            on this machine that ends with the search; ``None`` for the one that this process is connected to already,
+            ``RAY_ADDRESS`` names or that runs here, else a local one.
         num_cpus: CPUs of a task, also its number of threads, rounded down.
         num_gpus: GPUs of a task, such as ``0.25`` for four candidates at once on each; by default 1 where the Trainer
             trains on a GPU, else 0.
@@ -156,7 +156,7 @@ class RayEvaluator:
         import ray
 
         if not ray.is_initialized():
-            # A local cluster is private to the search: no dashboard, and nothing is reported to anyone
+            # A cluster of our own is private to the search: no dashboard, and nothing is reported to anyone
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             ray.init(self.address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             self._started = True
