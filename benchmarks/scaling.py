@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -145,13 +145,18 @@ def as_ranks(args: argparse.Namespace) -> None:
 WAYS: dict[str, Callable[[int, int, int], float]] = {"ranks": ranks, "processes": processes, "ray": on_ray}
 
 
-def measure(names: list[str], args: argparse.Namespace) -> list[dict[str, Any]]:
+def measure(names: list[str], args: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
+    """The rows after each round."""
     times: dict[tuple[str, int], list[float]] = {}
     for _ in range(args.rounds):
         times.setdefault(("this process", 1), []).append(alone(args.candidates, 1, args.steps))
         for workers in args.workers:
             for name in names:
                 times.setdefault((name, workers), []).append(WAYS[name](args.candidates, workers, args.steps))
+        yield summary(times, args)
+
+
+def summary(times: dict[tuple[str, int], list[float]], args: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for (name, workers), found in times.items():
         first = times[name, min(args.workers)] if name in WAYS else found
@@ -211,15 +216,15 @@ def main() -> None:
         names = [name for name in names if name != "ray"]
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    rows = measure(names, args)
-    loads = [load, os.getloadavg()[0] if hasattr(os, "getloadavg") else None]
+    versions = {"torch": torch.__version__, "python": platform.python_version()}
+    for done, rows in enumerate(measure(names, args), start=1):
+        loads = [load, os.getloadavg()[0] if hasattr(os, "getloadavg") else None]
+        settings = {"candidates": args.candidates, "steps": args.steps, "rounds": done}
+        report = {**settings, "cores": cores, "load": loads, "versions": versions, "rows": rows}
+        if args.output is not None:
+            args.output.write_text(json.dumps(report, indent=1) + "\n")
     caption = f"{cores} cores, load before and after {loads}; {args.candidates} candidates of {args.steps} steps"
     Console(width=120).print(table(rows, caption))
-    if args.output is not None:
-        versions = {"torch": torch.__version__, "python": platform.python_version()}
-        settings = {"candidates": args.candidates, "steps": args.steps, "rounds": args.rounds}
-        report = {**settings, "cores": cores, "load": loads, "versions": versions, "rows": rows}
-        args.output.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":
