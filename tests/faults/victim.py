@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -89,7 +90,8 @@ def fork(work, log):
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         sys.stderr = sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
-        # As in a script: no handlers but ours
+        # As in a script: no handlers but ours, and Ctrl-C not ignored, as it is in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         logging.root.handlers.clear()
         logging.getLogger("tglo_lightning").handlers[0].setStream(sys.stderr)
         work()

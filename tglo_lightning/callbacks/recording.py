@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -14,10 +12,11 @@ from typing import Any
 
 from tglo_lightning.evaluation.messages import tell
 from tglo_lightning.search import SearchError, SearchResult, SearchSettings
+from tglo_lightning.search.interruption import InterruptibleEvaluator
 from tglo_lightning.search.journal import Journal, JournaledEvaluator, JournalError, Unwritable
 from tglo_lightning.search.record import default_journal, free_journal, interrupted_neighbour, result_path
 
-__all__ = ["Recording", "evaluator_name", "terminable"]
+__all__ = ["Recording", "evaluator_name"]
 
 # Settings of evaluators that may change the last bits of a result
 OPTIONS = ("chunk_size", "compile")
@@ -70,15 +69,19 @@ class Recording:
         return None if self.journal is None else Journal.header(self.journal).get("evaluator")
 
     @contextmanager
-    def of(self, evaluator: Any, settings: SearchSettings, versions: Mapping[str, str]) -> Iterator[Any]:
-        """``evaluator``, that writes down what it finds."""
+    def of(
+        self, evaluator: Any, settings: SearchSettings, versions: Mapping[str, str], check: Callable[[], None]
+    ) -> Iterator[Any]:
+        """``evaluator``, that writes down what it finds, unless ``check`` raises that a signal came."""
         journal = self._open(evaluator, versions)
+        interruptible = InterruptibleEvaluator(evaluator, check)
         if journal is None:
             self.journal = None
-            yield evaluator
+            yield interruptible
             return
         try:
-            recorded = JournaledEvaluator(evaluator, journal, settings, together=getattr(evaluator, "together", False))
+            together = getattr(evaluator, "together", False)
+            recorded = JournaledEvaluator(interruptible, journal, settings, together=together)
             self._before = recorded.elapsed_before
             tell(self._greeting(recorded.replayed))
             yield recorded
@@ -148,26 +151,6 @@ class Recording:
                 "pass resume=False or another seed."
             )
         return f"TaylorGLO goes on from {self.journal}, which holds {replayed} trainings."
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """Within, SIGTERM raises ``SystemExit`` at once, after what it did before."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-
-    def end(number: int, frame: Any) -> None:
-        if callable(before):
-            before(number, frame)
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def evaluator_name(evaluator: Any) -> str:

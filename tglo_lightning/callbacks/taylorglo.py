@@ -16,7 +16,7 @@ from torch import nn
 
 from tglo_lightning._version import __version__
 from tglo_lightning.callbacks.progress import SearchMonitor
-from tglo_lightning.callbacks.recording import Recording, evaluator_name, terminable
+from tglo_lightning.callbacks.recording import Recording, evaluator_name
 from tglo_lightning.evaluation import (
     Budget,
     InnerFit,
@@ -38,6 +38,7 @@ from tglo_lightning.evaluation.slot import LossSlots
 from tglo_lightning.reporting.html import report_quietly
 from tglo_lightning.reporting.stats import welch
 from tglo_lightning.search import Finalist, SearchResult, SearchSettings, search
+from tglo_lightning.search.interruption import interruptible
 from tglo_lightning.search.record import result_path
 
 __all__ = ["TaylorGLO"]
@@ -260,11 +261,11 @@ class TaylorGLO(Callback):
             )
         fit = InnerFit(trainer, pl_module, self.slots, self.monitor, self.budget, self.init, self.candidate_callbacks)
         # Whatever draws random numbers on the way, the outer fit goes on as if it had not
-        with terminable(), isolated(quiet=False), preserved(fit.generators), Ranks(trainer) as ranks:
+        with interruptible() as check, isolated(quiet=False), preserved(fit.generators), Ranks(trainer) as ranks:
             seen = probe(fit)
             ranks.agree("The data", digest(seen.identity["data"]))
             if ranks.leads:
-                result = self._scored(trainer, fit, seen, ranks)
+                result = self._scored(trainer, fit, seen, ranks, check)
                 ranks.finish(result.to_dict())
             else:
                 result = SearchResult.from_dict(self._scored_elsewhere(fit, ranks))
@@ -280,7 +281,9 @@ class TaylorGLO(Callback):
         finally:
             evaluator.close()
 
-    def _scored(self, trainer: Any, fit: InnerFit, seen: Probe, ranks: Ranks) -> SearchResult:
+    def _scored(
+        self, trainer: Any, fit: InnerFit, seen: Probe, ranks: Ranks, check: Callable[[], None]
+    ) -> SearchResult:
         recording = self._recording(trainer, fit, seen)
         asked = self.evaluator
         if asked == "auto" and recording.evaluator in EVALUATORS:
@@ -290,7 +293,7 @@ class TaylorGLO(Callback):
         evaluator = ranks.spread(choose_evaluator(asked, fit, share, processes=ranks.size == 1))
         name = evaluator_name(evaluator)
         try:
-            with recording.of(evaluator, self.settings, _versions(trainer)) as recorded:
+            with recording.of(evaluator, self.settings, _versions(trainer), check) as recorded:
                 self.directory = None if recording.journal is None else recording.journal.parent
                 result = self._followed(trainer, fit, seen, recorded)
         finally:

@@ -18,6 +18,7 @@ from torch import nn
 
 from tglo_lightning._version import __version__
 from tglo_lightning.losses.registry import check_replaceable, loss_like, loss_name
+from tglo_lightning.search.interruption import InterruptibleEvaluator, interruptible
 from tglo_lightning.search.journal import Journal, JournaledEvaluator
 from tglo_lightning.search.loop import Evaluator, SearchSettings, checked_classes, search
 from tglo_lightning.search.progress import SearchBar
@@ -126,7 +127,7 @@ def minimize(
     name = getattr(fn, "__name__", type(fn).__name__)
     with ExitStack() as stack:
         called = FunctionEvaluator(fn, original)
-        evaluator: Evaluator = called
+        evaluator: Evaluator = InterruptibleEvaluator(called, stack.enter_context(interruptible()))
         if journal is not None:
             header = {
                 "settings": settings.to_dict(),
@@ -141,7 +142,7 @@ def minimize(
             }
             opened = Journal(journal, header)
             stack.callback(opened.close)
-            evaluator = recorded = JournaledEvaluator(called, opened, settings)
+            evaluator = recorded = JournaledEvaluator(evaluator, opened, settings)
             called.proven = recorded.replayed > 0
         bar = stack.enter_context(SearchBar(settings, name, disable=not progress))
         result = search(

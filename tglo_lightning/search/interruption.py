@@ -1,0 +1,73 @@
+"""Ctrl-C and SIGTERM end a search, also where the exception that they raise gets lost."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from tglo_lightning.search.loop import Evaluator
+from tglo_lightning.search.result import Evaluation
+
+__all__ = ["InterruptibleEvaluator", "interruptible"]
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], None]]:
+    """Within, SIGINT raises ``KeyboardInterrupt`` and SIGTERM ``SystemExit``, at once, after what it did before.
+
+    Python drops an exception that a handler raises while an object is destroyed, and code that cleans up may raise an
+    error of its own in its place. The search would then go on, and hold the signal against a candidate. The function
+    that this gives raises a lost exception again; it is called once more at the end.
+
+    Handlers of the user's own for SIGINT stay, and so does all in another thread than the main one.
+    """
+    lost: list[BaseException] = []
+
+    def check() -> None:
+        if lost:
+            raise lost[0]
+
+    def end(number: int, frame: Any) -> None:
+        lost.append(KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number))
+        handler = before[number]
+        if number == signal.SIGTERM and callable(handler):
+            handler(number, frame)
+        raise lost[-1]
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before[signal.SIGTERM] = signal.getsignal(signal.SIGTERM)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            before[signal.SIGINT] = signal.default_int_handler
+    for number in before:
+        signal.signal(number, end)
+    try:
+        yield check
+        check()
+    finally:
+        for number, handler in before.items():
+            # A Trainer that was interrupted ignores SIGINT from then on, to shut down in peace
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+class InterruptibleEvaluator:
+    """An evaluator whose evaluations do not come out after a signal.
+
+    Args:
+        evaluator: trains and scores.
+        check: of :func:`interruptible`.
+    """
+
+    def __init__(self, evaluator: Evaluator, check: Callable[[], None]) -> None:
+        self.evaluator = evaluator
+        self.check = check
+
+    def evaluate(self, thetas: Sequence[list[float] | None], seed: int) -> Iterator[Evaluation]:
+        """The evaluations of ``evaluator``, as long as no signal came."""
+        for evaluation in self.evaluator.evaluate(thetas, seed):
+            self.check()
+            yield evaluation
