@@ -7,7 +7,6 @@ from helpers.modules import mlp
 from torch.nn import functional as F
 
 from tglo_lightning.evaluation import mapping
-from tglo_lightning.evaluation.compilation import compiled
 from tglo_lightning.evaluation.mapping import map_again, on_stacks
 from tglo_lightning.evaluation.stack import Chunk, Step
 from tglo_lightning.evaluation.stacked_loss import StackedTaylorGLOLoss
@@ -81,21 +80,3 @@ def test_an_error_leaves_no_layer_behind():
     with pytest.raises(KeyError):
         map_again(lambda own: on_stacks(fail, own[0]), 2, [torch.zeros(2, 3)])
     assert on_stacks(fail, torch.zeros(2)) is None
-
-
-@pytest.mark.slow
-def test_every_population_is_compiled():
-    class Scale:
-        def __init__(self, factor):
-            self.layer = torch.nn.Linear(2, 2)
-            self.factor = factor
-
-        def run(self, x):
-            return (self.layer(x) * self.factor).relu()
-
-    torch._dynamo.utils.counters.clear()
-    x = torch.ones(3, 2)
-    for factor in range(12):
-        scale = Scale(factor)
-        torch.testing.assert_close(compiled(scale.run, x.device)(x), scale.run(x))
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 12

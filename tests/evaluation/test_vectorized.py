@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 import torchmetrics
 from helpers.data import CLASSES, FEATURES, Stream, blobs, loader, loaders, split_datamodule
@@ -229,6 +230,53 @@ def test_compiled(api, tmp_path):
     module = kind(api, simple(lambda p: torch.optim.SGD(p, 0.1)), cnn)
     fit = inner_fit(api, tmp_path, module, loaders(images=True), Budget(steps=6))
     assert worst(fit, VectorizedEvaluator(compile=True)) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk_size", [None, 2, 1])
+def test_compiled_as_it_is_uncompiled(api, tmp_path, chunk_size):
+    """Accumulation, clipping, a parameter that no loss depends on, and one that is frozen; in float64."""
+
+    class Idle(classifier(api)):
+        def __init__(self):
+            super().__init__(mlp())
+            self.idle = nn.Parameter(torch.ones(3))
+            self.net[0].bias.requires_grad_(False)
+
+        def configure_optimizers(self):
+            return torch.optim.AdamW(self.parameters(), 1e-2, weight_decay=0.1)
+
+    limits = {"accumulate_grad_batches": 2, "gradient_clip_val": 0.05, "precision": "64-true"}
+    fit = inner_fit(api, tmp_path, seeded(Idle).double(), doubles(), Budget(epochs=2), **limits)
+    assert worst(fit, VectorizedEvaluator(compile=True, chunk_size=chunk_size)) < 1e-9
+    weights = prepared(VectorizedEvaluator(compile=True), fit).train_population(THETAS, 0)
+    assert all(torch.equal(w["idle"], torch.ones(3).double()) for w in weights)
+
+
+@pytest.mark.slow
+def test_compiled_in_bf16_with_dropout(api, tmp_path):
+    net = nn.Sequential(nn.Linear(FEATURES, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, CLASSES))
+    fit = inner_fit(
+        api, tmp_path, seeded(lambda: classifier(api)(net)), loaders(), Budget(steps=6), precision="bf16-mixed"
+    )
+    evaluator = prepared(VectorizedEvaluator(compile=True), fit)
+    first, again = ([e.fitness for e in evaluator.evaluate(THETAS, 0)] for _ in range(2))
+    assert first == again
+    assert evaluator.compile
+
+
+def test_a_search_is_compiled_once(tmp_path):
+    fit = inner_fit(pl, tmp_path, seeded(classifier(pl)), loaders(), Budget(epochs=2))
+    vectorized = prepared(VectorizedEvaluator(compile=True), fit)
+    graphs = torch._dynamo.utils.counters["stats"]
+    graphs.clear()
+    found = []
+    for seed in range(3):
+        found.append([e.fitness for e in vectorized.evaluate(THETAS, seed)])
+        assert graphs["unique_graphs"] == 1
+    assert vectorized.compile
+    expected = [e.fitness for e in prepared(VectorizedEvaluator(), fit).evaluate(THETAS, 2)]
+    assert found[2] == pytest.approx(expected, abs=1e-6)
 
 
 def test_goes_on_uncompiled_where_compiling_fails(api, tmp_path, monkeypatch):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,13 +15,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from tglo_lightning.evaluation.compilation import compiled
 from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.evaluation.mapping import map_again, on_stacks
 from tglo_lightning.evaluation.stacked_loss import StackedTaylorGLOLoss
 from tglo_lightning.evaluation.vectorizable import NotVectorizable
 
-__all__ = ["Chunk", "ComputeRandomness", "Step", "alike", "available_memory", "flushed", "keep_heap", "rehearse"]
+if TYPE_CHECKING:
+    from tglo_lightning.evaluation.compilation import CompiledGradients
+
+__all__ = [
+    "Chunk",
+    "ComputeRandomness",
+    "Step",
+    "alike",
+    "available_memory",
+    "flushed",
+    "keep_heap",
+    "mapped",
+    "rehearse",
+]
 
 PLAIN = (bool, int, float, str, type(None))
 
@@ -132,31 +144,40 @@ def _versions(arguments: Any) -> list[int]:
     return [leaf._version for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)]
 
 
+def mapped(step: Step, values: Sequence[Tensor], arguments: tuple[Any, ...], size: int) -> Tensor:
+    """One loss a candidate, shape ``(size,)``; a single candidate is not stacked, and trains as it would alone."""
+    if size == 1:
+        return step(values, arguments).unsqueeze(0)
+    run: Callable[..., Tensor] = torch.func.vmap(lambda *own: step(own, arguments), randomness="different")
+    return run(*values)
+
+
 class Chunk:
-    """Some candidates, trained in one pass. A single one is not stacked, and trains as it would alone.
+    """Some candidates, trained in one pass.
 
     Args:
         step: the training step.
         buffers: values of some buffers by name, one row a candidate; the others are the module's.
         size: number of candidates.
-        compile: whether to compile the pass.
+        compiled: the pass as compiled code, for this number of candidates.
 
     Attributes:
         params, buffers: the stacks by name, candidates first.
     """
 
-    def __init__(self, step: Step, size: int, buffers: Mapping[str, Tensor], compile: bool = False) -> None:
+    def __init__(
+        self, step: Step, size: int, buffers: Mapping[str, Tensor], compiled: CompiledGradients | None = None
+    ) -> None:
         self.step = step
         self.size = size
         self.mapped = self.size > 1
+        self.compiled = compiled
         self.params: dict[str, Tensor] = {name: nn.Parameter(self.stack(p)) for name, p in step.params.items()}
         self.buffers = {name: self.stack(buffer) for name, buffer in step.buffers.items()}
         for name, rows in buffers.items():
             self.buffers[name] = rows if self.mapped else rows[0]
-        self._values = [*self.params.values(), *self.buffers.values()]
+        self._params, self._buffers = list(self.params.values()), list(self.buffers.values())
         self._mapped_before = False
-        device = self._values[0].device
-        self._call = compiled(self._losses, device) if compile else self._losses
 
     def stack(self, value: Tensor) -> Tensor:
         """The same value for each candidate."""
@@ -174,22 +195,35 @@ class Chunk:
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
-        for stack in self.params.values():
+        for stack in self._params:
             stack.grad = None
+
+    def backward(
+        self, arguments: tuple[Any, ...], share: float = 1.0, forward: Callable[[], Any] = nullcontext
+    ) -> None:
+        """Add ``share`` of the gradients of the candidates' losses to the gradients of the stacks.
+
+        ``forward`` gives the context that losses are computed in.
+        """
+        if self.compiled is None:
+            with forward():
+                losses = self.losses(arguments)
+            losses.backward(torch.full_like(losses, share))
+            return
+        with forward():
+            gradients = self.compiled(self._params, self._buffers, arguments, share)
+        for stack, gradient in zip(self._params, gradients, strict=True):
+            if gradient is not None:
+                stack.grad = gradient if stack.grad is None else stack.grad + gradient
 
     def losses(self, arguments: tuple[Any, ...]) -> Tensor:
         """One loss a candidate, shape ``(size,)``."""
-        return self._call(self._values, arguments)
-
-    def _losses(self, values: list[Tensor], arguments: tuple[Any, ...]) -> Tensor:
-        if not self.mapped:
-            return self.step(values, arguments).unsqueeze(0)
-        if torch.compiler.is_compiling() or not self._mapped_before:
-            mapped = torch.func.vmap(lambda *own: self.step(own, arguments), randomness="different")
-            losses: Tensor = mapped(*values)
-            self._mapped_before = not torch.compiler.is_compiling()
-            return losses
-        return map_again(lambda own: self.step(own, arguments), self.size, values)
+        values = [*self._params, *self._buffers]
+        if self.mapped and self._mapped_before:
+            return map_again(lambda own: self.step(own, arguments), self.size, values)
+        losses = mapped(self.step, values, arguments, self.size)
+        self._mapped_before = True
+        return losses
 
 
 class ComputeRandomness:

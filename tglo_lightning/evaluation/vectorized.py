@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tglo_lightning.evaluation.bases import Callback
+from tglo_lightning.evaluation.compilation import CompiledGradients
 from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.isolation import generators, isolated, preserved, seed_all
 from tglo_lightning.evaluation.limits import Clock, Hopeless, TimedOut, out_of_memory
@@ -69,6 +71,7 @@ class VectorizedEvaluator:
         self.chunk_size = chunk_size
         self.compile = compile
         self.stochastic = False
+        self._compiled: dict[tuple[bool, int], CompiledGradients] = {}
 
     @property
     def name(self) -> str:
@@ -83,9 +86,11 @@ class VectorizedEvaluator:
     def setup(self, fit: InnerFit) -> None:
         """Take on a search."""
         self.fit = fit
+        self._compiled = {}
 
     def close(self) -> None:
         """Let go of what the search held."""
+        self._compiled = {}
 
     def evaluate(self, thetas: Sequence[list[float] | None], seed: int) -> Iterator[Evaluation]:
         """One evaluation for each ``theta``, in order; losses other than TaylorGLO train beside, one by one."""
@@ -186,7 +191,7 @@ class VectorizedEvaluator:
         fit = self.fit
         while True:
             module = fit.candidate(thetas[0], seed)
-            population = _Population(thetas, fit, seed, self.chunk_size, self.compile)
+            population = _Population(thetas, fit, seed, self.chunk_size, self._compiled if self.compile else None)
             population.until, population.clock = until, clock or Clock(None)
             trainer = fit.trainer(population)
             seed_all(seed, fit.generators)
@@ -209,13 +214,18 @@ class _Population(Callback):
     step: Step
 
     def __init__(
-        self, thetas: Sequence[list[float] | None], fit: InnerFit, seed: int, chunk_size: int | None, compile: bool
+        self,
+        thetas: Sequence[list[float] | None],
+        fit: InnerFit,
+        seed: int,
+        chunk_size: int | None,
+        compiled: dict[tuple[bool, int], CompiledGradients] | None = None,
     ) -> None:
         self.thetas = thetas
         self.fit = fit
         self.seed = seed
         self.chunk_size = chunk_size
-        self.compile = compile
+        self.compiled = compiled
         self.stochastic = False
         self.chunks: list[Chunk] = []
         self.optimized: list[str] = []
@@ -232,7 +242,7 @@ class _Population(Callback):
         for slot in self.fit.slots if self.thetas[0] is not None else ():
             if isinstance(loss := slot.get(pl_module), TaylorGLOLoss):
                 slot.set(pl_module, StackedTaylorGLOLoss.of(loss))
-        with silenced(pl_module), flushed():
+        with silenced(pl_module), flushed(), ExitStack() as self._passes:
             self._train(trainer, pl_module)
         trainer.should_stop = True
 
@@ -288,9 +298,7 @@ class _Population(Callback):
                 self._stack(arguments, trainer)
             with randomness():
                 for chunk in alike(self.chunks, randomness):
-                    with plugin.train_step_context():
-                        losses = chunk.losses(arguments)
-                    losses.backward(torch.full_like(losses, 1 / every))
+                    chunk.backward(arguments, 1 / every, plugin.train_step_context)
             if (batch_idx + 1) % every == 0 or fetcher.done:
                 self._clip(trainer)
                 optimizer.step()
@@ -316,11 +324,23 @@ class _Population(Callback):
                 self.step,
                 min(size, len(self.thetas) - start),
                 {name: stack[start : start + size] for name, stack in rows.items()},
-                self.compile,
             )
             for start in range(0, len(self.thetas), size)
         ]
+        if self.compiled is not None:
+            self._compile(self.compiled, trainer)
         self._adopt(trainer.optimizers[0])
+
+    def _compile(self, compiled: dict[tuple[bool, int], CompiledGradients], trainer: Any) -> None:
+        """Give the chunks the compiled pass of their size, for as long as this population trains."""
+        used = {}
+        for chunk in self.chunks:
+            key = self.thetas[0] is None, chunk.size
+            if key not in compiled:
+                compiled[key] = CompiledGradients(self.step.module, chunk.size)
+            chunk.compiled = used[key] = compiled[key]
+        for gradients in used.values():
+            self._passes.enter_context(gradients.under(trainer))
 
     def _rows(self, module: Any) -> dict[str, Tensor]:
         """The buffers in which the candidates differ, one row a candidate."""
