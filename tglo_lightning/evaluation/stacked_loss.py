@@ -14,6 +14,7 @@ from torch import Tensor
 from tglo_lightning.evaluation.mapping import on_stacks
 from tglo_lightning.losses import TaylorGLOLoss
 from tglo_lightning.losses.functional import power_coefficients
+from tglo_lightning.losses.hard_labels import at_target, is_target
 
 __all__ = ["StackedTaylorGLOLoss"]
 
@@ -75,7 +76,7 @@ def _rows(logits: Tensor, target: Tensor, coefficients: Tensor) -> Tensor:
         shape = h.shape
         h = h.flatten(2)
         index = target.flatten(1).unsqueeze(1)
-        h_target = _at(h, index)
+        h_target = at_target(h, index)
         every = _horner(pairs[:, :2], h).mul_(h * h)
         hit = _horner(pairs[:, 2:], h_target).mul_(h_target)
         rows, drift = (every.sum(dim=2, keepdim=True) + hit).unbind()
@@ -87,23 +88,10 @@ def _rows(logits: Tensor, target: Tensor, coefficients: Tensor) -> Tensor:
     return rows + (slope - slope.detach())
 
 
-# The compiler makes vector instructions of a comparison, and loops of an index
-
-
-def _at(h: Tensor, index: Tensor) -> Tensor:
-    if torch.compiler.is_compiling():
-        return (h * _hit(h, index)).sum(dim=1, keepdim=True)
-    return h.gather(1, index.expand(len(h), -1, -1))
-
-
 def _add_at(h: Tensor, index: Tensor, value: Tensor) -> Tensor:
     if torch.compiler.is_compiling():
-        return h + _hit(h, index) * value
+        return h + is_target(h, index) * value
     return h.scatter_add_(1, index.expand(len(h), -1, -1), value)
-
-
-def _hit(h: Tensor, index: Tensor) -> Tensor:
-    return (torch.arange(h.shape[1], device=h.device).view(-1, 1) == index).to(h.dtype)
 
 
 def _horner(coefficients: Tensor, h: Tensor) -> Tensor:

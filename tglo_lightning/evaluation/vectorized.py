@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -203,9 +204,12 @@ class VectorizedEvaluator:
                     raise
                 # For the whole search: the next population is as large
                 self.chunk_size = size // 2
-                continue
-            self.stochastic = population.stochastic
-            return trainer, module, population
+            else:
+                self.stochastic = population.stochastic
+                return trainer, module, population
+            # A Trainer refers to itself, and would hold its population's memory for a while
+            del trainer, module, population
+            gc.collect()
 
 
 class _Population(Callback):

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from tglo_lightning.losses.functional import power_coefficients, traced
 
-__all__ = ["taylor_rows"]
+__all__ = ["at_target", "is_target", "taylor_rows"]
 
 Coefficients: TypeAlias = Sequence[Tensor] | Sequence[float]
 
@@ -72,7 +72,20 @@ def _rows(logits: Tensor, index: Tensor, p: Coefficients, q: Coefficients) -> Te
     """``sum_k P(h_k) + Q(h_T)`` for each sample."""
     h = logits.softmax(dim=1)
     powers = (_horner(p[2:], h) * h * h).sum(dim=1, keepdim=True)
-    return (powers + _horner(q, h.gather(1, index)) + (p[0] * h.shape[1] + p[1])).squeeze(1)
+    return (powers + _horner(q, at_target(h, index)) + (p[0] * h.shape[1] + p[1])).squeeze(1)
+
+
+def at_target(h: Tensor, index: Tensor) -> Tensor:
+    """The output of the target's class, of shape ``(N, 1, ...)``, as ``index``; ``h`` has shape ``(N, n, ...)``."""
+    if torch.compiler.is_compiling():
+        return (h * is_target(h, index)).sum(dim=1, keepdim=True)
+    return h.gather(1, index.expand(len(h), *index.shape[1:]))
+
+
+def is_target(h: Tensor, index: Tensor) -> Tensor:
+    """1 at the target's class, 0 elsewhere. The compiler makes vector instructions of it, and loops of an index."""
+    classes = torch.arange(h.shape[1], device=h.device).view(-1, *[1] * (h.dim() - 2))
+    return (classes == index).to(h.dtype)
 
 
 def _horner(coefficients: Coefficients, h: Tensor) -> Tensor | float:
