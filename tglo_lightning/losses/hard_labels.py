@@ -42,8 +42,8 @@ def taylor_rows(theta: Tensor, logits: Tensor, target: Tensor, on: float = 1.0, 
         ``theta``.
     """
     index = target.unsqueeze(1)
-    # Where the values of theta can be read, plain numbers are the quickest coefficients. The compiler fuses the plain
-    # formula better than anything written by hand, and torch.func takes it apart without further rules.
+    # Where the values of theta can be read, plain numbers are the quickest coefficients. torch.func takes the plain
+    # formula apart without further rules.
     known = None
     if theta.is_cpu and not theta.requires_grad and not traced():
         known = _numbers(tuple(theta.tolist()), on, off, torch.finfo(logits.dtype).max)
@@ -51,6 +51,9 @@ def taylor_rows(theta: Tensor, logits: Tensor, target: Tensor, on: float = 1.0, 
         theta = theta.to(torch.promote_types(theta.dtype, logits.dtype))
         labels = torch.linspace(off, on, 2, dtype=theta.dtype, device=theta.device)
         p, p_on = power_coefficients(theta, labels).to(logits.dtype).neg().unbind(-1)
+        if torch.compiler.is_compiling() and not theta.requires_grad and not _transformed():
+            rows: Tensor = _CompiledRows.apply(logits, index, p, p_on - p)
+            return rows
         return _rows(logits, index, p.unbind(), (p_on - p).unbind())
     if torch.is_grad_enabled() and logits.requires_grad:
         return _Rows.apply(logits, index, *known)
@@ -76,7 +79,7 @@ def _rows(logits: Tensor, index: Tensor, p: Coefficients, q: Coefficients) -> Te
 
 
 def at_target(h: Tensor, index: Tensor) -> Tensor:
-    """The output of the target's class, of shape ``(N, 1, ...)``, as ``index``; ``h`` has shape ``(N, n, ...)``."""
+    """The output of the target's class, of shape ``(N, 1, ...)`` as ``index``; ``h`` has shape ``(N, n, ...)``."""
     if torch.compiler.is_compiling():
         return (h * is_target(h, index)).sum(dim=1, keepdim=True)
     return h.gather(1, index.expand(len(h), *index.shape[1:]))
@@ -142,3 +145,35 @@ class _Rows(torch.autograd.Function):
     def jvp(ctx: Any, logits: Tensor, *_: None) -> Tensor:
         (gradient,) = ctx.saved_tensors
         return (gradient * logits).sum(dim=1)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator, unused-ignore]
+def _transformed() -> bool:
+    """Whether what is being compiled is within a transform of torch.func."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+class _CompiledRows(torch.autograd.Function):
+    """:func:`_rows` for the compiler, with the gradient in forward, where it fuses with all else. It has no second
+    derivative, for compiled code has none.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, index: Tensor, p: Tensor, q: Tensor) -> Tensor:
+        h = logits.softmax(dim=1)
+        at = is_target(h, index)
+        h_target = (h * at).sum(dim=1, keepdim=True)
+        powers = torch.arange(len(p), dtype=p.dtype, device=p.device)
+        rows = (_horner(p[2:].unbind(), h) * h * h).sum(dim=1, keepdim=True)
+        rows = rows + _horner(q.unbind(), h_target) + (p[0] * h.shape[1] + p[1])
+        slope = _horner((powers * p)[2:].unbind(), h) * h * h  # h P'(h), but for its linear term
+        pull = _horner((powers * q)[1:].unbind(), h_target) * h_target  # h_T Q'(h_T)
+        drift = slope.sum(dim=1, keepdim=True) + pull
+        ctx.save_for_backward(slope - h * drift + at * pull)
+        return rows.squeeze(1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
+    def backward(ctx: Any, grad_rows: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return grad_rows.unsqueeze(1) * gradient, None, None, None
