@@ -15,6 +15,8 @@ from typing import Any
 from torch import nn
 
 from tglo_lightning._version import __version__
+from tglo_lightning.callbacks.attraction import AttractionMonitor
+from tglo_lightning.callbacks.curves import CurveRecorder
 from tglo_lightning.callbacks.progress import SearchMonitor
 from tglo_lightning.callbacks.recording import Recording, evaluator_name
 from tglo_lightning.evaluation import (
@@ -36,6 +38,7 @@ from tglo_lightning.evaluation.isolation import isolated, preserved
 from tglo_lightning.evaluation.messages import tell
 from tglo_lightning.evaluation.slot import LossSlots
 from tglo_lightning.reporting.html import report_quietly
+from tglo_lightning.reporting.html.fit import Fit
 from tglo_lightning.reporting.stats import welch
 from tglo_lightning.search import Finalist, SearchResult, SearchSettings, search
 from tglo_lightning.search.interruption import interruptible
@@ -105,8 +108,10 @@ class TaylorGLO(Callback):
         resume: ``"auto"``: a search that was killed goes on from its journal when the same fit is started again, with
             the same result as if it had not been; one that was finished is not repeated. ``False``: search anew, with
             a journal at another place.
-        report: write ``report.html`` beside the journal when the search ends, with what can be said then;
-            ``tglo-report`` writes it anew when there is more. Needs ``pip install 'tglo-lightning[plots]'``.
+        report: write ``report.html`` beside the journal when the search ends, and again when the fit has ended, with
+            the curves of its training and, where an ``AttractionMonitor`` watches it, with the attraction of its
+            samples. Each takes some 0.5 s; ``tglo-report`` writes it anew when there is more. Needs
+            ``pip install 'tglo-lightning[plots]'``.
 
     Attributes:
         result: the :class:`~tglo_lightning.search.SearchResult`, ``None`` before the search.
@@ -203,6 +208,9 @@ class TaylorGLO(Callback):
         self.directory: Path | None = None
         self.result: SearchResult | None = None
         self._hooks: list[Any] = []
+        # Of the fit that follows the search, for the report
+        self._recorder: CurveRecorder | None = None
+        self._journal: Path | None = None
 
     # Lightning's hooks
 
@@ -225,8 +233,25 @@ class TaylorGLO(Callback):
             return
         if self.result is None:
             self.result = self._search(trainer, pl_module)
+            self._recorder = CurveRecorder() if self.report else None
         for module in _copies(trainer, pl_module):
             self._install(module)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Note what the module has logged, for the report."""
+        if self._recorder is not None:
+            self._recorder.on_train_epoch_end(trainer, pl_module)
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Write the report again, now that there is more to tell."""
+        recorder, self._recorder = self._recorder, None
+        if recorder is None or self._journal is None or not trainer.is_global_zero or not recorder.epochs:
+            return
+        assert self.result is not None
+        watched = {c.slot.path: c.path for c in trainer.callbacks if isinstance(c, AttractionMonitor) and c.path}
+        if len(watched) == 1:
+            watched = {"this training": next(iter(watched.values()))}
+        report_quietly(result_path(self._journal), Fit(self.result.kept, recorder.curves, watched))
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Leave the module without hooks of ours."""
@@ -293,17 +318,20 @@ class TaylorGLO(Callback):
         evaluator = ranks.spread(choose_evaluator(asked, fit, share, processes=ranks.size == 1))
         name = evaluator_name(evaluator)
         try:
-            with recording.of(evaluator, self.settings, _versions(trainer), check) as recorded:
+            options = fit.slots.options(fit.module)
+            notes = {"versions": _versions(trainer), "original_options": options}
+            with recording.of(evaluator, self.settings, notes, check) as recorded:
+                self._journal = recording.journal
                 self.directory = None if recording.journal is None else recording.journal.parent
                 result = self._followed(trainer, fit, seen, recorded)
         finally:
             evaluator.close()
-        result.settings["evaluator"] = name
+        result.settings |= {"evaluator": name, "original_options": options}
         recording.save(result)
         if self.report and recording.journal is not None:
             path = report_quietly(result_path(recording.journal))
             if path is not None:
-                tell(f"TaylorGLO: the report of the search is {path}.")
+                tell(f"TaylorGLO: the report of the search is {path}; the end of this fit completes it.")
         return result
 
     def _followed(self, trainer: Any, fit: InnerFit, seen: Probe, evaluator: Any) -> SearchResult:
