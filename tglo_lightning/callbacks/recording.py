@@ -15,6 +15,7 @@ from tglo_lightning.search import SearchError, SearchResult, SearchSettings
 from tglo_lightning.search.interruption import InterruptibleEvaluator
 from tglo_lightning.search.journal import Journal, JournaledEvaluator, JournalError, Unwritable
 from tglo_lightning.search.record import default_journal, free_journal, interrupted_neighbour, result_path
+from tglo_lightning.wording import counted
 
 __all__ = ["Recording", "evaluator_name"]
 
@@ -153,7 +154,7 @@ class Recording:
                 f"TaylorGLO: this search is finished, its {replayed} trainings are in {self.journal}. To search anew, "
                 "pass resume=False or another seed."
             )
-        return f"TaylorGLO goes on from {self.journal}, which holds {replayed} trainings."
+        return f"TaylorGLO goes on from {self.journal}, which holds {counted(replayed, 'training')}."
 
 
 def evaluator_name(evaluator: Any) -> str:

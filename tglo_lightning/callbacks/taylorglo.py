@@ -43,6 +43,7 @@ from tglo_lightning.reporting.stats import welch
 from tglo_lightning.search import Finalist, SearchResult, SearchSettings, search
 from tglo_lightning.search.interruption import interruptible
 from tglo_lightning.search.record import result_path
+from tglo_lightning.wording import counted
 
 __all__ = ["TaylorGLO"]
 
@@ -438,12 +439,13 @@ def _verdict(result: SearchResult) -> str:
     )
     chance = "" if p_value is None else f", Welch's one-sided p = {p_value:.2g}"
     better = f"{result.monitor} ({'higher' if result.mode == 'max' else 'lower'} is better)"
-    trained = f"{result.candidates} candidates, {result.failed} failed, {result.infeasible} infeasible draws, "
-    trained += f"{result.seconds:.0f} s"
+    trained = f"{counted(result.candidates, 'candidate')}, {result.failed} failed, "
+    trained += f"{counted(result.infeasible, 'infeasible draw')}, {result.seconds:.0f} s"
     if result.original.errors:
         return (
-            f"TaylorGLO kept the original loss: it could not be compared, for of its {len(result.original.fitness)} "
-            f"trainings {len(result.original.errors)} failed ({result.original.errors[0]}); {trained}."
+            "TaylorGLO kept the original loss: it could not be compared, for of its "
+            f"{counted(len(result.original.fitness), 'training')} {len(result.original.errors)} failed "
+            f"({result.original.errors[0]}); {trained}."
         )
     if result.best is None:
         return f"TaylorGLO kept the original loss: no finalist could be trained from every seed. {against}; {trained}."

@@ -44,6 +44,7 @@ from tglo_lightning.search.result import Finalist, SearchResult
 from tglo_lightning.search.space import split_theta
 from tglo_lightning.theory import Explanation, explain
 from tglo_lightning.theory.explanation import parameter_meanings
+from tglo_lightning.wording import counted
 
 __all__ = ["sections"]
 
@@ -117,7 +118,7 @@ def _comparison(files: RunFiles) -> Section:
     better = [f"{long_name(m)}, {'lower' if m in LESS_IS_BETTER else 'higher'} is better" for m in metrics]
     section.blocks.append(
         Table(
-            f"Test data: mean ± standard deviation over {n} fresh seeds",
+            f"Test data: mean ± standard deviation over {counted(n, 'fresh seed')}",
             ["loss", *better],
             rows,
             "A seed covers initial weights and data order, and is the same for every loss; test data were used once a "
@@ -303,9 +304,10 @@ def _search(files: RunFiles) -> Section:
     share = ""
     if search.infeasible or search.refused:
         total = search.infeasible + search.candidates
-        share = f" {search.infeasible} of {total} draws were refused by the constraint without any training."
+        share = f" The constraint refused {search.infeasible} of {counted(total, 'draw')}, before any training."
     section.lead = (
-        f"CMA-ES drew {search.candidates} candidates; a network was trained with each and scored by {search.monitor}. "
+        f"CMA-ES drew {counted(search.candidates, 'candidate')}; a network was trained with each and scored by "
+        f"{search.monitor}. "
         f"{search.failed or 'None'} failed.{share}"
         + (f" It took {_duration(search.seconds)}." if search.seconds and not files.interrupted else "")
     )
@@ -420,13 +422,16 @@ def _curves(files: RunFiles) -> Section:
     monitor = files.result["monitor"] if files.result else ""
     count = max(map(len, files.curves.values()))
     section.lead = (
-        f"Mean over {count} fresh seeds, with ± one standard deviation. A training loss is drawn for each loss alone: "
-        "values of different losses cannot be compared."
+        f"{_over(count)} A training loss is drawn for each loss alone: values of different losses cannot be compared."
     )
     panels = figures.curves(files.curves, names, monitor)
     section.blocks.append(Plots(panels))
     section.blocks.append(Details("Epoch by epoch", [_epochs(files, names, monitor)] if monitor else []))
     return section
+
+
+def _over(seeds: int) -> str:
+    return "One seed." if seeds == 1 else f"Mean over {seeds} fresh seeds, with ± one standard deviation."
 
 
 def _epochs(files: RunFiles, names: dict[str, str], monitor: str) -> Table:
@@ -493,7 +498,7 @@ def _attraction(files: RunFiles) -> Section:
             ]
         )
     counts = {(len(r.index), r.epochs[-1]) for r in files.attraction.values()}
-    told = ", ".join(f"{samples} samples, epoch {epoch}" for samples, epoch in sorted(counts))
+    told = ", ".join(f"{counted(samples, 'sample')}, epoch {epoch}" for samples, epoch in sorted(counts))
     head = ["loss", "pushed away", "attraction, 5 %", "median", "95 %", "median confidence", "predicted rest"]
     section.blocks.append(Table(f"At the end of training ({told})", head, rows))
     return section
@@ -524,7 +529,7 @@ def _robustness(files: RunFiles) -> Section:
         section.blocks.append(Plots([figures.robustness(report, name)]))
         rows = [[a.name, *(f"{v:.3f}" for v in a.accuracy)] for a in report.attacks]
         rows.append(["worst case", *(f"{v:.3f}" for v in report.worst_case)])
-        caption = f"{name}: accuracy of {report.samples} images under attack, by radius ε ({report.norm})"
+        caption = f"{name}: accuracy of {counted(report.samples, 'image')} under attack, by radius ε ({report.norm})"
         section.blocks.append(Table(caption, ["attack", *(f"{e:g}" for e in report.epsilons)], rows))
         if report.findings:
             section.blocks.append(Points("Reasons to doubt these figures", report.warnings))

@@ -115,9 +115,9 @@ trainer = Trainer(callbacks=[search, AttractionMonitor({watched})])  # search: y
 def attack(files: RunFiles) -> str:
     """Code that attacks a trained network, and keeps what it finds where the report looks for it."""
     if files.plain:
-        kinds, attacks, network, images = "PGD", "", "network", "test_loader"
+        kinds, attacks, network, images = "PGD", "", "network.eval()", "test_loader"
     else:
-        kinds, attacks, network, images = "FGSM, PGD", 'FGSM("own"), ', "module", "datamodule.test_dataloader()"
+        kinds, attacks, network, images = "FGSM, PGD", 'FGSM("own"), ', "module.eval()", "datamodule.test_dataloader()"
     path = _path(files)
     loss = "" if path == "criterion" else f", loss={path!r}"
     return f"""from tglo_lightning.attacks import {kinds}, evaluate_robustness
