@@ -10,7 +10,7 @@ from typing import Any
 from tglo_lightning.losses import SeparableLoss, SmoothedCrossEntropyLoss, TaylorGLOLoss, published_theta
 from tglo_lightning.losses.functional import order_of
 
-__all__ = ["given_loss", "theta_of_result"]
+__all__ = ["given_loss", "read_json", "theta_of_result"]
 
 
 def given_loss(theta: str | Sequence[float], *, order: int | None = None, **options: Any) -> SeparableLoss:
@@ -42,10 +42,7 @@ def theta_of_result(path: Path) -> list[float]:
     """
     if not path.is_file():
         raise ValueError(f"`theta` names a file that is not there: {path}")
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}.") from None
+    result = read_json(path)
     try:
         found = result["best"] if "best" in result else result["losses"]["metalearned"]
         return [float(value) for value in found["theta"]]
@@ -53,3 +50,18 @@ def theta_of_result(path: Path) -> list[float]:
         raise ValueError(
             f"{path} tells of no metalearned loss: it has neither losses.metalearned.theta nor best.theta."
         ) from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+        ValueError: it holds none.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}.") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds no JSON object.")
+    return values
