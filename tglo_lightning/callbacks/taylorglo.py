@@ -42,7 +42,7 @@ from tglo_lightning.reporting.html.fit import Fit
 from tglo_lightning.reporting.stats import welch
 from tglo_lightning.search import Finalist, SearchResult, SearchSettings, search
 from tglo_lightning.search.interruption import interruptible
-from tglo_lightning.search.record import result_path
+from tglo_lightning.search.record import JOURNAL, result_path
 from tglo_lightning.wording import counted
 
 __all__ = ["TaylorGLO"]
@@ -200,6 +200,10 @@ class TaylorGLO(Callback):
         self.journal = None if journal is None else Path(journal)
         if self.journal is not None and self.journal.suffix == ".json":
             raise ValueError(f"`journal` must not end in .json, for the result goes there; got {str(journal)!r}.")
+        if self.journal is not None and self.journal.is_dir():
+            raise ValueError(
+                f"`journal` must be the path of a file, and {str(journal)!r} is a directory: {self.journal / JOURNAL}?"
+            )
         if resume is not False and resume != "auto":
             raise ValueError(f"`resume` must be 'auto' or False, got {resume!r}.")
         self.resume = resume
