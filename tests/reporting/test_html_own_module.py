@@ -149,7 +149,7 @@ def test_the_report_is_there_after_the_search_and_whole_after_the_fit(own):
     search, _, _, between = own
     after = (search.directory / "report.html").read_text()
     assert [plots(between, name) for name in ("search", "curves", "attraction")] == [3, 0, 0]
-    assert "The fit that follows the search is not over yet." in between
+    assert "The fit that follows the search is not over." in between
     assert [plots(after, name) for name in ("search", "curves", "attraction")] == [3, 2, 2]
     assert "Epoch by epoch" in after
     assert write_report(search.directory).read_text() == after

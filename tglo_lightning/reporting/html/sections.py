@@ -38,7 +38,7 @@ from tglo_lightning.reporting.html.snippets import (
     monitored,
     original_options,
 )
-from tglo_lightning.reporting.html.verdict import Contest, p_value
+from tglo_lightning.reporting.html.verdict import Contest, p_value, verdict
 from tglo_lightning.reporting.stats import LESS_IS_BETTER
 from tglo_lightning.search.result import Finalist, SearchResult
 from tglo_lightning.search.space import split_theta
@@ -84,7 +84,8 @@ def _comparison(files: RunFiles) -> Section:
         best, _ = _chosen(files)
         text = "No test data were used here: the search chose by validation data, which flatters what it chose."
         if files.interrupted or best is None:
-            section.blocks.append(Missing(text))
+            early = "A comparison on test data is for the loss that is found in the end; the search has not come to it."
+            section.blocks.append(Missing(early if files.interrupted else text))
             return section
         text += (
             " To compare both losses, train with each from fresh seeds and test each training once. This goes on from "
@@ -216,8 +217,7 @@ def _loss_of(theta: Sequence[float]):  # type: ignore[no-untyped-def]
 
 def _why(files: RunFiles, n: int | None) -> Section:
     best, _ = _chosen(files)
-    kept = files.search is None or files.search.kept == "metalearned"
-    section = Section("why", "Why it works" if kept and not files.interrupted else "What the theory says of it")
+    section = Section("why", "Why it works" if verdict(files).tone == "good" else "What the theory says of it")
     if best is None or best.theta is None:
         section.blocks.append(
             Missing("Without a metalearned loss there is nothing to explain.", "tglo-explain cross_entropy")
@@ -386,13 +386,17 @@ def _finalists(files: RunFiles) -> Section:
     return section
 
 
+def _pending(files: RunFiles) -> str:
+    """Why there is nothing yet of the fit that follows a search as a callback."""
+    return f"The fit that follows the search is not over{', nor is the search' if files.interrupted else ''}."
+
+
 def _curves(files: RunFiles) -> Section:
     section = Section("curves", "Training and validation")
     if not files.curves:
         text = "No curves were recorded."
         if _own(files):
-            text = "The fit that follows the search is not over yet. When it is, this report is written again, with its"
-            text += " curves."
+            text = f"{_pending(files)} When it is, this report is written again, with its curves."
             if files.plain:
                 text = "A training loop of your own keeps its own curves; the search knows its last figure only."
             elif files.fitted:
@@ -468,8 +472,8 @@ def _attraction(files: RunFiles) -> Section:
                 repeat = monitored(files)
             else:
                 text += (
-                    " The fit that follows the search is not over yet. Where AttractionMonitor, a second callback, "
-                    "watches it, this report is written again at its end, with what it saw:"
+                    f" {_pending(files)} Where AttractionMonitor, a second callback, watches it, this report is "
+                    "written again at its end, with what it saw:"
                 )
                 repeat = monitored(files)
         section.blocks.append(Missing(text, repeat))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -49,7 +50,8 @@ def drop_in(best: Finalist, options: Sequence[Options] | None) -> str:
     for name, part, each in zip(_names(len(parts)), parts, given, strict=True):
         # Label smoothing is in theta already, where the search found it to help
         taken = {key: value for key, value in each.items() if key != "label_smoothing"}
-        lines.append(f"{name} = {kind}({', '.join([str(part), *_arguments(part, taken)])})")
+        arguments = [str(part), *_arguments(part, taken)]
+        lines += [f"{name} = {kind}(", *(f"    {argument}," for argument in arguments), ")"]
     return "\n".join(lines)
 
 
@@ -87,13 +89,13 @@ scores = {{"original": [], "metalearned": []}}
 for seed in range(1000, 1005):
     for kind in scores:
         seed_everything(seed)
-        module = {module}()
+        module = {module}()  # with your arguments
         if kind == "metalearned":
 {places}\
         trainer = Trainer(max_epochs=10)  # as in your own fit
         trainer.fit(module, datamodule=datamodule)
         [tested] = trainer.test(module, datamodule=datamodule)
-        scores[kind].append(tested[{metric!r}])  # what your test_step logs
+        scores[kind].append(tested[{json.dumps(metric)}])  # what your test_step logs
 {told}"""
 
 
