@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from helpers.data import blobs, loader, loaders
 from helpers.modules import TINY, accuracy, classifier, mlp, quiet_trainer, seeded
 from torch import nn
-from torch.utils.data import Subset
 
 from tglo_lightning import TaylorGLO
 
@@ -124,23 +123,6 @@ def test_regression_through_a_loss_of_ones_own(tmp_path):
             return self.criterion(self(x)[:, 0], y.float())
 
     refused(tmp_path, Regression(criterion=lambda p, y: (p - y).abs().mean()), "class probabilities must")
-
-
-def test_fewer_outputs_than_classes(tmp_path):
-    refused(
-        tmp_path, Trap(nn.Linear(8, 2)), "the targets hold class 2, but the network has 2 outputs, for classes from 0"
-    )
-
-
-@pytest.mark.parametrize(
-    ("loaders_of", "message"),
-    [
-        ("val_dataloaders", "The validation loader gave no batch"),
-        ("train_dataloaders", "training loader gave no batch"),
-    ],
-)
-def test_empty_loaders(tmp_path, loaders_of, message):
-    refused(tmp_path, Trap(), message, data=loaders() | {loaders_of: loader(Subset(blobs(), []))})
 
 
 def test_a_journal_that_is_a_directory(tmp_path):
