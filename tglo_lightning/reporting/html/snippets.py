@@ -77,10 +77,9 @@ for seed in range(1000, 1005):
         scores[kind].append(float(test_fn(loss)))  # your fn, but scored on test data
 {told}"""
     module = str(files.header.get("module", "MyModule")).rpartition(".")[2]
-    paths = files.header.get("loss") or ["criterion"]
-    places = "".join(
-        f"            {_place(path)} = {name}\n" for path, name in zip(paths, _names(losses), strict=False)
-    )
+    # A result alone does not know the paths
+    paths = files.header.get("loss") or _names(losses)
+    places = "".join(f"            {_place(path)} = {name}\n" for path, name in zip(paths, _names(losses), strict=True))
     metric = re.sub("^val(id(ation)?)?(?![a-z])", "test", search.monitor)
     return f"""from {lightning(files)} import Trainer, seed_everything
 from tglo_lightning.reporting import welch
