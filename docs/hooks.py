@@ -18,23 +18,24 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[1]
 PAGES = ("CHANGELOG.md", "CONTRIBUTING.md")
 SUFFIXES = (".md", ".png", ".json", ".py", ".ipynb")
-OUTWARD = re.compile(r"\]\((?:\.\./(?=recipes/|CHANGELOG|CONTRIBUTING)|docs/)")
+OUTWARD = re.compile(r"\]\((?:\.\./(?=recipes/|conf/|CHANGELOG|CONTRIBUTING)|docs/)")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
-GROUPS = "<!-- groups -->"
+GROUPS = re.compile(r"(<!-- groups -->\n).*(<!-- /groups -->)", re.DOTALL)
+SHOWN = re.compile(r"<!-- show (\S+) -->")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add what lies outside of ``docs``."""
     recipes = sorted(path for path in (ROOT / "recipes").rglob("*") if path.suffix in SUFFIXES)
-    for path in [*(ROOT / name for name in PAGES), *recipes]:
+    shown = [ROOT / name for name in SHOWN.findall((ROOT / "docs" / "configs.md").read_text(encoding="utf-8"))]
+    for path in [*(ROOT / name for name in PAGES), *recipes, *shown]:
         files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Let links across the border of ``docs`` point into the site; put in the table of the configs."""
-    markdown = OUTWARD.sub("](", markdown)
-    return markdown.replace(GROUPS, groups()) if GROUPS in markdown else markdown
+    """Let links across the border of ``docs`` point into the site; put in the configs."""
+    return SHOWN.sub(shown, with_groups(OUTWARD.sub("](", markdown)))
 
 
 def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -45,6 +46,16 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
         return convert(html.unescape(match[3]).strip(), display=display)
 
     return FORMULA.sub(mathml, content)
+
+
+def with_groups(markdown: str) -> str:
+    """A page with the tables of the configs as they are, between their marks."""
+    return GROUPS.sub(lambda marks: f"{marks[1]}\n{groups()}\n{marks[2]}", markdown)
+
+
+def shown(mark: re.Match[str]) -> str:
+    """A file, in place of the mark that names it."""
+    return f"```yaml\n{(ROOT / mark[1]).read_text(encoding='utf-8').rstrip()}\n```"
 
 
 def groups() -> str:
@@ -68,5 +79,6 @@ def comment(path: Path) -> str:
             said.append(line.removeprefix("#").strip())
     if said:
         return " ".join(said)
+    plain = [line for line in lines if not line.startswith("#")]
     target = next((line.split()[1] for line in lines if line.startswith("_target_:")), "")
-    return f"`{target.rpartition('.')[2]}`" if target else ", ".join(f"`{line.strip()}`" for line in lines[-2:])
+    return f"`{target.rpartition('.')[2]}`" if target else ", ".join(f"`{line.strip()}`" for line in plain[-2:])

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -141,3 +141,13 @@ def test_every_config_is_in_the_reference(site):
     page = (site / "configs.html").read_text(encoding="utf-8")
     for path in Path(CONFIG_DIR).glob("*/**/*.yaml"):
         assert f"<code>{path.stem}</code>" in page
+
+
+def test_the_page_of_the_configs_lists_them_as_they_are():
+    pytest.importorskip("mkdocs")
+    spec = spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
+    hooks = module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    page = (ROOT / "docs" / "configs.md").read_text(encoding="utf-8")
+    assert "| `digits_noisy` |" in page
+    assert hooks.with_groups(page) == page, "copy what hooks.with_groups makes of docs/configs.md into it"

@@ -6,15 +6,17 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch.nn.functional as F
-from helpers.data import loaders
+from helpers.data import blobs, loader, loaders
 from helpers.modules import TINY, accuracy, classifier, mlp, quiet_trainer
 from hydra import compose, initialize_config_dir
 from torch import nn
+from torch.utils.data import Subset
 
 from tglo_lightning import TaylorGLO
 from tglo_lightning.cli import explain
 from tglo_lightning.cli.checks import ConfigError, check
 from tglo_lightning.cli.commands import CONFIG_DIR
+from tglo_lightning.cli.given import given_loss
 from tglo_lightning.search import SearchError
 
 PAGE = (Path(__file__).parents[1] / "docs" / "faq.md").read_text(encoding="utf-8")
@@ -85,9 +87,9 @@ class Manual(Net):
         optimizer.step()
 
 
-def fit(module, tmp_path, **options):
+def fit(module, tmp_path, data=None, **options):
     search = TaylorGLO(**(TINY | {"evaluator": "trainer"} | options))
-    quiet_trainer(pl, tmp_path, max_epochs=1, callbacks=[search]).fit(module, **loaders())
+    quiet_trainer(pl, tmp_path, max_epochs=1, callbacks=[search]).fit(module, **(data or loaders()))
     return search
 
 
@@ -100,16 +102,24 @@ def fit(module, tmp_path, **options):
         (Static, {}, "belongs to the class"),
         (lambda: Net(criterion=nn.BCEWithLogitsLoss()), {}, "BCEWithLogitsLoss"),
         (Lambda, {}, "reached net.0.weight"),
+        (lambda: Net(nn.Linear(8, 2)), {}, "has 2 outputs"),
         (OnlyAccuracy, {"monitor": "val_acc"}, "val_acc"),
         (WithLoss, {"monitor": "val/loss", "mode": "min"}, "is computed from"),
     ],
-    ids=["path", "inline", "inline-attribute", "class", "multi-label", "lambda", "monitor", "monitor-loss"],
+    ids=["path", "inline", "inline-attribute", "class", "multi-label", "lambda", "outputs", "monitor", "monitor-loss"],
 )
 def test_refused(module, options, part, tmp_path):
     built = module()
     with pytest.raises((ValueError, RuntimeError)) as caught:
         fit(built, tmp_path, **options)
     explained(str(caught.value).replace(type(built).__name__, "Net"), part)
+
+
+@pytest.mark.parametrize(("stage", "part"), [("val", "validation loader"), ("train", "training loader")])
+def test_empty_loaders(stage, part, tmp_path):
+    with pytest.raises(ValueError, match="no batch") as caught:
+        fit(Net(), tmp_path, data=loaders() | {f"{stage}_dataloaders": loader(Subset(blobs(), []))})
+    explained(str(caught.value), part)
 
 
 @pytest.mark.filterwarnings("ignore:No candidate of generation")
@@ -153,6 +163,9 @@ def test_configs():
         with pytest.raises(ConfigError) as caught:
             check(compose("train", overrides=["search.population=1", "paths.output_dir=."]))
         explained(f"tglo-train: {caught.value}", "at least 2")
+    with pytest.raises(ValueError, match="2 numbers") as caught:
+        given_loss([1, 2])
+    explained(f"tglo-train: loss.theta: {caught.value}", "loss.theta")
 
 
 def test_explain_of_an_unknown_loss(capsys):

@@ -120,6 +120,6 @@ def test_a_search_writes_below_the_runs_directory_only(tmp_path, monkeypatch):
     search, _ = victim.fit(run)
     written = sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
     place = search.directory.relative_to(run)
-    assert written == [str(place / name) for name in ("report.html", "search.json", "search.jsonl")]
+    assert written == [str(place / name) for name in ("fit.json", "report.html", "search.json", "search.jsonl")]
     assert list(home.rglob("*")) == []
     assert set(os.listdir(tmp_path)) == {"home", "run"}

@@ -125,6 +125,11 @@ def test_regression_through_a_loss_of_ones_own(tmp_path):
     refused(tmp_path, Regression(criterion=lambda p, y: (p - y).abs().mean()), "class probabilities must")
 
 
+def test_a_journal_that_is_a_directory(tmp_path):
+    with pytest.raises(ValueError, match=r"`journal` must be the path of a file, .* is a directory: .*search\.jsonl"):
+        TaylorGLO(journal=tmp_path)
+
+
 def test_unusual_call(tmp_path):
     class Unusual(Trap):
         def training_step(self, batch, batch_idx):

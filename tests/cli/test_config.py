@@ -149,9 +149,17 @@ def test_a_value_out_of_range_is_refused_by_its_key(config, override):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("theta", ["[1,2,3]", "[0,0,1,-1,0.5,2,-1]", "[0,0,1,-1,0.5,2,-1,nan]"])
-def test_a_wrong_theta_is_refused_by_its_key(config, theta):
-    with pytest.raises(ConfigError, match=r"^loss\.theta: "):
+@pytest.mark.parametrize(
+    ("theta", "message"),
+    [
+        ("[1,2]", r"2 numbers, .* label smoothing from 0 to 1, .* a TaylorGLO loss has 5 \(order 2\), 8 \(order 3\)"),
+        ("[1]", r"1 number; a TaylorGLO loss has 5 \(order 2\)"),
+        ("[0,0,1,-1,0.5,2,-1]", r"7 numbers; .* 8 \(order 3\)"),
+        ("[0,0,1,-1,0.5,2,-1,nan]", "finite"),
+    ],
+)
+def test_a_wrong_theta_is_refused_by_its_key(config, theta, message):
+    with pytest.raises(ConfigError, match=rf"^loss\.theta: .*{message}"):
         Recipe(config("loss=taylorglo", f"loss.theta={theta}"))
 
 

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from helpers.runs import interrupt, searched
 
 from tglo_lightning.cli.explain import main
 from tglo_lightning.losses import TaylorGLOLoss
@@ -36,14 +37,16 @@ def test_named_losses(capsys):
 
 
 def test_checkpoint_of_a_module_that_holds_the_loss(tmp_path, capsys):
-    module = torch.nn.ModuleDict({"criterion": TaylorGLOLoss(THETA), "net": torch.nn.Linear(2, 2)})
+    module = torch.nn.ModuleDict({"criterion": TaylorGLOLoss(THETA), "net": torch.nn.Linear(2, 10)})
     path = tmp_path / "last.ckpt"
     torch.save({"state_dict": module.state_dict(), "epoch": 3}, path)
-    assert "eps* = 0.4692" in told(capsys, path)
+    text = told(capsys, path)
+    assert "eps* = 0.4692" in text
+    assert "Number of classes: 10, from the width of the last layer, net." in text
     both = torch.nn.ModuleDict({"first": TaylorGLOLoss(THETA), "second": TaylorGLOLoss(order=2)})
     torch.save({"state_dict": both.state_dict()}, path)
     assert main([str(path)]) == 2
-    assert "choose one with --buffer: first.theta, second.theta" in capsys.readouterr().err
+    assert "choose one with --buffer: first, second" in capsys.readouterr().err
     assert "Trainable: no" in told(capsys, path, "--buffer", "second")
 
 
@@ -51,6 +54,81 @@ def test_result_of_a_run(tmp_path, capsys):
     path = tmp_path / "result.json"
     path.write_text(json.dumps({"losses": {"original": {}, "metalearned": {"theta": THETA}}}))
     assert "eps* = 0.4692" in told(capsys, path)
+
+
+def test_the_directory_of_a_run_and_what_it_knows_of_its_classes(tmp_path, capsys):
+    result = searched(tmp_path / "tglo" / "1a2b3c")
+    values = result.to_dict()
+    values["settings"]["num_classes"] = 7
+    path = tmp_path / "tglo" / "1a2b3c" / "search.json"
+    path.write_text(json.dumps(values))
+    for given in (tmp_path, path.parent, path):
+        text = told(capsys, given)
+        assert f"Number of classes: 7, from {path}." in text
+        assert result.best.formula in text
+    text = told(capsys, path, "--num-classes", 5)
+    assert f"Number of classes: 5, as --num-classes says; but 7 by {path}." in text
+    assert "TaylorGLOLoss, 5 classes" in text
+    assert "from" not in told(capsys, path, "--num-classes", 7).splitlines()[0]
+    (tmp_path / "tglo" / "other").mkdir()
+    (tmp_path / "tglo" / "other" / "search.json").write_text(json.dumps(values))
+    assert main([str(tmp_path)]) == 2
+    assert f"give one of {path.parent}, " in capsys.readouterr().err
+    interrupt(path.parent, trainings=8)
+    assert main([str(path.parent)]) == 2
+    assert "has not come to its end" in capsys.readouterr().err
+
+
+def test_a_search_that_kept_the_original_loss(tmp_path, capsys):
+    values = searched(tmp_path).to_dict() | {"kept": "original"}
+    values["settings"] |= {"num_classes": 3, "original_options": [{"label_smoothing": 0.2}]}
+    (tmp_path / "search.json").write_text(json.dumps(values))
+    said = "The search kept the original loss, CrossEntropyLoss: no metalearned loss beat it."
+    text = told(capsys, tmp_path)
+    assert said in text
+    assert "labels smoothed by alpha = 0.2" in text
+    assert "CrossEntropyLoss, 3 classes" in text
+    torch.save(
+        {"state_dict": {}, "callbacks": {"TaylorGLO{'loss': 'criterion'}": {"result": values}}}, tmp_path / "a.ckpt"
+    )
+    assert (
+        told(capsys, tmp_path / "a.ckpt").replace("the search in this checkpoint", f"{tmp_path / 'search.json'}")
+        == text
+    )
+    values["original"]["name"] = "FocalLoss"
+    (tmp_path / "search.json").write_text(json.dumps(values))
+    assert main([str(tmp_path)]) == 2
+    assert "kept the original loss, FocalLoss, and no file says" in capsys.readouterr().err
+    original = {"name": "TaylorGLOLoss", "theta": THETA}
+    (tmp_path / "result.json").write_text(
+        json.dumps({"kept": "original", "num_classes": 10, "losses": {"original": original}})
+    )
+    text = told(capsys, tmp_path / "result.json")
+    assert "The search kept the original loss, TaylorGLOLoss" in text
+    assert "eps* = 0.4692" in text
+
+
+def test_classes_of_a_checkpoint(tmp_path, capsys):
+    path = tmp_path / "last.ckpt"
+    state = {"criterion.theta": torch.tensor(THETA)}
+    result = searched(tmp_path).to_dict()
+    callbacks = {"TaylorGLO{'loss': 'criterion'}": {"result": result}}
+    for more, source in (
+        ({"callbacks": callbacks, "hyper_parameters": {"num_classes": 4}}, "10, from the search in this checkpoint"),
+        ({"hyper_parameters": {"num_classes": 4}}, "4, from hyper_parameters.num_classes of this checkpoint"),
+        ({}, "10, assumed"),
+    ):
+        torch.save({"state_dict": state, **more}, path)
+        assert f"Number of classes: {source}" in told(capsys, path)
+
+
+def test_several_losses_of_a_search(tmp_path, capsys):
+    values = searched(tmp_path).to_dict()
+    values["best"] |= {"theta": THETA + THETA[::-1], "losses": 2}
+    (tmp_path / "two.json").write_text(json.dumps(values))
+    assert main([str(tmp_path / "two.json")]) == 2
+    assert "choose one with --buffer: 0, 1" in capsys.readouterr().err
+    assert "eps* = 0.4692" in told(capsys, tmp_path / "two.json", "--buffer", 0)
 
 
 def test_picture_in_a_file_or_a_folder(tmp_path, capsys):

@@ -33,7 +33,7 @@ def test_numbers_names_and_results(result):
     [
         ("mnist", {}, "mnist_published"),
         ("nowhere.json", {}, "not there: nowhere.json"),
-        ([1.0, 2.0, 3.0], {}, "5, 8, 12"),
+        ([1.0, 2.0, 3.0], {}, r"5 \(order 2\), 8"),
         (THETA, {"order": 3}, "8 values at order 3"),
         ([2.0, 0.1], {"label_smoothing": 0.1}, "label_smoothing must be 0"),
     ],

@@ -23,6 +23,7 @@ HEADER = {
     "budget": {"epochs": 3, "steps": None},
     "classes": 10,
     "evaluator": "vectorized",
+    "original_options": [{}],
     "versions": {"torch": "2.13.0"},
 }
 LOSSES = ("original", "metalearned")
@@ -50,7 +51,7 @@ def searched(folder: Path) -> SearchResult:
     evaluator = JournaledEvaluator(Scored(), journal, SETTINGS)
     result = search(evaluator, SETTINGS, num_classes=10, monitor="val/acc", original_name="CrossEntropyLoss")
     journal.close()
-    result.settings["evaluator"] = "vectorized"
+    result.settings |= {"evaluator": "vectorized", "original_options": [{}]}
     result.save(folder / "search.json")
     return result
 

@@ -294,9 +294,9 @@ def test_an_automatic_report_never_fails(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("formula", "held"),
     [
-        ("-1.5 h^2 + 2 y (h - 0.5)", ["<msup>", "<mn>1.5</mn>", "<mo>(</mo>"]),
+        ("-1.5 h^2 + 2 y (h - 0.5)", ["<msup>", "<mn>1.5</mn>", "&#x00028;</mo>", 'aria-label="+ 2 y (h - 0.5)"']),
         ("1.2e-05 h - 3 y", ["<mn>10</mn>", "<mn>5</mn>"]),
-        ("log(h) - y / h", ["<mfrac>", "log"]),
+        ("log(h) - y / h", ["<mfrac>", "<mi>log</mi>"]),
         ("-(y - h)^2", ["<msup>"]),
         ("0.19 y log(h), labels smoothed by 0.8", ["labels smoothed by 0.8"]),
     ],

@@ -257,3 +257,16 @@ def test_full_disk_is_said_and_costs_nothing(tmp_path, uninterrupted):
     rest = Quadratic()
     assert run(path, rest) == uninterrupted
     assert 0 < rest.count < TRAININGS
+
+
+def test_a_journal_from_before_the_options_were_noted_goes_on(tmp_path):
+    path = tmp_path / "search.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        run(path, Quadratic(last=7))
+    noting = HEADER | {"original_options": [{"ignore_index": 255}]}
+    assert run(path, header=noting) == run(None)
+    assert "original_options" not in SearchResult.load(path).settings
+    run(tmp_path / "new.jsonl", header=noting)
+    assert SearchResult.load(tmp_path / "new.jsonl").settings["original_options"] == [{"ignore_index": 255}]
+    with pytest.raises(JournalError, match="original_options"):
+        Journal(tmp_path / "new.jsonl", HEADER | {"original_options": [{}]})

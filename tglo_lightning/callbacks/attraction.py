@@ -61,6 +61,7 @@ class AttractionMonitor(Callback):
 
     Attributes:
         record: the :class:`~tglo_lightning.reporting.attraction_record.AttractionRecord`, ``None`` before a training.
+        path: the file that the training has written; ``None`` before its end.
 
     Raises:
         TypeError, ValueError: an argument of a wrong kind or out of range; at ``setup``, a loss that is not of the
@@ -99,6 +100,7 @@ class AttractionMonitor(Callback):
         self.seed = seed
         self.filename = filename
         self.record: AttractionRecord | None = None
+        self.path: Path | None = None
         self._batches: list[Any] = []
         self._panels: list[AttractionPanels] = []
 
@@ -113,6 +115,7 @@ class AttractionMonitor(Callback):
         """Draw the samples and measure them, unless the record of a checkpoint has this epoch already."""
         if trainer.global_step == 0:
             self.record = None
+        self.path = None
         self._panels = [
             AttractionPanels(logger.experiment)
             for logger in trainer.loggers
@@ -229,7 +232,8 @@ class AttractionMonitor(Callback):
         # Asked for on every rank: the ranks agree on it together
         directory = trainer.log_dir or trainer.default_root_dir
         if self.record is not None and trainer.is_global_zero and not trainer.fast_dev_run:
-            self.record.save(Path(directory) / self.filename)
+            self.path = Path(directory) / self.filename
+            self.record.save(self.path)
 
 
 @contextmanager

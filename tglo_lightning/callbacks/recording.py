@@ -15,6 +15,7 @@ from tglo_lightning.search import SearchError, SearchResult, SearchSettings
 from tglo_lightning.search.interruption import InterruptibleEvaluator
 from tglo_lightning.search.journal import Journal, JournaledEvaluator, JournalError, Unwritable
 from tglo_lightning.search.record import default_journal, free_journal, interrupted_neighbour, result_path
+from tglo_lightning.wording import counted
 
 __all__ = ["Recording", "evaluator_name"]
 
@@ -70,10 +71,13 @@ class Recording:
 
     @contextmanager
     def of(
-        self, evaluator: Any, settings: SearchSettings, versions: Mapping[str, str], check: Callable[[], None]
+        self, evaluator: Any, settings: SearchSettings, notes: Mapping[str, Any], check: Callable[[], None]
     ) -> Iterator[Any]:
-        """``evaluator``, that writes down what it finds, unless ``check`` raises that a signal came."""
-        journal = self._open(evaluator, versions)
+        """``evaluator``, that writes down what it finds, unless ``check`` raises that a signal came.
+
+        ``notes`` go into the header of the journal.
+        """
+        journal = self._open(evaluator, notes)
         interruptible = InterruptibleEvaluator(evaluator, check)
         if journal is None:
             self.journal = None
@@ -106,7 +110,7 @@ class Recording:
         except OSError as error:
             warnings.warn(f"The result of the search cannot be written: {error}. The search goes on.", stacklevel=2)
 
-    def _open(self, evaluator: Any, versions: Mapping[str, str]) -> Journal | None:
+    def _open(self, evaluator: Any, notes: Mapping[str, Any]) -> Journal | None:
         if self.journal is None:
             return None
         options = _options(evaluator)
@@ -115,7 +119,7 @@ class Recording:
                 **self.identity,
                 "evaluator": evaluator_name(evaluator),
                 **({"evaluator_options": options} if options else {}),
-                "versions": dict(versions),
+                **notes,
             }
         )
         if not self.named and not self.journal.exists():
@@ -150,7 +154,7 @@ class Recording:
                 f"TaylorGLO: this search is finished, its {replayed} trainings are in {self.journal}. To search anew, "
                 "pass resume=False or another seed."
             )
-        return f"TaylorGLO goes on from {self.journal}, which holds {replayed} trainings."
+        return f"TaylorGLO goes on from {self.journal}, which holds {counted(replayed, 'training')}."
 
 
 def evaluator_name(evaluator: Any) -> str:

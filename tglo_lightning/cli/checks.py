@@ -108,4 +108,6 @@ def naming(cfg: DictConfig, key: str) -> Iterator[None]:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    first, *rest = (str(error).strip() or type(error).__name__).splitlines()
+    # Hydra has the reason in the second
+    return f"{first} {rest[0].strip()}" if rest and first.endswith(":") else first

@@ -3,6 +3,8 @@
 What a command does is imported when it does it, so that `--help` and shell completion are quick.
 """
 
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import hydra
@@ -29,6 +31,7 @@ def train(cfg: DictConfig) -> float:
     try:
         return run(cfg)
     except (ConfigError, JournalError, SearchError) as error:
+        _leave_nothing()
         raise SystemExit(f"tglo-train: {error}") from error
 
 
@@ -41,6 +44,7 @@ def attack(cfg: DictConfig) -> float:
     try:
         return run(cfg)
     except (ConfigError, ImportError) as error:
+        _leave_nothing()
         raise SystemExit(f"tglo-attack: {' '.join(str(error).split())}") from error
 
 
@@ -53,4 +57,28 @@ def landscape(cfg: DictConfig) -> None:
     try:
         run(cfg)
     except ConfigError as error:
+        _leave_nothing()
         raise SystemExit(f"tglo-landscape: {' '.join(str(error).split())}") from error
+
+
+def _leave_nothing() -> None:
+    """Remove the directory of a run that was refused, if there is nothing in it but what Hydra wrote at its start."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    config, log = folder / str(hydra.output_subdir), folder / f"{hydra.job.name}.log"
+    if hydra.mode != RunMode.RUN or not folder.is_dir() or not set(folder.iterdir()) <= {config, log}:
+        return
+    with suppress(OSError):
+        shutil.rmtree(config)
+        log.unlink(missing_ok=True)
+        if folder == Path.cwd():
+            return
+        folder.rmdir()
+        day, outputs = list(folder.parents)[:2]
+        if outputs.name == "outputs":
+            # Where this was the only run
+            day.rmdir()
+            outputs.rmdir()

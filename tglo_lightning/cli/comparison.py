@@ -1,6 +1,5 @@
 """Train losses over fresh seeds and test each training once."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytorch_lightning as pl
 from rich.console import Console
 from rich.progress import track
 
+from tglo_lightning.callbacks.curves import CurveRecorder
 from tglo_lightning.cli.recipe import Recipe
 from tglo_lightning.reporting import summarize, welch
 from tglo_lightning.reporting.stats import LESS_IS_BETTER
@@ -30,25 +30,6 @@ class Scores:
     def summary(self) -> dict[str, Any]:
         """`{metric: {"values", "mean", "std"}}` of the test metrics."""
         return {name: summarize(values) for name, values in self.test.items()}
-
-
-class CurveRecorder(pl.Callback):
-    """Keeps what a training logs: `{metric: [one value an epoch]}`, None where there is none or it is not finite.
-
-    It reads what Lightning has computed already, so the training is the same with it and without.
-    """
-
-    def __init__(self) -> None:
-        self.curves: dict[str, list[float | None]] = {}
-        self.epochs = 0
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the metrics of the epoch, six digits of each."""
-        for name, value in trainer.callback_metrics.items():
-            number = float(value)
-            curve = self.curves.setdefault(name, [])
-            curve += [None] * (self.epochs - len(curve)) + [float(f"{number:.6g}") if math.isfinite(number) else None]
-        self.epochs += 1
 
 
 def fresh_seeds(seed: int, count: int) -> list[int]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tglo_lightning.losses import SeparableLoss, SmoothedCrossEntropyLoss, TaylorGLOLoss, published_theta
-from tglo_lightning.losses.functional import order_of
+from tglo_lightning.losses.functional import num_parameters, order_of
+from tglo_lightning.wording import counted
 
-__all__ = ["given_loss", "theta_of_result"]
+__all__ = ["given_loss", "read_json", "theta_of_result"]
 
 
 def given_loss(theta: str | Sequence[float], *, order: int | None = None, **options: Any) -> SeparableLoss:
@@ -27,11 +28,28 @@ def given_loss(theta: str | Sequence[float], *, order: int | None = None, **opti
     """
     if isinstance(theta, str):
         theta = theta_of_result(Path(theta)) if theta.endswith(".json") else published_theta(theta)
+    _check_length(theta)
     if len(theta) == 2:
         if options.pop("label_smoothing", 0.0):
             raise ValueError("label_smoothing must be 0 where `theta` is a factor and a smoothing of its own")
         return SmoothedCrossEntropyLoss(theta, **options)
     return TaylorGLOLoss(theta, order=order_of(theta) if order is None else order, **options)
+
+
+def _check_length(theta: Sequence[float]) -> None:
+    known = {num_parameters(n): n for n in range(2, 7)}
+    if len(theta) in known or len(theta) > max(known):
+        return
+    lengths = ", ".join(f"{length} (order {n})" for length, n in known.items())
+    taylor = f"a TaylorGLO loss has {lengths}, ... numbers: 2 centres, then order * (order + 1) / 2 coefficients"
+    if len(theta) != 2:
+        raise ValueError(f"`theta` has {counted(len(theta), 'number')}; {taylor}")
+    factor, smoothing = theta
+    if not (factor > 0 and 0 <= smoothing <= 1):
+        raise ValueError(
+            f"`theta` has 2 numbers, which make a cross-entropy with a factor above 0 and a label smoothing from 0 to "
+            f"1, and {list(theta)} is no such pair; {taylor}"
+        )
 
 
 def theta_of_result(path: Path) -> list[float]:
@@ -42,10 +60,7 @@ def theta_of_result(path: Path) -> list[float]:
     """
     if not path.is_file():
         raise ValueError(f"`theta` names a file that is not there: {path}")
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}.") from None
+    result = read_json(path)
     try:
         found = result["best"] if "best" in result else result["losses"]["metalearned"]
         return [float(value) for value in found["theta"]]
@@ -53,3 +68,18 @@ def theta_of_result(path: Path) -> list[float]:
         raise ValueError(
             f"{path} tells of no metalearned loss: it has neither losses.metalearned.theta nor best.theta."
         ) from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+        ValueError: it holds none.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}.") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds no JSON object.")
+    return values

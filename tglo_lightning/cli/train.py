@@ -24,7 +24,7 @@ from rich.console import Console
 import tglo_lightning
 from tglo_lightning.cli.comparison import Scores, fresh_seeds, train_and_test, welch_tests
 from tglo_lightning.cli.recipe import Recipe
-from tglo_lightning.losses import as_loss, loss_like
+from tglo_lightning.losses import as_loss, loss_like, loss_options
 from tglo_lightning.models import Classifier
 from tglo_lightning.reporting import results_table
 from tglo_lightning.reporting.html import report_quietly
@@ -134,7 +134,11 @@ def _result(
     seconds: float,
 ) -> dict[str, Any]:
     losses: dict[str, Any] = {
-        "original": {**_described(recipe.criterion()), "test": scores["original"].summary()},
+        "original": {
+            **_described(recipe.criterion()),
+            "options": loss_options(recipe.criterion()),
+            "test": scores["original"].summary(),
+        },
     }
     for kind, outcome in zip(FOUND, (search, opponent), strict=True):
         if kind in scores and outcome is not None and outcome.best is not None and outcome.best.theta is not None:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from tglo_lightning.arguments import check_ints, check_numbers
 from tglo_lightning.data.loaders import batch_loader
 from tglo_lightning.data.noise import flip_labels
+from tglo_lightning.wording import counted
 
 Augmentation = Callable[..., tuple[Tensor, Tensor]]
 Splits = tuple[TensorDataset, TensorDataset, TensorDataset]
@@ -87,7 +88,9 @@ class Task(pl.LightningDataModule, ABC):
         """The rows to train on, of all rows for training."""
         kept = rows[: round(self.train_fraction * len(rows))]
         if not len(kept):
-            raise ValueError(f"train_fraction={self.train_fraction} of {len(rows)} samples leaves nothing to train on")
+            raise ValueError(
+                f"train_fraction={self.train_fraction} of {counted(len(rows), 'sample')} leaves nothing to train on"
+            )
         return kept
 
     def setup(self, stage: str | None = None) -> None:

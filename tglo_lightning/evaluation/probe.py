@@ -20,6 +20,7 @@ from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.isolation import isolated, preserved, seed_all
 from tglo_lightning.evaluation.trainer import Guard, validated
 from tglo_lightning.losses import TaylorGLOLoss, loss_like
+from tglo_lightning.wording import counted
 
 __all__ = ["Probe", "probe"]
 
@@ -54,6 +55,8 @@ def probe(fit: InnerFit) -> Probe:
     try:
         metrics, recorders, identity, has_validated = _rehearse(fit)
         shifted, *_ = _rehearse(fit, shift=1.0)
+    except _Refused as error:
+        raise ValueError(str(error)) from None
     except Exception as error:
         raise RuntimeError(
             f"TaylorGLO trains a copy of {kind} on one batch before it searches, and that failed with "
@@ -66,7 +69,9 @@ def probe(fit: InnerFit) -> Probe:
         raise ValueError(f"Losses that are searched for together must have as many classes each, got {classes}.")
     if fit.monitor not in metrics:
         advice = "Log it in validation_step with self.log, or pass one of these as `monitor=`."
-        if not has_validated:
+        if has_validated and "val" not in identity["data"]["lengths"]:
+            advice = "The validation loader gave no batch: is its data set empty, or smaller than a batch it drops?"
+        elif not has_validated:
             advice = (
                 "There is no validation: it needs a validation_step, validation data in fit or a val_dataloader, and "
                 "`limit_val_batches` above 0."
@@ -102,7 +107,7 @@ def _rehearse(fit: InnerFit, shift: float = 0.0) -> tuple[dict[str, Any], dict[s
         graded = [name for name, parameter in fit.module.named_parameters() if parameter.grad is not None]
         module = fit.candidate(None, seed=0)
         identity = module_identity(module)
-        recorders = {slot.path: _Recorder(slot.get(module), shift) for slot in fit.slots}
+        recorders = {slot.path: _Recorder(slot.path, slot.get(module), shift) for slot in fit.slots}
         for slot in fit.slots:
             slot.set(module, recorders[slot.path])
         first = _FirstBatches()
@@ -118,10 +123,19 @@ def _rehearse(fit: InnerFit, shift: float = 0.0) -> tuple[dict[str, Any], dict[s
         identity["optimizers"] = optimizer_identity(trainer)
         metrics = validated(trainer, module, fit)
     fit.epoch_batches = trainer.num_training_batches
+    if not first.batches.get("train"):
+        raise _Refused(
+            "there is nothing to train on: the training loader gave no batch. Is its data set empty, or smaller than a "
+            "batch that it drops?"
+        )
     identity["data"] = data_identity(first.batches, first.lengths)
     identity["trainer"] = described(fit.training)
     identity["callbacks"] = [[described(callback), described(vars(callback))] for callback in fit.callbacks]
     return metrics, recorders, identity, trainer.enable_validation
+
+
+class _Refused(ValueError):
+    """What is wrong with module or data, told in full; other errors of a rehearsal are told as they come."""
 
 
 class _FirstBatches(Callback):
@@ -184,8 +198,9 @@ def _check_call(fit: InnerFit, path: str, recorder: _Recorder) -> int:
 class _Recorder(nn.Module):
     """Stands in for a loss and notes what it is first called with while gradients are on."""
 
-    def __init__(self, loss: Any, shift: float = 0.0) -> None:
+    def __init__(self, path: str, loss: Any, shift: float = 0.0) -> None:
         super().__init__()
+        self.path = path
         self.loss = loss
         self.shift = shift
         self.called_with: tuple[tuple[Any, ...], dict[str, Any]] | None = None
@@ -194,6 +209,8 @@ class _Recorder(nn.Module):
         """Call the loss."""
         if torch.is_grad_enabled() and self.called_with is None:
             self.called_with = _detached(args), _detached(kwargs)
+            # torch's own losses say less, and on a GPU later
+            _check_outputs(self.path, args, getattr(self.loss, "ignore_index", -100))
         loss = self.loss(*args, **kwargs)
         return loss + (loss.detach() + self.shift) if self.shift else loss
 
@@ -202,6 +219,22 @@ class _Recorder(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__("loss"), name)
+
+
+def _check_outputs(path: str, args: tuple[Any, ...], ignored: Any) -> None:
+    """Refuse targets of a class that the network has no output for."""
+    logits, target = args if len(args) == 2 else (None, None)
+    if not (isinstance(logits, Tensor) and isinstance(target, Tensor)) or logits.dim() == 0:
+        return
+    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+        return
+    outputs = logits.shape[min(logits.dim() - 1, 1)]
+    counting = target[target != ignored]
+    if counting.numel() and int(counting.max()) >= outputs:
+        raise _Refused(
+            f"`loss={path!r}`: the targets hold class {int(counting.max())}, but the network has "
+            f"{counted(outputs, 'output')}, for classes from 0 to {outputs - 1}."
+        )
 
 
 def _detached(values: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tglo_lightning.losses import SeparableLoss, SmoothedCrossEntropyLoss, TaylorGLOLoss, loss_like
+from tglo_lightning.losses import SeparableLoss, SmoothedCrossEntropyLoss, TaylorGLOLoss, loss_like, loss_options
 from tglo_lightning.losses.registry import check_replaceable, loss_name
 from tglo_lightning.search.space import split_theta
 
@@ -122,6 +122,10 @@ class LossSlots:
         """Whether the losses in their places have the parameters ``theta`` already."""
         found = ((slot.get(module), part) for slot, part in self.pairs(theta))
         return all(isinstance(loss, METALEARNED) and loss.theta.tolist() == part for loss, part in found)
+
+    def options(self, module: nn.Module) -> list[dict[str, Any]]:
+        """The options of the present losses, see :func:`~tglo_lightning.losses.loss_options`."""
+        return [loss_options(slot.get(module)) for slot in self._slots]
 
     def name(self, module: nn.Module) -> str:
         """What the present losses are called."""

@@ -3,7 +3,7 @@
 from tglo_lightning.losses.base import SeparableLoss
 from tglo_lightning.losses.classic import BaikalLoss, BrierLoss, CrossEntropyLoss, SmoothedCrossEntropyLoss
 from tglo_lightning.losses.published import cross_entropy_expansion, published_theta
-from tglo_lightning.losses.registry import as_loss, loss_formula, loss_like
+from tglo_lightning.losses.registry import as_loss, loss_formula, loss_like, loss_options
 from tglo_lightning.losses.taylorglo import TaylorGLOLoss
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "cross_entropy_expansion",
     "loss_formula",
     "loss_like",
+    "loss_options",
     "published_theta",
 ]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tglo_lightning.arguments import tensor_of
 from tglo_lightning.losses.functional import inspectable
+from tglo_lightning.wording import counted
 
 __all__ = ["SeparableLoss"]
 
@@ -192,7 +193,8 @@ class SeparableLoss(nn.Module):
         axis = 1 if len(shape) > 1 else 0
         if weight is not None and weight.shape[0] != shape[axis]:
             raise ValueError(
-                f"{self.name}: `weight` has {weight.shape[0]} values, the logits have {shape[axis]} classes."
+                f"{self.name}: `weight` has {counted(weight.shape[0], 'value')}, the logits have "
+                f"{counted(shape[axis], 'class')}."
             )
         floating = target.is_floating_point()
         if target.shape != (shape if floating else shape[:axis] + shape[axis + 1 :]) or target.dtype == torch.bool:

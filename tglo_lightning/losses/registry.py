@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +21,7 @@ from tglo_lightning.losses.functional import formula, order_of, theta_tensor
 from tglo_lightning.losses.published import PUBLISHED_NAMES, published_theta
 from tglo_lightning.losses.taylorglo import TaylorGLOLoss
 
-__all__ = ["as_loss", "check_replaceable", "loss_formula", "loss_like", "loss_name"]
+__all__ = ["as_loss", "check_replaceable", "loss_formula", "loss_like", "loss_name", "loss_options"]
 
 NAMED: dict[str, type[SeparableLoss]] = {
     "cross_entropy": CrossEntropyLoss,
@@ -30,6 +30,8 @@ NAMED: dict[str, type[SeparableLoss]] = {
     "mse": BrierLoss,
 }
 INHERITED = ("weight", "ignore_index", "reduction")
+# Of torch's losses and ours
+DEFAULTS = {"weight": None, "ignore_index": -100, "reduction": "mean", "label_smoothing": 0.0}
 # Losses of torch whose targets are class indices or probabilities, and whose inputs are logits or log-probabilities
 REPLACEABLE = (nn.CrossEntropyLoss, nn.NLLLoss)
 REPLACEABLE_FUNCTIONS = (F.cross_entropy, F.nll_loss)
@@ -76,9 +78,7 @@ def loss_like(original: object, theta: Tensor | Sequence[float]) -> TaylorGLOLos
     every smoothed loss is in both families already, and ``theta`` alone shall say what the loss does. ``original`` may
     be a module, a function, or a partial of a function.
     """
-    if isinstance(original, partial):
-        original = SimpleNamespace(**original.keywords)
-    options = {name: getattr(original, name) for name in INHERITED if hasattr(original, name)}
+    options = _given(original, INHERITED)
     weight = options.get("weight")
     if isinstance(weight, Tensor):
         options["weight"] = weight.detach().clone()
@@ -104,6 +104,19 @@ def loss_name(loss: Any) -> str:
     return type(loss).__name__ if isinstance(loss, nn.Module) else getattr(function, "__name__", repr(loss))
 
 
+def loss_options(loss: object) -> dict[str, Any]:
+    """The options of a loss that are not the defaults, as plain values: what its ``theta`` does not tell.
+
+    Those that :func:`loss_like` takes over, and ``label_smoothing``, which it leaves.
+
+    >>> loss_options(nn.CrossEntropyLoss(ignore_index=255))
+    {'ignore_index': 255}
+    """
+    given = _given(loss, DEFAULTS).items()
+    plain = {name: value.tolist() if isinstance(value, Tensor) else value for name, value in given}
+    return {n: v for n, v in plain.items() if v != DEFAULTS[n] and isinstance(v, int | float | str | list)}
+
+
 def check_replaceable(loss: Any, where: str) -> None:
     """Check that a loss of the family can take the place of ``loss``, as far as can be told without calling it.
 
@@ -124,6 +137,12 @@ def check_replaceable(loss: Any, where: str) -> None:
             f"{where} is {loss_name(loss)}. TaylorGLO replaces losses of (logits, class targets), such as "
             "torch.nn.CrossEntropyLoss."
         )
+
+
+def _given(loss: object, names: Iterable[str]) -> dict[str, Any]:
+    """Those of the options called ``names`` that a loss has; a partial has them as keywords."""
+    owner = SimpleNamespace(**loss.keywords) if isinstance(loss, partial) else loss
+    return {name: getattr(owner, name) for name in names if hasattr(owner, name)}
 
 
 def _length(theta: Tensor | Sequence[float]) -> int:

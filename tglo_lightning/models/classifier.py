@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
 from tglo_lightning.models.metrics import classification_metrics
+from tglo_lightning.wording import counted
 
 
 class Classifier(pl.LightningModule):
@@ -72,7 +73,10 @@ class Classifier(pl.LightningModule):
         logits, aux = self._outputs(x)
         loss: Tensor = self.criterion(logits, y)
         if self.training and len(aux) != len(self.aux_criteria):
-            raise ValueError(f"aux_criteria holds {len(self.aux_criteria)} losses for {len(aux)} auxiliary classifiers")
+            raise ValueError(
+                f"aux_criteria holds {counted(len(self.aux_criteria), 'loss')} for "
+                f"{counted(len(aux), 'auxiliary classifier')}"
+            )
         for criterion, early in zip(self.aux_criteria, aux, strict=False):
             loss = loss + self.aux_weight * criterion(early, y)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(y))

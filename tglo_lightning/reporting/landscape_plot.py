@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tglo_lightning.reporting.landscape import Landscape
+from tglo_lightning.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,7 +57,7 @@ def plot_basins(landscapes: Mapping[str, Landscape], path: str | Path) -> Path:
         axes.set_xlabel("step along a filter-normalised direction\n(1 = each filter moved by its own length)")
         axes.grid(color="0.9", linewidth=0.6)
     first = next(iter(landscapes.values()))
-    left.set_title(f"{len(first.accuracy)} directions, {first.samples} images", loc="left")
+    left.set_title(f"{counted(len(first.accuracy), 'direction')}, {counted(first.samples, 'image')}", loc="left")
     left.legend(frameon=False)
     return _save(figure, path)
 

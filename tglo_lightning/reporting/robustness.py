@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from tglo_lightning.wording import counted
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -30,8 +32,8 @@ def robustness_table(report: RobustnessReport) -> Table:
     Passes are in images, forward and backward; the last column is the share of gradients that are exactly zero.
     """
     title = (
-        f"Robust accuracy, {report.norm}, {report.samples} images, clean accuracy {report.clean_accuracy:.1%}, "
-        f"seed {report.seed}"
+        f"Robust accuracy, {report.norm}, {counted(report.samples, 'image')}, clean accuracy "
+        f"{report.clean_accuracy:.1%}, seed {report.seed}"
     )
     radii = (f"{epsilon:g}" for epsilon in report.epsilons)
     table = Table("attack", *radii, "forward", "backward", "zero", title=title)
@@ -80,7 +82,7 @@ def plot_robustness(report: RobustnessReport, path: str | Path) -> Path:
     axes.plot(report.epsilons, report.worst_case, color="black", linewidth=3, alpha=0.55, label="worst case")
     axes.axhline(report.clean_accuracy, color="0.4", linewidth=1, linestyle=":", label="clean")
     doubts = f"; warnings: {len(report.findings)}" if report.findings else ""
-    axes.set_title(f"{report.samples} images{doubts}", loc="left")
+    axes.set_title(f"{counted(report.samples, 'image')}{doubts}", loc="left")
     figure.legend(loc="outside right upper", frameon=False)
     return _save(figure, path)
 

@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from tglo_lightning._version import __version__
-from tglo_lightning.losses.registry import check_replaceable, loss_like, loss_name
+from tglo_lightning.losses.registry import check_replaceable, loss_like, loss_name, loss_options
 from tglo_lightning.search.interruption import InterruptibleEvaluator, interruptible
 from tglo_lightning.search.journal import Journal, JournaledEvaluator
 from tglo_lightning.search.loop import Evaluator, SearchSettings, checked_classes, search
@@ -124,6 +124,7 @@ def minimize(
         seed=seed,
     )
     num_classes = checked_classes(num_classes)
+    options = [loss_options(original)]
     name = getattr(fn, "__name__", type(fn).__name__)
     with ExitStack() as stack:
         called = FunctionEvaluator(fn, original)
@@ -135,6 +136,7 @@ def minimize(
                 "source": _source(fn),
                 "original": loss_name(original),
                 "options": repr(original) if isinstance(original, nn.Module) else "",
+                "original_options": options,
                 "monitor": name,
                 "mode": "min",
                 "evaluator": FunctionEvaluator.name,
@@ -154,7 +156,7 @@ def minimize(
             original_name=loss_name(original),
             listener=bar,
         )
-    result.settings["evaluator"] = FunctionEvaluator.name
+    result.settings |= {"evaluator": FunctionEvaluator.name, "original_options": options}
     _doubt(result)
     return result
 

@@ -26,6 +26,8 @@ except ImportError:  # Windows has no flock; two processes on one journal are no
 __all__ = ["Journal", "JournalError", "JournaledEvaluator", "Unwritable", "difference", "recorded_result", "rounds"]
 
 FORMAT = 2
+# What a header tells its readers, and the search does not depend on: one of before may lack it
+NOTES = ("original_options",)
 # A file that another process has locked; file systems without locks answer otherwise
 LOCKED = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
@@ -65,7 +67,7 @@ class Journal:
             lines = self._read()
             if not lines:
                 self._write(header)
-            elif differing := difference(header, lines[0]):
+            elif differing := difference(header, {name: header[name] for name in NOTES if name in header} | lines[0]):
                 raise JournalError(
                     f"{self.path} is the journal of another search: {differing}. Continue that search with its own "
                     "arguments and versions, give this one another journal, or move that one away."
@@ -275,7 +277,11 @@ def recorded_result(header: Mapping[str, Any], records: Sequence[Mapping[str, An
             history=history,
             infeasible=0,
             seconds=max((record["elapsed"] for record in records), default=0.0),
-            settings={**header["settings"], "evaluator": header["evaluator"]},
+            settings={
+                **header["settings"],
+                "evaluator": header["evaluator"],
+                **{name: header[name] for name in NOTES if name in header},
+            },
             finished=finished,
         )
     except (KeyError, TypeError) as error:

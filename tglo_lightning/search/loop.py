@@ -18,6 +18,7 @@ from tglo_lightning.losses.functional import num_parameters
 from tglo_lightning.search.result import Candidate, Evaluation, Finalist, SearchResult
 from tglo_lightning.search.space import CONSTRAINTS, PARAMETERIZATIONS, Constraint, Space, feasibility
 from tglo_lightning.search.strategy import CMAES
+from tglo_lightning.wording import counted
 
 __all__ = ["Evaluator", "Listener", "SearchError", "SearchSettings", "search"]
 
@@ -248,7 +249,7 @@ def _reason(population: Sequence[Candidate]) -> str:
     """Why none of ``population`` could be trained."""
     reasons = Counter(f"{c.status}: {c.error}" if c.error else c.status for c in population)
     reason, count = reasons.most_common(1)[0]
-    others = f" and {len(reasons) - 1} other reasons" if len(reasons) > 1 else ""
+    others = f" and {counted(len(reasons) - 1, 'other reason')}" if len(reasons) > 1 else ""
     return (
         f"None of {len(population)} candidates of generation {population[0].generation} could be trained, with smaller "
         f"and smaller steps. Most often ({count} of {len(population)}{others}): {reason}"

@@ -124,7 +124,8 @@ class SearchResult:
         history: every candidate of every generation.
         infeasible: draws that the constraint refused before any training.
         seconds: wall-clock time of the search.
-        settings: the arguments of the search, as plain values, ``num_classes`` and ``evaluator`` among them.
+        settings: the arguments of the search, as plain values, ``num_classes`` and ``evaluator`` among them; and
+            ``original_options``, those of each original loss, see :func:`~tglo_lightning.losses.loss_options`.
         refused: ``infeasible``, generation by generation.
         finished: whether the search came to its end; ``False`` for what :meth:`load` makes of a journal
             that ends before.

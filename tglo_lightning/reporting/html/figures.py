@@ -23,6 +23,7 @@ from tglo_lightning.search.result import Candidate, Finalist, SearchResult
 from tglo_lightning.search.space import split_theta
 from tglo_lightning.theory import Explanation, equilibria
 from tglo_lightning.theory.explanation import parameter_meanings
+from tglo_lightning.wording import counted
 
 if TYPE_CHECKING:
     from tglo_lightning.reporting.robustness_report import RobustnessReport
@@ -324,7 +325,8 @@ def fitness(search: SearchResult) -> Panel:
     return Panel(
         "Fitness of every candidate",
         f"{search.monitor} ({'higher' if sign > 0 else 'lower'} is better)",
-        f"{len(search.history)} candidates in {last} generations, {len(failed)} failed. {reached}{against}.",
+        f"{counted(len(search.history), 'candidate')} in {counted(last, 'generation')}, {len(failed)} failed. "
+        f"{reached}{against}.",
         data,
         _layout("generation", upto=last, xaxis={"range": [0.5, last + 0.5]}, shapes=shapes),
         keys,
@@ -365,7 +367,7 @@ def feasible(search: SearchResult) -> Panel | None:
         "Feasible share of the draws",
         "draws that the constraint lets through, %",
         f"{first}\u00a0% of the draws were feasible in the first generation, {last}\u00a0% in the last; "
-        f"{sum(search.refused)} draws were refused without training.",
+        f"{counted(sum(search.refused), 'draw')} refused without training.",
         [bars],
         _layout("generation", upto=len(x), yaxis={"range": [0, 104]}, xaxis={"range": [0.4, len(x) + 0.6]}),
         pixels=300,
@@ -641,8 +643,8 @@ def robustness(report: RobustnessReport, name: str) -> Panel:
     return Panel(
         f"Accuracy under attack: {name}",
         "accuracy",
-        f"{percent(report.clean_accuracy)} of {report.samples} images are classified rightly without attack, "
-        f"{percent(report.worst_case[-1])} in the worst case over {len(report.attacks)} attacks at ε = "
+        f"{percent(report.clean_accuracy)} of {counted(report.samples, 'image')} classified rightly without attack, "
+        f"{percent(report.worst_case[-1])} in the worst case over {counted(len(report.attacks), 'attack')} at ε = "
         f"{report.epsilons[-1]:g}.",
         data,
         layout,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tglo_lightning.reporting.attraction_record import AttractionRecord
+from tglo_lightning.reporting.html.fit import Fit, fit_path
 from tglo_lightning.search import SearchResult
 from tglo_lightning.search.journal import Journal
 
@@ -43,6 +44,7 @@ class RunFiles:
         config: ``.hydra/config.yaml`` as text.
         overrides: the arguments of the command line.
         curves: ``{loss: [{metric: [one value an epoch]} a seed]}``.
+        fitted: whether the fit that followed a search as a callback has ended; the curves are of that one then.
         attraction: measurements by the name of what was trained.
         robustness: attack reports by name.
         problems: files that are there and cannot be read, and why.
@@ -60,9 +62,20 @@ class RunFiles:
     config: str = ""
     overrides: list[str] | None = None
     curves: Curves = field(default_factory=dict)
+    fitted: bool = False
     attraction: dict[str, AttractionRecord] = field(default_factory=dict)
     robustness: dict[str, RobustnessReport] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+
+    @property
+    def command(self) -> bool:
+        """Whether a command of this package made the run; else it is a search from a program of the user's."""
+        return self.overrides is not None or self.result is not None
+
+    @property
+    def plain(self) -> bool:
+        """Whether the search is one of ``minimize``, without Lightning."""
+        return (self.search.settings if self.search else self.header).get("evaluator") == "function"
 
     @property
     def num_classes(self) -> int | None:
@@ -106,18 +119,19 @@ def read_run(
     losses = list(files.result["losses"]) if files.result else []
     for kind in losses:
         for npz in sorted((folder / "seeds" / f"{kind}-0").glob("*.npz"))[:1]:
-            record = reader.read(npz, AttractionRecord.load)
-            if record is not None and record.epochs:
-                files.attraction[kind] = record
+            _measured(files, reader, kind, npz)
     for name, given in (attraction or {}).items():
         files.attraction[name] = AttractionRecord.load(given)
     # Below a directory that is not the search's own lie other runs
     below = "**/" if (folder / ".hydra").is_dir() or files.result is not None else ""
+    if not files.curves and (fit := reader.read(fit_path(folder / f"{files.stem}.json"), Fit.load)):
+        files.fitted = True
+        files.curves = {fit.loss: [fit.curves]} if fit.curves else {}
+        for name, npz in fit.attraction.items() if not files.attraction else ():
+            _measured(files, reader, name, npz)
     if not files.attraction:
         for npz in sorted(folder.glob(f"{below}attraction*.npz"))[:1]:
-            record = reader.read(npz, AttractionRecord.load)
-            if record is not None and record.epochs:
-                files.attraction["this training"] = record
+            _measured(files, reader, "this training", npz)
     reports = sorted(folder.glob(f"{below}robustness*.json"))
     for report in reports:
         _attack(files, reader, report.parent.name if len(reports) > 1 else "this run", report)
@@ -195,6 +209,12 @@ def _attack(files: RunFiles, reader: _Reader, name: str, path: Path) -> None:
     report = reader.read(path, RobustnessReport.load)
     if report is not None:
         files.robustness[name if name not in files.robustness else f"{name} ({path.parent.name})"] = report
+
+
+def _measured(files: RunFiles, reader: _Reader, name: str, path: Path) -> None:
+    record = reader.read(path, AttractionRecord.load)
+    if record is not None and record.epochs:
+        files.attraction[name] = record
 
 
 def _read_search(files: RunFiles, reader: _Reader) -> None:

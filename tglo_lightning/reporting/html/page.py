@@ -41,7 +41,7 @@ def write_report(
         The path of the report.
 
     Raises:
-        ImportError: plotly or jinja2 is not installed.
+        ImportError: plotly, latex2mathml or jinja2 is not installed.
         ValueError: there is no run to report, or ``num_classes`` is below 2.
     """
     if num_classes is not None and (isinstance(num_classes, bool) or num_classes < 2):
@@ -66,12 +66,13 @@ def render(files: RunFiles, num_classes: int | None = None) -> str:
     """The page of a run.
 
     Raises:
-        ImportError: plotly or jinja2 is not installed.
+        ImportError: plotly, latex2mathml or jinja2 is not installed.
     """
     try:
+        import latex2mathml  # noqa: F401  (for `mathml`)
         from plotly.offline import get_plotlyjs
     except ImportError as error:
-        raise ImportError("The report needs plotly: pip install 'tglo-lightning[plots]'") from error
+        raise ImportError(f"The report needs {error.name}: pip install 'tglo-lightning[plots]'") from error
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 

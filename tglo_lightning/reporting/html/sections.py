@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from collections.abc import Sequence
 from html import escape
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -30,12 +28,23 @@ from tglo_lightning.reporting.html.blocks import (
 from tglo_lightning.reporting.html.figures import long_name, number, percent
 from tglo_lightning.reporting.html.files import RunFiles
 from tglo_lightning.reporting.html.mathml import mathml
-from tglo_lightning.reporting.html.verdict import Contest, p_value
+from tglo_lightning.reporting.html.snippets import (
+    again,
+    attack,
+    callback,
+    command,
+    comparison,
+    drop_in,
+    monitored,
+    original_options,
+)
+from tglo_lightning.reporting.html.verdict import Contest, p_value, verdict
 from tglo_lightning.reporting.stats import LESS_IS_BETTER
 from tglo_lightning.search.result import Finalist, SearchResult
-from tglo_lightning.search.space import CONSTRAINTS, split_theta
+from tglo_lightning.search.space import split_theta
 from tglo_lightning.theory import Explanation, explain
 from tglo_lightning.theory.explanation import parameter_meanings
+from tglo_lightning.wording import counted
 
 __all__ = ["sections"]
 
@@ -64,18 +73,26 @@ def sections(files: RunFiles, num_classes: int | None = None) -> list[Section]:
     ]
 
 
-def command(files: RunFiles) -> str:
-    """The command that made the run; empty where it was no command."""
-    return "" if files.overrides is None else shlex.join(["tglo-train", *files.overrides])
-
-
-def _again(files: RunFiles) -> str:
-    """The command that goes on with the run in its directory."""
-    return f"{command(files)} hydra.run.dir=RUN_DIR" if files.overrides is not None else ""
+def _own(files: RunFiles) -> bool:
+    """Whether this is a search from a program of the user's, where the commands of this package do not reach."""
+    return files.search is not None and not files.command
 
 
 def _comparison(files: RunFiles) -> Section:
     section = Section("comparison", "Comparison on test data")
+    if files.result is None and _own(files):
+        best, _ = _chosen(files)
+        text = "No test data were used here: the search chose by validation data, which flatters what it chose."
+        if files.interrupted or best is None:
+            early = "A comparison on test data is for the loss that is found in the end; the search has not come to it."
+            section.blocks.append(Missing(early if files.interrupted else text))
+            return section
+        text += (
+            " To compare both losses, train with each from fresh seeds and test each training once. This goes on from "
+            "the code under “The loss”:"
+        )
+        section.blocks.append(Missing(text, comparison(files, best.losses)))
+        return section
     if files.result is None:
         why = (
             "The run has not come to its comparison." if files.overrides is not None else "No test data were used here."
@@ -85,8 +102,8 @@ def _comparison(files: RunFiles) -> Section:
             if files.overrides is not None
             else "tglo-train trains both losses from fresh seeds and tests each training once."
         )
-        again = "" if files.interrupted else _again(files)
-        section.blocks.append(Missing(f"{why} {how}", again if files.overrides is not None else EXAMPLE))
+        typed = "" if files.interrupted else again(files)
+        section.blocks.append(Missing(f"{why} {how}", typed if files.overrides is not None else EXAMPLE))
         return section
     losses = files.result["losses"]
     metrics = list(losses["original"]["test"])
@@ -102,7 +119,7 @@ def _comparison(files: RunFiles) -> Section:
     better = [f"{long_name(m)}, {'lower' if m in LESS_IS_BETTER else 'higher'} is better" for m in metrics]
     section.blocks.append(
         Table(
-            f"Test data: mean ± standard deviation over {n} fresh seeds",
+            f"Test data: mean ± standard deviation over {counted(n, 'fresh seed')}",
             ["loss", *better],
             rows,
             "A seed covers initial weights and data order, and is the same for every loss; test data were used once a "
@@ -173,10 +190,24 @@ def _loss(files: RunFiles) -> Section:
             section.blocks.append(Formula(head, _loss_of(part).formula))
         except ERRORS_OF_A_LOSS as error:
             section.blocks.append(Missing(f"The formula cannot be told: {error}"))
-    kind = "SmoothedCrossEntropyLoss" if len(parts[0]) == 2 else "TaylorGLOLoss"
-    code = f"from tglo_lightning.losses import {kind}\n\n"
-    code += "\n".join(f"criterion{'' if len(parts) == 1 else f'_{i}'} = {kind}({p})" for i, p in enumerate(parts))
-    section.blocks.append(Code("In place of nn.CrossEntropyLoss(), in any training loop", code))
+    options = original_options(files)
+    original = files.search.original.name if files.search else files.result["losses"]["original"]["name"]  # type: ignore[index]
+    section.blocks.append(Code(f"In place of {original}, in any training loop", drop_in(best, options)))
+    if options is None:
+        section.blocks.append(
+            Missing(
+                "The options of the original loss were not recorded by the version that made this run. If it has class "
+                "weights, ignore_index or a reduction, give them to this loss too."
+            )
+        )
+    elif any("label_smoothing" in each for each in options):
+        smoothed = ", ".join(f"{each.get('label_smoothing', 0):g}" for each in options)
+        section.blocks.append(
+            Text(
+                f"The original loss smooths its labels by {smoothed}. The metalearned one does not take that over, nor "
+                "did it in the search: its parameters say all that it does to a label."
+            )
+        )
     return section
 
 
@@ -186,8 +217,7 @@ def _loss_of(theta: Sequence[float]):  # type: ignore[no-untyped-def]
 
 def _why(files: RunFiles, n: int | None) -> Section:
     best, _ = _chosen(files)
-    kept = files.search is None or files.search.kept == "metalearned"
-    section = Section("why", "Why it works" if kept and not files.interrupted else "What the theory says of it")
+    section = Section("why", "Why it works" if verdict(files).tone == "good" else "What the theory says of it")
     if best is None or best.theta is None:
         section.blocks.append(
             Missing("Without a metalearned loss there is nothing to explain.", "tglo-explain cross_entropy")
@@ -258,7 +288,7 @@ def _search(files: RunFiles) -> Section:
                 Missing("The files of the search (search.json, search.jsonl) are not in this directory any more.")
             )
         elif search is not None:
-            section.blocks.append(Missing("No candidate has been trained yet.", _again(files)))
+            section.blocks.append(Missing("No candidate has been trained yet.", again(files)))
         else:
             section.blocks.append(Missing("This run made no search.", "tglo-train search=taylorglo"))
         return section
@@ -268,15 +298,16 @@ def _search(files: RunFiles) -> Section:
             Missing(
                 f"The search was interrupted, or still runs: its journal holds {done} of {takes} trainings. Nothing is "
                 "lost. Start the same fit again and it goes on from there, with the same result.",
-                _again(files),
+                again(files),
             )
         )
     share = ""
     if search.infeasible or search.refused:
         total = search.infeasible + search.candidates
-        share = f" {search.infeasible} of {total} draws were refused by the constraint without any training."
+        share = f" The constraint refused {search.infeasible} of {counted(total, 'draw')}, before any training."
     section.lead = (
-        f"CMA-ES drew {search.candidates} candidates; a network was trained with each and scored by {search.monitor}. "
+        f"CMA-ES drew {counted(search.candidates, 'candidate')}; a network was trained with each and scored by "
+        f"{search.monitor}. "
         f"{search.failed or 'None'} failed.{share}"
         + (f" It took {_duration(search.seconds)}." if search.seconds and not files.interrupted else "")
     )
@@ -355,30 +386,56 @@ def _finalists(files: RunFiles) -> Section:
     return section
 
 
+def _pending(files: RunFiles) -> str:
+    """Why there is nothing yet of the fit that follows a search as a callback."""
+    return f"The fit that follows the search is not over{', nor is the search' if files.interrupted else ''}."
+
+
 def _curves(files: RunFiles) -> Section:
     section = Section("curves", "Training and validation")
     if not files.curves:
         text = "No curves were recorded."
+        if _own(files):
+            text = f"{_pending(files)} When it is, this report is written again, with its curves."
+            if files.plain:
+                text = "A training loop of your own keeps its own curves; the search knows its last figure only."
+            elif files.fitted:
+                text = "The fit that followed the search has logged nothing at the end of an epoch, by self.log."
+            section.blocks.append(Missing(text))
+            return section
         if files.result is None:
             text += " tglo-train records them when it compares the losses over fresh seeds."
         else:
             text += " This version of tglo-train records them; the run is of an older one."
-        again = command(files) if files.result is not None else ""
-        section.blocks.append(Missing(text, again if files.overrides is not None else EXAMPLE))
+        typed = command(files) if files.result is not None else ""
+        section.blocks.append(Missing(text, typed if files.overrides is not None else EXAMPLE))
         return section
     names = {kind: kind for kind in files.curves}
+    if files.fitted and files.search is not None:
+        kept = files.search.original.name if files.search.kept == "original" else "the metalearned loss"
+        names, monitor = dict.fromkeys(files.curves, kept), files.search.monitor
+        section.lead = (
+            f"The one training that followed the search, with {kept}. The curves of both losses, over fresh seeds, "
+            "come from the code under “Comparison on test data”, with a logger for each Trainer."
+        )
+        section.blocks.append(Plots(figures.curves(files.curves, names, monitor)))
+        section.blocks.append(Details("Epoch by epoch", [_epochs(files, names, monitor)]))
+        return section
     if files.result is not None:
         names |= {k: v["name"] if k == "original" else k for k, v in files.result["losses"].items() if k in names}
     monitor = files.result["monitor"] if files.result else ""
     count = max(map(len, files.curves.values()))
     section.lead = (
-        f"Mean over {count} fresh seeds, with ± one standard deviation. A training loss is drawn for each loss alone: "
-        "values of different losses cannot be compared."
+        f"{_over(count)} A training loss is drawn for each loss alone: values of different losses cannot be compared."
     )
     panels = figures.curves(files.curves, names, monitor)
     section.blocks.append(Plots(panels))
     section.blocks.append(Details("Epoch by epoch", [_epochs(files, names, monitor)] if monitor else []))
     return section
+
+
+def _over(seeds: int) -> str:
+    return "One seed." if seeds == 1 else f"Mean over {seeds} fresh seeds, with ± one standard deviation."
 
 
 def _epochs(files: RunFiles, names: dict[str, str], monitor: str) -> Table:
@@ -396,22 +453,30 @@ def _epochs(files: RunFiles, names: dict[str, str], monitor: str) -> Table:
         ]
         for epoch in range(length)
     ]
-    return Table(f"{monitor}: mean ± standard deviation", ["epoch", *columns], cells)
+    spread = ": mean ± standard deviation" if max(map(len, files.curves.values())) > 1 else ""
+    return Table(f"{monitor}{spread}", ["epoch", *columns], cells)
 
 
 def _attraction(files: RunFiles) -> Section:
     section = Section("attraction", "Attraction to zero training error")
     if not files.attraction:
-        again = f"{command(files)} callbacks=attraction" if files.overrides is not None else ""
+        repeat = f"{command(files)} callbacks=attraction" if files.overrides is not None else ""
         text = "What the loss does to single training samples was not measured."
         if any(entry.endswith("callbacks=attraction") for entry in files.overrides or []):
-            again, text = "", "The samples are watched when both losses are compared, which this run has not come to."
-        elif not again:
-            text = "What the loss does to single training samples was not known when this was written."
-            text += " AttractionMonitor(), a callback for the Trainer, measures it in the fit that follows the search;"
-            text += " afterwards give the file that it writes:"
-            again = "tglo-report RUN_DIR --attraction attraction.npz"
-        section.blocks.append(Missing(text, again))
+            repeat, text = "", "The samples are watched when both losses are compared, which this run has not come to."
+        elif _own(files):
+            if files.plain:
+                text += " AttractionMonitor, a callback for a Lightning Trainer, measures it."
+            elif files.fitted:
+                text += " AttractionMonitor, a second callback, measures it in the fit that follows the search:"
+                repeat = monitored(files)
+            else:
+                text += (
+                    f" {_pending(files)} Where AttractionMonitor, a second callback, watches it, this report is "
+                    "written again at its end, with what it saw:"
+                )
+                repeat = monitored(files)
+        section.blocks.append(Missing(text, repeat))
         return section
     section.lead = (
         "Every dot is a training sample. Above zero the loss pulls it to zero training error, below zero it pushes it "
@@ -437,7 +502,7 @@ def _attraction(files: RunFiles) -> Section:
             ]
         )
     counts = {(len(r.index), r.epochs[-1]) for r in files.attraction.values()}
-    told = ", ".join(f"{samples} samples, epoch {epoch}" for samples, epoch in sorted(counts))
+    told = ", ".join(f"{counted(samples, 'sample')}, epoch {epoch}" for samples, epoch in sorted(counts))
     head = ["loss", "pushed away", "attraction, 5 %", "median", "95 %", "median confidence", "predicted rest"]
     section.blocks.append(Table(f"At the end of training ({told})", head, rows))
     return section
@@ -445,14 +510,20 @@ def _attraction(files: RunFiles) -> Section:
 
 def _robustness(files: RunFiles) -> Section:
     section = Section("robustness", "Adversarial robustness")
+    if not files.robustness and _own(files):
+        text = (
+            "Accuracy under attack was not measured. For a network of images (N, C, H, W), pixels from 0 to 1 unless "
+            "bounds= or normalize= says otherwise, this measures it (pip install 'tglo-lightning[attacks]'); then "
+            "tglo-report RUN_DIR writes this report again."
+        )
+        section.blocks.append(Missing(text, attack(files)))
+        return section
     if not files.robustness:
         where = "hydra.run.dir=RUN_DIR/attack" if files.overrides is not None else "hydra.run.dir=ATTACK_DIR"
         text = "Accuracy under attack was not measured. Attack the trained network and write the report again:"
-        attack = (
-            f"tglo-attack ckpt={'RUN_DIR' if files.overrides is not None else 'CHECKPOINT'} attack=standard {where}"
-        )
-        again = "tglo-report RUN_DIR" + ("" if files.overrides is not None else " --attack ATTACK_DIR")
-        section.blocks.append(Missing(text, f"{attack}\n{again}"))
+        typed = f"tglo-attack ckpt={'RUN_DIR' if files.overrides is not None else 'CHECKPOINT'} attack=standard {where}"
+        reported = "tglo-report RUN_DIR" + ("" if files.overrides is not None else " --attack ATTACK_DIR")
+        section.blocks.append(Missing(text, f"{typed}\n{reported}"))
         return section
     section.lead = (
         "An image counts as robust if it is classified rightly as it is and under the attack. Only the worst case over "
@@ -462,7 +533,7 @@ def _robustness(files: RunFiles) -> Section:
         section.blocks.append(Plots([figures.robustness(report, name)]))
         rows = [[a.name, *(f"{v:.3f}" for v in a.accuracy)] for a in report.attacks]
         rows.append(["worst case", *(f"{v:.3f}" for v in report.worst_case)])
-        caption = f"{name}: accuracy of {report.samples} images under attack, by radius ε ({report.norm})"
+        caption = f"{name}: accuracy of {counted(report.samples, 'image')} under attack, by radius ε ({report.norm})"
         section.blocks.append(Table(caption, ["attack", *(f"{e:g}" for e in report.epsilons)], rows))
         if report.findings:
             section.blocks.append(Points("Reasons to doubt these figures", report.warnings))
@@ -483,7 +554,7 @@ def _setup(files: RunFiles) -> Section:
                 )
             )
     elif search is not None:
-        section.blocks.append(Code("The search, as a callback", _callback(files, search)))
+        section.blocks.append(Code("The search, as a callback", callback(files, search)))
     else:
         section.blocks.append(
             Missing("The command was not recorded: there is no .hydra/overrides.yaml in this directory.")
@@ -496,37 +567,11 @@ def _setup(files: RunFiles) -> Section:
             Missing("The versions of the packages were not recorded: there is no result.json or journal.")
         )
     if search is not None and search.settings:
-        rows = [[key, "none" if value is None else str(value)] for key, value in search.settings.items()]
+        told = {key: value for key, value in search.settings.items() if key != "original_options"}
+        rows = [[key, "none" if value is None else str(value)] for key, value in told.items()]
         section.blocks.append(Details("Settings of the search", [Table("Settings", ["setting", "value"], rows)]))
     if files.config:
         section.blocks.append(Details("Full configuration", [Code("config.yaml", files.config.rstrip())]))
     elif files.overrides is not None or files.result is not None:
         section.blocks.append(Missing("The configuration was not recorded: there is no .hydra/config.yaml here."))
     return section
-
-
-def _callback(files: RunFiles, search: SearchResult) -> str:
-    """The call that makes this search, as far as its files tell it."""
-    header = files.header
-    plain = header.get("evaluator") == "function"
-    values: dict[str, Any]
-    if plain:
-        values = {"num_classes": files.num_classes}
-    else:
-        paths = header.get("loss", ["criterion"])
-        values = {"loss": paths[0] if len(paths) == 1 else paths}
-        values |= {"monitor": search.monitor, "mode": search.mode}
-        budget = dict(header.get("budget", {}))
-        minimum = budget.pop("minimum", None)
-        values |= {f"candidate_{name}": value for name, value in budget.items() if value is not None}
-        values |= {"min_fitness_after": (minimum["after"], minimum["value"])} if minimum else {}
-        values |= {"init": header["init"]} if header.get("init", "given") != "given" else {}
-    hidden = ("losses", "num_classes", "evaluator") if plain else ("losses", "num_classes")
-    values |= {name: value for name, value in search.settings.items() if name not in hidden}
-    # Objects and functions are known by their names only
-    own = {"init": (None, "given", "reset"), "constraint": (None, *CONSTRAINTS)}
-    lines = [
-        f"    {name}={value!r},\n" if value in own.get(name, (value,)) else f"    {name}=...,  # {value}\n"
-        for name, value in values.items()
-    ]
-    return "".join(["minimize(\n    fn,\n" if plain else "TaylorGLO(\n", *lines, ")"])

@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 from tglo_lightning.reporting.html.figures import colour_of, long_name, number
 from tglo_lightning.reporting.html.files import RunFiles
 from tglo_lightning.reporting.stats import LESS_IS_BETTER, Alternative, hedges_g, welch, welch_interval
+from tglo_lightning.wording import counted
 
 __all__ = ["Contest", "Verdict", "verdict"]
 
@@ -128,7 +129,9 @@ def _of_test(files: RunFiles) -> Verdict:
     values = {kind: loss["test"][metric]["values"] for kind, loss in losses.items()}
     n = len(values["original"])
     bars = [(_label(kind, losses[kind]["name"]), *_spread(v), colour_of(kind)) for kind, v in values.items()]
-    told = Verdict("plain", "", bars=bars, measure=f"Test {what}, mean ± standard deviation over {_seeds(n, 'fresh ')}")
+    told = Verdict(
+        "plain", "", bars=bars, measure=f"Test {what}, mean ± standard deviation over {counted(n, 'fresh seed')}"
+    )
     if "metalearned" not in values:
         searched = files.search is not None
         told.headline = f"No candidate could be trained; {name} stays." if searched else f"{name}, without a search."
@@ -139,7 +142,9 @@ def _of_test(files: RunFiles) -> Verdict:
     contest = Contest(values["metalearned"], values["original"], less)
     kept = files.result["kept"] == "metalearned"
     told.sure = _sureness(contest, n, f"test {what}")
-    told.sentences.append(f"Welch’s test, n\u00a0=\u00a0{n} trainings of each loss, on test data: {contest.told}.")
+    told.sentences.append(
+        f"Welch’s test, n\u00a0=\u00a0{counted(n, 'training')} of each loss, on test data: {contest.told}."
+    )
     if not kept:
         told.headline = f"{name} stays: no metalearned loss beat it on validation data."
     elif contest.sure:
@@ -153,7 +158,7 @@ def _of_test(files: RunFiles) -> Verdict:
         told.tone = "open"
         side = "ahead of" if contest.better else "not ahead of"
         told.headline = (
-            f"The metalearned loss is {side} {name}; {_seeds(n)} {'does' if n == 1 else 'do'} not settle it."
+            f"The metalearned loss is {side} {name}; {counted(n, 'seed')} {'does' if n == 1 else 'do'} not settle it."
         )
     if "opponent" in values and all(map(math.isfinite, values["opponent"])):
         other = Contest(values["metalearned"], values["opponent"], less)
@@ -174,7 +179,7 @@ def _of_finals(files: RunFiles) -> Verdict:
     name, original, best = search.original.name, search.original, search.best
     told = Verdict("plain", f"{name} stays: no finalist beat it.")
     n = len(original.fitness)
-    told.measure = f"{search.monitor}, mean ± standard deviation over {_seeds(n, 'fresh ')}"
+    told.measure = f"{search.monitor}, mean ± standard deviation over {counted(n, 'fresh seed')}"
     told.bars = [(_label("original", name), *_spread(original.fitness), "original")]
     if best is None:
         told.headline = f"No candidate could be trained; {name} stays."
@@ -197,7 +202,7 @@ def _of_finals(files: RunFiles) -> Verdict:
             else f"The metalearned loss was kept; whether it is better, n = {n} does not settle."
         )
     told.sentences.append(
-        f"Welch’s test, n\u00a0=\u00a0{n} trainings of each loss, on {search.monitor}: {contest.told}."
+        f"Welch’s test, n\u00a0=\u00a0{counted(n, 'training')} of each loss, on {search.monitor}: {contest.told}."
     )
     if len(search.finalists) > 1 and search.kept == "metalearned":
         told.sentences.append(
@@ -238,10 +243,6 @@ def _sureness(contest: Contest, n: int, what: str) -> str:
         if contest.worse
         else f"{lead}: may well be chance."
     )
-
-
-def _seeds(n: int, kind: str = "") -> str:
-    return f"{n} {kind}seed{'' if n == 1 else 's'}"
 
 
 def signed(value: float) -> str:

@@ -1,0 +1,195 @@
+"""The report of a search on a module of the user's: the code that it gives runs, and does what it says."""
+
+import html
+import os
+import re
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from helpers.data import blobs
+from helpers.modules import TINY, classifier, cnn, quiet_trainer, seeded
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from tglo_lightning import AttractionMonitor, TaylorGLO
+from tglo_lightning.losses import loss_like, loss_options
+from tglo_lightning.reporting import write_report
+from tglo_lightning.search import Finalist, SearchResult, minimize
+
+pytest.importorskip("plotly")
+WEIGHT = torch.tensor([0.2, 1.0, 3.1])
+THETAS = {
+    "smoothed": [2.5, 0.1],
+    "quadratic": [0.1, 0.2, 1.5, -0.3, 1.1],
+    "cubic": [0.1, 0.2, 1.5, -0.3, 1.1, 0.4, -1.2, 0.7],
+    "quartic": [0.1, 0.2, 1.5, -0.3, 1.1, 0.4, -1.2, 0.7, 0.1, -0.2, 0.3, 1 / 3],
+}
+
+
+def codes(path, section):
+    """The code that a section of a report shows."""
+    text = path.read_text()
+    part = text[text.index(f'<section id="{section}"') :]
+    return list(
+        map(html.unescape, re.findall(r"<pre[^>]*><code>(.*?)</code></pre>", part[: part.index("</section>")], re.S))
+    )
+
+
+def values(loss):
+    logits = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
+    return loss(logits, torch.tensor([0, 1, 2, 1] * 3))
+
+
+def found(theta, options, losses=1):
+    best = Finalist(theta, "finalist 1", [0.9, 0.8], 0.9, 0, losses)
+    settings = {"num_classes": 3, "losses": losses, "original_options": options}
+    return SearchResult(
+        "metalearned", "val/acc", "max", best, Finalist(None, "loss", [0.5, 0.6]), [best], [], 0, 1.0, settings
+    )
+
+
+@pytest.mark.parametrize("theta", THETAS.values(), ids=THETAS)
+@pytest.mark.parametrize(
+    "original",
+    [
+        nn.CrossEntropyLoss(),
+        nn.CrossEntropyLoss(weight=WEIGHT, ignore_index=1, label_smoothing=0.1),
+        nn.NLLLoss(WEIGHT, reduction="sum"),
+        partial(F.cross_entropy, weight=WEIGHT, reduction="none"),
+        F.cross_entropy,
+    ],
+    ids=lambda original: getattr(original, "__name__", type(original).__name__),
+)
+def test_the_code_of_the_loss_builds_that_loss(tmp_path, theta, original):
+    result = found(theta, [loss_options(original)])
+    result = SearchResult.from_dict(result.to_dict())
+    scope = {}
+    exec(codes(write_report(result, tmp_path / "a.html"), "loss")[0], scope)
+    torch.testing.assert_close(values(scope["criterion"]), values(result.loss(original)), rtol=0, atol=0)
+
+
+def test_the_code_of_several_losses_builds_each(tmp_path):
+    originals = [nn.CrossEntropyLoss(WEIGHT), nn.CrossEntropyLoss(ignore_index=2)]
+    result = found(THETAS["cubic"] + THETAS["cubic"][::-1], list(map(loss_options, originals)), losses=2)
+    scope = {}
+    exec(codes(write_report(result, tmp_path / "a.html"), "loss")[0], scope)
+    for i, (original, theta) in enumerate(zip(originals, (THETAS["cubic"], THETAS["cubic"][::-1]), strict=True)):
+        assert torch.equal(values(scope[f"criterion_{i}"]), values(loss_like(original, theta)))
+
+
+def test_options_that_no_file_knows_are_not_passed_over(tmp_path):
+    result = found(THETAS["cubic"], [])
+    del result.settings["original_options"]
+    assert "The options of the original loss were not recorded" in write_report(result, tmp_path / "a.html").read_text()
+
+
+def test_the_code_after_a_search_in_plain_pytorch(tmp_path):
+    x, y = blobs(48).tensors
+
+    def error(loss):
+        net = nn.Linear(8, 3)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        loss(net(x), y).backward()
+        optimizer.step()
+        return (net(x).argmax(1) != y).float().mean()
+
+    original = nn.CrossEntropyLoss(weight=WEIGHT)
+    settings = {"generations": 1, "population": 4, "finalists": 1, "repeats": 2, "progress": False}
+    result = minimize(error, 3, original=original, journal=tmp_path / "search.jsonl", **settings)
+    path = write_report(tmp_path)
+    scope = {"test_fn": error}
+    exec(codes(path, "loss")[0], scope)
+    assert torch.equal(values(scope["criterion"]), values(replace(result, kept="metalearned").loss(original)))
+    exec(codes(path, "comparison")[0].replace("1005", "1002"), scope)
+    assert torch.equal(values(scope["original"]), values(original))
+    assert list(map(len, scope["scores"].values())) == [2, 2]
+    assert "tglo-train" not in path.read_text().split("plotly.js v")[0]
+
+
+class Images(classifier(pl)):
+    """A module of the user's, with class weights."""
+
+    def __init__(self):
+        super().__init__(cnn(), nn.CrossEntropyLoss(weight=WEIGHT))
+
+
+def images(seed):
+    x, y = blobs(48, seed=seed, images=True).tensors
+    return TensorDataset(x.sigmoid(), y)
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """Search and fit with the callback: the callback, the module, its data, and the report as it was in between."""
+    folder = tmp_path_factory.mktemp("own")
+    datamodule = pl.LightningDataModule.from_datasets(*map(images, (1, 2, 3)), batch_size=16)
+    search = TaylorGLO(**TINY, evaluator="sequential")
+    between = []
+
+    class Between(pl.Callback):
+        def on_train_start(self, trainer, pl_module):
+            between.append((search.directory / "report.html").read_text())
+
+    module = seeded(Images)
+    trainer = quiet_trainer(pl, folder, max_epochs=3, callbacks=[search, AttractionMonitor(samples=20), Between()])
+    trainer.fit(module, datamodule=datamodule)
+    return search, module, datamodule, between[0]
+
+
+def plots(text, section):
+    part = text[text.index(f'<section id="{section}"') :]
+    return part[: part.index("</section>")].count('class="plot"')
+
+
+def test_the_report_is_there_after_the_search_and_whole_after_the_fit(own):
+    search, _, _, between = own
+    after = (search.directory / "report.html").read_text()
+    assert [plots(between, name) for name in ("search", "curves", "attraction")] == [3, 0, 0]
+    assert "The fit that follows the search is not over." in between
+    assert [plots(after, name) for name in ("search", "curves", "attraction")] == [3, 2, 2]
+    assert "Epoch by epoch" in after
+    assert write_report(search.directory).read_text() == after
+    # No command of ours knows the module
+    for text in (between, after):
+        assert "tglo-train" not in text[: text.index("plotly.js v")]
+        assert "tglo-attack" not in text[: text.index("plotly.js v")]
+
+
+def test_the_code_for_a_module_compares_attacks_and_watches(own, tmp_path, monkeypatch):
+    search, module, datamodule, between = own
+    path = search.directory / "report.html"
+    monkeypatch.chdir(tmp_path)
+    scope = {"Images": Images, "datamodule": datamodule, "search": search}
+    exec(codes(path, "loss")[0], scope)
+    original = nn.CrossEntropyLoss(weight=WEIGHT)
+    assert torch.equal(values(scope["criterion"]), values(loss_like(original, search.result.best.theta)))
+    exec(codes(path, "comparison")[0].replace("1005", "1002").replace("max_epochs=10", "max_epochs=1"), scope)
+    assert scope["module"].criterion is scope["criterion"]
+    assert list(map(len, scope["scores"].values())) == [2, 2]
+    pytest.importorskip("foolbox")
+    scope["module"] = module
+    code = codes(path, "robustness")[0].replace("RUN_DIR", os.fspath(search.directory))
+    exec(code.replace("[0, 2 / 255, 8 / 255]", "[0, 0.1]"), scope)
+    assert plots(write_report(search.directory).read_text(), "robustness") == 1
+    (tmp_path / "between.html").write_text(between)
+    exec(codes(tmp_path / "between.html", "attraction")[0], scope | {"Trainer": partial(quiet_trainer, pl, tmp_path)})
+
+
+def test_a_report_that_cannot_be_written_costs_no_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr("tglo_lightning.reporting.html.fit.Fit.save", lambda *_: 1 / 0)
+    search = TaylorGLO(**TINY, evaluator="sequential")
+    trainer = quiet_trainer(pl, tmp_path, max_epochs=1, callbacks=[search])
+    trainer.fit(Images(), datamodule=pl.LightningDataModule.from_datasets(images(1), images(2), batch_size=16))
+    assert trainer.current_epoch == 1
+    assert not (search.directory / "fit.json").exists()
+
+
+def test_no_report_no_files(tmp_path):
+    search = TaylorGLO(**TINY, evaluator="sequential", report=False)
+    trainer = quiet_trainer(pl, tmp_path, max_epochs=1, callbacks=[search])
+    trainer.fit(Images(), datamodule=pl.LightningDataModule.from_datasets(images(1), images(2), batch_size=16))
+    assert sorted(os.listdir(search.directory)) == ["search.json", "search.jsonl"]
