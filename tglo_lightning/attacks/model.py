@@ -151,7 +151,7 @@ class AttackedModel(nn.Module):
             true = logits.gather(1, labels[:, None]).squeeze(1)
             others = logits.scatter(1, labels[:, None], -torch.inf)
             return (others.amax(1) - true).sum()
-        raise ValueError(f"`loss` must be one of {LOSSES}, got {name!r}.")
+        raise ValueError(f"`name` must be one of {LOSSES}, got {name!r}.")
 
     def check(self, x: Tensor, labels: Tensor, classes: int | None = None) -> None:
         """Refuse what cannot be attacked.

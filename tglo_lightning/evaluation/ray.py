@@ -8,14 +8,14 @@ import pickle
 import warnings
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
-from numbers import Real
 from typing import Any
 
 import torch
 
+from tglo_lightning.arguments import integer, number, optional
 from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.trainer import TrainerEvaluator
-from tglo_lightning.evaluation.worker import at_least, score, spread_name, unpicklable
+from tglo_lightning.evaluation.worker import score, spread_name, unpicklable
 from tglo_lightning.search import Evaluation
 
 __all__ = ["RayEvaluator", "require_ray"]
@@ -70,19 +70,11 @@ class RayEvaluator:
         require_ray()
         if address is not None and (not isinstance(address, str) or not address):
             raise TypeError(f"`address` must be the address of a cluster, 'auto' or None, got {address!r}.")
-        for name, value, low in (("num_cpus", num_cpus, 0.001), ("num_gpus", num_gpus, 0.0)):
-            if value is None and name == "num_gpus":
-                continue
-            if isinstance(value, bool) or not isinstance(value, Real):
-                raise TypeError(f"`{name}` must be a number, got {value!r}.")
-            if not low <= value < float("inf"):
-                raise ValueError(f"`{name}` must be {'at least 0' if not low else 'above 0'} and finite, got {value}.")
-        at_least(0, max_retries=max_retries)
         self.address = address
-        self.num_cpus = num_cpus
-        self.num_gpus = num_gpus
+        self.num_cpus = number("num_cpus", num_cpus, least=0.001)
+        self.num_gpus = optional(number, "num_gpus", num_gpus, least=0)
         self.inner = TrainerEvaluator() if inner is None else inner
-        self.max_retries = max_retries
+        self.max_retries = integer("max_retries", max_retries, 0)
         self._held: Any = None
         self._started = False
 

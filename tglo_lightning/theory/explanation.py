@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tglo_lightning.arguments import integer
 from tglo_lightning.losses import SeparableLoss, as_loss
 from tglo_lightning.losses.functional import order_of, terms
 from tglo_lightning.theory.attraction_law import Equilibrium, equilibria, implied, zero_error
 from tglo_lightning.theory.null_epoch import trainability
 from tglo_lightning.theory.parameters import coefficients
-from tglo_lightning.theory.subject import LossLike, check_num_classes, theta_of
+from tglo_lightning.theory.subject import LossLike, theta_of
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ def explain(loss: LossLike, num_classes: int) -> Explanation:
     >>> explanation.trainable, explanation.verdict, round(explanation.equilibria[0].confidence, 3)
     ('yes', 'repels', 0.316)
     """
-    check_num_classes(num_classes)
+    num_classes = integer("num_classes", num_classes, 2)
     module = as_loss(loss)
     theta = theta_of(module) if hasattr(module, "theta") else None
     told, memorised = trainability(module, num_classes), zero_error(module, num_classes)
