@@ -1,6 +1,7 @@
 """The checks that all arguments go through: a wrong kind and a wrong size, by name; what passes is plain Python."""
 
 import math
+import re
 from fractions import Fraction
 
 import numpy as np
@@ -27,7 +28,7 @@ def test_integers_become_plain(value):
 
 @pytest.mark.parametrize("value", [True, 1.0, "1", None, np.float64(1), torch.tensor(1)])
 def test_what_is_no_integer(value):
-    with pytest.raises(TypeError, match="^`n` must be an int, got "):
+    with pytest.raises(TypeError, match=r"^`n` must be an int, got "):
         integer("n", value)
 
 
@@ -44,7 +45,7 @@ def test_numbers_become_plain(value):
 
 @pytest.mark.parametrize("value", [False, "0.5", None, 1j, torch.tensor(0.5)])
 def test_what_is_no_number(value):
-    with pytest.raises(TypeError, match="^`x` must be a number, got "):
+    with pytest.raises(TypeError, match=r"^`x` must be a number, got "):
         number("x", value)
 
 
@@ -55,21 +56,20 @@ def test_numbers_out_of_range(bounds, wanted):
         if low <= value <= high and bounds.get("above", -9) < value < bounds.get("below", 9):
             assert number("x", value, **bounds) == value
         else:
-            with pytest.raises(ValueError) as caught:
+            with pytest.raises(ValueError, match=re.escape(f"`x` must be {wanted}, got ")):
                 number("x", value, **bounds)
-            assert str(caught.value).startswith(f"`x` must be {wanted}, got ")
 
 
 @pytest.mark.parametrize("value", ["c", "", None, 1, ["a"], np.array("a")])
 def test_choices(value):
     assert choice("word", "a", ("a", "b")) == "a"
-    with pytest.raises(ValueError, match="^`word` must be one of 'a', 'b' or None, got "):
+    with pytest.raises(ValueError, match=r"^`word` must be one of 'a', 'b' or None, got "):
         choice("word", value, ("a", "b"), " or None")
 
 
 def test_flags():
     assert flag("on", False) is False
-    with pytest.raises(TypeError, match="^`on` must be True or False, got 0.$"):
+    with pytest.raises(TypeError, match=r"^`on` must be True or False, got 0\.$"):
         flag("on", 0)
 
 

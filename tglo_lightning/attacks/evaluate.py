@@ -20,7 +20,7 @@ from tglo_lightning.arguments import choice, flag, integer, number, optional
 from tglo_lightning.attacks import masking
 from tglo_lightning.attacks.base import NORMS, Attack, derived_seed, project
 from tglo_lightning.attacks.gradient import PGD, GradientAttack
-from tglo_lightning.attacks.model import AttackedModel, Passes, untouched
+from tglo_lightning.attacks.model import AttackedModel, Passes, attackable
 from tglo_lightning.evaluation.isolation import generators, preserved, seed_all
 from tglo_lightning.reporting.robustness_report import AttackResult, RobustnessReport
 
@@ -102,7 +102,7 @@ def evaluate_robustness(
     if not isinstance(module, nn.Module):
         raise TypeError(f"`module` must be a torch.nn.Module, got {type(module).__name__}.")
     findings = list(masking.about_mode(module))
-    with untouched(module), preserved(generators(data)):
+    with attackable(module), preserved(generators(data)):
         model = AttackedModel(module, bounds=bounds, normalize=normalize, loss=loss)
         losses = sorted({attack.loss for attack in given if isinstance(attack, GradientAttack)})
         own = model.slot.name(module) if "own" in losses else None

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from tglo_lightning.arguments import integer, number, optional
 from tglo_lightning.evaluation.initial import Init, fresh_module, replicate
-from tglo_lightning.evaluation.isolation import fresh_iterators, generators, seed_all
+from tglo_lightning.evaluation.isolation import fresh_iterators, generators, nothing, seed_all
 from tglo_lightning.evaluation.slot import LossSlot, LossSlots
 
 __all__ = ["Budget", "InnerFit", "Minimum"]
@@ -275,10 +275,6 @@ def _detached(datamodule: Any) -> Any:
         if isinstance(value, DataLoader):
             setattr(twin, name, fresh_iterators(value))
     return twin
-
-
-def nothing(*args: Any, **kwargs: Any) -> None:
-    """A hook that was called before."""
 
 
 def _no_callbacks() -> list[Any]:

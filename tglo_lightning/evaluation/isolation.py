@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tglo_lightning.search.seeding import random_states, seed_all
 
-__all__ = ["fresh_iterators", "generators", "isolated", "preserved", "random_states", "seed_all"]
+__all__ = ["fresh_iterators", "generators", "isolated", "nothing", "preserved", "random_states", "seed_all"]
 
 LIGHTNING_LOGGERS = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric")
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
@@ -102,3 +102,7 @@ def fresh_iterators(loaders: Any) -> Any:
 
     function: Callable[..., Any] = renew
     return apply_to_collection(loaders, DataLoader, function)
+
+
+def nothing(*args: Any, **kwargs: Any) -> None:
+    """Stands in for a hook or a method that is not to run; workers can unpickle it."""
