@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tglo_lightning.arguments import integer
@@ -77,17 +76,6 @@ class Explanation:
         if self.zero_error in (float("inf"), float("-inf")):
             values["zero_error"] = str(self.zero_error)
         return values
-
-    def plot(self, path: str | Path) -> Path:
-        """Draw ``D(eps)`` beside cross-entropy, squared error and Baikal; the suffix of ``path`` chooses the format.
-
-        Raises:
-            ImportError: matplotlib is not installed.
-        """
-        # A room above this one, so only on demand
-        from tglo_lightning.reporting.explain_plot import plot_explanation
-
-        return plot_explanation(self, path)
 
     def _loss_lines(self) -> list[str]:
         lines = [f"{self.name}, {self.num_classes} classes"]
@@ -174,7 +162,8 @@ def explain(loss: LossLike, num_classes: int) -> Explanation:
         num_classes: ``n``.
 
     Returns:
-        :class:`Explanation`, with ``.text``, ``.plot(path)`` and ``.to_dict()``.
+        :class:`Explanation`, with ``.text`` and ``.to_dict()``; :func:`tglo_lightning.reporting.plot_explanation`
+        draws it.
 
     Raises:
         TypeError: not a loss of the family.
