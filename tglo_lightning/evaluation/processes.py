@@ -92,8 +92,9 @@ class ProcessEvaluator:
         self.fit = fit
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers, and let go of what the search held."""
         _end(self._pool)
+        vars(self).pop("fit", None)
 
     def evaluate(self, thetas: Sequence[list[float] | None], seed: int) -> Iterator[Evaluation]:
         """One evaluation for each ``theta``, in order, each as soon as it and those before it are known."""
@@ -128,7 +129,7 @@ class ProcessEvaluator:
                     given += 1
         except BaseException:
             # Half-finished work belongs to nobody
-            self.close()
+            _end(self._pool)
             raise
 
     # Workers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 import warnings
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ import torch
 
 from tglo_lightning.arguments import integer, number, optional
 from tglo_lightning.evaluation.inner import InnerFit
+from tglo_lightning.evaluation.isolation import environment
 from tglo_lightning.evaluation.trainer import TrainerEvaluator
 from tglo_lightning.evaluation.worker import score, spread_name, unpicklable
 from tglo_lightning.search import Evaluation
@@ -96,6 +96,7 @@ class RayEvaluator:
 
     def close(self) -> None:
         """Let go of what the cluster holds for the search, and of the cluster where this object connected to it."""
+        vars(self).pop("fit", None)
         self._held = None
         if self._started:
             import ray
@@ -149,8 +150,8 @@ class RayEvaluator:
 
         if not ray.is_initialized():
             # A cluster of our own is private to the search: no dashboard, and nothing is reported to anyone
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            ray.init(self.address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            with environment(RAY_USAGE_STATS_ENABLED="0"):
+                ray.init(self.address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             self._started = True
         wanted = {"CPU": self.num_cpus, "GPU": self._gpus()}
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]

@@ -89,6 +89,7 @@ class VectorizedEvaluator:
     def close(self) -> None:
         """Let go of what the search held."""
         self._compiled = {}
+        vars(self).pop("fit", None)
 
     def evaluate(self, thetas: Sequence[list[float] | None], seed: int) -> Iterator[Evaluation]:
         """One evaluation for each ``theta``, in order; losses other than TaylorGLO train beside, one by one."""
