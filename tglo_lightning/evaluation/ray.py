@@ -157,7 +157,7 @@ class RayEvaluator:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if not any(all(node.get(kind, 0) >= count for kind, count in wanted.items()) for node in nodes):
             warnings.warn(
-                f"No node of the Ray cluster has {wanted['CPU']} CPUs and {wanted['GPU']} GPUs, which a candidate "
+                f"No node of the Ray cluster has {wanted['CPU']:g} CPUs and {wanted['GPU']:g} GPUs, which a candidate "
                 "needs; the search waits until there is one.",
                 stacklevel=2,
             )
