@@ -1,20 +1,16 @@
 """A loss, a task, an attack and an evaluator of one's own: one file and one config each, as CONTRIBUTING.md says."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
+from helpers.command import ROOT, tglo_train
 from hydra.utils import instantiate
 from torch import nn
 
 from tglo_lightning.attacks import Attack, evaluate_robustness
 
-ROOT = Path(__file__).parents[1]
 PARTS = """
 import torch
 from torch.utils.data import TensorDataset
@@ -90,9 +86,7 @@ def test_one_file_and_one_config_each(tmp_path):
         path = tmp_path / "conf" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tglo_lightning.cli.train", "--config-dir", "conf", "experiment=mine"]
-    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    ran = tglo_train(tmp_path, "--config-dir", "conf", "experiment=mine")
     assert ran.returncode == 0, ran.stderr
     [path] = tmp_path.rglob("result.json")
     result = json.loads(path.read_text())

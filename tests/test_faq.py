@@ -14,9 +14,10 @@ from torch.utils.data import Subset
 
 from tglo_lightning import TaylorGLO
 from tglo_lightning.cli import explain
-from tglo_lightning.cli.checks import ConfigError, check
+from tglo_lightning.cli.checks import ConfigError
 from tglo_lightning.cli.commands import CONFIG_DIR
 from tglo_lightning.cli.given import given_loss
+from tglo_lightning.cli.recipe import Recipe
 from tglo_lightning.search import SearchError
 
 PAGE = (Path(__file__).parents[1] / "docs" / "faq.md").read_text(encoding="utf-8")
@@ -161,7 +162,7 @@ def test_configs():
             compose("train", overrides=["search.popluation=5"])
         explained(f"{caught.value} {caught.value.__cause__}", "popluation")
         with pytest.raises(ConfigError) as caught:
-            check(compose("train", overrides=["search.population=1", "paths.output_dir=."]))
+            Recipe(compose("train", overrides=["search.population=1", "paths.output_dir=."]))
         explained(f"tglo-train: {caught.value}", "at least 2")
     with pytest.raises(ValueError, match="2 numbers") as caught:
         given_loss([1, 2])

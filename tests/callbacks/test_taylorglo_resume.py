@@ -49,6 +49,18 @@ def test_the_result_lies_beside_the_journal(tmp_path):
     assert SearchResult.load(journal).history[0].theta == search.result.history[0].theta
 
 
+def test_a_search_is_called_finished_only_where_its_result_says_so(done, caplog):
+    [journal] = journals(done)
+    journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:3]))
+    # As somebody leaves it who looks at a search under way; it is not the end
+    SearchResult.load(journal).save(journal.with_suffix(".json"))
+    with caplog.at_level("INFO", logger="tglo_lightning"):
+        search = fit(done)
+    assert "goes on from" in caplog.text
+    assert "this search is finished" not in caplog.text
+    assert SearchResult.load(journal.with_suffix(".json")).to_dict() == search.result.to_dict()
+
+
 def test_the_same_search_is_found_again(tmp_path, caplog):
     first = fit(tmp_path)
     with caplog.at_level("INFO", logger="tglo_lightning"):

@@ -1,9 +1,8 @@
 import json
-import subprocess
-import sys
 from importlib.util import find_spec
 
 import pytest
+from helpers.command import tglo_train
 
 from tglo_lightning.reporting.attraction_record import AttractionRecord
 
@@ -26,8 +25,7 @@ TINY = (
 
 def test_both_losses_are_watched_and_drawn_side_by_side(tmp_path):
     pytest.importorskip("matplotlib")
-    command = [sys.executable, "-m", "tglo_lightning.cli.train", *TINY, f"hydra.run.dir={tmp_path / 'run'}"]
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    ran = tglo_train(tmp_path, *TINY, f"hydra.run.dir={tmp_path / 'run'}")
     assert ran.returncode == 0, ran.stderr
     run = tmp_path / "run"
     assert (run / "attraction.png").read_bytes().startswith(b"\x89PNG")

@@ -1,29 +1,11 @@
 """`tglo-compare`, and the multirun that ends with it."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from helpers.command import TINY, tglo_train
 
 from tglo_lightning.cli.compare import main
-
-ROOT = Path(__file__).parents[2]
-TINY = (
-    "trainer.max_epochs=1",
-    "trainer.enable_progress_bar=false",
-    "task.train_size=100",
-    "task.val_size=60",
-    "++search.generations=1",
-    "++search.population=3",
-    "++search.finalists=1",
-    "++search.repeats=1",
-    "++search.candidate_epochs=null",
-    "++search.candidate_steps=2",
-    "evaluation.seeds=2",
-)
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +13,7 @@ def swept(tmp_path_factory):
     """A multirun of two methods, one of them with a search."""
     cwd = tmp_path_factory.mktemp("sweep")
     sweep = ("task.label_noise=0.4", "method=brier,metalearned", f"hydra.sweep.dir={cwd / 'runs'}")
-    command = [sys.executable, "-m", "tglo_lightning.cli.train", "-m", "experiment=noise_levels", *sweep, *TINY]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    ran = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, env=environment)
+    ran = tglo_train(cwd, "-m", "experiment=noise_levels", *sweep, *TINY)
     assert ran.returncode == 0, ran.stderr
     return cwd / "runs", ran.stdout
 

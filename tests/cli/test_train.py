@@ -2,14 +2,12 @@
 
 import json
 import math
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from helpers.command import tglo_train
 
-ROOT = Path(__file__).parents[2]
 TINY = ("trainer.max_epochs=1", "task.train_size=200", "evaluation.seeds=2", "trainer.enable_progress_bar=false")
 SEARCH = ("search.generations=1", "search.population=3", "search.finalists=1", "search.repeats=1")
 
@@ -25,13 +23,6 @@ class Boom(pl.Callback):
         if self.seed == 2:
             raise RuntimeError("boom")
 """
-
-
-def tglo_train(cwd, *arguments):
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), str(cwd)]), "NETRC": str(cwd / "no-login")}
-    command = [sys.executable, "-m", "tglo_lightning.cli.train", *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
 def only(paths):

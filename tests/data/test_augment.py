@@ -143,7 +143,7 @@ def test_no_kornia(monkeypatch):
     ("kwargs", "name"),
     [
         ({"crop_padding": -1}, "crop_padding"),
-        ({"cutout": 1.5}, "cutout"),
+        ({"cutout": -1}, "cutout"),
         ({"cutmix": 2}, "cutmix"),
         ({"mixup": -0.1}, "mixup"),
         ({"cutmix": 0.5, "mixup": 0.5}, "cannot both"),

@@ -1,6 +1,7 @@
 """What an inner training must not leave behind."""
 
 import logging
+import os
 import random
 import warnings
 
@@ -10,7 +11,7 @@ import torch
 from helpers.data import blobs, loader
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, RandomSampler, Subset
 
-from tglo_lightning.evaluation.isolation import fresh_iterators, generators, isolated, preserved, seed_all
+from tglo_lightning.evaluation.isolation import environment, fresh_iterators, generators, isolated, preserved, seed_all
 
 
 class Noisy(Dataset):
@@ -52,6 +53,25 @@ def test_global_states_come_back_also_after_an_error():
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert numbers() == expected
+
+
+def test_an_apple_gpu_gets_its_state_back_too(monkeypatch):
+    state = [torch.zeros(2)]
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: state[0].clone())
+    monkeypatch.setattr(torch.mps, "set_rng_state", lambda value: state.__setitem__(0, value))
+    with isolated():
+        state[0] = torch.ones(2)
+    assert state[0].tolist() == [0, 0]
+
+
+def test_environment_variables_are_for_a_while_and_never_replaced(monkeypatch):
+    monkeypatch.delenv("TGLO_NEW", raising=False)
+    monkeypatch.setenv("TGLO_OLD", "given")
+    with environment(TGLO_NEW="1", TGLO_OLD="1"):
+        assert (os.environ["TGLO_NEW"], os.environ["TGLO_OLD"]) == ("1", "given")
+    assert "TGLO_NEW" not in os.environ
+    assert os.environ["TGLO_OLD"] == "given"
 
 
 def test_messages_are_muted_within():

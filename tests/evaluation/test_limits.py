@@ -141,7 +141,7 @@ def test_smaller_is_better(tmp_path):
     ],
 )
 def test_wrong_limits_are_named(argument, value, error):
-    with pytest.raises(error, match=f"`{argument}`"):
+    with pytest.raises(error, match=rf"`{argument}(\[[01]\])?`"):
         TaylorGLO(candidate_epochs=3, **{argument: value})
 
 

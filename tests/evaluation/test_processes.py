@@ -5,23 +5,20 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+from functools import partial
 
 import pytest
 import pytorch_lightning as pl
 import torch
-from helpers.data import blobs, loader, loaders
-from helpers.modules import accuracy, classifier, mlp, quiet_trainer, seeded
+from helpers import fits
+from helpers.data import blobs, loader
+from helpers.fits import nested, running
+from helpers.modules import accuracy, classifier, mlp, seeded
 
-from tglo_lightning.evaluation import (
-    Budget,
-    InnerFit,
-    LossSlot,
-    ProcessEvaluator,
-    TrainerEvaluator,
-    VectorizedEvaluator,
-)
+from tglo_lightning.evaluation import ProcessEvaluator, VectorizedEvaluator
 
+# Some fail where they would be probed
+inner_fit = partial(fits.inner_fit, pl, probed=False)
 THETAS = [[0.0, 0.5, 0.0, 0.0, 0.0, 2.0, -1.0, 0.1 * i] for i in range(5)]
 
 
@@ -40,34 +37,6 @@ class Top(pl.LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), 0.1)
-
-
-def inner_fit(tmp_path, module, data=None, steps=3):
-    fits = []
-
-    class Catch(pl.Callback):
-        def on_fit_start(self, trainer, pl_module):
-            fits.append(InnerFit(trainer, pl_module, LossSlot("criterion"), "val/acc", Budget(steps=steps)))
-            raise NotImplementedError  # the rest of the fit is of no interest
-
-    with suppress(NotImplementedError):
-        quiet_trainer(pl, tmp_path, callbacks=[Catch()]).fit(module, **(data or loaders()))
-    return fits[0]
-
-
-@contextmanager
-def running(evaluator, fit):
-    evaluator.setup(fit)
-    try:
-        yield evaluator
-    finally:
-        evaluator.close()
-
-
-def nested(fit, thetas=THETAS, seed=1):
-    evaluator = TrainerEvaluator()
-    evaluator.setup(fit)
-    return [e.fitness for e in evaluator.evaluate(thetas, seed)]
 
 
 def children():

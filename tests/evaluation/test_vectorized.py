@@ -1,7 +1,6 @@
 """A population in one pass is the same as one nested Trainer a candidate."""
 
 import random
-from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -9,10 +8,11 @@ import pytorch_lightning as pl
 import torch
 import torchmetrics
 from helpers.data import CLASSES, FEATURES, Stream, blobs, loader, loaders, split_datamodule
-from helpers.modules import classifier, cnn, mlp, quiet_trainer, seeded
+from helpers.fits import inner_fit
+from helpers.modules import classifier, cnn, mlp, seeded
 from torch import nn
 
-from tglo_lightning.evaluation import Budget, InnerFit, LossSlot, TrainerEvaluator, VectorizedEvaluator, probe
+from tglo_lightning.evaluation import Budget, TrainerEvaluator, VectorizedEvaluator
 from tglo_lightning.evaluation.stack import flushed
 from tglo_lightning.evaluation.vectorized import _Population
 from tglo_lightning.losses import TaylorGLOLoss
@@ -26,24 +26,6 @@ THETAS = [
     [a + b for a, b in zip([0.0, 0.5, 0.0, 0.0, 0.0, 2.0, -1.0, 0.0], row, strict=True)]
     for row in (0.4 * torch.randn(5, 8, generator=GENERATOR, dtype=torch.float64)).tolist()
 ]
-
-
-def inner_fit(api, tmp_path, module, data, budget, callbacks=(), probed=True, monitor="val/acc", **trainer_kwargs):
-    """What :class:`TaylorGLO` hands to an evaluator, from within a fit."""
-    fits = []
-
-    class Catch(api.Callback):
-        def on_fit_start(self, trainer, pl_module):
-            fit = InnerFit(trainer, pl_module, LossSlot("criterion"), monitor, budget, callbacks=callbacks)
-            if probed:
-                probe(fit)
-            fits.append(fit)
-            raise NotImplementedError  # the rest of the fit is of no interest
-
-    trainer = quiet_trainer(api, tmp_path, callbacks=[Catch()], **trainer_kwargs)
-    with suppress(NotImplementedError):
-        trainer.fit(module, **data)
-    return fits[0]
 
 
 def prepared(evaluator, fit):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tglo_lightning.losses import CrossEntropyLoss, TaylorGLOLoss
+from tglo_lightning.reporting import plot_explanation
 from tglo_lightning.theory import coefficients, explain
 
 MNIST = [-10.9408, 7.5216, 8.2896, 0.2415, 7.8726, 8.9666, 2.0184, 7.0513]
@@ -56,7 +57,7 @@ def test_pull_of_cross_entropy_at_the_null_epoch():
 @pytest.mark.parametrize("loss", [MNIST, "baikal", [0.0] * 12, "mse"])
 def test_picture(loss, tmp_path):
     image = pytest.importorskip("matplotlib.image")
-    path = explain(loss, 2 if loss == "mse" else 10).plot(tmp_path / "new" / "loss.png")
+    path = plot_explanation(explain(loss, 2 if loss == "mse" else 10), tmp_path / "new" / "loss.png")
     height, width, _ = image.imread(path).shape
     assert width > height > 400
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tglo_lightning.arguments import integer
 from tglo_lightning.attacks.model import AttackedModel
 from tglo_lightning.evaluation.isolation import seed_all
 
@@ -38,6 +39,15 @@ class Attack:
     def name(self) -> str:
         """Short name, unique among attacks that differ in more than their budget."""
         return type(self).__name__.lower()
+
+    def check_counts(self, *names: str) -> None:
+        """Check that the fields ``names`` are ints of at least 1, and make them Python's own, for the report.
+
+        Raises:
+            TypeError, ValueError: one is not.
+        """
+        for name in names:
+            object.__setattr__(self, name, integer(name, getattr(self, name), 1))
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from tglo_lightning.attacks.base import Attack, derived_seed
-from tglo_lightning.attacks.gradient import check_counts
 from tglo_lightning.attacks.library import foolbox
 from tglo_lightning.attacks.model import AttackedModel
 from tglo_lightning.attacks.unit_box import UnitBox
@@ -37,7 +36,7 @@ class HopSkipJump(Attack):
     samples: int = 100
 
     def __post_init__(self) -> None:
-        check_counts(steps=self.steps, samples=self.samples)
+        self.check_counts("steps", "samples")
 
     def perturb(
         self, model: AttackedModel, x: Tensor, labels: Tensor, epsilons: list[float], norm: str, seed: int

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from tglo_lightning.attacks.base import Attack
-from tglo_lightning.attacks.gradient import check_counts
 from tglo_lightning.attacks.library import pyautoattack
 from tglo_lightning.attacks.model import AttackedModel
 from tglo_lightning.attacks.unit_box import UnitBox
@@ -37,7 +36,7 @@ class Square(Attack):
     restarts: int = 1
 
     def __post_init__(self) -> None:
-        check_counts(queries=self.queries, restarts=self.restarts)
+        self.check_counts("queries", "restarts")
 
     def run(self, model: AttackedModel, x: Tensor, labels: Tensor, epsilon: float, norm: str) -> Tensor:
         """See :meth:`Attack.run`."""
@@ -73,7 +72,7 @@ class AutoAttack(Attack):
     queries: int = 5000
 
     def __post_init__(self) -> None:
-        check_counts(steps=self.steps, queries=self.queries)
+        self.check_counts("steps", "queries")
 
     def run(self, model: AttackedModel, x: Tensor, labels: Tensor, epsilon: float, norm: str) -> Tensor:
         """See :meth:`Attack.run`."""

@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tglo_lightning.arguments import choice, flag, integer, number, optional
 from tglo_lightning.attacks import masking
 from tglo_lightning.attacks.base import NORMS, Attack, derived_seed, project
 from tglo_lightning.attacks.gradient import PGD, GradientAttack
-from tglo_lightning.attacks.model import AttackedModel, Passes, untouched
+from tglo_lightning.attacks.model import AttackedModel, Passes, attackable
 from tglo_lightning.evaluation.isolation import generators, preserved, seed_all
 from tglo_lightning.reporting.robustness_report import AttackResult, RobustnessReport
 
@@ -92,21 +93,16 @@ def evaluate_robustness(
     given = [attacks] if isinstance(attacks, Attack) else list(attacks)
     _check_attacks(given)
     radii = check_epsilons(epsilons)
-    if norm not in NORMS:
-        raise ValueError(f"`norm` must be one of {NORMS}, got {norm!r}.")
-    for name, count, optional in (("samples", samples, True), ("batch_size", batch_size, False)):
-        if not (optional and count is None) and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-            raise ValueError(f"`{name}` must be an integer of at least 1, got {count!r}.")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"`seed` must be an integer of at least 0, got {seed!r}.")
-    if not isinstance(normalized_data, bool):
-        raise TypeError(f"`normalized_data` must be True or False, got {normalized_data!r}.")
-    if normalized_data and normalize is None:
+    choice("norm", norm, NORMS)
+    samples = optional(integer, "samples", samples, 1)
+    batch_size = integer("batch_size", batch_size, 1)
+    seed = integer("seed", seed, 0)
+    if flag("normalized_data", normalized_data) and normalize is None:
         raise ValueError("`normalized_data=True` needs `normalize=(mean, std)`.")
     if not isinstance(module, nn.Module):
         raise TypeError(f"`module` must be a torch.nn.Module, got {type(module).__name__}.")
     findings = list(masking.about_mode(module))
-    with untouched(module), preserved(generators(data)):
+    with attackable(module), preserved(generators(data)):
         model = AttackedModel(module, bounds=bounds, normalize=normalize, loss=loss)
         losses = sorted({attack.loss for attack in given if isinstance(attack, GradientAttack)})
         own = model.slot.name(module) if "own" in losses else None
@@ -153,18 +149,15 @@ def check_epsilons(epsilons: Any) -> list[float]:
     Raises:
         TypeError, ValueError: there are none, or one is no finite number of at least 0.
     """
+    if isinstance(epsilons, Real):
+        return [number("epsilons", epsilons, least=0)]
     try:
-        values = [epsilons] if isinstance(epsilons, Real) else list(epsilons)
+        values = list(epsilons)
     except TypeError as error:
         raise TypeError(f"`epsilons` must be numbers, got {epsilons!r}.") from error
     if not values:
         raise ValueError("`epsilons` must hold at least one radius.")
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise TypeError(f"`epsilons` must be numbers, got {value!r}.")
-        if not (math.isfinite(float(value)) and float(value) >= 0):
-            raise ValueError(f"`epsilons` must be finite and at least 0, got {value!r}.")
-    return sorted({float(value) for value in values})
+    return sorted({number(f"epsilons[{i}]", value, least=0) for i, value in enumerate(values)})
 
 
 def _check_attacks(attacks: list[Attack]) -> None:

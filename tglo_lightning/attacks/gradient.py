@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tglo_lightning.arguments import check_numbers
+from tglo_lightning.arguments import choice, number, optional
 from tglo_lightning.attacks.base import Attack, project
 from tglo_lightning.attacks.library import foolbox
 from tglo_lightning.attacks.model import LOSSES, AttackedModel
@@ -30,8 +30,7 @@ class GradientAttack(Attack):
     loss: str = "cross_entropy"
 
     def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise ValueError(f"`loss` must be one of {LOSSES}, got {self.loss!r}.")
+        choice("loss", self.loss, LOSSES)
 
     @property
     def name(self) -> str:
@@ -83,11 +82,8 @@ class PGD(GradientAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_counts(steps=self.steps, restarts=self.restarts)
-        if self.step_size is not None:
-            check_numbers(step_size=self.step_size)
-        if self.step_size is not None and not 0 < self.step_size < float("inf"):
-            raise ValueError(f"`step_size` must be above 0, a share of epsilon, got {self.step_size!r}.")
+        self.check_counts("steps", "restarts")
+        object.__setattr__(self, "step_size", optional(number, "step_size", self.step_size, above=0))
         if self.restarts > 1 and not self.random_start:
             raise ValueError("`restarts` above 1 need `random_start=True`: the runs would all be the same.")
 
@@ -124,15 +120,6 @@ def worst_of(
             break
         result = result.index_copy(0, standing, attempt(x[standing], labels[standing]))
     return result
-
-
-def check_counts(**counts: Any) -> None:
-    """Raise for a number that is no int of at least 1."""
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"`{name}` must be an int, got {value!r}.")
-        if value < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {value}.")
 
 
 @cache

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from typing import Any
 
-__all__ = ["foolbox", "pyautoattack"]
+from tglo_lightning.evaluation.isolation import environment
 
-INSTALL = "{} needs {}: pip install 'tglo-lightning[{}]'"
+__all__ = ["foolbox", "pyautoattack"]
 
 
 def foolbox(name: str = "foolbox", attack: str = "This attack") -> Any:
@@ -18,15 +17,8 @@ def foolbox(name: str = "foolbox", attack: str = "This attack") -> Any:
         ImportError: foolbox is not installed; the message says what to type.
     """
     # foolbox imports GitPython, which fails where there is no git unless told to be quiet
-    before = os.environ.get("GIT_PYTHON_REFRESH")
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise ImportError(INSTALL.format(attack, "foolbox", "attacks")) from error
-    finally:
-        if before is None:
-            del os.environ["GIT_PYTHON_REFRESH"]
+    with environment(GIT_PYTHON_REFRESH="quiet"):
+        return _imported(name, attack, "foolbox", "attacks")
 
 
 def pyautoattack(name: str = "pyautoattack", attack: str = "This attack") -> Any:
@@ -35,7 +27,11 @@ def pyautoattack(name: str = "pyautoattack", attack: str = "This attack") -> Any
     Raises:
         ImportError: pyautoattack is not installed; the message says what to type.
     """
+    return _imported(name, attack, "pyautoattack", "autoattack")
+
+
+def _imported(name: str, attack: str, library: str, extra: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise ImportError(INSTALL.format(attack, "pyautoattack", "autoattack")) from error
+        raise ImportError(f"{attack} needs {library}: pip install 'tglo-lightning[{extra}]'") from error

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.evaluation.slot import LossSlot
+from tglo_lightning.evaluation.untouched import untouched
 
-__all__ = ["LOSSES", "AttackedModel", "Passes", "check_bounds", "untouched"]
+__all__ = ["LOSSES", "AttackedModel", "Passes", "attackable", "check_bounds"]
 
 LOSSES = ("own", "cross_entropy", "margin")
 
@@ -151,7 +152,7 @@ class AttackedModel(nn.Module):
             true = logits.gather(1, labels[:, None]).squeeze(1)
             others = logits.scatter(1, labels[:, None], -torch.inf)
             return (others.amax(1) - true).sum()
-        raise ValueError(f"`loss` must be one of {LOSSES}, got {name!r}.")
+        raise ValueError(f"`name` must be one of {LOSSES}, got {name!r}.")
 
     def check(self, x: Tensor, labels: Tensor, classes: int | None = None) -> None:
         """Refuse what cannot be attacked.
@@ -201,25 +202,10 @@ def check_bounds(bounds: Sequence[float]) -> tuple[float, float]:
 
 
 @contextmanager
-def untouched(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, gradients for inputs only; mode, gradients, buffers and random states come back as they were."""
-    modes = [(child, child.training) for child in module.modules()]
-    gradients = [(p, p.grad, p.requires_grad) for p in module.parameters()]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
+def attackable(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode, gradients for inputs only; ``module`` and the random states come back as they were."""
     # Validation of Lightning runs in inference mode, which records nothing to differentiate
-    with isolated(quiet=False), torch.inference_mode(False), torch.enable_grad():
-        try:
-            module.eval()
-            for parameter, _, _ in gradients:
-                parameter.requires_grad_(False)
-            yield
-        finally:
-            for child, training in modes:
-                child.training = training
-            for parameter, gradient, required in gradients:
-                parameter.requires_grad_(required)
-                parameter.grad = gradient
-            with torch.no_grad():
-                for buffer, saved in buffers:
-                    if not torch.equal(buffer, saved):
-                        buffer.copy_(saved)
+    with isolated(quiet=False), torch.inference_mode(False), torch.enable_grad(), untouched(module):
+        for parameter in module.parameters():
+            parameter.requires_grad_(False)
+        yield

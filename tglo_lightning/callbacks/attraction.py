@@ -11,11 +11,13 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
-from tglo_lightning.callbacks.capture import loss_inputs, untouched
+from tglo_lightning.arguments import choice, integer
+from tglo_lightning.callbacks.capture import loss_inputs
 from tglo_lightning.callbacks.samples import random_batches
 from tglo_lightning.evaluation import LossSlot
 from tglo_lightning.evaluation.bases import Callback
 from tglo_lightning.evaluation.isolation import generators, isolated, preserved, seed_all
+from tglo_lightning.evaluation.untouched import untouched
 from tglo_lightning.losses import SeparableLoss, as_loss
 from tglo_lightning.reporting.attraction_record import AttractionRecord, measure
 from tglo_lightning.reporting.dashboard import AttractionPanels, is_wandb
@@ -84,20 +86,13 @@ class AttractionMonitor(Callback):
         filename: str = "attraction.npz",
     ) -> None:
         super().__init__()
-        for name, value, least in (("every_n_epochs", every_n_epochs, 1), ("samples", samples, 1), ("seed", seed, 0)):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"`{name}` must be an int, got {value!r}.")
-            if value < least:
-                raise ValueError(f"`{name}` must be at least {least}, got {value}.")
-        if through not in ("training_step", "forward"):
-            raise ValueError(f"`through` must be 'training_step' or 'forward', got {through!r}.")
         if not isinstance(filename, str) or Path(filename).name != filename or not filename.endswith(".npz"):
             raise ValueError(f"`filename` must be the name of an .npz file without a folder, got {filename!r}.")
         self.slot = LossSlot(loss)
-        self.every_n_epochs = every_n_epochs
-        self.samples = samples
-        self.through = through
-        self.seed = seed
+        self.every_n_epochs = integer("every_n_epochs", every_n_epochs, 1)
+        self.samples = integer("samples", samples, 1)
+        self.through = choice("through", through, ("training_step", "forward"))
+        self.seed = integer("seed", seed, 0)
         self.filename = filename
         self.record: AttractionRecord | None = None
         self.path: Path | None = None
@@ -240,7 +235,7 @@ class AttractionMonitor(Callback):
 def _apart(trainer: Any, pl_module: Any) -> Iterator[None]:
     """Run the module aside from its training, and leave nothing of it behind."""
     stage = trainer.state.stage
-    with isolated(quiet=False), untouched(pl_module):
+    with isolated(quiet=False), untouched(pl_module), torch.no_grad():
         # Where a module or a transfer hook asks, this is no training
         trainer.validating = True
         try:

@@ -14,7 +14,7 @@ from tglo_lightning.evaluation.messages import tell
 from tglo_lightning.search import SearchError, SearchResult, SearchSettings
 from tglo_lightning.search.interruption import InterruptibleEvaluator
 from tglo_lightning.search.journal import Journal, JournaledEvaluator, JournalError, Unwritable
-from tglo_lightning.search.record import default_journal, free_journal, interrupted_neighbour, result_path
+from tglo_lightning.search.record import default_journal, free_journal, interrupted_neighbour, is_finished, result_path
 from tglo_lightning.wording import counted
 
 __all__ = ["Recording", "evaluator_name"]
@@ -149,7 +149,7 @@ class Recording:
     def _greeting(self, replayed: int) -> str:
         if not replayed:
             return f"TaylorGLO writes the search to {self.journal}; killed, it goes on from there."
-        if self.journal is not None and result_path(self.journal).exists():
+        if self.journal is not None and is_finished(self.journal):
             return (
                 f"TaylorGLO: this search is finished, its {replayed} trainings are in {self.journal}. To search anew, "
                 "pass resume=False or another seed."

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from tglo_lightning.arguments import check_numbers
+from tglo_lightning.arguments import choice, integer, number, optional
 from tglo_lightning.attacks import FGSM, PGD, Attack, evaluate_robustness
 from tglo_lightning.attacks.base import NORMS
-from tglo_lightning.attacks.evaluate import check_epsilons
 from tglo_lightning.attacks.gradient import GradientAttack
 from tglo_lightning.attacks.model import LOSSES, check_bounds
 from tglo_lightning.evaluation.bases import Callback
@@ -76,33 +75,21 @@ class RobustnessMonitor(Callback):
     ) -> None:
         super().__init__()
         if isinstance(attack, str):
-            if attack not in NAMED:
-                raise ValueError(f"`attack` must be one of {', '.join(NAMED)}, or an attack, got {attack!r}.")
-            attack = NAMED[attack]()
+            attack = NAMED[choice("attack", attack, list(NAMED), " or an attack")]()
         if not isinstance(attack, Attack):
             raise TypeError(f"`attack` must be a name or an attack of tglo_lightning.attacks, got {attack!r}.")
-        counts = {"every_n_epochs": every_n_epochs} | ({} if samples is None else {"samples": samples})
-        for name, value in counts.items():
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"`{name}` must be an int, got {value!r}.")
-            if value < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {value}.")
-        [self.epsilon] = check_epsilons([epsilon])
-        if norm not in NORMS:
-            raise ValueError(f"`norm` must be one of {NORMS}, got {norm!r}.")
+        self.epsilon = number("epsilon", epsilon, least=0)
+        choice("norm", norm, NORMS)
         if not isinstance(losses, Sequence):
             raise TypeError(f"`losses` must be a sequence of names, got {losses!r}.")
         if isinstance(losses, str) or not losses or any(name not in LOSSES for name in losses):
             raise ValueError(f"`losses` must be some of {LOSSES}, got {losses!r}.")
-        check_numbers(weight=weight)
-        if not 0 <= weight <= 1:
-            raise ValueError(f"`weight` must lie in [0, 1], got {weight!r}.")
         self.attacks: dict[str, Attack] = {"": attack}
         if isinstance(attack, GradientAttack):
             self.attacks = {f"_{name}": replace(attack, loss=name) for name in losses}
-        self.every_n_epochs = every_n_epochs
-        self.weight = weight
-        self.samples = samples
+        self.every_n_epochs = integer("every_n_epochs", every_n_epochs, 1)
+        self.weight = number("weight", weight, least=0, most=1)
+        self.samples = optional(integer, "samples", samples, 1)
         self.slot = LossSlot(loss)
         self._options: dict[str, Any] = {
             "norm": norm,

@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from tglo_lightning._version import __version__
+from tglo_lightning.arguments import choice, flag
 from tglo_lightning.callbacks.attraction import AttractionMonitor
 from tglo_lightning.callbacks.curves import CurveRecorder
 from tglo_lightning.callbacks.progress import SearchMonitor
@@ -42,12 +43,12 @@ from tglo_lightning.reporting.html.fit import Fit
 from tglo_lightning.reporting.stats import welch
 from tglo_lightning.search import Finalist, SearchResult, SearchSettings, search
 from tglo_lightning.search.interruption import interruptible
+from tglo_lightning.search.loop import MODES
 from tglo_lightning.search.record import JOURNAL, result_path
 from tglo_lightning.wording import counted
 
 __all__ = ["TaylorGLO"]
 
-MODES = ("max", "min")
 # Below it a difference counts as one, in words; what is kept is decided by the means
 LEVEL = 0.05
 # Words in the names of metrics
@@ -163,11 +164,10 @@ class TaylorGLO(Callback):
         self.slots = LossSlots(loss)
         if not isinstance(monitor, str) or not monitor:
             raise TypeError(f"`monitor` must be the name of a logged metric, got {monitor!r}.")
-        if mode not in MODES:
-            raise ValueError(f"`mode` must be one of {MODES}, got {mode!r}.")
+        choice("mode", mode, MODES)
         _doubt_direction(monitor, mode)
-        if not callable(init) and init not in INITS:
-            raise ValueError(f"`init` must be one of {INITS} or a function that builds a module, got {init!r}.")
+        if not callable(init):
+            choice("init", init, INITS, " or a function that builds a module")
         self._one_epoch = candidate_epochs is None and candidate_steps is None
         if self._one_epoch:
             candidate_epochs = 1
@@ -207,9 +207,7 @@ class TaylorGLO(Callback):
         if resume is not False and resume != "auto":
             raise ValueError(f"`resume` must be 'auto' or False, got {resume!r}.")
         self.resume = resume
-        if not isinstance(report, bool):
-            raise TypeError(f"`report` must be True or False, got {report!r}.")
-        self.report = report
+        self.report = flag("report", report)
         self.directory: Path | None = None
         self.result: SearchResult | None = None
         self._hooks: list[Any] = []

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.seed import isolate_rng
 from rich.console import Console
 
+from tglo_lightning.arguments import integer, optional
 from tglo_lightning.attacks import GradientMaskingWarning, RobustnessReport, evaluate_robustness
 from tglo_lightning.cli.checks import check, naming
 from tglo_lightning.cli.recipe import Recipe
@@ -43,9 +44,7 @@ def run(cfg: DictConfig) -> float:
     assert isinstance(options, dict)
     with naming(cfg, "attack"):
         attacks = [instantiate(attack) for attack in options.pop("attacks").values() if attack]
-        samples = options.pop("samples")
-        if samples is not None and (isinstance(samples, bool) or not isinstance(samples, int) or samples < 1):
-            raise ValueError(f"samples must be null or an integer of at least 1, got {samples!r}")
+        samples = optional(integer, "samples", options.pop("samples"), 1)
     data = images(recipe, cfg.split, samples, cfg.attack.seed)
     with naming(cfg, "attack"), warnings.catch_warnings():
         warnings.simplefilter("ignore", GradientMaskingWarning)  # printed below the table

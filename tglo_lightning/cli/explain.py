@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tglo_lightning.cli.given import read_json, theta_of_result
 from tglo_lightning.losses.published import EVOLVED, PUBLISHED_NAMES
 from tglo_lightning.losses.registry import NAMED
+from tglo_lightning.reporting import plot_explanation
 from tglo_lightning.search import SearchResult
 from tglo_lightning.search.journal import Journal
 from tglo_lightning.search.record import FOLDER
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{line}\n")
         print(explanation.text)
         if options.output is not None:
-            print(f"\nPicture: {explanation.plot(_picture(options.output))}")
+            print(f"\nPicture: {plot_explanation(explanation, _picture(options.output))}")
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"tglo-explain: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -29,6 +29,9 @@ class Recipe:
     def __init__(self, cfg: DictConfig) -> None:
         check(cfg)
         self.cfg = cfg
+        # Before data are read, which may take its time
+        self.search()
+        self.criterion()
         with naming(cfg, "task"):
             self.datamodule = instantiate(cfg.task)
             if isinstance(self.datamodule, Task):
@@ -41,7 +44,6 @@ class Recipe:
         with naming(cfg, "scheduler"):
             if module.scheduler is not None:
                 module.scheduler(optimizer)
-        self.search()
         self._validate(module)
 
     def _validate(self, module: Classifier) -> None:

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["BatchAugmentation"]
+from tglo_lightning.arguments import flag, integer, number
 
-from tglo_lightning.arguments import check_numbers
+__all__ = ["BatchAugmentation"]
 
 
 class BatchAugmentation:
@@ -37,7 +37,7 @@ class BatchAugmentation:
 
     Raises:
         ImportError: `kornia` is not installed.
-        ValueError: an argument out of range, or both CutMix and Mixup.
+        TypeError, ValueError: an argument of a wrong kind or out of range, or both CutMix and Mixup.
     """
 
     def __init__(
@@ -51,22 +51,15 @@ class BatchAugmentation:
         mixup: float = 0.0,
         mixup_alpha: float = 1.0,
     ) -> None:
-        for name, length in (("crop_padding", crop_padding), ("cutout", cutout)):
-            if isinstance(length, bool) or not isinstance(length, int) or length < 0:
-                raise ValueError(f"{name} must be an integer of at least 0, got {length!r}")
-        for name, probability in (("cutmix", cutmix), ("mixup", mixup)):
-            check_numbers(**{name: probability})
-            if not 0 <= probability <= 1:
-                raise ValueError(f"{name} must be a probability from 0 to 1, got {probability}")
-        for name, alpha in (("cutmix_alpha", cutmix_alpha), ("mixup_alpha", mixup_alpha)):
-            check_numbers(**{name: alpha})
-            if not 0 < alpha < float("inf"):
-                raise ValueError(f"{name} must be above 0, got {alpha}")
+        self.crop_padding = integer("crop_padding", crop_padding, 0)
+        self.flip = flag("flip", flip)
+        self.cutout = integer("cutout", cutout, 0)
+        self.cutmix = number("cutmix", cutmix, least=0, most=1)
+        self.cutmix_alpha = number("cutmix_alpha", cutmix_alpha, above=0)
+        self.mixup = number("mixup", mixup, least=0, most=1)
+        self.mixup_alpha = number("mixup_alpha", mixup_alpha, above=0)
         if cutmix and mixup:
             raise ValueError(f"cutmix and mixup cannot both be used, got probabilities {cutmix} and {mixup}")
-        self.crop_padding, self.flip, self.cutout = crop_padding, flip, cutout
-        self.cutmix, self.cutmix_alpha = cutmix, cutmix_alpha
-        self.mixup, self.mixup_alpha = mixup, mixup_alpha
         kornia = _kornia()
         self._crops: dict[tuple[int, int], Any] = {}
         self._flip = kornia.RandomHorizontalFlip(p=0.5)

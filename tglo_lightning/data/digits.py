@@ -4,7 +4,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch.utils.data import TensorDataset
 
-from tglo_lightning.arguments import check_ints
+from tglo_lightning.arguments import integer
 from tglo_lightning.data.task import Augmentation, Splits, Task
 
 _TOTAL = 1797
@@ -44,15 +44,11 @@ class DigitsDataModule(Task):
         augment: Augmentation | None = None,
     ) -> None:
         super().__init__(label_noise=label_noise, batch_size=batch_size, seed=seed, augment=augment)
-        for name, value in (("train_size", train_size), ("val_size", val_size)):
-            check_ints(**{name: value})
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.train_size, self.val_size = integer("train_size", train_size, 1), integer("val_size", val_size, 1)
         if train_size + val_size >= _TOTAL:
             raise ValueError(
                 f"train_size + val_size must be below {_TOTAL}, the number of digits, got {train_size} + {val_size}"
             )
-        self.train_size, self.val_size = train_size, val_size
 
     def _load(self, generator: torch.Generator) -> Splits:
         pixels, targets = load_digits(return_X_y=True)

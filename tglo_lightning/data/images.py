@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from tglo_lightning.arguments import check_ints
+from tglo_lightning.arguments import flag, integer
 from tglo_lightning.data.hub import load_images
 from tglo_lightning.data.task import Augmentation, Splits, Task
 
@@ -72,15 +72,11 @@ class ImageDataModule(Task):
         super().__init__(
             train_fraction=train_fraction, label_noise=label_noise, batch_size=batch_size, seed=seed, augment=augment
         )
-        check_ints(val_size=val_size)
-        if not isinstance(normalize, bool):
-            raise TypeError(f"`normalize` must be True or False, got {normalize!r}.")
-        if not 1 <= val_size < self.official_train:
-            raise ValueError(f"val_size must lie in 1 to {self.official_train - 1}, got {val_size}")
-        if not normalize:
+        if not flag("normalize", normalize):
             self.mean = self.std = None
         self.source = self.default_source if source is None else str(source)
-        self.val_size, self.cache_dir = val_size, cache_dir
+        self.val_size = integer("val_size", val_size, 1, self.official_train - 1)
+        self.cache_dir = cache_dir
 
     def _images(self, split: str) -> tuple[Tensor, Tensor]:
         images, labels = load_images(self.source, split, self.cache_dir, subset=self.subset)

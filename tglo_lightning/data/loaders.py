@@ -3,6 +3,8 @@
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, TensorDataset
 
+from tglo_lightning.arguments import integer
+
 
 def batch_loader(dataset: TensorDataset, batch_size: int, *, shuffle: bool = False) -> DataLoader[tuple[Tensor, ...]]:
     """A loader that indexes whole batches out of tensors, many times faster than collating single samples.
@@ -16,9 +18,8 @@ def batch_loader(dataset: TensorDataset, batch_size: int, *, shuffle: bool = Fal
         A loader over `ceil(N / batch_size)` tuples of tensors.
 
     Raises:
-        ValueError: `batch_size` is below 1.
+        TypeError, ValueError: `batch_size` is no int of at least 1.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    batch_size = integer("batch_size", batch_size, 1)
     order = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)
     return DataLoader(dataset, sampler=BatchSampler(order, batch_size, drop_last=False), batch_size=None)

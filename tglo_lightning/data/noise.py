@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from tglo_lightning.arguments import integer, number
+
 
 def flip_labels(labels: Tensor, num_classes: int, fraction: float, generator: torch.Generator) -> Tensor:
     """Symmetric label noise: exactly `round(fraction * N)` labels become a wrong class, drawn uniformly.
@@ -20,12 +22,10 @@ def flip_labels(labels: Tensor, num_classes: int, fraction: float, generator: to
         The noisy labels, shape (N,), a new tensor.
 
     Raises:
-        ValueError: `fraction` or `num_classes` out of range, or `labels` not of shape (N,).
+        TypeError, ValueError: `fraction` or `num_classes` out of range, or `labels` not of shape (N,).
     """
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"label_noise must lie in [0, 1], got {fraction}")
-    if num_classes < 2:
-        raise ValueError(f"num_classes must be at least 2, got {num_classes}")
+    fraction = number("fraction", fraction, least=0, most=1)
+    num_classes = integer("num_classes", num_classes, 2)
     if labels.ndim != 1:
         raise ValueError(f"labels must have shape (N,), got {tuple(labels.shape)}")
     count = round(fraction * len(labels))

@@ -12,7 +12,7 @@ from sklearn import datasets
 from sklearn.model_selection import train_test_split
 from torch.utils.data import TensorDataset
 
-from tglo_lightning.arguments import check_numbers
+from tglo_lightning.arguments import number
 from tglo_lightning.data.task import Splits, Task
 
 __all__ = ["BUNDLES", "TabularDataModule"]
@@ -62,15 +62,12 @@ class TabularDataModule(Task):
         seed: int = 0,
     ) -> None:
         super().__init__(train_fraction=train_fraction, label_noise=label_noise, batch_size=batch_size, seed=seed)
-        for name, share in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
-            check_numbers(**{name: share})
-            if not 0 < share < 1:
-                raise ValueError(f"{name} must lie between 0 and 1, got {share}")
+        self.val_fraction = number("val_fraction", val_fraction, above=0, below=1)
+        self.test_fraction = number("test_fraction", test_fraction, above=0, below=1)
         if val_fraction + test_fraction >= 1:
             raise ValueError(
                 f"val_fraction + test_fraction must leave a rest for training, got {val_fraction}, {test_fraction}"
             )
-        self.val_fraction, self.test_fraction = val_fraction, test_fraction
         for name, text in (("source", source), ("target", target)):
             if not isinstance(text, str):
                 raise TypeError(f"{name} must be a text, got {text!r}")
@@ -128,9 +125,9 @@ def _read_csv(source: str, target: str) -> tuple[NDArray[np.float64], NDArray[np
         rows = [[value.strip() for value in row] for row in reader if row]
     if target not in header:
         raise ValueError(f"target {target!r} is no column of {source}; columns: {', '.join(header) or 'none'}")
-    for number, row in enumerate(rows, start=1):
+    for position, row in enumerate(rows, start=1):
         if len(row) != len(header) or "" in row:
-            raise ValueError(f"source {source}: row {number} after the header needs {len(header)} values, got {row}")
+            raise ValueError(f"source {source}: row {position} after the header needs {len(header)} values, got {row}")
     columns = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else {}
     labels = columns.pop(target, ())
     classes = sorted(set(labels), key=_in_order)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from tglo_lightning.arguments import check_ints, check_numbers
+from tglo_lightning.arguments import integer, number
 from tglo_lightning.data.loaders import batch_loader
 from tglo_lightning.data.noise import flip_labels
 from tglo_lightning.wording import counted
@@ -61,20 +61,13 @@ class Task(pl.LightningDataModule, ABC):
         augment: Augmentation | None = None,
     ) -> None:
         super().__init__()
-        check_ints(batch_size=batch_size, seed=seed)
-        check_numbers(train_fraction=train_fraction, label_noise=label_noise)
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        if not 0 < train_fraction <= 1:
-            raise ValueError(f"train_fraction must lie in (0, 1], got {train_fraction}")
-        if not 0 <= label_noise <= 1:
-            raise ValueError(f"label_noise must lie in [0, 1], got {label_noise}")
-        if seed < 0:
-            raise ValueError(f"seed must not be negative, got {seed}")
         if augment is not None and not callable(augment):
             raise TypeError(f"augment must be a function of a batch, such as BatchAugmentation(), got {augment!r}")
-        self.train_fraction, self.label_noise = train_fraction, label_noise
-        self.batch_size, self.seed, self.augment = batch_size, seed, augment
+        self.train_fraction = number("train_fraction", train_fraction, above=0, most=1)
+        self.label_noise = number("label_noise", label_noise, least=0, most=1)
+        self.batch_size = integer("batch_size", batch_size, 1)
+        self.seed = integer("seed", seed, 0)
+        self.augment = augment
         self._splits: Splits | None = None
 
     @abstractmethod

@@ -2,7 +2,7 @@
 
 from tglo_lightning.evaluation.auto import choose_evaluator
 from tglo_lightning.evaluation.inner import Budget, InnerFit
-from tglo_lightning.evaluation.probe import Probe, probe
+from tglo_lightning.evaluation.probing import Probe, probe
 from tglo_lightning.evaluation.processes import ProcessEvaluator
 from tglo_lightning.evaluation.ranks import RankError, Ranks, check_strategy
 from tglo_lightning.evaluation.ray import RayEvaluator

@@ -5,17 +5,17 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
-from numbers import Integral, Real
 from typing import Any
 
 import torch
 from pytorch_lightning.loggers.logger import DummyLogger
 from torch.utils.data import DataLoader
 
+from tglo_lightning.arguments import integer, number, optional
 from tglo_lightning.evaluation.initial import Init, fresh_module, replicate
-from tglo_lightning.evaluation.isolation import fresh_iterators, generators, seed_all
+from tglo_lightning.evaluation.isolation import fresh_iterators, generators, nothing, seed_all
 from tglo_lightning.evaluation.slot import LossSlot, LossSlots
 
 __all__ = ["Budget", "InnerFit", "Minimum"]
@@ -59,27 +59,23 @@ class Budget:
     minimum: Minimum | None = None
 
     def __post_init__(self) -> None:
-        self._check_length()
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("Give one of `candidate_epochs` and `candidate_steps`.")
         # Plain numbers, which a journal can hold
         for name in ("epochs", "steps"):
-            if (count := getattr(self, name)) is not None:
-                object.__setattr__(self, name, int(count))
-        if self.timeout is not None:
-            _check_number("candidate_timeout", self.timeout)
-            if self.timeout <= 0:
-                raise ValueError(f"`candidate_timeout` must be above 0, got {self.timeout}.")
-            object.__setattr__(self, "timeout", float(self.timeout))
+            object.__setattr__(self, name, optional(integer, f"candidate_{name}", getattr(self, name), 1))
+        object.__setattr__(self, "timeout", optional(number, "candidate_timeout", self.timeout, above=0))
         if self.minimum is None:
             return
-        after, length = self.minimum.after, self.epochs or self.steps
-        if isinstance(after, bool) or not isinstance(after, int):
-            raise TypeError(f"`min_fitness_after` must begin with an int, got {after!r}.")
-        _check_number("min_fitness_after", self.minimum.value)
-        if not 1 <= after < (length or 0):
+        after = integer("min_fitness_after[0]", self.minimum.after)
+        value = number("min_fitness_after[1]", self.minimum.value)
+        length = self.epochs or self.steps or 0
+        if not 1 <= after < length:
             raise ValueError(
-                f"`min_fitness_after` must begin with a number from 1 to {(length or 0) - 1}, a part of the "
-                f"{length} {'epochs' if self.epochs else 'steps'} of a candidate, got {after}."
+                f"`min_fitness_after` must begin with a number from 1 to {length - 1}, a part of the {length} "
+                f"{self.unit} of a candidate, got {after}."
             )
+        object.__setattr__(self, "minimum", replace(self.minimum, after=after, value=value))
 
     def unlimited(self) -> Budget:
         """The same length without limits."""
@@ -89,24 +85,6 @@ class Budget:
     def unit(self) -> str:
         """``"epochs"`` or ``"steps"``."""
         return "steps" if self.epochs is None else "epochs"
-
-    def _check_length(self) -> None:
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("Give one of `candidate_epochs` and `candidate_steps`.")
-        for name, value in (("candidate_epochs", self.epochs), ("candidate_steps", self.steps)):
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, Integral):
-                raise TypeError(f"`{name}` must be an int, got {value!r}.")
-            if value < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {value}.")
-
-
-def _check_number(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"`{name}` must hold a number, got {value!r}.")
-    if not math.isfinite(value):
-        raise ValueError(f"`{name}` must be finite, got {value}.")
 
 
 class InnerFit:
@@ -297,10 +275,6 @@ def _detached(datamodule: Any) -> Any:
         if isinstance(value, DataLoader):
             setattr(twin, name, fresh_iterators(value))
     return twin
-
-
-def nothing(*args: Any, **kwargs: Any) -> None:
-    """A hook that was called before."""
 
 
 def _no_callbacks() -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +19,16 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tglo_lightning.search.seeding import random_states, seed_all
 
-__all__ = ["fresh_iterators", "generators", "isolated", "preserved", "random_states", "seed_all"]
+__all__ = [
+    "environment",
+    "fresh_iterators",
+    "generators",
+    "isolated",
+    "nothing",
+    "preserved",
+    "random_states",
+    "seed_all",
+]
 
 LIGHTNING_LOGGERS = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric")
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
@@ -42,6 +52,18 @@ def isolated(quiet: bool = True) -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+@contextmanager
+def environment(**defaults: str) -> Iterator[None]:
+    """Environment variables that have no value yet have these within."""
+    missing = {name: value for name, value in defaults.items() if name not in os.environ}
+    os.environ.update(missing)
+    try:
+        yield
+    finally:
+        for name in missing:
+            os.environ.pop(name, None)
 
 
 def generators(*sources: Any) -> list[Any]:
@@ -102,3 +124,7 @@ def fresh_iterators(loaders: Any) -> Any:
 
     function: Callable[..., Any] = renew
     return apply_to_collection(loaders, DataLoader, function)
+
+
+def nothing(*args: Any, **kwargs: Any) -> None:
+    """Stands in for a hook or a method that is not to run; workers can unpickle it."""

@@ -18,10 +18,11 @@ from typing import Any
 
 import torch
 
+from tglo_lightning.arguments import choice, integer, optional
 from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.limits import overdue
 from tglo_lightning.evaluation.trainer import TrainerEvaluator
-from tglo_lightning.evaluation.worker import at_least, score, spread_name, unpicklable
+from tglo_lightning.evaluation.worker import score, spread_name, unpicklable
 from tglo_lightning.search import Evaluation
 
 __all__ = ["ProcessEvaluator"]
@@ -68,12 +69,9 @@ class ProcessEvaluator:
     def __init__(
         self, workers: int | None = None, *, inner: Any = None, threads: int = 1, start_method: str | None = None
     ) -> None:
-        at_least(1, workers=workers, threads=threads)
-        if start_method is not None and start_method not in mp.get_all_start_methods():
-            raise ValueError(f"`start_method` must be one of {mp.get_all_start_methods()}, got {start_method!r}.")
-        self.workers = workers
-        self.start_method = start_method
-        self.threads = threads
+        self.workers = optional(integer, "workers", workers, 1)
+        self.start_method = optional(choice, "start_method", start_method, mp.get_all_start_methods())
+        self.threads = integer("threads", threads, 1)
         self.inner = TrainerEvaluator() if inner is None else inner
         self._pool: list[_Worker] = []
         # Before multiprocessing waits for all processes at exit, where someone forgot to close
@@ -94,8 +92,9 @@ class ProcessEvaluator:
         self.fit = fit
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers, and let go of what the search held."""
         _end(self._pool)
+        vars(self).pop("fit", None)
 
     def evaluate(self, thetas: Sequence[list[float] | None], seed: int) -> Iterator[Evaluation]:
         """One evaluation for each ``theta``, in order, each as soon as it and those before it are known."""
@@ -130,7 +129,7 @@ class ProcessEvaluator:
                     given += 1
         except BaseException:
             # Half-finished work belongs to nobody
-            self.close()
+            _end(self._pool)
             raise
 
     # Workers

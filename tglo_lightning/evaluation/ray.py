@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 import warnings
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
-from numbers import Real
 from typing import Any
 
 import torch
 
+from tglo_lightning.arguments import integer, number, optional
 from tglo_lightning.evaluation.inner import InnerFit
+from tglo_lightning.evaluation.isolation import environment
 from tglo_lightning.evaluation.trainer import TrainerEvaluator
-from tglo_lightning.evaluation.worker import at_least, score, spread_name, unpicklable
+from tglo_lightning.evaluation.worker import score, spread_name, unpicklable
 from tglo_lightning.search import Evaluation
 
 __all__ = ["RayEvaluator", "require_ray"]
@@ -70,19 +70,11 @@ class RayEvaluator:
         require_ray()
         if address is not None and (not isinstance(address, str) or not address):
             raise TypeError(f"`address` must be the address of a cluster, 'auto' or None, got {address!r}.")
-        for name, value, low in (("num_cpus", num_cpus, 0.001), ("num_gpus", num_gpus, 0.0)):
-            if value is None and name == "num_gpus":
-                continue
-            if isinstance(value, bool) or not isinstance(value, Real):
-                raise TypeError(f"`{name}` must be a number, got {value!r}.")
-            if not low <= value < float("inf"):
-                raise ValueError(f"`{name}` must be {'at least 0' if not low else 'above 0'} and finite, got {value}.")
-        at_least(0, max_retries=max_retries)
         self.address = address
-        self.num_cpus = num_cpus
-        self.num_gpus = num_gpus
+        self.num_cpus = number("num_cpus", num_cpus, least=0.001)
+        self.num_gpus = optional(number, "num_gpus", num_gpus, least=0)
         self.inner = TrainerEvaluator() if inner is None else inner
-        self.max_retries = max_retries
+        self.max_retries = integer("max_retries", max_retries, 0)
         self._held: Any = None
         self._started = False
 
@@ -104,6 +96,7 @@ class RayEvaluator:
 
     def close(self) -> None:
         """Let go of what the cluster holds for the search, and of the cluster where this object connected to it."""
+        vars(self).pop("fit", None)
         self._held = None
         if self._started:
             import ray
@@ -157,14 +150,14 @@ class RayEvaluator:
 
         if not ray.is_initialized():
             # A cluster of our own is private to the search: no dashboard, and nothing is reported to anyone
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            ray.init(self.address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            with environment(RAY_USAGE_STATS_ENABLED="0"):
+                ray.init(self.address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             self._started = True
         wanted = {"CPU": self.num_cpus, "GPU": self._gpus()}
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if not any(all(node.get(kind, 0) >= count for kind, count in wanted.items()) for node in nodes):
             warnings.warn(
-                f"No node of the Ray cluster has {wanted['CPU']} CPUs and {wanted['GPU']} GPUs, which a candidate "
+                f"No node of the Ray cluster has {wanted['CPU']:g} CPUs and {wanted['GPU']:g} GPUs, which a candidate "
                 "needs; the search waits until there is one.",
                 stacklevel=2,
             )

@@ -142,6 +142,7 @@ class TrainerEvaluator:
 
     def close(self) -> None:
         """Let go of what the search held."""
+        vars(self).pop("fit", None)
 
     def evaluate(self, thetas: Sequence[list[float] | None], seed: int) -> Iterator[Evaluation]:
         """One evaluation for each ``theta``, in order; ``None`` trains with the module's own loss."""

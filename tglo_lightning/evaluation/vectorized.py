@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tglo_lightning.arguments import integer, optional
 from tglo_lightning.evaluation.bases import Callback
 from tglo_lightning.evaluation.compilation import CompiledGradients
 from tglo_lightning.evaluation.inner import InnerFit
@@ -65,11 +66,7 @@ class VectorizedEvaluator:
     fit: InnerFit
 
     def __init__(self, *, chunk_size: int | None = None, compile: bool = False) -> None:
-        if chunk_size is not None and (isinstance(chunk_size, bool) or not isinstance(chunk_size, int)):
-            raise TypeError(f"`chunk_size` must be an int or None, got {chunk_size!r}.")
-        if chunk_size is not None and chunk_size < 1:
-            raise ValueError(f"`chunk_size` must be at least 1, got {chunk_size}.")
-        self.chunk_size = chunk_size
+        self.chunk_size = optional(integer, "chunk_size", chunk_size, 1)
         self.compile = compile
         self.stochastic = False
         self._compiled: dict[tuple[bool, int], CompiledGradients] = {}
@@ -92,6 +89,7 @@ class VectorizedEvaluator:
     def close(self) -> None:
         """Let go of what the search held."""
         self._compiled = {}
+        vars(self).pop("fit", None)
 
     def evaluate(self, thetas: Sequence[list[float] | None], seed: int) -> Iterator[Evaluation]:
         """One evaluation for each ``theta``, in order; losses other than TaylorGLO train beside, one by one."""

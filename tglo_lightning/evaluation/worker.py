@@ -8,7 +8,7 @@ from typing import Any
 from tglo_lightning.evaluation.trainer import TrainerEvaluator, failed
 from tglo_lightning.search import Evaluation
 
-__all__ = ["at_least", "score", "spread_name", "unpicklable"]
+__all__ = ["score", "spread_name", "unpicklable"]
 
 
 def score(inner: Any, theta: list[float] | None, seed: int) -> Evaluation:
@@ -25,19 +25,6 @@ def spread_name(kind: str, inner: Any) -> str:
     """``kind``, with the name of the evaluator that the workers use unless that is the Trainer's."""
     name = getattr(inner, "name", type(inner).__name__)
     return kind if name == TrainerEvaluator.name else f"{kind}-{name}"
-
-
-def at_least(low: int, **arguments: Any) -> None:
-    """Check that each argument is ``None`` or an int of at least ``low``.
-
-    Raises:
-        TypeError, ValueError: with the argument's name.
-    """
-    for name, value in arguments.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-            raise TypeError(f"`{name}` must be an int, got {value!r}.")
-        if value is not None and value < low:
-            raise ValueError(f"`{name}` must be at least {low}, got {value}.")
 
 
 def unpicklable(who: str, error: Exception) -> TypeError:

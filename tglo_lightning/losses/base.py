@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tglo_lightning.arguments import tensor_of
+from tglo_lightning.arguments import choice, integer, number, tensor_of
 from tglo_lightning.losses.functional import inspectable
 from tglo_lightning.wording import counted
 
@@ -53,14 +53,6 @@ class SeparableLoss(nn.Module):
         reduction: str = "mean",
     ) -> None:
         super().__init__()
-        if reduction not in REDUCTIONS:
-            raise ValueError(f"`reduction` must be one of {REDUCTIONS}, got {reduction!r}.")
-        if not isinstance(label_smoothing, (int, float)):
-            raise TypeError(f"`label_smoothing` must be a number, got {label_smoothing!r}.")
-        if not 0.0 <= label_smoothing <= 1.0:
-            raise ValueError(f"`label_smoothing` must be in [0, 1], got {label_smoothing!r}.")
-        if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
-            raise TypeError(f"`ignore_index` must be an int, got {ignore_index!r}.")
         if weight is not None:
             weight = tensor_of("weight", weight)
             if weight.dim() != 1 or not weight.is_floating_point():
@@ -68,9 +60,9 @@ class SeparableLoss(nn.Module):
                     f"`weight` must be a floating 1-D tensor, one value a class, got {weight.dtype} of shape "
                     f"{tuple(weight.shape)}."
                 )
-        self.ignore_index = ignore_index
-        self.label_smoothing = float(label_smoothing)
-        self.reduction = reduction
+        self.ignore_index = integer("ignore_index", ignore_index)
+        self.label_smoothing = number("label_smoothing", label_smoothing, least=0, most=1)
+        self.reduction = choice("reduction", reduction, REDUCTIONS)
         self.register_buffer("weight", weight)
 
     @property

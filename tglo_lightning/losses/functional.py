@@ -19,6 +19,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tglo_lightning.arguments import integer
+
 __all__ = [
     "formula",
     "num_parameters",
@@ -43,10 +45,10 @@ def num_parameters(order: int) -> int:
     >>> [num_parameters(order) for order in (2, 3, 4)]
     [5, 8, 12]
     """
-    if not isinstance(order, int) or isinstance(order, bool):
-        raise TypeError(f"`order` must be an int, got {order!r}.")
-    if order < 2:
-        raise ValueError(f"`order` must be at least 2, got {order}.")
+    return _length(integer("order", order, 2))
+
+
+def _length(order: int) -> int:
     return CENTRES + order * (order + 1) // 2
 
 
@@ -61,7 +63,7 @@ def order_of(theta: Tensor | Sequence[float]) -> int:
     """
     length = theta.shape[-1] if isinstance(theta, Tensor) and theta.dim() else len(theta)
     order = (math.isqrt(8 * max(length - CENTRES, 0) + 1) - 1) // 2
-    if order < 2 or num_parameters(order) != length:
+    if order < 2 or _length(order) != length:
         raise ValueError(
             f"`theta` must have 5, 8, 12, 17, ... values (order 2, 3, 4, 5, ...) in its last dimension, got {length}."
         )

@@ -25,7 +25,7 @@ class TaylorGLOLoss(SeparableLoss):
     Args:
         theta: ``(order (order + 1) / 2) + 2`` numbers: the centres of label and prediction, then the coefficients in
             the order of :func:`~tglo_lightning.losses.functional.terms`. A list is kept in float64. ``None`` gives
-            zeros, where a search starts: a loss without gradient.
+            zeros, where a search starts: loss and gradient are 0, so a network that is trained with it learns nothing.
         order: order of the polynomial, at least 2.
 
     Raises:
@@ -38,6 +38,8 @@ class TaylorGLOLoss(SeparableLoss):
     TaylorGLOLoss(order=3, f(y, h) = 1 (h - 0.5) + 2 y (h - 0.5))
     >>> loss(torch.tensor([[2.0, 0.0]]), torch.tensor([0]))  # h = (0.88, 0.12)
     tensor(-0.7616)
+    >>> TaylorGLOLoss()  # nothing is learned from it
+    TaylorGLOLoss(order=3, f(y, h) = 0)
     """
 
     name = "TaylorGLOLoss"

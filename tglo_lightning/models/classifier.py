@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
+from tglo_lightning.arguments import number
 from tglo_lightning.models.metrics import classification_metrics
 from tglo_lightning.wording import counted
 
@@ -47,12 +48,10 @@ class Classifier(pl.LightningModule):
         aux_weight: float = 0.3,
     ) -> None:
         super().__init__()
-        if not 0 <= aux_weight < float("inf"):
-            raise ValueError(f"aux_weight must be at least 0, got {aux_weight}")
         self.net = net
         self.criterion = criterion
         self.aux_criteria = nn.ModuleList(aux_criteria)
-        self.aux_weight = aux_weight
+        self.aux_weight = number("aux_weight", aux_weight, least=0)
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.val_metrics = classification_metrics(num_classes, "val/")

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from tglo_lightning.arguments import check_ints, check_sizes
+from tglo_lightning.arguments import integer, sizes
 
 
 class MLP(nn.Module):
@@ -23,12 +23,12 @@ class MLP(nn.Module):
 
     def __init__(self, *, input_shape: Sequence[int], num_classes: int, hidden: Sequence[int] = (64,)) -> None:
         super().__init__()
-        _check(num_classes, input_shape=input_shape, hidden=hidden)
-        sizes = [math.prod(input_shape), *hidden]
+        num_classes = integer("num_classes", num_classes, 2)
+        units = [math.prod(sizes("input_shape", input_shape)), *sizes("hidden", hidden)]
         layers: list[nn.Module] = [nn.Flatten()]
-        for inputs, outputs in pairwise(sizes):
+        for inputs, outputs in pairwise(units):
             layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], num_classes))
+        self.layers = nn.Sequential(*layers, nn.Linear(units[-1], num_classes))
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, num_classes) of a batch (B, ...)."""
@@ -49,8 +49,8 @@ class SmallCNN(nn.Module):
 
     def __init__(self, *, input_shape: Sequence[int], num_classes: int, channels: Sequence[int] = (16, 32)) -> None:
         super().__init__()
-        _check(num_classes, input_shape=input_shape, channels=channels)
-        if len(input_shape) != 3:
+        num_classes, channels = integer("num_classes", num_classes, 2), sizes("channels", channels)
+        if len(sizes("input_shape", input_shape)) != 3:
             raise ValueError(f"input_shape must be (C, H, W), got {tuple(input_shape)}")
         inputs, height, width = input_shape
         blocks: list[nn.Module] = []
@@ -64,10 +64,3 @@ class SmallCNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, num_classes) of a batch of images (B, C, H, W)."""
         return self.layers(x)
-
-
-def _check(num_classes: int, **sizes: Sequence[int]) -> None:
-    check_ints(num_classes=num_classes)
-    if num_classes < 2:
-        raise ValueError(f"num_classes must be at least 2, got {num_classes}")
-    check_sizes(**sizes)

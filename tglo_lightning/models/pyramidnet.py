@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tglo_lightning.arguments import number
 from tglo_lightning.models.staged import (
     StagedNetwork,
     blocks_of_depth,
@@ -50,8 +51,7 @@ class PyramidNet(StagedNetwork):
         aux: int = 0,
     ) -> None:
         channels = image_channels(input_shape, num_classes, 4)
-        if not alpha >= 0:
-            raise ValueError(f"alpha must be at least 0, got {alpha}")
+        alpha = number("alpha", alpha, least=0)
         blocks = blocks_of_depth(depth, 2, 2)
         sizes = [scaled(16 + alpha * step / (3 * blocks), width) for step in range(3 * blocks + 1)]
         stages: list[nn.Module] = []

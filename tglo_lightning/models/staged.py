@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from tglo_lightning.arguments import check_ints, check_numbers, check_sizes
+from tglo_lightning.arguments import integer, number, sizes
 
 __all__ = ["Normalize", "StagedNetwork", "image_channels", "initialize", "scaled"]
 
@@ -57,15 +57,14 @@ class StagedNetwork(nn.Module):
         aux: number of auxiliary classifiers, below the number of stages.
 
     Raises:
-        ValueError: `aux` out of range.
+        TypeError, ValueError: `aux` is no int or out of range.
     """
 
     def __init__(
         self, stages: Sequence[nn.Module], channels: Sequence[int], head: nn.Module, num_classes: int, aux: int = 0
     ) -> None:
         super().__init__()
-        if isinstance(aux, bool) or not isinstance(aux, int) or not 0 <= aux < len(stages):
-            raise ValueError(f"aux must be an integer from 0 to {len(stages) - 1}, got {aux!r}")
+        aux = integer("aux", aux, 0, len(stages) - 1)
         self.stages = nn.ModuleList(stages)
         self.head = head
         self.aux_heads = nn.ModuleList(pooled(each, num_classes) for each in channels[len(stages) - 1 - aux : -1])
@@ -121,11 +120,8 @@ def image_channels(input_shape: Sequence[int], num_classes: int, least: int) -> 
     Raises:
         ValueError: `input_shape` is none of an image, H or W is below `least`, or there are fewer than 2 classes.
     """
-    check_ints(num_classes=num_classes)
-    check_sizes(input_shape=input_shape)
-    if num_classes < 2:
-        raise ValueError(f"num_classes must be at least 2, got {num_classes}")
-    if len(input_shape) != 3 or min(input_shape) < 1:
+    integer("num_classes", num_classes, 2)
+    if len(sizes("input_shape", input_shape)) != 3:
         raise ValueError(f"input_shape must be (C, H, W), got {tuple(input_shape)}")
     channels, height, width = input_shape
     if min(height, width) < least:
@@ -139,10 +135,7 @@ def scaled(channels: float, width: float) -> int:
     Raises:
         ValueError: `width` is not above 0.
     """
-    check_numbers(width=width)
-    if not 0 < width < float("inf"):
-        raise ValueError(f"width must be above 0, got {width}")
-    return max(1, round(channels * width))
+    return max(1, round(channels * number("width", width, above=0)))
 
 
 def blocks_of_depth(depth: int, layers: int, rest: int) -> int:
@@ -151,8 +144,7 @@ def blocks_of_depth(depth: int, layers: int, rest: int) -> int:
     Raises:
         ValueError: no whole number of blocks gives that depth.
     """
-    check_ints(depth=depth)
-    blocks, left = divmod(depth - rest, 3 * layers)
+    blocks, left = divmod(integer("depth", depth) - rest, 3 * layers)
     if blocks < 1 or left:
         raise ValueError(f"depth must be {3 * layers} n + {rest} with n of at least 1, got {depth}")
     return blocks

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from tglo_lightning.arguments import number
 from tglo_lightning.models.staged import (
     StagedNetwork,
     blocks_of_depth,
@@ -51,8 +52,7 @@ class WideResNet(StagedNetwork):
         aux: int = 0,
     ) -> None:
         channels = image_channels(input_shape, num_classes, 4)
-        if not widen > 0:
-            raise ValueError(f"widen must be above 0, got {widen}")
+        widen = number("widen", widen, above=0)
         blocks = blocks_of_depth(depth, 2, 4)
         stem = scaled(16, width)
         sizes = [scaled(size, width * widen) for size in (16, 32, 64)]

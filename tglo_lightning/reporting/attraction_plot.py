@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tglo_lightning.reporting.attraction_record import AttractionRecord
+from tglo_lightning.reporting.canvas import PULL, PUSH, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["attraction_figure", "interactive_attraction", "plot_attraction"]
 
-# The palette of Okabe and Ito; the same meaning as in the picture of an explanation
-PULL, PUSH = "#009E73", "#D55E00"
-INSTALL = "needs {}: pip install 'tglo-lightning[plots]'"
 INTERACTIVE_POINTS = 20_000
 
 
@@ -37,11 +35,7 @@ def plot_attraction(records: Mapping[str, AttractionRecord], path: str | Path) -
         ImportError: matplotlib is not installed.
         ValueError: nothing to draw.
     """
-    figure = attraction_figure(records)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
+    return save_figure(attraction_figure(records), path)
 
 
 def attraction_figure(records: Mapping[str, AttractionRecord]) -> Figure:
@@ -62,15 +56,12 @@ def attraction_figure(records: Mapping[str, AttractionRecord]) -> Figure:
         ImportError: matplotlib is not installed.
         ValueError: nothing to draw.
     """
-    try:
-        from matplotlib.collections import PathCollection
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
-    except ImportError as error:
-        raise ImportError(f"The picture {INSTALL.format('matplotlib')}") from error
     if not records or not all(record.epochs for record in records.values()):
         raise ValueError("Nothing to draw: every record must hold a measurement.")
-    figure = Figure(figsize=(1.6 + 4.6 * len(records), 6.4), dpi=100, layout="constrained")
+    figure = new_figure(1.6 + 4.6 * len(records), 6.4, dpi=100)
+    from matplotlib.collections import PathCollection
+    from matplotlib.ticker import MaxNLocator
+
     axes = figure.subplots(2, len(records), sharex="col", squeeze=False)
     for column, (title, record) in enumerate(records.items()):
         _draw_attraction(axes[0, column], record)
@@ -176,7 +167,7 @@ def interactive_attraction(record: AttractionRecord) -> Any:
     try:
         import plotly.graph_objects as plotly
     except ImportError as error:
-        raise ImportError(f"The interactive picture {INSTALL.format('plotly')}") from error
+        raise ImportError("The interactive picture needs plotly: pip install 'tglo-lightning[plots]'") from error
     if not record.epochs:
         raise ValueError("Nothing to draw: the record must hold a measurement.")
     pulls = record.quantity("attraction")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import t as student
 
+from tglo_lightning.reporting.canvas import new_figure, save_figure
 from tglo_lightning.reporting.comparison import Comparison, Row
 from tglo_lightning.reporting.stats import LESS_IS_BETTER
 
@@ -35,25 +36,16 @@ def plot_comparison(comparison: Comparison, path: str | Path, metric: str | None
         ImportError: matplotlib is not installed.
         ValueError: no such metric, or a suffix that matplotlib cannot write.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Drawing needs matplotlib: pip install 'tglo-lightning[plots]'") from error
     metric = comparison.metrics[0] if metric is None else metric
     if metric not in comparison.metrics:
         raise ValueError(f"metric must be one of {', '.join(comparison.metrics)}, got {metric!r}")
-    path = Path(path)
     conditions = [c for c in comparison.conditions if comparison.select(c, metric)]
     # The same line means the same loss in every panel, best found losses at the bottom
     losses = list(dict.fromkeys(row.loss for row in comparison.rows if row.metric == metric))
     columns = 2 if len(conditions) == 4 else min(COLUMNS, len(conditions))
     lines = math.ceil(len(conditions) / columns)
     labels = 0.075 * max(map(len, losses))
-    figure = Figure(
-        figsize=(labels + 3.6 * columns + 0.6, (0.36 * len(losses) + 0.75) * lines + 0.85),
-        dpi=130,
-        layout="constrained",
-    )
+    figure = new_figure(labels + 3.6 * columns + 0.6, (0.36 * len(losses) + 0.75) * lines + 0.85)
     panels = figure.subplots(lines, columns, squeeze=False, sharey=True)
     for axes, condition in zip(panels.flat, conditions, strict=False):
         _panel(axes, comparison.select(condition, metric), losses, comparison.reference)
@@ -71,9 +63,7 @@ def plot_comparison(comparison: Comparison, path: str | Path, metric: str | None
         fontsize=8,
         wrap=True,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
+    return save_figure(figure, path)
 
 
 def _panel(axes: Axes, rows: list[Row], losses: list[str], reference: str) -> None:

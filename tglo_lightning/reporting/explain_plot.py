@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tglo_lightning.reporting.canvas import PULL, PUSH, new_figure, save_figure
 from tglo_lightning.theory import attraction_curve, equilibria
 from tglo_lightning.theory.subject import LossLike
 
@@ -21,7 +22,6 @@ REFERENCES = {
     "squared error": ("brier", "#CC79A7", "-."),
     "Baikal": ("baikal", "#E69F00", (0, (3, 1, 1, 1, 1, 1))),
 }
-PULL, PUSH = "#009E73", "#D55E00"
 EPS = np.concatenate([np.geomspace(1e-4, 0.01, 200), np.linspace(0.01, 0.99, 981), 1 - np.geomspace(0.01, 1e-4, 200)])
 EPS = np.unique(EPS)
 
@@ -42,13 +42,8 @@ def plot_explanation(explanation: Explanation, path: str | Path) -> Path:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Drawing needs matplotlib: pip install 'tglo-lightning[plots]'") from error
-    path = Path(path)
     n = explanation.num_classes
-    figure = Figure(figsize=(9.6, 5.2), dpi=130, layout="constrained")
+    figure = new_figure(9.6, 5.2)
     axes = figure.add_subplot()
     own = scaled_curve(explanation.loss, n)
     _shade(axes, own)
@@ -83,9 +78,7 @@ def plot_explanation(explanation: Explanation, path: str | Path) -> Path:
     trained = {"yes": "trainable", "no": "not trainable", "doubtful": "doubtful to train"}[explanation.trainable]
     axes.set_title(f"{explanation.name}, n = {n}: {trained}, zero training error {explanation.verdict}", loc="left")
     figure.legend(loc="outside right upper", frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
+    return save_figure(figure, path)
 
 
 def scaled_curve(loss: LossLike, n: int) -> np.ndarray:

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tglo_lightning.arguments import integer, number
+
 __all__ = ["Landscape", "filter_normalized", "measure_landscape"]
 
 
@@ -123,16 +125,14 @@ def measure_landscape(
         batch_size: images at once.
 
     Raises:
-        ValueError: an argument out of range, no images.
+        TypeError, ValueError: an argument of a wrong kind or out of range, no images.
     """
     for name, count in (("points", points), ("surface_points", surface_points)):
-        if isinstance(count, bool) or not isinstance(count, int) or count < 3 or count % 2 == 0:
-            raise ValueError(f"`{name}` must be an odd integer of at least 3, got {count!r}.")
-    least = 2 if surface else 1
-    if isinstance(directions, bool) or not isinstance(directions, int) or directions < least:
-        raise ValueError(f"`directions` must be an integer of at least {least}, got {directions!r}.")
-    if not 0 < reach < float("inf"):
-        raise ValueError(f"`reach` must be above 0, got {reach!r}.")
+        if integer(name, count, 3) % 2 == 0:
+            raise ValueError(f"`{name}` must be odd, got {count}.")
+    directions = integer("directions", directions, 2 if surface else 1)
+    reach = number("reach", reach, above=0)
+    batch_size = integer("batch_size", batch_size, 1)
     x, labels = data
     if not len(x) or len(x) != len(labels):
         raise ValueError(f"`data` must be images and as many labels, got {len(x)} and {len(labels)}.")

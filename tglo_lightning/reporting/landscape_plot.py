@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tglo_lightning.reporting.canvas import new_figure, save_figure
 from tglo_lightning.reporting.landscape import Landscape
 from tglo_lightning.wording import counted
 
@@ -59,7 +60,7 @@ def plot_basins(landscapes: Mapping[str, Landscape], path: str | Path) -> Path:
     first = next(iter(landscapes.values()))
     left.set_title(f"{counted(len(first.accuracy), 'direction')}, {counted(first.samples, 'image')}", loc="left")
     left.legend(frameon=False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_surfaces(landscapes: Mapping[str, Landscape], path: str | Path) -> Path:
@@ -91,21 +92,10 @@ def plot_surfaces(landscapes: Mapping[str, Landscape], path: str | Path) -> Path
         axes.set_xlabel("second direction")
     panels[0].set_ylabel("first direction")
     figure.colorbar(filled, ax=list(panels), label="accuracy (white: 0.5, 0.9)")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _figure(landscapes: Mapping[str, Landscape], size: tuple[float, float]) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Drawing needs matplotlib: pip install 'tglo-lightning[plots]'") from error
     if not landscapes:
         raise ValueError("Nothing to draw: there are no landscapes.")
-    return Figure(figsize=size, dpi=130, layout="constrained")
-
-
-def _save(figure: Figure, path: str | Path) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
+    return new_figure(*size)

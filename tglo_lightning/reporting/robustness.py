@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from tglo_lightning.reporting.canvas import new_figure, save_figure
 from tglo_lightning.wording import counted
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def plot_robustness(report: RobustnessReport, path: str | Path) -> Path:
     doubts = f"; warnings: {len(report.findings)}" if report.findings else ""
     axes.set_title(f"{counted(report.samples, 'image')}{doubts}", loc="left")
     figure.legend(loc="outside right upper", frameon=False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_worst_cases(
@@ -114,25 +115,14 @@ def plot_worst_cases(
         )
     axes.set_title(title, loc="left")
     axes.legend(frameon=False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _canvas(norm: str) -> tuple[Figure, Axes]:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Drawing needs matplotlib: pip install 'tglo-lightning[plots]'") from error
-    figure = Figure(figsize=(8.4, 4.6), dpi=130, layout="constrained")
+    figure = new_figure(8.4, 4.6)
     axes = figure.add_subplot()
     axes.set_xlabel(f"epsilon, radius of the ball around an image in {UNITS[norm]}, units of pixels")
     axes.set_ylabel("accuracy")
     axes.set_ylim(-0.02, 1.02)
     axes.grid(color="0.9", linewidth=0.6)
     return figure, axes
-
-
-def _save(figure: Figure, path: str | Path) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path

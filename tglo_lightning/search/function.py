@@ -17,10 +17,11 @@ from typing import Any
 from torch import nn
 
 from tglo_lightning._version import __version__
+from tglo_lightning.arguments import integer
 from tglo_lightning.losses.registry import check_replaceable, loss_like, loss_name, loss_options
 from tglo_lightning.search.interruption import InterruptibleEvaluator, interruptible
 from tglo_lightning.search.journal import Journal, JournaledEvaluator
-from tglo_lightning.search.loop import Evaluator, SearchSettings, checked_classes, search
+from tglo_lightning.search.loop import Evaluator, SearchSettings, search
 from tglo_lightning.search.progress import SearchBar
 from tglo_lightning.search.result import Evaluation, SearchResult
 from tglo_lightning.search.seeding import random_states, seed_all
@@ -123,8 +124,8 @@ def minimize(
         parameterization=parameterization,
         seed=seed,
     )
-    num_classes = checked_classes(num_classes)
     options = [loss_options(original)]
+    num_classes = integer("num_classes", num_classes, 2)
     name = getattr(fn, "__name__", type(fn).__name__)
     with ExitStack() as stack:
         called = FunctionEvaluator(fn, original)

@@ -8,19 +8,18 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from numbers import Integral, Real
 from statistics import fmean
 from typing import Any, Protocol
 
 import numpy as np
 
-from tglo_lightning.losses.functional import num_parameters
+from tglo_lightning.arguments import choice, integer, number
 from tglo_lightning.search.result import Candidate, Evaluation, Finalist, SearchResult
 from tglo_lightning.search.space import CONSTRAINTS, PARAMETERIZATIONS, Constraint, Space, feasibility
 from tglo_lightning.search.strategy import CMAES
 from tglo_lightning.wording import counted
 
-__all__ = ["Evaluator", "Listener", "SearchError", "SearchSettings", "search"]
+__all__ = ["MODES", "Evaluator", "Listener", "SearchError", "SearchSettings", "search"]
 
 MODES = ("max", "min")
 # Some seconds of drawing: who meets it has a constraint that nothing fulfils
@@ -91,25 +90,13 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         lowest = {"generations": 1, "population": 2, "order": 2, "finalists": 1, "repeats": 1, "seed": 0, "losses": 1}
-        for name, low in lowest.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Integral):
-                raise TypeError(f"`{name}` must be an int, got {value!r}.")
-            if value < low:
-                raise ValueError(f"`{name}` must be at least {low}, got {value}.")
-        if isinstance(self.sigma, bool) or not isinstance(self.sigma, Real):
-            raise TypeError(f"`sigma` must be a number, got {self.sigma!r}.")
-        if not 0 < self.sigma < math.inf:
-            raise ValueError(f"`sigma` must be above 0 and finite, got {self.sigma}.")
-        if not (self.constraint is None or callable(self.constraint) or self.constraint in CONSTRAINTS):
-            raise ValueError(f"`constraint` must be one of {CONSTRAINTS}, None or a function, got {self.constraint!r}.")
-        if self.parameterization not in PARAMETERIZATIONS:
-            raise ValueError(f"`parameterization` must be one of {PARAMETERIZATIONS}, got {self.parameterization!r}.")
-        num_parameters(self.order)
         # Plain numbers, or a checkpoint that holds them cannot be read with `weights_only=True`
-        for name in lowest:
-            object.__setattr__(self, name, int(getattr(self, name)))
-        object.__setattr__(self, "sigma", float(self.sigma))
+        for name, least in lowest.items():
+            object.__setattr__(self, name, integer(name, getattr(self, name), least))
+        object.__setattr__(self, "sigma", number("sigma", self.sigma, above=0))
+        if not (self.constraint is None or callable(self.constraint)):
+            choice("constraint", self.constraint, CONSTRAINTS, ", None or a function")
+        choice("parameterization", self.parameterization, PARAMETERIZATIONS)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; a constraint that is a function by its name."""
@@ -153,9 +140,8 @@ def search(
         ValueError: an argument out of range, or a constraint that refuses 10,000 draws in a row.
         SearchError: no candidate of a generation could be trained.
     """
-    if mode not in MODES:
-        raise ValueError(f"`mode` must be one of {MODES}, got {mode!r}.")
-    num_classes = checked_classes(num_classes)
+    choice("mode", mode, MODES)
+    num_classes = integer("num_classes", num_classes, 2)
     started = time.perf_counter()
     sign = -1.0 if mode == "max" else 1.0
     space = Space(settings.parameterization, settings.order, settings.losses)
@@ -280,19 +266,6 @@ def _finals(
             if listener is not None:
                 listener.on_evaluation("final", evaluation, best)
     return finalists, original
-
-
-def checked_classes(num_classes: Any) -> int:
-    """``num_classes`` as an int.
-
-    Raises:
-        TypeError, ValueError: it is none, or below 2.
-    """
-    if isinstance(num_classes, bool) or not isinstance(num_classes, Integral):
-        raise TypeError(f"`num_classes` must be an int, got {num_classes!r}.")
-    if num_classes < 2:
-        raise ValueError(f"`num_classes` must be at least 2, got {num_classes}.")
-    return int(num_classes)
 
 
 def decide(finalists: Sequence[Finalist], original: Finalist, mode: str) -> tuple[list[Finalist], Finalist | None, str]:

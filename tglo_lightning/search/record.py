@@ -7,8 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from tglo_lightning.search.journal import Journal, difference
+from tglo_lightning.search.result import SearchResult
 
-__all__ = ["FOLDER", "JOURNAL", "default_journal", "free_journal", "interrupted_neighbour", "result_path"]
+__all__ = [
+    "FOLDER",
+    "JOURNAL",
+    "default_journal",
+    "free_journal",
+    "interrupted_neighbour",
+    "is_finished",
+    "result_path",
+]
 
 # Below the run's directory
 FOLDER = "tglo"
@@ -34,12 +43,20 @@ def result_path(journal: Path) -> Path:
     return journal.with_suffix(".json")
 
 
+def is_finished(journal: Path) -> bool:
+    """Whether the result beside the journal is that of a search that came to its end."""
+    try:
+        return SearchResult.load(result_path(journal)).finished
+    except (OSError, ValueError):
+        return False
+
+
 def interrupted_neighbour(journal: Path, header: Mapping[str, Any]) -> tuple[Path, str] | None:
     """The latest unfinished search beside a new one, and what differs; ``None`` if there is none."""
     paths = [path for path in journal.parent.parent.glob(f"*/{journal.name}") if path != journal]
     # Of another module or loss nobody expects that it goes on
     same = [p for p in paths if all(Journal.header(p).get(key) == header[key] for key in ("module", "loss"))]
-    unfinished = [path for path in same if not result_path(path).exists()]
+    unfinished = [path for path in same if not is_finished(path)]
     if not unfinished:
         return None
     path = max(unfinished, key=lambda path: path.stat().st_mtime)

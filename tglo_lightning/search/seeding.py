@@ -31,12 +31,15 @@ def seed_all(seed: int, generators: Iterable[Any] = ()) -> None:
 def random_states() -> Iterator[None]:
     """Put the global generators back, also after an error, which Lightning's ``isolate_rng`` does not."""
     python, of_numpy, of_torch = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    of_devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    of_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    of_apple = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     try:
         yield
     finally:
         random.setstate(python)
         np.random.set_state(of_numpy)  # noqa: NPY002
         torch.set_rng_state(of_torch)
-        if of_devices:
-            torch.cuda.set_rng_state_all(of_devices)
+        if of_gpus:
+            torch.cuda.set_rng_state_all(of_gpus)
+        if of_apple is not None:
+            torch.mps.set_rng_state(of_apple)

@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tglo_lightning.arguments import integer
 from tglo_lightning.theory.parameters import label_polynomials
-from tglo_lightning.theory.subject import LossLike, Subject, check_num_classes, floating, subject, theta_of
+from tglo_lightning.theory.subject import LossLike, Subject, floating, subject, theta_of
 
 Array = NDArray[np.floating]
 
@@ -56,7 +57,7 @@ def implied(eps: float, num_classes: int) -> Equilibrium:
     >>> round(implied(0.09, 10).label_smoothing, 9)
     0.1
     """
-    check_num_classes(num_classes)
+    num_classes = integer("num_classes", num_classes, 2)
     return Equilibrium(eps, 1 - eps, eps * num_classes / (num_classes - 1))
 
 
@@ -76,7 +77,7 @@ def attraction_coefficients(loss: LossLike, num_classes: int) -> Tensor:
     Raises:
         TypeError: the loss has no ``theta``.
     """
-    check_num_classes(num_classes)
+    num_classes = integer("num_classes", num_classes, 2)
     theta = theta_of(loss)
     return _polynomial(theta, *subject(loss).labels(num_classes), num_classes)
 
@@ -109,7 +110,7 @@ def attraction_curve(loss: LossLike, num_classes: int, eps: Tensor | Sequence[fl
     Returns:
         Tensor of the shape of ``eps``; for ``theta`` with leading dimensions ``(...)``, of shape ``(..., *eps.shape)``.
     """
-    check_num_classes(num_classes)
+    num_classes = integer("num_classes", num_classes, 2)
     seen = subject(loss)
     if seen.theta is None:
         return _difference(seen, floating(eps=eps)[0], num_classes)
@@ -182,7 +183,7 @@ def equilibria(loss: LossLike, num_classes: int) -> list[float]:
     Raises:
         ValueError: more than one loss.
     """
-    check_num_classes(num_classes)
+    num_classes = integer("num_classes", num_classes, 2)
     seen = subject(loss)
     if seen.theta is None:
         crossings = _crossings(lambda eps: _on_array(seen, eps, num_classes), _DENSE)

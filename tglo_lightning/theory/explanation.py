@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from tglo_lightning.arguments import integer
 from tglo_lightning.losses import SeparableLoss, as_loss
 from tglo_lightning.losses.functional import order_of, terms
 from tglo_lightning.theory.attraction_law import Equilibrium, equilibria, implied, zero_error
 from tglo_lightning.theory.null_epoch import trainability
 from tglo_lightning.theory.parameters import coefficients
-from tglo_lightning.theory.subject import LossLike, check_num_classes, theta_of
+from tglo_lightning.theory.subject import LossLike, theta_of
 
 
 @dataclass(frozen=True)
@@ -76,17 +76,6 @@ class Explanation:
         if self.zero_error in (float("inf"), float("-inf")):
             values["zero_error"] = str(self.zero_error)
         return values
-
-    def plot(self, path: str | Path) -> Path:
-        """Draw ``D(eps)`` beside cross-entropy, squared error and Baikal; the suffix of ``path`` chooses the format.
-
-        Raises:
-            ImportError: matplotlib is not installed.
-        """
-        # A room above this one, so only on demand
-        from tglo_lightning.reporting.explain_plot import plot_explanation
-
-        return plot_explanation(self, path)
 
     def _loss_lines(self) -> list[str]:
         lines = [f"{self.name}, {self.num_classes} classes"]
@@ -173,7 +162,8 @@ def explain(loss: LossLike, num_classes: int) -> Explanation:
         num_classes: ``n``.
 
     Returns:
-        :class:`Explanation`, with ``.text``, ``.plot(path)`` and ``.to_dict()``.
+        :class:`Explanation`, with ``.text`` and ``.to_dict()``; :func:`tglo_lightning.reporting.plot_explanation`
+        draws it.
 
     Raises:
         TypeError: not a loss of the family.
@@ -183,7 +173,7 @@ def explain(loss: LossLike, num_classes: int) -> Explanation:
     >>> explanation.trainable, explanation.verdict, round(explanation.equilibria[0].confidence, 3)
     ('yes', 'repels', 0.316)
     """
-    check_num_classes(num_classes)
+    num_classes = integer("num_classes", num_classes, 2)
     module = as_loss(loss)
     theta = theta_of(module) if hasattr(module, "theta") else None
     told, memorised = trainability(module, num_classes), zero_error(module, num_classes)

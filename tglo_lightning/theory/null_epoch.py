@@ -7,8 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tglo_lightning.arguments import integer
 from tglo_lightning.theory.parameters import expand_gamma, label_polynomials
-from tglo_lightning.theory.subject import LossLike, Subject, check_num_classes, subject, value_of
+from tglo_lightning.theory.subject import LossLike, Subject, subject, value_of
 
 
 class Trainability(NamedTuple):
@@ -61,7 +62,7 @@ def trainability(loss: LossLike, num_classes: int) -> Trainability:
     >>> float(verdict.B), float(verdict.S), verdict.exact, verdict.stable
     (10.0, -10.0, True, True)
     """
-    check_num_classes(num_classes)
+    num_classes = integer("num_classes", num_classes, 2)
     seen = subject(loss)
     a, b, s = (_by_autograd if seen.theta is None else _by_formula)(seen, num_classes)
     published, exact, stable = b >= (num_classes - 2) * a, b > 0, (b > 0) & (s <= 0)

@@ -10,8 +10,9 @@ from math import comb
 import torch
 from torch import Tensor
 
+from tglo_lightning.arguments import integer, number
 from tglo_lightning.losses.functional import num_parameters, order_of, terms
-from tglo_lightning.theory.subject import LossLike, check_num_classes, floating, theta_of
+from tglo_lightning.theory.subject import LossLike, floating, theta_of
 
 CENTRES = 2
 
@@ -84,9 +85,9 @@ def label_smoothed(theta: LossLike, alpha: float | Tensor, num_classes: int) -> 
         ValueError: ``alpha`` outside [0, 1), ``num_classes < 2``, or a wrong number of parameters.
     """
     theta = theta_of(theta)
-    check_num_classes(num_classes)
-    if not isinstance(alpha, Tensor) and not 0 <= alpha < 1:
-        raise ValueError(f"`alpha` must lie in [0, 1), got {alpha!r}.")
+    num_classes = integer("num_classes", num_classes, 2)
+    if not isinstance(alpha, Tensor):
+        alpha = number("alpha", alpha, least=0, below=1)
     keep = _powers(1 - torch.as_tensor(alpha, dtype=theta.dtype, device=theta.device), order_of(theta))
     smoothed = [(theta[..., 0] - alpha / num_classes) / keep[1], theta[..., 1]]
     for i, (a, _) in enumerate(terms(order_of(theta)), start=CENTRES):

@@ -73,14 +73,6 @@ def theta_of(loss: LossLike) -> Tensor:
     return theta
 
 
-def check_num_classes(num_classes: int) -> None:
-    """Refuse anything but an int of at least 2."""
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int):
-        raise TypeError(f"`num_classes` must be an int, got {num_classes!r}.")
-    if num_classes < 2:
-        raise ValueError(f"`num_classes` must be at least 2, got {num_classes}.")
-
-
 def floating(**values: Tensor | Sequence[float] | float) -> list[Tensor]:
     """Tensors of one floating type, float32 or better, on one device; numbers and sequences alone become float64.
 

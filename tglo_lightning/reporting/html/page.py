@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tglo_lightning._version import __version__
+from tglo_lightning.arguments import integer, optional
 from tglo_lightning.reporting.html.files import SEARCH, RunFiles, read_run
 from tglo_lightning.search.result import SearchResult
 
@@ -44,8 +45,7 @@ def write_report(
         ImportError: plotly, latex2mathml or jinja2 is not installed.
         ValueError: there is no run to report, or ``num_classes`` is below 2.
     """
-    if num_classes is not None and (isinstance(num_classes, bool) or num_classes < 2):
-        raise ValueError(f"`num_classes` must be at least 2, got {num_classes!r}.")
+    num_classes = optional(integer, "num_classes", num_classes, 2)
     if isinstance(run, SearchResult):
         if output is None:
             raise ValueError("`output` must name a file where `run` is a result and not a directory.")
