@@ -155,7 +155,7 @@ def test_only_failures_are_an_error_that_says_why():
     with (
         pytest.warns(UserWarning, match="drawing it again"),
         pytest.raises(
-            SearchError, match=r"None of 24 candidates.*\(20 of 24 and 1 other reasons\): crashed: ValueError: no"
+            SearchError, match=r"None of 24 candidates.*\(20 of 24 and 1 other reason\): crashed: ValueError: no"
         ),
     ):
         run(evaluator)
