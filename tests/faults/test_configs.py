@@ -65,6 +65,12 @@ def test_values_at_length(tmp_path):
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.parametrize("devices", [0, []])
+def test_what_the_trainer_refuses(tmp_path, devices):
+    with pytest.raises(ConfigError, match=r"^trainer\.devices: "):
+        Recipe(composed(f"paths.output_dir={tmp_path}", f"trainer.devices={devices}"))
+
+
 @pytest.mark.parametrize("key", ["serch", "search.generation", "task.noise", "trainer.epochs", "arch.layers"])
 def test_unknown_keys(tmp_path, key):
     with pytest.raises(ConfigCompositionException, match=key.split(".")[-1]):

@@ -147,10 +147,13 @@ class _Rows(torch.autograd.Function):
         return (gradient * logits).sum(dim=1)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator, unused-ignore]
 def _transformed() -> bool:
     """Whether what is being compiled is within a transform of torch.func."""
     return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+# As torch.compiler.assume_constant_result does, which imports the compiler
+_transformed._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class _CompiledRows(torch.autograd.Function):
