@@ -178,7 +178,7 @@ def test_losses_and_classifiers_must_match():
     module = _with_aux()
     module.log = lambda *args, **kwargs: None
     del module.aux_criteria[1]
-    with pytest.raises(ValueError, match="aux_criteria holds 1 losses for 2"):
+    with pytest.raises(ValueError, match="aux_criteria holds 1 loss for 2"):
         module.training_step((torch.rand(6, 1, 8, 8), torch.arange(6)), 0)
     with pytest.raises(ValueError, match="aux_weight"):
         _with_aux(aux_weight=-1)
