@@ -199,6 +199,21 @@ def test_compiled_transforms():
     torch.testing.assert_close(torch.compile(gradients, backend="aot_eager")(scales), gradients(scales))
 
 
+@pytest.mark.skipif(not hasattr(torch._dynamo.config, "trace_autograd_ops"), reason="torch does not compile gradients")
+def test_compiled_second_derivative():
+    torch.compiler.reset()
+    loss = TaylorGLOLoss(theta())
+    z, target = data(16, dtype=torch.float64)
+
+    def second(z):
+        (gradient,) = torch.autograd.grad(loss(z, target), z, create_graph=True)
+        return torch.autograd.grad(loss(z, target) + gradient.pow(2).sum(), z)
+
+    expected = second(z.requires_grad_())
+    with torch._dynamo.config.patch(trace_autograd_ops=True):
+        torch.testing.assert_close(torch.compile(second, backend="aot_eager")(z), expected)
+
+
 def test_theta_travels_with_a_module():
     class Module(nn.Module):
         def __init__(self, order=3):

@@ -14,15 +14,15 @@ from torch import Tensor
 from tglo_lightning.evaluation.mapping import on_stacks
 from tglo_lightning.losses import TaylorGLOLoss
 from tglo_lightning.losses.functional import power_coefficients
-from tglo_lightning.losses.hard_labels import at_target, is_target
+from tglo_lightning.losses.hard_labels import at_target, is_target, transformed
 
 __all__ = ["StackedTaylorGLOLoss"]
 
 
 class StackedTaylorGLOLoss(TaylorGLOLoss):
-    """A :class:`TaylorGLOLoss` that is quick where it is mapped over by :func:`torch.func.vmap`, or compiled.
+    """A :class:`TaylorGLOLoss` that is quick where it is mapped over by :func:`torch.func.vmap`.
 
-    Its value and first derivative are the same up to rounding; it has no second one.
+    Its value and first derivative are the same up to rounding; where it is mapped over it has no second one.
 
     Attributes:
         coefficients: buffer, what :meth:`prepare` makes of ``theta``; candidates have to have their own.
@@ -60,6 +60,9 @@ class StackedTaylorGLOLoss(TaylorGLOLoss):
     def indexed(self, logits: Tensor, target: Tensor) -> Tensor:
         """Losses of shape ``(N, ...)`` for logits ``(N, n, ...)`` and class indices."""
         if torch.compiler.is_compiling():
+            # By itself a candidate may differentiate within its step, and twice
+            if not transformed():
+                return super().indexed(logits, target)
             return _rows(logits[None], target[None], self.coefficients[None])[0]
         self.classes = logits.shape[1]
         rows = on_stacks(_rows, logits, target, self.coefficients)

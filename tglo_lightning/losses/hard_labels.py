@@ -22,7 +22,7 @@ from torch import Tensor
 
 from tglo_lightning.losses.functional import power_coefficients, traced
 
-__all__ = ["at_target", "is_target", "taylor_rows"]
+__all__ = ["at_target", "is_target", "taylor_rows", "transformed"]
 
 Coefficients: TypeAlias = Sequence[Tensor] | Sequence[float]
 
@@ -51,7 +51,7 @@ def taylor_rows(theta: Tensor, logits: Tensor, target: Tensor, on: float = 1.0, 
         theta = theta.to(torch.promote_types(theta.dtype, logits.dtype))
         labels = torch.linspace(off, on, 2, dtype=theta.dtype, device=theta.device)
         p, p_on = power_coefficients(theta, labels).to(logits.dtype).neg().unbind(-1)
-        if torch.compiler.is_compiling() and not theta.requires_grad and not _transformed():
+        if torch.compiler.is_compiling() and not (theta.requires_grad or transformed() or _differentiates()):
             rows: Tensor = _CompiledRows.apply(logits, index, p, p_on - p)
             return rows
         return _rows(logits, index, p.unbind(), (p_on - p).unbind())
@@ -147,18 +147,24 @@ class _Rows(torch.autograd.Function):
         return (gradient * logits).sum(dim=1)
 
 
-def _transformed() -> bool:
+def transformed() -> bool:
     """Whether what is being compiled is within a transform of torch.func."""
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
+def _differentiates() -> bool:
+    """Whether what is being compiled may differentiate within, and then differentiate what it found."""
+    return bool(getattr(torch._dynamo.config, "trace_autograd_ops", False))
+
+
 # As torch.compiler.assume_constant_result does, which imports the compiler
-_transformed._dynamo_marked_constant = True  # type: ignore[attr-defined]
+transformed._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_differentiates._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class _CompiledRows(torch.autograd.Function):
     """:func:`_rows` for the compiler, with the gradient in forward, where it fuses with all else. It has no second
-    derivative, for compiled code has none.
+    derivative, for compiled code has none unless it differentiates within.
     """
 
     @staticmethod
