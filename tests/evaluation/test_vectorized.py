@@ -248,17 +248,52 @@ def test_compiled_in_bf16_with_dropout(api, tmp_path):
 
 
 def test_a_search_is_compiled_once(tmp_path):
+    """With a layer that is frozen, and new for each population."""
     fit = inner_fit(pl, tmp_path, seeded(classifier(pl)), loaders(), Budget(epochs=2))
+    fit.module.net[0].requires_grad_(False)
+    fit.init = "reset"
     vectorized = prepared(VectorizedEvaluator(compile=True), fit)
     graphs = torch._dynamo.utils.counters["stats"]
     graphs.clear()
-    found = []
     for seed in range(3):
-        found.append([e.fitness for e in vectorized.evaluate(THETAS, seed)])
+        found = vectorized.train_population(THETAS, seed)
         assert graphs["unique_graphs"] == 1
     assert vectorized.compile
-    expected = [e.fitness for e in prepared(VectorizedEvaluator(), fit).evaluate(THETAS, 2)]
-    assert found[2] == pytest.approx(expected, abs=1e-6)
+    expected = prepared(VectorizedEvaluator(), fit).train_population(THETAS, 2)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_compiled_again_where_a_population_differs(tmp_path):
+    class Scaled(classifier(pl)):
+        def __init__(self):
+            super().__init__()
+            self.scale = 1 + float(torch.rand(()))
+
+        def forward(self, x):
+            return self.scale * super().forward(x)
+
+    fit = inner_fit(pl, tmp_path, Scaled(), loaders(), Budget(steps=3))
+    fit.init = Scaled
+    compiled, uncompiled = (prepared(VectorizedEvaluator(compile=c), fit) for c in (True, False))
+    for seed in range(2):
+        found, expected = (e.train_population(THETAS, seed) for e in (compiled, uncompiled))
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_compiled_steps_may_differentiate_twice(tmp_path):
+    class Penalised(classifier(pl)):
+        def training_step(self, batch, batch_idx):
+            hidden = self.net[:-1](batch[0])
+            loss = self.criterion(self.net[-1](hidden), batch[1])
+            (gradient,) = torch.autograd.grad(loss, hidden, create_graph=True)
+            return loss + 1000 * gradient.pow(2).sum()
+
+    fit = inner_fit(pl, tmp_path, seeded(Penalised).double(), doubles(), Budget(steps=3), precision="64-true")
+    evaluator = VectorizedEvaluator(compile=True, chunk_size=1)
+    assert worst(fit, evaluator) < 1e-9
+    assert evaluator.compile
 
 
 def test_goes_on_uncompiled_where_compiling_fails(api, tmp_path, monkeypatch):

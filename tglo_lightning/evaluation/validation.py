@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from tglo_lightning.evaluation.inner import InnerFit, nothing
+from tglo_lightning.evaluation.inner import InnerFit
+from tglo_lightning.evaluation.isolation import nothing
 
 __all__ = ["validate_each"]
 

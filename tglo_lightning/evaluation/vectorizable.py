@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from tglo_lightning.evaluation.inner import nothing
+from tglo_lightning.evaluation.isolation import nothing
 
-__all__ = ["NotVectorizable", "check_static", "silence", "silenced", "transfers_batches"]
+__all__ = ["NotVectorizable", "check_static", "silenced", "transfers_batches"]
 
 # Their steps treat every element alike, so one step over stacked parameters is one step for each candidate
 ELEMENTWISE = (
@@ -107,18 +107,6 @@ class _Silent(nn.Module):
 @contextmanager
 def silenced(module: Any) -> Iterator[None]:
     """Within, ``self.log`` and torchmetrics do nothing: a population's values are none of their business."""
-    metrics = silence(module)
-    try:
-        yield
-    finally:
-        for name in LOGGING:
-            delattr(module, name)
-        for parent, name, child in metrics:
-            parent._modules[name] = child
-
-
-def silence(module: Any) -> list[tuple[nn.Module, str, Metric | MetricCollection]]:
-    """Let ``self.log`` and torchmetrics do nothing from now on; the metrics, with where they were."""
     metrics = [
         (parent, name, child)
         for parent in module.modules()
@@ -130,4 +118,10 @@ def silence(module: Any) -> list[tuple[nn.Module, str, Metric | MetricCollection
         parent._modules[name] = _Silent(child)
     for name in LOGGING:
         setattr(module, name, nothing)
-    return metrics
+    try:
+        yield
+    finally:
+        for name in LOGGING:
+            delattr(module, name)
+        for parent, name, child in metrics:
+            parent._modules[name] = child

@@ -330,19 +330,19 @@ class _Population(Callback):
             for start in range(0, len(self.thetas), size)
         ]
         if self.compiled is not None:
-            self._compile(self.compiled, trainer)
+            self._compile(self.compiled)
         self._adopt(trainer.optimizers[0])
 
-    def _compile(self, compiled: dict[tuple[bool, int], CompiledGradients], trainer: Any) -> None:
+    def _compile(self, compiled: dict[tuple[bool, int], CompiledGradients]) -> None:
         """Give the chunks the compiled pass of their size, for as long as this population trains."""
         used = {}
         for chunk in self.chunks:
             key = self.thetas[0] is None, chunk.size
             if key not in compiled:
-                compiled[key] = CompiledGradients(self.step.module, chunk.size)
+                compiled[key] = CompiledGradients(chunk.size)
             chunk.compiled = used[key] = compiled[key]
         for gradients in used.values():
-            self._passes.enter_context(gradients.under(trainer))
+            self._passes.enter_context(gradients.of(self.step))
 
     def _rows(self, module: Any) -> dict[str, Tensor]:
         """The buffers in which the candidates differ, one row a candidate."""
