@@ -131,6 +131,23 @@ def test_several_losses_of_a_search(tmp_path, capsys):
     assert "eps* = 0.4692" in told(capsys, tmp_path / "two.json", "--buffer", 0)
 
 
+def test_a_smoothed_cross_entropy(tmp_path, capsys):
+    values = searched(tmp_path).to_dict()
+    values["best"] |= {"theta": [1.2, 0.1]}
+    (tmp_path / "search.json").write_text(json.dumps(values))
+    torch.save({"state_dict": {"criterion.theta": torch.tensor([1.2, 0.1])}}, tmp_path / "last.ckpt")
+    for found in ([tmp_path / "search.json"], [tmp_path / "last.ckpt"], ["--theta", "1.2", "0.1"]):
+        text = told(capsys, *found)
+        assert "1.2 y log(h), labels smoothed by 0.1" in text
+        assert "eps* = 0.09" in text
+
+
+def test_an_original_loss_without_a_name(tmp_path, capsys):
+    (tmp_path / "result.json").write_text('{"kept": "original"}')
+    assert main([str(tmp_path)]) == 2
+    assert "not which one that is" in capsys.readouterr().err
+
+
 def test_picture_in_a_file_or_a_folder(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     told(capsys, "baikal", "--output", tmp_path)
@@ -142,7 +159,7 @@ def test_picture_in_a_file_or_a_folder(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--theta", "1", "2", "3"], "5, 8, 12"),
+        (["--theta", "1", "2", "3"], "5 (order 2), 8 (order 3), 12"),
         (["--theta", "1,nan,3,4,5"], "finite"),
         (["--theta", "one"], "numbers"),
         (["baikal", "--num-classes", "1"], "at least 2"),

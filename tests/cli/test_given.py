@@ -43,7 +43,13 @@ def test_what_is_no_loss_is_refused(theta, options, message):
         given_loss(theta, **options)
 
 
-@pytest.mark.parametrize("content", ["not json", "{}"])
+@pytest.mark.parametrize("theta", [3, [1.0, None], ["a", "b"]])
+def test_what_is_no_number_is_refused(theta):
+    with pytest.raises(TypeError, match="`theta"):
+        given_loss(theta)
+
+
+@pytest.mark.parametrize("content", ["not json", "{}", '{"best": {"theta": ["one"]}}'])
 def test_a_file_without_a_loss_is_refused(result, content):
     result.write_text(content)
     with pytest.raises(ValueError, match=r"result\.json"):

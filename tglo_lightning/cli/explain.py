@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tglo_lightning.cli.given import read_json, theta_of_result
+from tglo_lightning.cli.given import given_loss, read_json, theta_of_result
 from tglo_lightning.losses.published import EVOLVED, PUBLISHED_NAMES
 from tglo_lightning.losses.registry import NAMED
 from tglo_lightning.reporting import plot_explanation
@@ -48,7 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if (options.theta is None) == (options.loss is None):
             raise ValueError("give one loss: a name, a checkpoint, a run's directory or result, or --theta '...'.")
-        subject = Subject(_numbers(options.theta)) if options.loss is None else _read(options.loss, options.buffer)
+        subject = (
+            Subject(given_loss(_numbers(options.theta)))
+            if options.loss is None
+            else _read(options.loss, options.buffer)
+        )
         num_classes, told = subject.classes(options.num_classes)
         explanation = explain(subject.loss, num_classes)
         for line in filter(None, (subject.note, told)):
@@ -156,10 +160,13 @@ def _read(name: str, buffer: str | None) -> Subject:
     if "best" in values:
         return _from_search(SearchResult.load(path), path, buffer)
     if values.get("kept") == "original":
-        original = values["losses"]["original"]
-        subject = _kept(original["name"], [original.get("options", {})], original.get("theta"))
+        try:
+            original = values["losses"]["original"]
+            subject = _kept(original["name"], [original.get("options", {})], original.get("theta"))
+        except (KeyError, TypeError):
+            raise ValueError(f"{path} says that the original loss was kept, and not which one that is.") from None
     else:
-        subject = Subject(theta_of_result(path))
+        subject = Subject(given_loss(theta_of_result(path)))
     return replace(subject, num_classes=values.get("num_classes"), source=str(path))
 
 
@@ -186,7 +193,8 @@ def _from_search(result: SearchResult, path: Path, buffer: str | None) -> Subjec
         raise ValueError(f"{path} tells of no metalearned loss.")
     else:
         parts = split_theta(result.best.theta, result.best.losses)
-        subject = Subject(_one(dict(zip(names or map(str, range(len(parts))), parts, strict=False)), path, buffer))
+        part = _one(dict(zip(names or map(str, range(len(parts))), parts, strict=False)), path, buffer)
+        subject = Subject(given_loss(part))
     return replace(subject, num_classes=result.settings.get("num_classes", header.get("classes")), source=str(path))
 
 
@@ -194,7 +202,7 @@ def _kept(name: str, options: Sequence[Mapping[str, Any]], theta: Sequence[float
     """The original loss of a search that kept it."""
     note = f"The search kept the original loss, {name}: no metalearned loss beat it. This explains {name}."
     if theta is not None:
-        return Subject(list(theta), note=note)
+        return Subject(given_loss(theta), note=note)
     if set(name.split(", ")) <= CROSS_ENTROPIES:
         smoothing = options[0].get("label_smoothing", 0.0) if options else 0.0
         return Subject(nn.CrossEntropyLoss(label_smoothing=smoothing), note=note)
@@ -211,25 +219,27 @@ def _from_checkpoint(path: Path, buffer: str | None) -> Subject:
         raise ValueError(f"{path} is not a checkpoint that can be read with weights_only=True.") from None
     checkpoint = checkpoint if isinstance(checkpoint, dict) else {}
     state = checkpoint.get("state_dict", checkpoint)
+    state = state if isinstance(state, dict) else {}
     found = {
         key.removesuffix(".theta"): value
         for key, value in state.items()
         if isinstance(value, Tensor) and f".{key}".endswith(".theta")
     }
     callbacks = checkpoint.get("callbacks") or {}
-    results = [state.get("result") for name, state in callbacks.items() if name.startswith("TaylorGLO")]
+    results = [saved.get("result") for name, saved in callbacks.items() if name.startswith("TaylorGLO")]
     kept = [result for result in results if result and result["kept"] == "original"]
     if not found and kept:
         subject = _kept(kept[0]["original"]["name"], kept[0]["settings"].get("original_options", [{}]), None)
     else:
         if not found:
             raise ValueError(f"{path} holds no TaylorGLO loss: no buffer whose name ends in '.theta'.")
-        subject = Subject(_one(found, path, buffer))
+        subject = Subject(given_loss(_one(found, path, buffer).tolist()))
     if results and results[0] and "num_classes" in results[0].get("settings", {}):
         return replace(
             subject, num_classes=results[0]["settings"]["num_classes"], source="the search in this checkpoint"
         )
-    if isinstance(known := (checkpoint.get("hyper_parameters") or {}).get("num_classes"), int):
+    known = (checkpoint.get("hyper_parameters") or {}).get("num_classes")
+    if isinstance(known, int) and not isinstance(known, bool):
         return replace(subject, num_classes=known, source="hyper_parameters.num_classes of this checkpoint")
     # The layer that was made last, if it is a linear one: else its width may mean something else
     layers = [(k, v) for k, v in state.items() if isinstance(v, Tensor) and k.endswith(".weight") and v.dim() > 1]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tglo_lightning.arguments import number
 from tglo_lightning.losses import SeparableLoss, SmoothedCrossEntropyLoss, TaylorGLOLoss, published_theta
 from tglo_lightning.losses.functional import num_parameters, order_of
 from tglo_lightning.wording import counted
@@ -24,10 +25,14 @@ def given_loss(theta: str | Sequence[float], *, order: int | None = None, **opti
         options: of the loss, such as `label_smoothing`.
 
     Raises:
-        ValueError: no such name or file, or a `theta` of a wrong length.
+        TypeError: `theta` is not made of numbers.
+        ValueError: no such name or file, or a `theta` of a wrong length or with numbers that are not finite.
     """
     if isinstance(theta, str):
         theta = theta_of_result(Path(theta)) if theta.endswith(".json") else published_theta(theta)
+    if not isinstance(theta, Sequence):
+        raise TypeError(f"`theta` must be numbers, a name or a result.json, got {theta!r}.")
+    theta = [number(f"theta[{i}]", value) for i, value in enumerate(theta)]
     _check_length(theta)
     if len(theta) == 2:
         if options.pop("label_smoothing", 0.0):
@@ -64,7 +69,7 @@ def theta_of_result(path: Path) -> list[float]:
     try:
         found = result["best"] if "best" in result else result["losses"]["metalearned"]
         return [float(value) for value in found["theta"]]
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):
         raise ValueError(
             f"{path} tells of no metalearned loss: it has neither losses.metalearned.theta nor best.theta."
         ) from None

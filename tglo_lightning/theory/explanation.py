@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tglo_lightning.arguments import integer
-from tglo_lightning.losses import SeparableLoss, as_loss
+from tglo_lightning.losses import SeparableLoss, TaylorGLOLoss, as_loss
 from tglo_lightning.losses.functional import order_of, terms
 from tglo_lightning.theory.attraction_law import Equilibrium, equilibria, implied, zero_error
 from tglo_lightning.theory.null_epoch import trainability
@@ -175,7 +175,7 @@ def explain(loss: LossLike, num_classes: int) -> Explanation:
     """
     num_classes = integer("num_classes", num_classes, 2)
     module = as_loss(loss)
-    theta = theta_of(module) if hasattr(module, "theta") else None
+    theta = theta_of(module) if isinstance(module, TaylorGLOLoss) else None
     told, memorised = trainability(module, num_classes), zero_error(module, num_classes)
     assert isinstance(memorised.verdict, str)
     return Explanation(
