@@ -89,3 +89,10 @@ def test_sigterm_does_what_it_did_before_as_well():
         os.kill(os.getpid(), signal.SIGTERM)
     assert end.value.code == 143
     assert seen == [signal.SIGTERM]
+
+
+def test_sigterm_that_is_ignored_stays_so():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with interruptible():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN

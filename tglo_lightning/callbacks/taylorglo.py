@@ -42,7 +42,7 @@ from tglo_lightning.reporting.html import report_quietly
 from tglo_lightning.reporting.html.fit import Fit
 from tglo_lightning.reporting.stats import welch
 from tglo_lightning.search import Finalist, SearchResult, SearchSettings, search
-from tglo_lightning.search.interruption import interruptible
+from tglo_lightning.search.interruption import InterruptibleEvaluator, interruptible
 from tglo_lightning.search.loop import MODES
 from tglo_lightning.search.record import JOURNAL, result_path
 from tglo_lightning.wording import counted
@@ -231,10 +231,11 @@ class TaylorGLO(Callback):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Search, unless there is a result already."""
+        # An earlier fit that failed has not come to its end
+        self._recorder = None
         if trainer.fast_dev_run:
             tell("TaylorGLO: `fast_dev_run` skips the search; the module keeps its loss.")
             return
-        self._recorder = None
         if self.result is None:
             self.result = self._search(trainer, pl_module)
             # On every rank, though the first alone writes: they compute the metrics together
@@ -298,16 +299,16 @@ class TaylorGLO(Callback):
                 result = self._scored(trainer, fit, seen, ranks, check)
                 ranks.finish(result.to_dict())
             else:
-                result = SearchResult.from_dict(self._scored_elsewhere(fit, ranks))
+                result = SearchResult.from_dict(self._scored_elsewhere(fit, ranks, check))
         tell(_verdict(result))
         return result
 
-    def _scored_elsewhere(self, fit: InnerFit, ranks: Ranks) -> Any:
+    def _scored_elsewhere(self, fit: InnerFit, ranks: Ranks, check: Callable[[], None]) -> Any:
         """The result of the search that another rank leads."""
         name = ranks.evaluator()
         evaluator = choose_evaluator(name if isinstance(self.evaluator, str) else self.evaluator, fit, 1)
         try:
-            return ranks.follow(evaluator)
+            return ranks.follow(InterruptibleEvaluator(evaluator, check))
         finally:
             evaluator.close()
 

@@ -22,7 +22,8 @@ def interruptible() -> Iterator[Callable[[], None]]:
     error of its own in its place. The search would then go on, and hold the signal against a candidate. The function
     that this gives raises a lost exception again; it is called once more at the end.
 
-    Handlers of the user's own for SIGINT stay, and so does all in another thread than the main one.
+    A SIGTERM that is ignored stays so. Handlers of the user's own for SIGINT stay, and so does all in another thread
+    than the main one.
     """
     lost: list[BaseException] = []
 
@@ -39,7 +40,8 @@ def interruptible() -> Iterator[Callable[[], None]]:
 
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        before[signal.SIGTERM] = signal.getsignal(signal.SIGTERM)
+        if signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:
+            before[signal.SIGTERM] = signal.getsignal(signal.SIGTERM)
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             before[signal.SIGINT] = signal.default_int_handler
     for number in before:
