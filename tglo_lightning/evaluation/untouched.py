@@ -27,6 +27,7 @@ def untouched(module: nn.Module) -> Iterator[None]:
     modes = [(child, child.training) for child in modules]
     parameters = [(p, p.grad, p.requires_grad) for p in module.parameters()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
+    tables = [(child._buffers, dict(child._buffers)) for child in modules]
     metrics = [(child, _copy(child)) for child in modules if isinstance(child, Metric)]
     # On the instance these hide the methods of the class
     logs = ("log", "log_dict") if hasattr(type(module), "log_dict") else ()
@@ -47,6 +48,8 @@ def untouched(module: nn.Module) -> Iterator[None]:
                 parameter.grad = gradient
             if parameter.requires_grad != required:
                 parameter.requires_grad_(required)
+        for table, own in tables:
+            table.update(own)
         with torch.no_grad():
             for buffer, saved in buffers:
                 if not torch.equal(buffer, saved):
