@@ -212,11 +212,11 @@ class SeparableLoss(nn.Module):
         low, high = map(int, target.aminmax())
         if low >= 0 and high < num_classes and not low <= self.ignore_index <= high:
             return False
-        counted = target[target != self.ignore_index]
-        if counted.numel() and not 0 <= int(counted.min()) <= int(counted.max()) < num_classes:
+        used = target[target != self.ignore_index]
+        if used.numel() and not 0 <= int(used.min()) <= int(used.max()) < num_classes:
             raise ValueError(
                 f"{self.name}: class indices must lie in [0, {num_classes - 1}] (or be ignore_index="
-                f"{self.ignore_index}), got values from {int(counted.min())} to {int(counted.max())}."
+                f"{self.ignore_index}), got values from {int(used.min())} to {int(used.max())}."
             )
         return True
 
