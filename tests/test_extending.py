@@ -71,6 +71,7 @@ class Noise(Attack):
 
 
 def test_an_attack_is_one_class():
+    torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
     x = torch.rand(40, 1, 4, 4)
     config = {"_target_": f"{Noise.__module__}.Noise"}
