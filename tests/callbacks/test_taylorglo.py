@@ -4,6 +4,7 @@ import copy
 import logging
 import random
 import signal
+import warnings
 
 import numpy as np
 import pytest
@@ -324,6 +325,16 @@ def test_a_metric_that_is_not_finite(tmp_path):
 
     search = fit(tmp_path, Nan())
     assert {c.status for c in search.result.history} == {"ok", "diverged"}
+
+
+def test_seeds_that_make_no_difference(tmp_path):
+    train, val = loaders().values()
+    data = {"train_dataloaders": loader(train.dataset), "val_dataloaders": val}
+    with pytest.warns(UserWarning, match="had the same val/acc from 2 seeds.*init='reset'"):
+        fit(tmp_path, seeded(classifier(pl)), data, repeats=2)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Each finalist")
+        fit(tmp_path, seeded(classifier(pl)), data, repeats=2, init="reset")
 
 
 @pytest.mark.parametrize("evaluator", ["trainer", "vectorized"])

@@ -93,6 +93,11 @@ def test_functions_by_their_import_paths(api, tmp_path):
     assert callback["init_args"].items() >= paths.items()
 
 
+def test_the_pair_of_min_fitness_after(api, tmp_path):
+    made = cli(api, tmp_path, taylorglo(**TINY | {"min_fitness_after": [1, 0.05]}), run=False)
+    assert (search_of(made).budget.minimum.after, search_of(made).budget.minimum.value) == (1, 0.05)
+
+
 def test_beside_other_callbacks(api, tmp_path):
     others = [
         {"class_path": "tglo_lightning.AttractionMonitor"},

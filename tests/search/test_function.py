@@ -240,3 +240,11 @@ def test_a_function_of_other_code_does_not_go_on(tmp_path):
     minimize(build(1), 3, **TINY, journal=journal)
     with pytest.raises(ValueError, match="source"):
         minimize(build(2), 3, **TINY, journal=journal)
+
+
+def test_classes_other_than_those_of_the_logits():
+    def fn(loss):
+        return float(loss(torch.zeros(4, 10), torch.arange(4)))
+
+    with pytest.raises(ValueError, match="`num_classes` is 7, but `fn` called the loss with logits of 10 classes"):
+        minimize(fn, 7, **TINY)

@@ -155,7 +155,7 @@ class TaylorGLO(Callback):
         candidate_callbacks: Sequence[Any] = (),
         evaluator: Any = "auto",
         candidate_timeout: float | None = None,
-        min_fitness_after: Sequence[float] | None = None,
+        min_fitness_after: tuple[int, float] | None = None,
         journal: str | PathLike[str] | None = None,
         resume: str | bool = "auto",
         report: bool = True,
@@ -321,7 +321,12 @@ class TaylorGLO(Callback):
             # A search that goes on keeps what it began with
             asked = recording.evaluator
         share = math.ceil(self.settings.population / ranks.size)
-        evaluator = ranks.spread(choose_evaluator(asked, fit, share, processes=ranks.size == 1))
+        try:
+            evaluator = ranks.spread(choose_evaluator(asked, fit, share, processes=ranks.size == 1))
+        except (KeyboardInterrupt, SystemExit):
+            tell("TaylorGLO: interrupted before the search began.")
+            raise
+        check()
         name = evaluator_name(evaluator)
         try:
             options = fit.slots.options(fit.module)
@@ -333,6 +338,7 @@ class TaylorGLO(Callback):
         finally:
             evaluator.close()
         result.settings |= {"evaluator": name, "original_options": options}
+        _doubt_seeds(result, self.init)
         recording.save(result)
         if self.report and recording.journal is not None:
             path = report_quietly(result_path(recording.journal))
@@ -394,11 +400,24 @@ def _doubt_direction(monitor: str, mode: str) -> None:
         )
 
 
-def _minimum(given: Sequence[float], mode: str) -> Minimum:
+def _doubt_seeds(result: SearchResult, init: Any) -> None:
+    """Warn of finals in which no seed made a difference."""
+    if result.seeds_matter:
+        return
+    cure = ", or pass init='reset' for weights of their own" if init == "given" else ""
+    warnings.warn(
+        f"Each finalist, and the original loss, had the same {result.monitor} from {len(result.original.fitness)} "
+        "seeds: nothing in this training depends on the seed, and the comparison counts as a single training. Shuffle "
+        f"the training data{cure}.",
+        stacklevel=3,
+    )
+
+
+def _minimum(given: Sequence[Any], mode: str) -> Minimum:
     if isinstance(given, str) or not isinstance(given, Sequence) or len(given) != 2:
         raise TypeError(f"`min_fitness_after` must be a pair (n, value), got {given!r}.")
     after, value = given
-    return Minimum(after, value, mode)  # type: ignore[arg-type]  # checked with the budget
+    return Minimum(after, value, mode)  # checked with the budget
 
 
 def _versions(trainer: Any) -> dict[str, str]:

@@ -122,6 +122,7 @@ def obstacle(fit: InnerFit, evaluator: VectorizedEvaluator | None = None) -> str
 
 def _fastest(fit: InnerFit, population: int, processes: bool = True) -> Any:
     """Time each valid evaluator on a few steps, and take the one that will need the least for the whole budget."""
+    tell("TaylorGLO tries which evaluator is the fastest here.")
     reason = obstacle(fit)
     single = "trainer" if reason else "sequential"
     names = [single]

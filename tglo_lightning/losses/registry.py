@@ -128,7 +128,8 @@ def check_replaceable(loss: Any, where: str) -> None:
         ValueError: it cannot be called, or is a loss of torch of something other than class targets.
     """
     if not callable(loss):
-        raise ValueError(f"{where} is {loss!r}, not a loss.")
+        what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+        raise ValueError(f"{where} is {what}, not a loss.")
     function = loss.func if isinstance(loss, partial) else loss
     known = isinstance(loss, nn.modules.loss._Loss) or function in OTHER_FUNCTIONS
     fits = isinstance(loss, (*REPLACEABLE, SeparableLoss)) or function in REPLACEABLE_FUNCTIONS
@@ -140,9 +141,13 @@ def check_replaceable(loss: Any, where: str) -> None:
 
 
 def _given(loss: object, names: Iterable[str]) -> dict[str, Any]:
-    """Those of the options called ``names`` that a loss has; a partial has them as keywords."""
+    """Those of the options called ``names`` that a loss has; a partial has them as keywords.
+
+    A parameter is none: what is trained are the weights of a layer, not of classes.
+    """
     owner = SimpleNamespace(**loss.keywords) if isinstance(loss, partial) else loss
-    return {name: getattr(owner, name) for name in names if hasattr(owner, name)}
+    found = {name: getattr(owner, name) for name in names if hasattr(owner, name)}
+    return {name: value for name, value in found.items() if not isinstance(value, nn.Parameter)}
 
 
 def _length(theta: Tensor | Sequence[float]) -> int:

@@ -128,7 +128,7 @@ def minimize(
     num_classes = integer("num_classes", num_classes, 2)
     name = getattr(fn, "__name__", type(fn).__name__)
     with ExitStack() as stack:
-        called = FunctionEvaluator(fn, original)
+        called = FunctionEvaluator(fn, original, num_classes=num_classes)
         evaluator: Evaluator = InterruptibleEvaluator(called, stack.enter_context(interruptible()))
         if journal is not None:
             header = {
@@ -168,15 +168,24 @@ class FunctionEvaluator:
     Args:
         fn: gets a loss and returns a number.
         original: the loss that is called the original; candidates take over its options.
+        num_classes: classes that the logits must have; None for any number.
         proven: ``fn`` has returned a number before. Until it has, failures are held back, and a first generation of
             nothing else is an error.
     """
 
     name = "function"
 
-    def __init__(self, fn: Callable[[nn.Module], Any], original: Callable[..., Any], *, proven: bool = False) -> None:
+    def __init__(
+        self,
+        fn: Callable[[nn.Module], Any],
+        original: Callable[..., Any],
+        *,
+        num_classes: int | None = None,
+        proven: bool = False,
+    ) -> None:
         self.fn = fn
         self.original = original
+        self.num_classes = num_classes
         self.proven = proven
 
     def evaluate(self, thetas: Sequence[list[float] | None], seed: int) -> Iterator[Evaluation]:
@@ -188,6 +197,8 @@ class FunctionEvaluator:
             cause: Exception | None = None
             try:
                 value = self._call(loss, seed)
+            except WrongClasses:
+                raise
             except Exception as error:
                 cause = error
                 held.append(Evaluation(math.nan, "crashed", time.perf_counter() - started, _in_words(error)))
@@ -205,10 +216,10 @@ class FunctionEvaluator:
             ) from cause
 
     def _call(self, loss: Any, seed: int) -> Any:
-        called: list[bool] = []
+        called: set[int] = set()
         hook = None
         if not self.proven and isinstance(loss, nn.Module):
-            hook = loss.register_forward_pre_hook(lambda *_: called.append(True))
+            hook = loss.register_forward_pre_hook(lambda _, arguments: called.update(_classes(arguments)))
         with random_states():
             seed_all(seed)
             value = self.fn(loss)
@@ -220,7 +231,23 @@ class FunctionEvaluator:
                     "of your own: loss(logits, target).",
                     stacklevel=6,
                 )
+            elif self.num_classes is not None and self.num_classes not in called:
+                raise WrongClasses(
+                    f"`num_classes` is {self.num_classes}, but `fn` called the loss with logits of "
+                    f"{' and '.join(map(str, sorted(called)))} classes."
+                )
         return value
+
+
+class WrongClasses(ValueError):
+    """The logits have another number of classes than the search was told."""
+
+
+def _classes(arguments: tuple[Any, ...]) -> set[int]:
+    """The number of classes of the logits that a loss was called with; 0 where they are none."""
+    logits = arguments[0] if arguments else None
+    shape = tuple(getattr(logits, "shape", ()))
+    return {shape[min(1, len(shape) - 1)] if shape else 0}
 
 
 def _source(fn: Any) -> str:
@@ -246,11 +273,10 @@ def _number(value: Any) -> float:
 
 def _doubt(result: SearchResult) -> None:
     """Warn of finals that cannot tell one seed from another."""
-    fitness = [entrant.fitness for entrant in (*result.finalists, result.original)]
-    if len(result.original.fitness) > 1 and result.finalists and all(len(set(values)) == 1 for values in fitness):
+    if not result.seeds_matter:
         warnings.warn(
-            f"Each finalist, and the original loss, gave the same number from {len(fitness[0])} seeds. Either "
-            f"{result.monitor} seeds generators itself, and the comparison counts as a single seed, or what it returns "
-            "is too coarse to compare losses by.",
+            f"Each finalist, and the original loss, gave the same number from {len(result.original.fitness)} seeds. "
+            f"Either {result.monitor} seeds generators itself, and the comparison counts as a single seed, or what it "
+            "returns is too coarse to compare losses by.",
             stacklevel=3,
         )

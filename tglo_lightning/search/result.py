@@ -154,6 +154,12 @@ class SearchResult:
         """Number of candidates without a fitness: diverged, crashed, too slow or given up."""
         return sum(candidate.status != "ok" for candidate in self.history)
 
+    @property
+    def seeds_matter(self) -> bool:
+        """Whether the finals can tell one seed from another; where none does, they are as good as a single training."""
+        entrants = [entrant.fitness for entrant in (*self.finalists, self.original)]
+        return len(self.original.fitness) < 2 or not self.finalists or any(len(set(values)) > 1 for values in entrants)
+
     def loss(self, original: Any = None) -> Any:
         """The loss to train with: ``original`` where it was kept, else the metalearned one that takes its place.
 
