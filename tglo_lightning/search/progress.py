@@ -7,13 +7,16 @@ from types import TracebackType
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from typing_extensions import Self
 
 from tglo_lightning.search.loop import SearchSettings, count_trainings
 from tglo_lightning.search.result import Evaluation
 
 __all__ = ["SearchBar"]
+
+# Letters of a metric's name that leave room for the rest of the line on a terminal of 80 columns
+LONGEST = 12
 
 
 class SearchBar:
@@ -32,12 +35,13 @@ class SearchBar:
         self._cell: Any = None
         self.progress = Progress(
             TextColumn("{task.description}"),
+            # Alone may shrink on a narrow terminal
             BarColumn(),
-            MofNCompleteColumn(),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
             TextColumn("{task.fields[best]}"),
-            TimeElapsedColumn(),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
             TextColumn("left"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
             disable=disable,
         )
 
@@ -63,12 +67,13 @@ class SearchBar:
         return self.progress.make_tasks_table(self.progress.tasks)
 
     def _description(self) -> str:
-        return f"Metalearning the loss, generation {self.generation}/{self.settings.generations}"
+        return f"Generation {self.generation}/{self.settings.generations}"
 
     def on_evaluation(self, stage: str, evaluation: Evaluation, best: float) -> None:
         """Move the bar on."""
-        description = self._description() if stage == "generation" else "Training the finalists again"
-        shown = "" if math.isnan(best) else f"best {self.monitor} {best:.4g}"
+        description = self._description() if stage == "generation" else "Finalists"
+        name = self.monitor if len(self.monitor) <= LONGEST else f"{self.monitor[: LONGEST - 1]}…"
+        shown = "" if math.isnan(best) else f"best {name} {best:.4g}"
         self.progress.update(self.task, advance=1, description=description, best=shown)
         if self._cell is not None:
             self._cell.update(self._table())
