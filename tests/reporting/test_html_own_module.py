@@ -19,6 +19,7 @@ from tglo_lightning import AttractionMonitor, TaylorGLO
 from tglo_lightning.losses import loss_like, loss_options
 from tglo_lightning.reporting import write_report
 from tglo_lightning.search import Finalist, SearchResult, minimize
+from tglo_lightning.search.journal import Journal
 
 pytest.importorskip("plotly")
 WEIGHT = torch.tensor([0.2, 1.0, 3.1])
@@ -193,3 +194,49 @@ def test_no_report_no_files(tmp_path):
     trainer = quiet_trainer(pl, tmp_path, max_epochs=1, callbacks=[search])
     trainer.fit(Images(), datamodule=pl.LightningDataModule.from_datasets(images(1), images(2), batch_size=16))
     assert sorted(os.listdir(search.directory)) == ["search.json", "search.jsonl"]
+
+
+def finals(folder, init, ours, theirs):
+    """The report of a search with these finals."""
+    best = Finalist(THETAS["cubic"], "finalist 1", ours, 0.9, 0)
+    original = Finalist(None, "CrossEntropyLoss", theirs)
+    settings = {"num_classes": 3, "original_options": [{}]}
+    SearchResult("metalearned", "val/acc", "max", best, original, [best], [], 0, 1.0, settings).save(
+        folder / "search.json"
+    )
+    Journal(folder / "search.jsonl", {"loss": ["criterion"]} | ({"init": init} if init else {})).close()
+    return html.unescape(write_report(folder).read_text()).split("plotly.js v")[0]
+
+
+@pytest.mark.parametrize(
+    ("init", "told"),
+    [
+        ("given", 'all trainings start from the same weights, those of the module (init="given")'),
+        ("reset", 'Each fresh seed draws new initial weights too (init="reset")'),
+        ("function", "starts from the weights of a new module"),
+        (None, ""),
+    ],
+)
+def test_it_says_what_a_fresh_seed_changes(tmp_path, init, told):
+    text = finals(tmp_path, init, [0.8, 0.9], [0.5, 0.6])
+    assert text.count(told) == 2 if init else "init=" not in text
+    if init:
+        assert f"init={init!r}" in text or "init=...,  # function" in text
+        assert re.search(f">init</t[hd]>\\s*<td[^>]*>{init}<", text)
+    assert "mean ± standard deviation over 2 fresh seeds" in text
+    assert "The seeds made no difference" not in text
+
+
+def test_seeds_that_make_no_difference_count_as_one_training(tmp_path):
+    text = finals(tmp_path, "given", [0.9, 0.9], [0.5, 0.5])
+    assert "val/acc, the same from each of 2 fresh seeds" in text
+    assert text.count('no shuffling, no dropout, init="given". Then more seeds would not tell more. So the comp') == 2
+    assert "whether by chance, more seeds would tell" not in text
+    assert "mean ± standard deviation" not in text
+
+
+def test_a_single_training_has_no_deviation(tmp_path):
+    text = finals(tmp_path, "given", [0.9], [0.5])
+    assert "0.9 (n\u00a0=\u00a01)" in text
+    assert "val/acc, one training of each loss" in text
+    assert "±" not in text.replace("scaled to ±1", "")

@@ -453,7 +453,8 @@ def _verdict(result: SearchResult) -> str:
     """The outcome in words and figures."""
 
     def figures(finalist: Finalist) -> str:
-        return f"{finalist.mean:.4g} +- {finalist.std:.2g} (n={len(finalist.fitness)})"
+        n = len(finalist.fitness)
+        return f"{finalist.mean:.4g}{f' +- {finalist.std:.2g}' if n > 1 else ''} (n={n})"
 
     against = f"{result.original.name} {figures(result.original)}"
     p_value = (

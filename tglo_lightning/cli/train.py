@@ -217,7 +217,8 @@ def _print(result: dict[str, Any], search: SearchResult | None, path: Path) -> N
 
 
 def _figures(finalist: Finalist) -> str:
-    return f"{finalist.mean:.4f} ± {finalist.std:.4f} (n = {len(finalist.fitness)})"
+    n = len(finalist.fitness)
+    return f"{finalist.mean:.4f}{f' ± {finalist.std:.4f}' if n > 1 else ''} (n = {n})"
 
 
 def _quiet() -> None:

@@ -5,8 +5,6 @@ from typing import Any
 
 from rich.table import Table
 
-from tglo_lightning.wording import counted
-
 
 def results_table(result: Mapping[str, Any]) -> Table:
     """One row a loss, one column a test metric, from a run's `result.json`.
@@ -17,7 +15,8 @@ def results_table(result: Mapping[str, Any]) -> Table:
     losses = result["losses"]
     metrics = list(losses["original"]["test"])
     n = len(losses["original"]["test"][metrics[0]]["values"])
-    title = f"Test data, mean ± sd over {counted(n, 'seed')} (n = {n}); kept: {result['kept']}"
+    over = "one seed" if n == 1 else f"mean ± sd over {n} seeds"
+    title = f"Test data, {over} (n = {n}); kept: {result['kept']}"
     table = Table("loss", "name", *(f"test/{m}" for m in metrics), title=title)
     for kind, loss in losses.items():
         table.add_row(kind, loss["name"], *(_cell(loss["test"][m]) for m in metrics))

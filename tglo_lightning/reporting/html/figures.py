@@ -318,10 +318,12 @@ def fitness(search: SearchResult) -> Panel:
             | {"line": {"color": "@original", "width": 2, "dash": "dash"}},
         ]
     keys = [Key("candidate", "metalearned", "dots"), Key("best so far", "ink")]
-    keys += [Key(f"{original.name}, mean ± sd of the finals", "original", "dash")] if shapes else []
+    several = "mean ± sd of" if len(original.fitness) > 1 else "in"
+    keys += [Key(f"{original.name}, {several} the finals", "original", "dash")] if shapes else []
     keys += [Key(f"failed ({len(failed)})", "bad", "cross")] if failed else []
     reached = f"The best reached {number(steps[-1], 4)}, in generation {_first(leaders, steps[-1])}" if leaders else ""
-    against = f"; {original.name} has {number(original.mean, 4)} on average" if shapes and leaders else ""
+    average = " on average" if len(original.fitness) > 1 else ""
+    against = f"; {original.name} has {number(original.mean, 4)}{average}" if shapes and leaders else ""
     return Panel(
         "Fitness of every candidate",
         f"{search.monitor} ({'higher' if sign > 0 else 'lower'} is better)",
@@ -436,6 +438,12 @@ def _short(meaning: str) -> str:
     return meaning
 
 
+def _mean(entrant: Finalist) -> str:
+    """Mean and standard deviation; a single value has none."""
+    spread = f" ± {number(entrant.std, 2)}" if len(entrant.fitness) > 1 else ""
+    return f"{number(entrant.mean, 4)}{spread}"
+
+
 def finalists(search: SearchResult) -> Panel:
     """Finalists and original over fresh seeds: every training a dot, mean and standard deviation beside."""
     entrants = [search.original, *search.finalists]
@@ -448,14 +456,18 @@ def finalists(search: SearchResult) -> Panel:
         data.append(dots | {"hovertemplate": f"{_named(entrant)}: %{{x:.4g}}<extra></extra>"})
         if math.isfinite(entrant.mean):
             mean = _dots(_plain([entrant.mean]), [line + 0.2], colour, size=10, symbol="diamond")
-            mean["error_x"] = {"type": "data", "array": [entrant.std], "color": colour, "thickness": 2, "width": 5}
-            text = f"{_named(entrant)}: {number(entrant.mean, 4)} ± {number(entrant.std, 2)}"
-            data.append(mean | {"hovertemplate": f"{text}<extra></extra>"})
+            if len(entrant.fitness) > 1:
+                mean["error_x"] = {"type": "data", "array": [entrant.std], "color": colour, "thickness": 2, "width": 5}
+            data.append(mean | {"hovertemplate": f"{_named(entrant)}: {_mean(entrant)}<extra></extra>"})
         if entrant.found is not None:
             found = _dots([entrant.found], [line + 0.2], "rgba(0,0,0,0)", size=10, line={"color": "@ink", "width": 1.5})
             data.append(found | {"hovertemplate": "in the search: %{x:.4g}<extra></extra>"})
     keys = [Key(search.original.name, "original", "dots"), Key("finalist", "metalearned", "dots")]
-    keys += [Key("mean ± sd", "ink", "diamond"), Key("as the search had seen it", "ink", "ring")]
+    several = max(len(e.fitness) for e in entrants) > 1
+    keys += [
+        Key("mean ± sd" if several else "the one training", "ink", "diamond"),
+        Key("as the search had seen it", "ink", "ring"),
+    ]
     shapes = []
     if math.isfinite(search.original.mean):
         shapes = [
@@ -463,11 +475,7 @@ def finalists(search: SearchResult) -> Panel:
             | {"x0": search.original.mean, "x1": search.original.mean}
             | {"line": {"color": "@original", "width": 1, "dash": "dot"}}
         ]
-    told = "; ".join(
-        f"{_named(e)} {number(e.mean, 4)} ± {number(e.std, 2)} (n\u00a0=\u00a0{len(e.fitness)})"
-        for e in entrants
-        if e.fitness
-    )
+    told = "; ".join(f"{_named(e)} {_mean(e)} (n\u00a0=\u00a0{len(e.fitness)})" for e in entrants if e.fitness)
     return Panel(
         "Finalists and the original loss, trained again from fresh seeds",
         "",

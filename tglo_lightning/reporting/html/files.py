@@ -78,6 +78,24 @@ class RunFiles:
         return (self.search.settings if self.search else self.header).get("evaluator") == "function"
 
     @property
+    def init(self) -> str | None:
+        """Where the trainings of a search by the callback started, as its ``init``; None where no file tells."""
+        return self.header.get("init")
+
+    @property
+    def starts(self) -> str:
+        """One sentence on what a fresh seed of the finals changes; empty where no file tells."""
+        if self.plain:
+            return "A fresh seed is set before each call of fn, which draws or sets the initial weights itself."
+        return {
+            "given": "A fresh seed changes the order of the batches, dropout and augmentation only: all trainings "
+            'start from the same weights, those of the module (init="given").',
+            "reset": 'Each fresh seed draws new initial weights too (init="reset").',
+            "function": "Each training starts from the weights of a new module, which the function given as init "
+            "builds under the fresh seed.",
+        }.get(self.init or "", "")
+
+    @property
     def num_classes(self) -> int | None:
         """Number of classes, from whatever file knows it."""
         known = [self.result or {}, {} if self.search is None else self.search.settings]

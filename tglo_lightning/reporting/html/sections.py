@@ -38,7 +38,7 @@ from tglo_lightning.reporting.html.snippets import (
     monitored,
     original_options,
 )
-from tglo_lightning.reporting.html.verdict import Contest, p_value, verdict
+from tglo_lightning.reporting.html.verdict import Contest, p_value, seeds_alike, verdict
 from tglo_lightning.reporting.stats import LESS_IS_BETTER
 from tglo_lightning.search.result import Finalist, SearchResult
 from tglo_lightning.search.space import split_theta
@@ -117,9 +117,10 @@ def _comparison(files: RunFiles) -> Section:
             contests = [_contest(losses, m, reference) for m in metrics]
             rows.append([f"p, metalearned better than {reference}", *(p_value(c.p) for c in contests)])
     better = [f"{long_name(m)}, {'lower' if m in LESS_IS_BETTER else 'higher'} is better" for m in metrics]
+    over = "one training of each loss" if n == 1 else f"mean ± standard deviation over {n} fresh seeds"
     section.blocks.append(
         Table(
-            f"Test data: mean ± standard deviation over {counted(n, 'fresh seed')}",
+            f"Test data: {over}",
             ["loss", *better],
             rows,
             "A seed covers initial weights and data order, and is the same for every loss; test data were used once a "
@@ -355,6 +356,7 @@ def _finalists(files: RunFiles) -> Section:
         "A fitness seen once is flattered by luck. So the best candidates are trained again from fresh seeds, the "
         "original loss beside them from the same seeds, and the best mean wins."
     )
+    section.lead = " ".join(filter(None, [section.lead, files.starts, seeds_alike(files)]))
     section.blocks.append(Plots([figures.finalists(search)]))
     rows = []
     for entrant in [search.original, *search.finalists]:
@@ -374,7 +376,7 @@ def _finalists(files: RunFiles) -> Section:
         )
     head = [
         "loss",
-        f"{search.monitor}, mean ± sd",
+        f"{search.monitor}{', mean ± sd' if len(search.original.fitness) > 1 else ''}",
         "n",
         "in the search",
         "generation",
@@ -568,6 +570,7 @@ def _setup(files: RunFiles) -> Section:
         )
     if search is not None and search.settings:
         told = {key: value for key, value in search.settings.items() if key != "original_options"}
+        told |= {} if files.init is None else {"init": files.init}
         rows = [[key, "none" if value is None else str(value)] for key, value in told.items()]
         section.blocks.append(Details("Settings of the search", [Table("Settings", ["setting", "value"], rows)]))
     if files.config:

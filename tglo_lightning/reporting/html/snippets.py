@@ -142,7 +142,7 @@ def callback(files: RunFiles, search: SearchResult) -> str:
         minimum = budget.pop("minimum", None)
         values |= {f"candidate_{name}": value for name, value in budget.items() if value is not None}
         values |= {"min_fitness_after": (minimum["after"], minimum["value"])} if minimum else {}
-        values |= {"init": header["init"]} if header.get("init", "given") != "given" else {}
+        values |= {"init": header["init"]} if "init" in header else {}
     hidden = ["losses", "num_classes", "original_options", *(["evaluator"] if files.plain else [])]
     values |= {name: value for name, value in search.settings.items() if name not in hidden}
     # Objects and functions are known by their names only

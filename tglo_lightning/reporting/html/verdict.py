@@ -15,6 +15,8 @@ from tglo_lightning.wording import counted
 __all__ = ["Contest", "Verdict", "verdict"]
 
 SURE = 0.05
+ALIKE = "The seeds made no difference: each loss came to the same number in all its trainings"
+AS_ONE = "So the comparison counts as a single training of each loss"
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ class Contest:
         """Whether the test sees their lead."""
         p = welch(self.ours, self.theirs, "greater" if self.less else "less")
         return p is not None and p < SURE
+
+    @property
+    def constant(self) -> bool:
+        """Whether each loss came to one number in several trainings."""
+        return constant([self.ours, self.theirs])
 
     @property
     def told(self) -> str:
@@ -129,9 +136,7 @@ def _of_test(files: RunFiles) -> Verdict:
     values = {kind: loss["test"][metric]["values"] for kind, loss in losses.items()}
     n = len(values["original"])
     bars = [(_label(kind, losses[kind]["name"]), *_spread(v), colour_of(kind)) for kind, v in values.items()]
-    told = Verdict(
-        "plain", "", bars=bars, measure=f"Test {what}, mean ± standard deviation over {counted(n, 'fresh seed')}"
-    )
+    told = Verdict("plain", "", bars=bars, measure=f"Test {what}, {_over([*values.values()])}")
     if "metalearned" not in values:
         searched = files.search is not None
         told.headline = f"No candidate could be trained; {name} stays." if searched else f"{name}, without a search."
@@ -157,9 +162,10 @@ def _of_test(files: RunFiles) -> Verdict:
     else:
         told.tone = "open"
         side = "ahead of" if contest.better else "not ahead of"
-        told.headline = (
-            f"The metalearned loss is {side} {name}; {counted(n, 'seed')} {'does' if n == 1 else 'do'} not settle it."
-        )
+        seeds = f"{counted(n, 'seed')} {'does' if n == 1 else 'do'}"
+        told.headline = f"The metalearned loss is {side} {name}; {seeds} not settle it."
+    if contest.constant:
+        told.sentences.append(f"{ALIKE}. {AS_ONE}.")
     if "opponent" in values and all(map(math.isfinite, values["opponent"])):
         other = Contest(values["metalearned"], values["opponent"], less)
         if other.sure:
@@ -179,7 +185,7 @@ def _of_finals(files: RunFiles) -> Verdict:
     name, original, best = search.original.name, search.original, search.best
     told = Verdict("plain", f"{name} stays: no finalist beat it.")
     n = len(original.fitness)
-    told.measure = f"{search.monitor}, mean ± standard deviation over {counted(n, 'fresh seed')}"
+    told.measure = f"{search.monitor}, {_over([original.fitness])}"
     told.bars = [(_label("original", name), *_spread(original.fitness), "original")]
     if best is None:
         told.headline = f"No candidate could be trained; {name} stays."
@@ -192,18 +198,24 @@ def _of_finals(files: RunFiles) -> Verdict:
             f"The {search.kept} loss was kept; some trainings did not come to a finite result.",
         )
         return told
+    told.measure = f"{search.monitor}, {_over([original.fitness, best.fitness])}"
     contest = Contest(best.fitness, original.fitness, search.mode == "min")
     told.sure = _sureness(contest, n, search.monitor)
     if search.kept == "metalearned":
         told.tone = "good" if contest.sure else "open"
+        trainings = "what counts as n = 1" if contest.constant else f"n = {n}"
         told.headline = (
             f"The metalearned loss beats {name}."
             if contest.sure
-            else f"The metalearned loss was kept; whether it is better, n = {n} does not settle."
+            else f"The metalearned loss was kept; whether it is better, {trainings} does not settle."
         )
     told.sentences.append(
         f"Welch’s test, n\u00a0=\u00a0{counted(n, 'training')} of each loss, on {search.monitor}: {contest.told}."
     )
+    if alike := seeds_alike(files):
+        told.sentences.append(alike)
+    if files.starts:
+        told.sentences.append(files.starts)
     if len(search.finalists) > 1 and search.kept == "metalearned":
         told.sentences.append(
             f"The loss is the best of {len(search.finalists)} finalists by these same figures, on the data that it was "
@@ -228,8 +240,29 @@ def _unfinished(files: RunFiles) -> Verdict:
     return told
 
 
+def constant(entrants: Sequence[Sequence[float]]) -> bool:
+    """Whether each entrant came to one number in several trainings."""
+    return all(len(values) > 1 and len(set(values)) == 1 for values in entrants)
+
+
+def seeds_alike(files: RunFiles) -> str:
+    """What it means where the seeds of the finals made no difference; empty where they did."""
+    search = files.search
+    if search is None or not constant([e.fitness for e in (search.original, *search.finalists)]):
+        return ""
+    why = {
+        "given": ', as where nothing is left to chance: no shuffling, no dropout, init="given". Then more seeds would '
+        "not tell more",
+        "plain": ", as where fn draws nothing at random, or sets a seed of its own. Then more seeds would not tell "
+        "more",
+    }.get("plain" if files.plain else files.init or "", "")
+    return f"{ALIKE}{why}. {AS_ONE}."
+
+
 def _sureness(contest: Contest, n: int, what: str) -> str:
     p, lead = contest.p, f"{signed(contest.difference)} in {what}"
+    if contest.constant:
+        return f"{lead}: the same from every seed, so it counts as a single training of each loss."
     if n < 2 or p is None:
         return f"{lead}: whether by chance, more seeds would tell."
     if p < 0.001:
@@ -248,6 +281,16 @@ def _sureness(contest: Contest, n: int, what: str) -> str:
 def signed(value: float) -> str:
     """A difference, with its sign."""
     return f"{value:+.4f}".replace("-", "−")
+
+
+def _over(entrants: Sequence[Sequence[float]]) -> str:
+    """What the bars show of the values of each loss."""
+    n = len(entrants[0])
+    if n == 1:
+        return "one training of each loss"
+    if constant(entrants):
+        return f"the same from each of {counted(n, 'fresh seed')}"
+    return f"mean ± standard deviation over {counted(n, 'fresh seed')}"
 
 
 def _spread(values: Sequence[float]) -> tuple[str, str]:
