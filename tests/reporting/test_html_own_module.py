@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from helpers.data import blobs
 from helpers.modules import TINY, classifier, cnn, quiet_trainer, seeded
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from tglo_lightning import AttractionMonitor, TaylorGLO
 from tglo_lightning.losses import loss_like, loss_options
@@ -136,7 +136,8 @@ def own(tmp_path_factory):
             between.append((search.directory / "report.html").read_text())
 
     module = seeded(Images)
-    trainer = quiet_trainer(pl, folder, max_epochs=3, callbacks=[search, AttractionMonitor(samples=20), Between()])
+    callbacks = [search, AttractionMonitor(samples=20), Between()]
+    trainer = quiet_trainer(pl, folder, max_epochs=3, gradient_clip_val=2.5, callbacks=callbacks)
     trainer.fit(module, datamodule=datamodule)
     return search, module, datamodule, between[0]
 
@@ -168,7 +169,10 @@ def test_the_code_for_a_module_compares_attacks_and_watches(own, tmp_path, monke
     exec(codes(path, "loss")[0], scope)
     original = nn.CrossEntropyLoss(weight=WEIGHT)
     assert torch.equal(values(scope["criterion"]), values(loss_like(original, search.result.best.theta)))
-    exec(codes(path, "comparison")[0].replace("1005", "1002").replace("max_epochs=10", "max_epochs=1"), scope)
+    code = codes(path, "comparison")[0]
+    assert "Trainer(max_epochs=3, gradient_clip_val=2.5)  # as this fit had it" in code
+    assert "not recorded" not in code
+    exec(code.replace("1005", "1002"), scope)
     assert scope["module"].criterion is scope["criterion"]
     assert list(map(len, scope["scores"].values())) == [2, 2]
     pytest.importorskip("foolbox")
@@ -177,6 +181,9 @@ def test_the_code_for_a_module_compares_attacks_and_watches(own, tmp_path, monke
     exec(code.replace("[0, 2 / 255, 8 / 255]", "[0, 0.1]"), scope)
     assert plots(write_report(search.directory).read_text(), "robustness") == 1
     (tmp_path / "between.html").write_text(between)
+    code = codes(tmp_path / "between.html", "comparison")[0]
+    assert "Trainer(max_epochs=10, gradient_clip_val=2.5)  # max_epochs is not recorded" in code
+    assert "# not recorded: or your DataLoaders" in code
     exec(codes(tmp_path / "between.html", "attraction")[0], scope | {"Trainer": partial(quiet_trainer, pl, tmp_path)})
 
 
@@ -240,3 +247,20 @@ def test_a_single_training_has_no_deviation(tmp_path):
     assert "0.9 (n\u00a0=\u00a01)" in text
     assert "val/acc, one training of each loss" in text
     assert "±" not in text.replace("scaled to ±1", "")
+
+
+def test_the_code_for_rows_from_loaders(tmp_path):
+    train, val, test = (DataLoader(blobs(48, seed=seed), 16) for seed in (1, 2, 3))
+    search = TaylorGLO(**TINY, evaluator="sequential")
+    trainer = quiet_trainer(pl, tmp_path, max_epochs=None, max_steps=4, callbacks=[search])
+    trainer.fit(seeded(classifier(pl)), train, val)
+    path = search.directory / "report.html"
+    assert "this search saw none" in path.read_text()
+    assert codes(path, "robustness") == []
+    code = codes(path, "comparison")[0]
+    assert "Trainer(max_steps=4)" in code
+    scope = {"Classifier": classifier(pl), "train_loader": train, "val_loader": val, "test_loader": test}
+    exec(codes(path, "loss")[0], scope)
+    quiet = "Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, "
+    exec(code.replace("Trainer(", quiet).replace("1005", "1001"), scope)
+    assert list(map(len, scope["scores"].values())) == [1, 1]

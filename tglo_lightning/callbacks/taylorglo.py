@@ -34,7 +34,7 @@ from tglo_lightning.evaluation.auto import EVALUATORS, check_evaluator
 from tglo_lightning.evaluation.bases import CALLBACKS, Callback
 from tglo_lightning.evaluation.identity import digest, sources
 from tglo_lightning.evaluation.initial import INITS, check_resettable
-from tglo_lightning.evaluation.inner import Minimum
+from tglo_lightning.evaluation.inner import Minimum, data_arguments
 from tglo_lightning.evaluation.isolation import isolated, preserved
 from tglo_lightning.evaluation.messages import tell
 from tglo_lightning.evaluation.slot import LossSlots
@@ -257,7 +257,9 @@ class TaylorGLO(Callback):
         watched = {c.slot.path: c.path for c in trainer.callbacks if isinstance(c, AttractionMonitor) and c.path}
         if len(watched) == 1:
             watched = {"this training": next(iter(watched.values()))}
-        report_quietly(result_path(self._journal), Fit(self.result.kept, recorder.curves, watched))
+        limits = {"max_epochs": trainer.max_epochs, "max_steps": trainer.max_steps}
+        fit = Fit(self.result.kept, recorder.curves, watched, limits, data_arguments(trainer))
+        report_quietly(result_path(self._journal), fit)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Leave the module without hooks of ours."""
@@ -330,7 +332,7 @@ class TaylorGLO(Callback):
         name = evaluator_name(evaluator)
         try:
             options = fit.slots.options(fit.module)
-            notes = {"versions": _versions(trainer), "original_options": options}
+            notes = {"versions": _versions(trainer), "original_options": options, "inputs": seen.inputs}
             with recording.of(evaluator, self.settings, notes, check) as recorded:
                 self._journal = recording.journal
                 self.directory = None if recording.journal is None else recording.journal.parent

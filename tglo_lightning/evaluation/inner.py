@@ -253,6 +253,11 @@ def _alone(outer: Any) -> dict[str, Any]:
     return {"plugins": environments.LightningEnvironment()}
 
 
+def data_arguments(trainer: Any) -> list[str]:
+    """Names of the arguments that handed the data to the outer ``fit``; none where the module has its own."""
+    return list(_loaders(trainer)) if trainer.datamodule is None else ["datamodule"]
+
+
 def _loaders(trainer: Any) -> dict[str, Any]:
     """The loaders that were handed to the outer ``fit``, by the argument's name."""
     loop = trainer.fit_loop

@@ -34,11 +34,13 @@ class Probe:
         metrics: names of the metrics that are logged.
         identity: module, weights, optimizers, data and Trainer in plain values, see
             :mod:`tglo_lightning.evaluation.identity`.
+        inputs: shapes of the tensors of the first training batch.
     """
 
     num_classes: int
     metrics: list[str]
     identity: dict[str, Any]
+    inputs: list[list[int]]
 
 
 def probe(fit: InnerFit) -> Probe:
@@ -53,7 +55,7 @@ def probe(fit: InnerFit) -> Probe:
     """
     kind = type(fit.module).__name__
     try:
-        metrics, recorders, identity, has_validated = _rehearse(fit)
+        metrics, recorders, identity, has_validated, inputs = _rehearse(fit)
         shifted, *_ = _rehearse(fit, shift=1.0)
     except _Refused as error:
         raise ValueError(str(error)) from None
@@ -91,12 +93,15 @@ def probe(fit: InnerFit) -> Probe:
         num_classes=next(iter(classes.values())),
         metrics=sorted(metrics),
         identity=identity,
+        inputs=inputs,
     )
 
 
-def _rehearse(fit: InnerFit, shift: float = 0.0) -> tuple[dict[str, Any], dict[str, _Recorder], dict[str, Any], bool]:
-    """Metrics after one batch, what the losses were called with, what the training depends on, and whether there is
-    validation.
+def _rehearse(
+    fit: InnerFit, shift: float = 0.0
+) -> tuple[dict[str, Any], dict[str, _Recorder], dict[str, Any], bool, list[list[int]]]:
+    """Metrics after one batch, what the losses were called with, what the training depends on, whether there is
+    validation, and the shapes of that batch.
 
     ``shift`` changes the value of each loss, not its gradient.
     """
@@ -131,7 +136,8 @@ def _rehearse(fit: InnerFit, shift: float = 0.0) -> tuple[dict[str, Any], dict[s
     identity["data"] = data_identity(first.batches, first.lengths)
     identity["trainer"] = described(fit.training)
     identity["callbacks"] = [[described(callback), described(vars(callback))] for callback in fit.callbacks]
-    return metrics, recorders, identity, trainer.enable_validation
+    inputs = [list(leaf.shape) for leaf in tree_leaves(first.batches["train"]) if isinstance(leaf, Tensor)]
+    return metrics, recorders, identity, trainer.enable_validation, inputs
 
 
 class _Refused(ValueError):

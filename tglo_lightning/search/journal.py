@@ -27,7 +27,7 @@ __all__ = ["Journal", "JournalError", "JournaledEvaluator", "Unwritable", "diffe
 
 FORMAT = 2
 # What a header tells its readers, and the search does not depend on: one of before may lack it
-NOTES = ("original_options",)
+NOTES = ("original_options", "inputs")
 # A file that another process has locked; file systems without locks answer otherwise
 LOCKED = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
@@ -280,7 +280,7 @@ def recorded_result(header: Mapping[str, Any], records: Sequence[Mapping[str, An
             settings={
                 **header["settings"],
                 "evaluator": header["evaluator"],
-                **{name: header[name] for name in NOTES if name in header},
+                **{name: header[name] for name in ("original_options",) if name in header},
             },
             finished=finished,
         )

@@ -44,7 +44,7 @@ class RunFiles:
         config: ``.hydra/config.yaml`` as text.
         overrides: the arguments of the command line.
         curves: ``{loss: [{metric: [one value an epoch]} a seed]}``.
-        fitted: whether the fit that followed a search as a callback has ended; the curves are of that one then.
+        fit: the fit that followed a search as a callback, once it has ended; the curves are of that one then.
         attraction: measurements by the name of what was trained.
         robustness: attack reports by name.
         problems: files that are there and cannot be read, and why.
@@ -62,7 +62,7 @@ class RunFiles:
     config: str = ""
     overrides: list[str] | None = None
     curves: Curves = field(default_factory=dict)
-    fitted: bool = False
+    fit: Fit | None = None
     attraction: dict[str, AttractionRecord] = field(default_factory=dict)
     robustness: dict[str, RobustnessReport] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -76,6 +76,12 @@ class RunFiles:
     def plain(self) -> bool:
         """Whether the search is one of ``minimize``, without Lightning."""
         return (self.search.settings if self.search else self.header).get("evaluator") == "function"
+
+    @property
+    def images(self) -> bool | None:
+        """Whether the search saw batches of images, (N, C, H, W); None where no file tells."""
+        shapes = self.header.get("inputs")
+        return None if shapes is None else any(len(shape) == 4 for shape in shapes)
 
     @property
     def init(self) -> str | None:
@@ -143,7 +149,7 @@ def read_run(
     # Below a directory that is not the search's own lie other runs
     below = "**/" if (folder / ".hydra").is_dir() or files.result is not None else ""
     if not files.curves and (fit := reader.read(fit_path(folder / f"{files.stem}.json"), Fit.load)):
-        files.fitted = True
+        files.fit = fit
         files.curves = {fit.loss: [fit.curves]} if fit.curves else {}
         for name, npz in fit.attraction.items() if not files.attraction else ():
             _measured(files, reader, name, npz)
@@ -152,7 +158,9 @@ def read_run(
             _measured(files, reader, "this training", npz)
     reports = sorted(folder.glob(f"{below}robustness*.json"))
     for report in reports:
-        _attack(files, reader, report.parent.name if len(reports) > 1 else "this run", report)
+        beside = sum(other.parent == report.parent for other in reports) > 1
+        name = report.stem if beside else report.parent.name
+        _attack(files, reader, name if len(reports) > 1 else "this run", report)
     for name, given in (attacks or {}).items():
         report = Path(given) / "robustness.json" if Path(given).is_dir() else Path(given)
         if not report.is_file():

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 __all__ = ["Fit", "fit_path"]
 
@@ -26,16 +27,21 @@ class Fit:
         loss: which loss it trained with, ``"metalearned"`` or ``"original"``.
         curves: ``{metric: [one value an epoch]}``.
         attraction: files of ``AttractionMonitor`` by name.
+        limits: ``max_epochs`` and ``max_steps`` of its Trainer; None where the file is of an older version.
+        data: names of the arguments that handed it the data; None likewise.
     """
 
     loss: str
     curves: dict[str, list[float | None]] = field(default_factory=dict)
     attraction: dict[str, Path] = field(default_factory=dict)
+    limits: dict[str, int | None] | None = None
+    data: list[str] | None = None
 
     def save(self, path: Path) -> None:
         """Write it; other files are named from there, so that their folder can be moved as a whole."""
         places = {name: os.path.relpath(file, path.parent) for name, file in self.attraction.items()}
-        values = {"loss": self.loss, "curves": self.curves, "attraction": places}
+        values: dict[str, Any] = {"loss": self.loss, "curves": self.curves, "attraction": places}
+        values |= {"limits": self.limits, "data": self.data}
         path.write_text(json.dumps(values, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
@@ -47,4 +53,6 @@ class Fit:
             values["loss"],
             {str(metric): list(curve) for metric, curve in values["curves"].items()},
             {name: path.parent / place for name, place in places.items()},
+            values.get("limits"),
+            values.get("data"),
         )

@@ -401,7 +401,7 @@ def _curves(files: RunFiles) -> Section:
             text = f"{_pending(files)} When it is, this report is written again, with its curves."
             if files.plain:
                 text = "A training loop of your own keeps its own curves; the search knows its last figure only."
-            elif files.fitted:
+            elif files.fit:
                 text = "The fit that followed the search has logged nothing at the end of an epoch, by self.log."
             section.blocks.append(Missing(text))
             return section
@@ -413,7 +413,7 @@ def _curves(files: RunFiles) -> Section:
         section.blocks.append(Missing(text, typed if files.overrides is not None else EXAMPLE))
         return section
     names = {kind: kind for kind in files.curves}
-    if files.fitted and files.search is not None:
+    if files.fit and files.search is not None:
         kept = files.search.original.name if files.search.kept == "original" else "the metalearned loss"
         names, monitor = dict.fromkeys(files.curves, kept), files.search.monitor
         section.lead = (
@@ -469,7 +469,7 @@ def _attraction(files: RunFiles) -> Section:
         elif _own(files):
             if files.plain:
                 text += " AttractionMonitor, a callback for a Lightning Trainer, measures it."
-            elif files.fitted:
+            elif files.fit:
                 text += " AttractionMonitor, a second callback, measures it in the fit that follows the search:"
                 repeat = monitored(files)
             else:
@@ -512,11 +512,17 @@ def _attraction(files: RunFiles) -> Section:
 
 def _robustness(files: RunFiles) -> Section:
     section = Section("robustness", "Adversarial robustness")
+    if not files.robustness and _own(files) and files.images is False:
+        text = "The attacks of this package are on images (N, C, H, W), and this search saw none."
+        section.blocks.append(Missing(text))
+        return section
     if not files.robustness and _own(files):
         text = (
             "Accuracy under attack was not measured. For a network of images (N, C, H, W), pixels from 0 to 1 unless "
             "bounds= or normalize= says otherwise, this measures it (pip install 'tglo-lightning[attacks]'); then "
-            "tglo-report RUN_DIR writes this report again."
+            f"tglo-report RUN_DIR writes this report again. {'network' if files.plain else 'module'} is the trained "
+            "network to attack. Repeat it with the one that was trained with the original loss, and another file name "
+            "(robustness-original.json), to see what the loss does."
         )
         section.blocks.append(Missing(text, attack(files)))
         return section

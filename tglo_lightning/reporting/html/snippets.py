@@ -10,12 +10,26 @@ from typing import Any
 
 from tglo_lightning.losses.functional import order_of
 from tglo_lightning.reporting.html.files import RunFiles
+from tglo_lightning.reporting.html.fit import Fit
 from tglo_lightning.search.result import Finalist, SearchResult
 from tglo_lightning.search.space import CONSTRAINTS, split_theta
 
 __all__ = ["again", "attack", "callback", "command", "comparison", "drop_in", "monitored", "original_options"]
 
 Options = Mapping[str, Any]
+# What a Trainer does where it is not told; the journal knows these of the search, and so of the fit
+TRAINER = {
+    "precision": "32-true",
+    "accumulate_grad_batches": 1,
+    "gradient_clip_val": None,
+    "gradient_clip_algorithm": None,
+    "limit_train_batches": 1.0,
+    "limit_val_batches": 1.0,
+    "overfit_batches": 0.0,
+    "reload_dataloaders_every_n_epochs": 0,
+}
+LIMITS = {"max_epochs": None, "max_steps": -1}
+DATA = {"datamodule": "datamodule", "train_dataloaders": "train_loader", "val_dataloaders": "val_loader"}
 # Parameters of order 3, which need not be told
 CUBIC = 8
 
@@ -91,11 +105,27 @@ for seed in range(1000, 1005):
         module = {module}()  # with your arguments
         if kind == "metalearned":
 {places}\
-        trainer = Trainer(max_epochs=10)  # as in your own fit
-        trainer.fit(module, datamodule=datamodule)
-        [tested] = trainer.test(module, datamodule=datamodule)
+{_trained(files)}
         scores[kind].append(tested[{json.dumps(metric)}])  # what your test_step logs
 {told}"""
+
+
+def _trained(files: RunFiles) -> str:
+    """Lines that train and test once, with what the files know of the user's own fit."""
+    fit, recorded = files.fit or Fit(""), dict(files.header.get("trainer") or {})
+    known = {name: value for name, value in (fit.limits or {}).items() if value != LIMITS.get(name)}
+    told = "as this fit had it; your callbacks and loggers are not named here"
+    if fit.limits is None:
+        known, told = {"max_epochs": 10}, "max_epochs is not recorded: set that of your own fit"
+    known |= {name: recorded[name] for name, usual in TRAINER.items() if recorded.get(name, usual) != usual}
+    lines = [f"trainer = Trainer({', '.join(f'{name}={value!r}' for name, value in known.items())})  # {told}"]
+    data = ["datamodule"] if fit.data is None else fit.data
+    handed = "".join(f", {name}={DATA[name]}" for name in data)
+    unsure = "  # not recorded: or your DataLoaders" if fit.data is None else ""
+    lines.append(f"trainer.fit(module{handed}){unsure}")
+    tests = ", datamodule=datamodule" if "datamodule" in data else ", dataloaders=test_loader" if data else ""
+    lines.append(f"[tested] = trainer.test(module{tests})")
+    return "\n".join(f"        {line}" for line in lines)
 
 
 def lightning(files: RunFiles) -> str:
@@ -119,11 +149,13 @@ def attack(files: RunFiles) -> str:
         kinds, attacks, network, images = "PGD", "", "network.eval()", "test_loader"
     else:
         kinds, attacks, network, images = "FGSM, PGD", 'FGSM("own"), ', "module.eval()", "datamodule.test_dataloader()"
+        images = "test_loader" if files.fit and files.fit.data not in (None, ["datamodule"]) else images
     path = _path(files)
     loss = "" if path == "criterion" else f", loss={path!r}"
     return f"""from tglo_lightning.attacks import {kinds}, evaluate_robustness
 
 attacks = [{attacks}PGD("cross_entropy"), PGD("margin")]
+# Again with the network that was trained with the original loss, saved as robustness-original.json
 report = evaluate_robustness({network}, {images}, attacks, [0, 2 / 255, 8 / 255]{loss})
 report.save("RUN_DIR/robustness.json")"""
 
