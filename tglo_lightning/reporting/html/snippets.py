@@ -28,7 +28,6 @@ TRAINER = {
     "overfit_batches": 0.0,
     "reload_dataloaders_every_n_epochs": 0,
 }
-LIMITS = {"max_epochs": None, "max_steps": -1}
 DATA = {"datamodule": "datamodule", "train_dataloaders": "train_loader", "val_dataloaders": "val_loader"}
 # Parameters of order 3, which need not be told
 CUBIC = 8
@@ -113,7 +112,8 @@ for seed in range(1000, 1005):
 def _trained(files: RunFiles) -> str:
     """Lines that train and test once, with what the files know of the user's own fit."""
     fit, recorded = files.fit or Fit(""), dict(files.header.get("trainer") or {})
-    known = {name: value for name, value in (fit.limits or {}).items() if value != LIMITS.get(name)}
+    # -1 is no limit; a Trainer that is told of none takes 1000 epochs
+    known = {name: value for name, value in (fit.limits or {}).items() if value not in (None, -1)} or {"max_epochs": -1}
     told = "as this fit had it; your callbacks and loggers are not named here"
     if fit.limits is None:
         known, told = {"max_epochs": 10}, "max_epochs is not recorded: set that of your own fit"
