@@ -114,7 +114,7 @@ def test_a_bar_beside_lightnings(tmp_path, capsys, bar):
     # 3 generations of 3, then the finalist and the original
     assert "11/11" in shown
     assert "best val/acc" in shown
-    assert "Training the finalists again" in shown
+    assert "Finalists" in shown
 
 
 def test_no_bar_of_a_disabled_one(tmp_path, capsys):

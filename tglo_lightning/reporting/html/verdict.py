@@ -248,7 +248,7 @@ def constant(entrants: Sequence[Sequence[float]]) -> bool:
 def seeds_alike(files: RunFiles) -> str:
     """What it means where the seeds of the finals made no difference; empty where they did."""
     search = files.search
-    if search is None or not constant([e.fitness for e in (search.original, *search.finalists)]):
+    if search is None or search.seeds_matter:
         return ""
     why = {
         "given": ', as where nothing is left to chance: no shuffling, no dropout, init="given". Then more seeds would '
