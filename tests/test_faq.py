@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import Subset
 
 from tglo_lightning import TaylorGLO
-from tglo_lightning.cli import explain
+from tglo_lightning.cli import commands, explain
 from tglo_lightning.cli.checks import ConfigError
 from tglo_lightning.cli.commands import CONFIG_DIR
 from tglo_lightning.cli.given import given_loss
@@ -156,11 +156,23 @@ def test_checkpoint_of_a_metalearned_loss(tmp_path):
     explained(str(caught.value), "Unexpected key(s)")
 
 
+@pytest.mark.parametrize(
+    ("command", "arguments", "part"),
+    [
+        ("train", ["search.popluation=3"], "popluation"),
+        ("train", ["trainer.precision=16"], "trainer.precision"),
+        ("attack", ["-m", "ckpt=a=1.ckpt,b=2.ckpt"], "ckpt=a=1"),
+    ],
+)
+def test_command_lines(monkeypatch, command, arguments, part):
+    monkeypatch.setattr("sys.argv", [f"tglo-{command}", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        getattr(commands, command)()
+    explained(str(caught.value), part)
+
+
 def test_configs():
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        with pytest.raises(Exception, match="popluation") as caught:
-            compose("train", overrides=["search.popluation=5"])
-        explained(f"{caught.value} {caught.value.__cause__}", "popluation")
         with pytest.raises(ConfigError) as caught:
             Recipe(compose("train", overrides=["search.population=1", "paths.output_dir=."]))
         explained(f"tglo-train: {caught.value}", "at least 2")

@@ -172,7 +172,7 @@ def test_a_value_out_of_range_is_refused_by_its_key(config, checkpoint, override
     ("overrides", "message"),
     [
         (("ckpt=nowhere",), "^ckpt: there is no checkpoint nowhere"),
-        (("ckpt={checkpoint}", "arch=mlp"), "^ckpt: .* does not fit the network of this config"),
+        (("ckpt={checkpoint}", "arch=mlp"), "^ckpt: .* does not fit the network of this config.*evaluate_robustness"),
         (("ckpt={config}", "arch=cnn"), "^ckpt: .* is no checkpoint"),
         (("ckpt={checkpoint}", "arch=cnn", "split=train"), "^split: must be one of test, val"),
     ],

@@ -190,6 +190,14 @@ def test_files_without_a_loss(content, tmp_path, capsys):
     assert "no TaylorGLO loss" in capsys.readouterr().err
 
 
+def test_a_picture_that_cannot_be_written_is_all_that_is_told(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    assert main(["baikal", "--output", str(tmp_path / "x.docx")]) == 2
+    shown = capsys.readouterr()
+    assert not shown.out
+    assert "docx" in shown.err
+
+
 def test_exit_status_of_the_command():
     run = subprocess.run(
         [sys.executable, "-m", "tglo_lightning.cli.explain", "nonsense"], capture_output=True, text=True

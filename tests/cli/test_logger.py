@@ -20,6 +20,10 @@ def test_offline_without_a_login(tmp_path):
     assert _mode(tmp_path) == "offline"
 
 
+def test_no_setting_is_handed_on_that_wandb_warns_of(tmp_path):
+    assert "anonymous" not in wandb_logger(save_dir=str(tmp_path), project="p")._wandb_init
+
+
 def test_online_with_a_key(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     assert _mode(tmp_path) == "online"

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from tglo_lightning.arguments import integer, optional
 from tglo_lightning.attacks import GradientMaskingWarning, RobustnessReport, evaluate_robustness
-from tglo_lightning.cli.checks import check, naming
+from tglo_lightning.cli.checks import check, naming, writable
 from tglo_lightning.cli.recipe import Recipe
 from tglo_lightning.cli.train import _quiet
 from tglo_lightning.cli.trained import checkpoint, images, of_run, trained
@@ -33,6 +33,7 @@ def run(cfg: DictConfig) -> float:
     """
     _quiet()
     check(cfg)
+    writable(cfg, "paths.output_dir")
     ckpt = checkpoint(cfg.ckpt, "ckpt")
     cfg = of_run(cfg, ckpt)
     with isolate_rng():

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -12,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from tglo_lightning.arguments import choice, flag, integer, number, optional
+from tglo_lightning.cli.command_line import unwritable
 from tglo_lightning.search.loop import MODES
 
 
@@ -58,6 +60,17 @@ def check(cfg: DictConfig) -> None:
             rule(name, parent[name])
         except (OmegaConfBaseException, TypeError, ValueError) as error:
             raise ConfigError(f"{key}: {_first_line(error).removeprefix(f'`{name}` ')}") from error
+
+
+def writable(cfg: DictConfig, key: str) -> None:
+    """Check that the file or directory that `cfg` names by `key` can be written.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    path = OmegaConf.select(cfg, key)
+    if reason := unwritable(Path(str(path))):
+        raise ConfigError(f"{key}: {path} cannot be written: {reason}")
 
 
 # What says that a part of a config cannot be built

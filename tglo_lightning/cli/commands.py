@@ -7,17 +7,14 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
-import tglo_lightning
+from tglo_lightning.cli.command_line import CONFIG_DIR, command
 
-_PACKAGE = Path(tglo_lightning.__file__).parent
-# In a wheel the configs lie inside of the package, in a checkout beside it.
-CONFIG_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+__all__ = ["CONFIG_DIR", "attack", "landscape", "train"]
 
 
-@hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
+@command("train")
 def train(cfg: DictConfig) -> float:
     """Run one config. Returns the optimised metric to a sweeper.
 
@@ -35,7 +32,7 @@ def train(cfg: DictConfig) -> float:
         raise SystemExit(f"tglo-train: {error}") from error
 
 
-@hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="attack")
+@command("attack")
 def attack(cfg: DictConfig) -> float:
     """Attack one network. Returns its worst-case accuracy at the largest epsilon; a refused config ends the process."""
     from tglo_lightning.cli.attack import run
@@ -48,7 +45,7 @@ def attack(cfg: DictConfig) -> float:
         raise SystemExit(f"tglo-attack: {' '.join(str(error).split())}") from error
 
 
-@hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="landscape")
+@command("landscape")
 def landscape(cfg: DictConfig) -> None:
     """Measure the networks of one config; a refused config ends the process."""
     from tglo_lightning.cli.checks import ConfigError

@@ -55,11 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         num_classes, told = subject.classes(options.num_classes)
         explanation = explain(subject.loss, num_classes)
+        # Before anything is printed, so that a picture that cannot be written is all that is told
+        picture = None if options.output is None else plot_explanation(explanation, _picture(options.output))
         for line in filter(None, (subject.note, told)):
             print(f"{line}\n")
         print(explanation.text)
-        if options.output is not None:
-            print(f"\nPicture: {plot_explanation(explanation, _picture(options.output))}")
+        if picture is not None:
+            print(f"\nPicture: {picture}")
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"tglo-explain: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -8,7 +8,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from rich.console import Console
 from rich.table import Table
 
-from tglo_lightning.cli.checks import ConfigError, check, naming
+from tglo_lightning.cli.checks import ConfigError, check, naming, writable
 from tglo_lightning.cli.recipe import Recipe
 from tglo_lightning.cli.train import _quiet
 from tglo_lightning.cli.trained import checkpoint, images, of_run, trained
@@ -24,6 +24,7 @@ def run(cfg: DictConfig) -> dict[str, Landscape]:
     """
     _quiet()
     check(cfg)
+    writable(cfg, "paths.output_dir")
     if not isinstance(cfg.ckpts, DictConfig) or not cfg.ckpts:
         raise ConfigError("ckpts: must name checkpoints, as in 'ckpts={cross-entropy: RUN1, metalearned: RUN2}'")
     if cfg.num_threads is not None:

@@ -43,4 +43,8 @@ def wandb_logger(*, save_dir: str, project: str, name: str | None = None, **kwar
     mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
     Path(save_dir).mkdir(parents=True, exist_ok=True)
     kwargs.setdefault("settings", wandb.Settings(quiet=True))
-    return WandbLogger(save_dir=save_dir, project=project, name=name, offline=mode != "online", mode=mode, **kwargs)
+    logger = WandbLogger(save_dir=save_dir, project=project, name=name, offline=mode != "online", mode=mode, **kwargs)
+    # Lightning hands it on even where nobody gave it, and W&B warns of it at each run
+    if kwargs.get("anonymous") is None:
+        logger._wandb_init.pop("anonymous", None)
+    return logger

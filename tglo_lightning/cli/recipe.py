@@ -10,7 +10,7 @@ from pytorch_lightning.loggers import Logger
 from torch import nn
 
 from tglo_lightning.callbacks import TaylorGLO
-from tglo_lightning.cli.checks import ConfigError, check, naming
+from tglo_lightning.cli.checks import ConfigError, check, naming, writable
 from tglo_lightning.data import Task
 from tglo_lightning.evaluation.slot import LossSlots
 from tglo_lightning.models import Classifier, Normalize
@@ -31,6 +31,8 @@ class Recipe:
         self.cfg = cfg
         # Before data are read, which may take its time
         self.search()
+        if cfg.search.get("journal") is not None:
+            writable(cfg, "search.journal")
         self.criterion()
         with naming(cfg, "task"):
             self.datamodule = instantiate(cfg.task)

@@ -22,6 +22,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from rich.console import Console
 
 import tglo_lightning
+from tglo_lightning.cli.checks import writable
 from tglo_lightning.cli.comparison import Scores, fresh_seeds, train_and_test, welch_tests
 from tglo_lightning.cli.recipe import Recipe
 from tglo_lightning.losses import as_loss, loss_like, loss_options
@@ -49,6 +50,7 @@ def run(cfg: DictConfig) -> float:
     """
     start = time.monotonic()
     _quiet()
+    writable(cfg, "paths.output_dir")
     with isolate_rng():
         recipe = Recipe(cfg)
     if cfg.num_threads is not None:

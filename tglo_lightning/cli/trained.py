@@ -133,7 +133,8 @@ def trained(recipe: Recipe, ckpt: Path, key: str) -> Classifier:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise ConfigError(
             f"{key}: {ckpt} does not fit the network of this config, choose it by arch=... or experiment=... "
-            f"({' '.join(lines[:2]) or type(error).__name__})"
+            f"({' '.join(lines[:2]) or type(error).__name__}); a module of one's own is attacked by "
+            "tglo_lightning.attacks.evaluate_robustness in Python"
         ) from error
     return module.eval()
 
