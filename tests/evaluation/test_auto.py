@@ -215,7 +215,8 @@ def test_auto_says_in_one_line_what_and_why(tmp_path, monkeypatch, kind, names):
     monkeypatch.setattr(ProcessEvaluator, "count", lambda self: 2)
     result, said = search(tmp_path, seeded(kind), "auto")
     assert not said
-    (line,) = lines
+    before, line = lines
+    assert before == "TaylorGLO tries which evaluator is the fastest here."
     assert "\n" not in line
     assert result.settings["evaluator"] in names
     assert f"evaluator {result.settings['evaluator']!r}, the fastest here" in line
