@@ -2,11 +2,14 @@
 
 from tglo_lightning.losses.base import SeparableLoss
 from tglo_lightning.losses.classic import BaikalLoss, BrierLoss, CrossEntropyLoss, SmoothedCrossEntropyLoss
+from tglo_lightning.losses.family import FAMILIES, Axis, family
 from tglo_lightning.losses.published import cross_entropy_expansion, published_theta
-from tglo_lightning.losses.registry import as_loss, loss_formula, loss_like, loss_options
+from tglo_lightning.losses.registry import as_loss, loss_like, loss_options
 from tglo_lightning.losses.taylorglo import TaylorGLOLoss
 
 __all__ = [
+    "FAMILIES",
+    "Axis",
     "BaikalLoss",
     "BrierLoss",
     "CrossEntropyLoss",
@@ -15,7 +18,7 @@ __all__ = [
     "TaylorGLOLoss",
     "as_loss",
     "cross_entropy_expansion",
-    "loss_formula",
+    "family",
     "loss_like",
     "loss_options",
     "published_theta",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from tglo_lightning.arguments import choice, integer, number, tensor_of
+from tglo_lightning.losses.family import FAMILIES, Axis
 from tglo_lightning.losses.functional import inspectable
 from tglo_lightning.wording import counted
 
@@ -20,10 +23,17 @@ class SeparableLoss(nn.Module):
     r"""Base of the losses :math:`L = -\sum_k f(y_k, h_k)` with :math:`h = \mathrm{softmax}(z)`.
 
     Its instances take the place of :class:`torch.nn.CrossEntropyLoss`: the same arguments, inputs and reductions. A
-    subclass says what ``f`` is, by :meth:`elementwise`; its derivative :meth:`gamma` is found by automatic
-    differentiation unless the subclass knows better.
+    subclass is a *family*: it says what ``f`` is, by :meth:`elementwise`, and names its parameters by :attr:`axes`. Its
+    derivative :meth:`gamma` is found by automatic differentiation unless the subclass knows better. The parameters are
+    the buffer ``theta``, so they travel in ``state_dict``, and a population of one family is one stacked buffer.
+
+    Attributes:
+        family: name of the family in results, checkpoints and configs; by default the path of the class.
+        axes: parameters of the family, in the order of ``theta``.
+        theta: parameters, float64 of shape ``(P,)``.
 
     Args:
+        theta: parameters, one for each axis.
         weight: one weight a class, shape ``(n,)``. With class-index targets a sample counts with the weight of its
             class, and the mean is the weighted mean. With probability targets the weight of a class multiplies what
             its label adds to the loss (for cross-entropy: torch's rule), and the mean is over samples.
@@ -41,11 +51,19 @@ class SeparableLoss(nn.Module):
             range. On an accelerator an index out of range fails in the kernel, as it does for torch's own losses.
     """
 
-    name: str = ""
+    family: ClassVar[str]
+    axes: ClassVar[tuple[Axis, ...]] = ()
+    theta: Tensor
     weight: Tensor | None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.family = vars(cls).get("family", f"{cls.__module__}.{cls.__qualname__}")
+        FAMILIES[cls.family] = cls
 
     def __init__(
         self,
+        theta: Tensor | Sequence[float] = (),
         *,
         weight: Tensor | None = None,
         ignore_index: int = -100,
@@ -63,7 +81,21 @@ class SeparableLoss(nn.Module):
         self.ignore_index = integer("ignore_index", ignore_index)
         self.label_smoothing = number("label_smoothing", label_smoothing, least=0, most=1)
         self.reduction = choice("reduction", reduction, REDUCTIONS)
+        self.register_buffer("theta", tensor_of("theta", theta, torch.float64).detach().clone())
+        if self.axes:
+            for axis, value in zip(self.axes, self.theta.tolist(), strict=True):
+                axis.check(value)
         self.register_buffer("weight", weight)
+
+    @classmethod
+    def of(cls, theta: Sequence[float], **options: Any) -> Self:
+        """Build the member of the family with parameters ``theta``; ``options`` are those of the constructor."""
+        return cls(*theta, **options)
+
+    @property
+    def name(self) -> str:
+        """Name of the class, for messages."""
+        return type(self).__name__
 
     @property
     def formula(self) -> str:
@@ -219,6 +251,27 @@ class SeparableLoss(nn.Module):
                 f"{self.ignore_index}), got values from {int(used.min())} to {int(used.max())}."
             )
         return True
+
+    # Checkpoints
+
+    def get_extra_state(self) -> Tensor:
+        """Return the family's name as bytes: ``theta`` alone does not tell what it parameterises."""
+        return torch.tensor(list(self.family.encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Accept the name; :func:`~tglo_lightning.module.restore_loss` has looked at it before."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Weights that were saved with another loss in this place load strictly, and this loss stays as it is
+        own = {"theta": self.theta, "_extra_state": self.get_extra_state(), "weight": self.weight}
+        present = {prefix + name: value for name, value in own.items() if value is not None}
+        added = [key for key in present if key not in state_dict]
+        state_dict.update({key: present[key] for key in added})
+        try:
+            super()._load_from_state_dict(state_dict, prefix, *args)
+        finally:
+            for key in added:
+                del state_dict[key]
 
     def extra_repr(self) -> str:
         """``f(y, h)`` and the arguments that are not the defaults."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tglo_lightning.arguments import tensor_of
 from tglo_lightning.losses.base import SeparableLoss
+from tglo_lightning.losses.family import Axis
 from tglo_lightning.losses.functional import wrapped
 
 __all__ = ["BaikalLoss", "BrierLoss", "CrossEntropyLoss", "SmoothedCrossEntropyLoss"]
@@ -23,7 +22,7 @@ class CrossEntropyLoss(SeparableLoss):
     It computes what :func:`torch.nn.functional.cross_entropy` computes, and besides knows its ``f`` and ``gamma``.
     """
 
-    name = "CrossEntropyLoss"
+    family = "cross_entropy"
 
     @property
     def formula(self) -> str:
@@ -49,51 +48,48 @@ class CrossEntropyLoss(SeparableLoss):
 
 
 class SmoothedCrossEntropyLoss(SeparableLoss):
-    r"""Cross-entropy with a factor, on smoothed labels: :math:`-c \sum_k ((1 - \alpha) y_k + \alpha / n) \log h_k`.
+    r"""Cross-entropy on smoothed labels, :math:`-\sum_k ((1 - \alpha) y_k + \alpha / n) \log h_k`.
 
-    The factor acts as a learning rate. These two are the classic part of what a search finds, so a search over them is
-    the fair opponent of a search over TaylorGLO losses. ``theta`` is a buffer, as in
-    :class:`~tglo_lightning.losses.TaylorGLOLoss`.
+    It computes what ``CrossEntropyLoss(label_smoothing=alpha)`` computes. As a family of its own it can be searched
+    over, and a whole population of values of ``alpha`` trains in one pass.
 
     Args:
-        theta: the factor ``c`` above 0, and ``alpha`` in [0, 1].
+        alpha: smoothing in [0, 1].
         options: ``weight``, ``ignore_index`` and ``reduction`` of :class:`SeparableLoss`.
 
     Raises:
-        ValueError: ``theta`` of another length or out of range.
+        TypeError, ValueError: ``alpha`` is not a number, or out of range.
+
+    Source: Szegedy et al., arXiv 1512.00567.
     """
 
-    name = "SmoothedCrossEntropyLoss"
-    theta: Tensor
+    family = "smoothing"
+    axes = (Axis("alpha", default=0.1, low=0.0, high=1.0),)
 
-    def __init__(self, theta: Tensor | Sequence[float] = (1.0, 0.1), **options: Any) -> None:
-        super().__init__(**options)
-        theta = tensor_of("theta", theta, torch.float64).detach().clone()
-        if theta.shape != (2,) or not (0 < theta[0] < math.inf and 0 <= theta[1] <= 1):
-            raise ValueError(f"`theta` must be a factor above 0 and a smoothing in [0, 1], got {theta.tolist()}.")
-        self.register_buffer("theta", theta)
+    def __init__(self, alpha: float = 0.1, **options: Any) -> None:
+        super().__init__((alpha,), **options)
 
     @property
     def formula(self) -> str:
         """``f(y, h)`` in plain text."""
-        return smoothed_formula(self.theta.tolist())
+        return f"y log(h), labels smoothed by {float(self.theta[0]):.4g}"
 
     def elementwise(self, y: Tensor | float, h: Tensor, log_h: Tensor) -> Tensor:
-        """``c y log h``, for a label that is smoothed already."""
+        """``y log h``, for a label that is smoothed already."""
         y = torch.as_tensor(y, dtype=h.dtype, device=h.device)
-        return self.theta[0].to(h.dtype) * torch.where(y == 0, torch.zeros_like(log_h), y * log_h)
+        return torch.where(y == 0, torch.zeros_like(log_h), y * log_h)
 
     def indexed(self, logits: Tensor, target: Tensor) -> Tensor:
         """Losses of shape ``(N, ...)`` for class indices."""
-        factor, alpha = self.theta.to(logits.dtype)
+        alpha = self.theta[0].to(logits.dtype)
         log_h = logits.log_softmax(dim=1)
         hit = log_h.gather(1, target.unsqueeze(1)).squeeze(1)
-        return -factor * ((1 - alpha) * hit + alpha * log_h.mean(dim=1))
+        return -((1 - alpha) * hit + alpha * log_h.mean(dim=1))
 
     @property
     def label_smoothing(self) -> float:
         """``alpha``, as a number."""
-        return float(self.theta[1])
+        return float(self.theta[0])
 
     @label_smoothing.setter
     def label_smoothing(self, value: float) -> None:
@@ -101,18 +97,13 @@ class SmoothedCrossEntropyLoss(SeparableLoss):
 
     @property
     def smooths(self) -> bool:
-        """Always: ``alpha`` may be a whole population's."""
+        """Always true: under :func:`torch.func.vmap` ``alpha`` is a whole population's."""
         return True
 
     def smoothed(self, y: Tensor, num_classes: int) -> Tensor:
         """The labels after smoothing."""
-        alpha = self.theta[1].to(y.dtype)
+        alpha = self.theta[0].to(y.dtype)
         return (1 - alpha) * y + alpha / num_classes
-
-
-def smoothed_formula(theta: Sequence[float]) -> str:
-    """``f(y, h)`` of :class:`SmoothedCrossEntropyLoss` in plain text."""
-    return f"{theta[0]:.4g} y log(h), labels smoothed by {theta[1]:.4g}"
 
 
 class BrierLoss(SeparableLoss):
@@ -121,7 +112,7 @@ class BrierLoss(SeparableLoss):
     Summed over the classes and averaged over the samples. Arguments and shapes: :class:`SeparableLoss`.
     """
 
-    name = "BrierLoss"
+    family = "brier"
 
     @property
     def formula(self) -> str:
@@ -145,7 +136,7 @@ class BaikalLoss(SeparableLoss):
     of some 80 in the logits in float32, 630 in float64), so that the gradient stays a number.
     """
 
-    name = "BaikalLoss"
+    family = "baikal"
 
     @property
     def formula(self) -> str:

@@ -11,24 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tglo_lightning.losses.base import SeparableLoss
-from tglo_lightning.losses.classic import (
-    BaikalLoss,
-    BrierLoss,
-    CrossEntropyLoss,
-    SmoothedCrossEntropyLoss,
-)
-from tglo_lightning.losses.functional import formula, order_of, theta_tensor
+from tglo_lightning.losses.classic import CrossEntropyLoss
+from tglo_lightning.losses.family import FAMILIES
+from tglo_lightning.losses.family import family as find_family
+from tglo_lightning.losses.functional import order_of, theta_tensor
 from tglo_lightning.losses.published import PUBLISHED_NAMES, published_theta
 from tglo_lightning.losses.taylorglo import TaylorGLOLoss
 
-__all__ = ["as_loss", "check_replaceable", "loss_formula", "loss_like", "loss_name", "loss_options"]
+__all__ = ["as_loss", "check_replaceable", "loss_like", "loss_name", "loss_options"]
 
-NAMED: dict[str, type[SeparableLoss]] = {
-    "cross_entropy": CrossEntropyLoss,
-    "baikal": BaikalLoss,
-    "brier": BrierLoss,
-    "mse": BrierLoss,
-}
 INHERITED = ("weight", "ignore_index", "reduction")
 # Of torch's losses and ours
 DEFAULTS = {"weight": None, "ignore_index": -100, "reduction": "mean", "label_smoothing": 0.0}
@@ -42,8 +33,8 @@ def as_loss(loss: SeparableLoss | nn.Module | Tensor | Sequence[float] | str) ->
     """The member of the family that ``loss`` stands for.
 
     Args:
-        loss: a :class:`SeparableLoss`, a :class:`torch.nn.CrossEntropyLoss`, a ``theta`` of shape ``(P,)``, or one of
-            the names ``"cross_entropy"``, ``"baikal"``, ``"brier"`` and ``"mse"`` or of
+        loss: a :class:`SeparableLoss`, a :class:`torch.nn.CrossEntropyLoss`, a ``theta`` of a TaylorGLO loss, of shape
+            ``(P,)``, the name of a family, such as ``"baikal"``, for its default parameters, or a name of
             :func:`~tglo_lightning.losses.published_theta`.
 
     Raises:
@@ -56,10 +47,10 @@ def as_loss(loss: SeparableLoss | nn.Module | Tensor | Sequence[float] | str) ->
         options = {name: getattr(loss, name) for name in INHERITED}
         return CrossEntropyLoss(label_smoothing=loss.label_smoothing, **options)
     if isinstance(loss, str):
-        if loss in NAMED:
-            return NAMED[loss]()
+        if loss in FAMILIES:
+            return FAMILIES[loss]()
         if loss not in PUBLISHED_NAMES:
-            raise ValueError(f"Unknown loss {loss!r}; known: {', '.join([*NAMED, *PUBLISHED_NAMES])}.")
+            raise ValueError(f"Unknown loss {loss!r}; known: {', '.join([*sorted(FAMILIES), *PUBLISHED_NAMES])}.")
         loss = published_theta(loss)
     if isinstance(loss, nn.Module):
         raise TypeError(
@@ -70,32 +61,22 @@ def as_loss(loss: SeparableLoss | nn.Module | Tensor | Sequence[float] | str) ->
     return TaylorGLOLoss(theta, order=order_of(theta))
 
 
-def loss_like(original: object, theta: Tensor | Sequence[float]) -> TaylorGLOLoss | SmoothedCrossEntropyLoss:
-    """The loss with parameters ``theta`` that takes the place of ``original``, options taken over.
+def loss_like(original: object, family: str | type[SeparableLoss], theta: Sequence[float]) -> SeparableLoss:
+    """Build the loss of ``family`` with parameters ``theta`` that takes the place of ``original``.
 
-    Two parameters make a :class:`SmoothedCrossEntropyLoss`, more a :class:`TaylorGLOLoss`. It has the class weights,
-    ``ignore_index`` and reduction of ``original``, its buffers where those lie. Label smoothing is not taken over:
-    every smoothed loss is in both families already, and ``theta`` alone shall say what the loss does. ``original`` may
-    be a module, a function, or a partial of a function.
+    It has the class weights, ``ignore_index`` and reduction of ``original``, its buffers on the same device. Label
+    smoothing is not taken over: the criterion alone says what the loss does. ``original`` may be a module, a function,
+    or a partial of a function.
+
+    Raises:
+        ValueError: an unknown family, or parameters that it rejects.
     """
     options = _given(original, INHERITED)
     weight = options.get("weight")
     if isinstance(weight, Tensor):
         options["weight"] = weight.detach().clone()
-    loss: TaylorGLOLoss | SmoothedCrossEntropyLoss
-    if _length(theta) == 2:
-        loss = SmoothedCrossEntropyLoss(theta, **options)
-    else:
-        tensor = theta_tensor(theta)
-        loss = TaylorGLOLoss(tensor, order=order_of(tensor), **options)
+    loss = (find_family(family) if isinstance(family, str) else family).of(theta, **options)
     return loss.to(weight.device) if isinstance(weight, Tensor) else loss
-
-
-def loss_formula(theta: Sequence[float]) -> str:
-    """``f(y, h)`` in plain text of the loss that :func:`loss_like` makes from ``theta``."""
-    if _length(theta) == 2:
-        return SmoothedCrossEntropyLoss(theta).formula
-    return formula(theta_tensor(theta))
 
 
 def loss_name(loss: Any) -> str:
@@ -105,7 +86,7 @@ def loss_name(loss: Any) -> str:
 
 
 def loss_options(loss: object) -> dict[str, Any]:
-    """The options of a loss that are not the defaults, as plain values: what its ``theta`` does not tell.
+    """The options of a loss that are not the defaults, as plain values: what its parameters do not tell.
 
     Those that :func:`loss_like` takes over, and ``label_smoothing``, which it leaves.
 
@@ -148,10 +129,3 @@ def _given(loss: object, names: Iterable[str]) -> dict[str, Any]:
     owner = SimpleNamespace(**loss.keywords) if isinstance(loss, partial) else loss
     found = {name: getattr(owner, name) for name in names if hasattr(owner, name)}
     return {name: value for name, value in found.items() if not isinstance(value, nn.Parameter)}
-
-
-def _length(theta: Tensor | Sequence[float]) -> int:
-    try:
-        return len(theta)
-    except TypeError as error:
-        raise TypeError(f"`theta` must be a tensor or a sequence of numbers, got {theta!r}.") from error

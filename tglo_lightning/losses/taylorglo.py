@@ -42,8 +42,7 @@ class TaylorGLOLoss(SeparableLoss):
     TaylorGLOLoss(order=3, f(y, h) = 0)
     """
 
-    name = "TaylorGLOLoss"
-    theta: Tensor
+    family = "taylorglo"
 
     def __init__(
         self,
@@ -55,12 +54,19 @@ class TaylorGLOLoss(SeparableLoss):
         label_smoothing: float = 0.0,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(weight=weight, ignore_index=ignore_index, label_smoothing=label_smoothing, reduction=reduction)
         length = functional.num_parameters(order)
         tensor = functional.theta_tensor([0.0] * length if theta is None else theta, order).detach().clone()
         if tensor.dim() != 1:
             raise ValueError(f"`theta` must be one vector of {length} values, got shape {tuple(tensor.shape)}.")
-        self.register_buffer("theta", tensor)
+        super().__init__(
+            tensor, weight=weight, ignore_index=ignore_index, label_smoothing=label_smoothing, reduction=reduction
+        )
+        self.theta = tensor  # of the dtype that it was given in
+
+    @classmethod
+    def of(cls, theta: Sequence[float], **options: Any) -> TaylorGLOLoss:
+        """Build the loss with parameters ``theta``, of the order that their number tells."""
+        return cls(theta, order=functional.order_of(theta), **options)
 
     @property
     def order(self) -> int:
