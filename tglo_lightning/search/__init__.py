@@ -1,21 +1,45 @@
-"""The search for a loss: CMA-ES over ``theta``, finalists, result. No Lightning in here."""
+"""The search for a loss. No Lightning in here.
 
-from tglo_lightning.search.function import minimize
-from tglo_lightning.search.loop import Evaluator, Listener, SearchError, SearchSettings, count_trainings, search
-from tglo_lightning.search.result import Candidate, Evaluation, Finalist, SearchResult
-from tglo_lightning.search.strategy import CMAES
+A *criterion* is what to train with, as data. A *space* turns coordinates into criteria, a *strategy* proposes them, an
+*evaluator* trains a *population* of networks with them, *finals* confirm the winner, a *journal* remembers.
+"""
+
+from tglo_lightning.search.budget import Budget
+from tglo_lightning.search.criterion import Criterion, LossSpec
+from tglo_lightning.search.evaluator import Evaluation, Evaluator, Population
+from tglo_lightning.search.finals import Finals
+from tglo_lightning.search.journal import Journal, JournalError
+from tglo_lightning.search.loop import Listener, SearchError, search
+from tglo_lightning.search.minimize import minimize
+from tglo_lightning.search.result import Candidate, Finalist, SearchResult
+from tglo_lightning.search.settings import Objective, SearchSettings
+from tglo_lightning.search.space import FamilySpace, ProductSpace, Space, TaylorSpace
+from tglo_lightning.search.strategy import CMAES, RandomSearch, Strategy
 
 __all__ = [
     "CMAES",
+    "Budget",
     "Candidate",
+    "Criterion",
     "Evaluation",
     "Evaluator",
+    "FamilySpace",
     "Finalist",
+    "Finals",
+    "Journal",
+    "JournalError",
     "Listener",
+    "LossSpec",
+    "Objective",
+    "Population",
+    "ProductSpace",
+    "RandomSearch",
     "SearchError",
     "SearchResult",
     "SearchSettings",
-    "count_trainings",
+    "Space",
+    "Strategy",
+    "TaylorSpace",
     "minimize",
     "search",
 ]

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tglo_lightning.search.loop import Evaluator
-from tglo_lightning.search.result import Evaluation
-
-__all__ = ["InterruptibleEvaluator", "interruptible"]
+__all__ = ["interruptible"]
 
 
 @contextmanager
@@ -54,22 +51,3 @@ def interruptible() -> Iterator[Callable[[], None]]:
             # A Trainer that was interrupted ignores SIGINT from then on, to shut down in peace
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-
-class InterruptibleEvaluator:
-    """An evaluator whose evaluations do not come out after a signal.
-
-    Args:
-        evaluator: trains and scores.
-        check: of :func:`interruptible`.
-    """
-
-    def __init__(self, evaluator: Evaluator, check: Callable[[], None]) -> None:
-        self.evaluator = evaluator
-        self.check = check
-
-    def evaluate(self, thetas: Sequence[list[float] | None], seed: int) -> Iterator[Evaluation]:
-        """The evaluations of ``evaluator``, as long as no signal came."""
-        for evaluation in self.evaluator.evaluate(thetas, seed):
-            self.check()
-            yield evaluation

@@ -1,31 +1,26 @@
-"""An append-only record of every finished training, from which a killed search goes on."""
+"""An append-only file of what has been measured, from which a killed search goes on."""
 
 from __future__ import annotations
 
 import errno
 import json
-import math
 import os
-import time
 import warnings
 import weakref
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
-
-from tglo_lightning.search.loop import Evaluator, SearchSettings, decide
-from tglo_lightning.search.result import Candidate, Evaluation, Finalist, SearchResult
 
 try:
     import fcntl
 except ImportError:  # Windows has no flock; two processes on one journal are not noticed there
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Journal", "JournalError", "JournaledEvaluator", "Unwritable", "difference", "recorded_result", "rounds"]
+__all__ = ["Journal", "JournalError", "Unwritable", "difference"]
 
-FORMAT = 2
+FORMAT = 3
 # What a header tells its readers, and the search does not depend on: one of before may lack it
 NOTES = ("original_options", "inputs")
 # A file that another process has locked; file systems without locks answer otherwise
@@ -41,17 +36,17 @@ class Unwritable(JournalError):
 
 
 class Journal:
-    """JSON lines: a header, then one line for each finished training, on disk before the next one starts.
+    """JSON lines: a header, then one record a line, each on disk before :meth:`append` returns.
 
-    Every line carries a checksum. A last line that was torn by a crash is dropped, with a warning; anything else that
-    is not as it was written is refused, and the file stays as it is.
+    A record is found by its key, a sequence of strings and numbers. Every line carries a checksum. A last line that was
+    torn by a crash is dropped, with a warning; a file that is damaged otherwise is rejected, and stays as it is.
 
     Args:
         path: the file; it is made, with its folders, if it does not exist.
-        header: what the search is, as plain values. A journal with another header is refused.
+        header: what the records belong to, as plain values. A journal with another header is rejected.
 
     Attributes:
-        records: the lines after the header, as they were when the journal was opened.
+        recorded: number of records that the file held when it was opened.
 
     Raises:
         Unwritable: the file cannot be written.
@@ -75,7 +70,8 @@ class Journal:
         except BaseException:
             self.close()
             raise
-        self.records = lines[1:]
+        self._records = {_key(record["key"]): record for record in lines[1:]}
+        self.recorded = len(self._records)
 
     @staticmethod
     def header(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -100,9 +96,15 @@ class Journal:
             raise JournalError(f"{path} holds no journal.")
         return lines[0], lines[1:]
 
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Write one line, and wait until it is on disk."""
+    def recall(self, key: Sequence[str | int]) -> dict[str, Any] | None:
+        """Return the record with this key; ``None`` if there is none."""
+        return self._records.get(_key(key))
+
+    def append(self, key: Sequence[str | int], values: Mapping[str, Any]) -> None:
+        """Write a record, and wait until it is on disk. One with the same key takes the place of an earlier one."""
+        record = {"key": list(key), **values}
         self._write(record)
+        self._records[_key(key)] = record
 
     def close(self) -> None:
         """Close the file and let another process use it."""
@@ -132,8 +134,8 @@ class Journal:
         whole, newline, torn = content.rpartition(b"\n")
         lines = _parse_all(whole + newline, self.path)
         for number, record in enumerate(lines[1:], start=2):
-            if not _is_record(record):
-                raise JournalError(f"{self.path}, line {number}, is no training of a search.")
+            if not isinstance(record.get("key"), list):
+                raise JournalError(f"{self.path}, line {number}, is no record: it has no key.")
         if torn:
             warnings.warn(f"{self.path}: dropped the last line, which a crash had cut short.", stacklevel=4)
             self._file.truncate(len(whole) + len(newline))
@@ -158,146 +160,8 @@ class Journal:
             ) from error
 
 
-class JournaledEvaluator:
-    """An evaluator that writes down what it finds, and does not train again what the journal holds.
-
-    Args:
-        evaluator: trains and scores.
-        journal: the journal of this search.
-        settings: the arguments of the search, to name what a seed belongs to.
-        together: a population is trained as one, so a population of which some are missing is trained again as a whole,
-            with the same result.
-
-    Attributes:
-        replayed: trainings that the journal held when it was opened.
-        elapsed_before: seconds that the search had taken until then.
-    """
-
-    def __init__(
-        self, evaluator: Evaluator, journal: Journal, settings: SearchSettings, *, together: bool = False
-    ) -> None:
-        self.evaluator = evaluator
-        self.journal = journal
-        self.together = together
-        self.elapsed_before: float = max((record["elapsed"] for record in journal.records), default=0.0)
-        self._rounds = rounds(settings)
-        self._round = 0
-        self._started = time.monotonic()
-        self._known = {(record["round"], record["index"]): record for record in journal.records}
-        self.replayed = len(self._known)
-
-    def evaluate(self, thetas: Sequence[list[float] | None], seed: int) -> Iterator[Evaluation]:
-        """Evaluations in the order of ``thetas``: from the journal, or trained and written down."""
-        number, self._round = self._round, self._round + 1
-        known = {index: self._recall(number, index, theta, seed) for index, theta in enumerate(thetas)}
-        missing = [index for index, evaluation in known.items() if evaluation is None]
-        trained = range(len(thetas)) if missing and self.together else missing
-        fresh = iter(self.evaluator.evaluate([thetas[index] for index in trained], seed) if trained else [])
-        for index, theta in enumerate(thetas):
-            evaluation = known[index]
-            again = next(fresh) if index in trained else None
-            if evaluation is None:
-                assert again is not None
-                evaluation = again
-                self.journal.append(self._record(number, index, theta, seed, evaluation))
-            yield evaluation
-        for _ in fresh:  # to its end: workers live on for the next round
-            pass
-
-    def _recall(self, number: int, index: int, theta: list[float] | None, seed: int) -> Evaluation | None:
-        record = self._known.get((number, index))
-        if record is None:
-            return None
-        if record["theta"] != theta or record["seed"] != seed:
-            raise JournalError(
-                f"{self.journal.path} holds another candidate {index} of round {number} than this search asks for; the "
-                "versions of its dependencies may differ from those it was written with."
-            )
-        return _evaluation(record)
-
-    def _record(
-        self, number: int, index: int, theta: list[float] | None, seed: int, evaluation: Evaluation
-    ) -> dict[str, Any]:
-        stage, of_stage = self._rounds.get(seed, ("", 0))
-        return {
-            "stage": stage,
-            "number": of_stage,
-            "round": number,
-            "index": index,
-            "theta": theta,
-            "seed": seed,
-            "fitness": float(evaluation.fitness) if math.isfinite(evaluation.fitness) else None,
-            "status": evaluation.status,
-            "seconds": float(evaluation.seconds),
-            "error": evaluation.error,
-            "elapsed": self.elapsed_before + time.monotonic() - self._started,
-        }
-
-
-def rounds(settings: SearchSettings) -> dict[int, tuple[str, int]]:
-    """What each seed of a training belongs to: ``("generation", number)`` or ``("final", repeat)``."""
-    named = {settings.training_seed(0, g): ("generation", g) for g in range(settings.generations)}
-    return named | {settings.training_seed(1, r): ("final", r) for r in range(settings.repeats)}
-
-
-def recorded_result(header: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> SearchResult:
-    """What a journal tells of a search, finished or not; see :meth:`SearchResult.load`."""
-    try:
-        losses = header["settings"]["losses"]
-        history: list[Candidate] = []
-        finals: dict[int, Finalist] = {}
-        # In the order of the search, each once; a line that was lost is written again further down
-        once = {(record["round"], record["index"]): record for record in records}
-        for _, record in sorted(once.items()):
-            e, theta = _evaluation(record), record["theta"]
-            if record["stage"] == "generation":
-                index = sum(c.generation == record["number"] for c in history)
-                history.append(Candidate(record["number"], index, theta, e.fitness, e.outcome, e.seconds, e.error))
-                continue
-            name = header["original"] if theta is None else f"finalist {record['index'] + 1}"
-            found = next((c for c in history if c.theta == theta), None)
-            entry = finals.setdefault(
-                record["index"],
-                Finalist(theta, name)
-                if found is None
-                else Finalist(theta, name, [], found.fitness, found.generation, losses),
-            )
-            entry.add(e)
-        original = next((f for f in finals.values() if f.theta is None), Finalist(None, header["original"]))
-        # In each round of the finals the original loss comes last
-        finished = len(original.fitness) == header["settings"]["repeats"]
-        finalists, best, kept = decide([f for f in finals.values() if f.theta is not None], original, header["mode"])
-        return SearchResult(
-            kept=kept if finished else "original",
-            monitor=header["monitor"],
-            mode=header["mode"],
-            best=best if finished else None,
-            original=original,
-            finalists=finalists,
-            history=history,
-            infeasible=0,
-            seconds=max((record["elapsed"] for record in records), default=0.0),
-            settings={
-                **header["settings"],
-                "evaluator": header["evaluator"],
-                **{name: header[name] for name in ("original_options",) if name in header},
-            },
-            finished=finished,
-        )
-    except (KeyError, TypeError) as error:
-        raise JournalError(f"A journal of another kind: {type(error).__name__}: {error}") from error
-
-
-def _is_record(record: Mapping[str, Any]) -> bool:
-    number = (int, float)
-    kinds: dict[str, Any] = {"round": int, "index": int, "seed": int, "seconds": number, "elapsed": number}
-    kinds |= {"status": str, "error": (str, type(None)), "fitness": (*number, type(None)), "theta": (list, type(None))}
-    return all(name in record and isinstance(record[name], kind) for name, kind in kinds.items())
-
-
-def _evaluation(record: Mapping[str, Any]) -> Evaluation:
-    fitness = math.nan if record["fitness"] is None else record["fitness"]
-    return Evaluation(fitness, record["status"], record["seconds"], record["error"])
+def _key(key: Sequence[str | int]) -> tuple[str | int, ...]:
+    return tuple(key)
 
 
 def _parse_all(content: bytes, path: str | os.PathLike[str]) -> list[dict[str, Any]]:

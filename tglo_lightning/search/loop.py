@@ -1,4 +1,4 @@
-"""The outer loop: draw, refuse, evaluate, tell; then the finalists against the original loss."""
+"""The search: ask, start, advance, scores, tell; then the finals."""
 
 from __future__ import annotations
 
@@ -6,229 +6,314 @@ import math
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import fmean
 from typing import Any, Protocol
 
-import numpy as np
-
-from tglo_lightning.arguments import choice, integer, number
-from tglo_lightning.search.result import Candidate, Evaluation, Finalist, SearchResult
-from tglo_lightning.search.space import CONSTRAINTS, PARAMETERIZATIONS, Constraint, Space, feasibility
-from tglo_lightning.search.strategy import CMAES
+from tglo_lightning.search.budget import Budget
+from tglo_lightning.search.criterion import Criterion
+from tglo_lightning.search.evaluator import Evaluation, Evaluator, Population
+from tglo_lightning.search.finals import Finals
+from tglo_lightning.search.journal import Journal, JournalError
+from tglo_lightning.search.result import Candidate, SearchResult
+from tglo_lightning.search.settings import Objective, SearchSettings
+from tglo_lightning.search.space import Space
+from tglo_lightning.search.strategy import Strategy
 from tglo_lightning.wording import counted
 
-__all__ = ["MODES", "Evaluator", "Listener", "SearchError", "SearchSettings", "search"]
+__all__ = ["Listener", "SearchError", "search"]
 
-MODES = ("max", "min")
-# Some seconds of drawing: who meets it has a constraint that nothing fulfils
-MAX_REDRAWS = 10_000
-# How often a generation without one valid candidate is drawn again, each time from a distribution of half the width
+# How often a generation without one valid candidate is drawn again
 RETRIES = 3
-SHRINKAGE = 0.5
 
 
 class SearchError(RuntimeError):
-    """No candidate of a generation could be trained, however near to the origin."""
-
-
-class Evaluator(Protocol):
-    """How a population is scored."""
-
-    def evaluate(self, thetas: Sequence[list[float] | None], seed: int) -> Iterable[Evaluation]:
-        """Train and score one network for each ``theta``; ``None`` stands for the original loss.
-
-        All of them start from the same weights and see the same batches: both follow from ``seed`` alone. Evaluations
-        come in the order of ``thetas``, each as soon as it is known. A candidate that fails is an evaluation too.
-        """
-        ...
+    """No candidate of a generation could be trained."""
 
 
 class Listener(Protocol):
-    """What may follow a search as it runs."""
+    """Follows a search as it runs."""
 
     def on_evaluation(self, stage: str, evaluation: Evaluation, best: float) -> None:
-        """After each training, ``stage`` is ``"generation"`` or ``"final"``; ``best`` is the best fitness so far."""
+        """After each training; ``stage`` is ``"generation"``, ``"choice"`` or ``"confirmation"``, ``best`` the best
+        fitness so far.
+        """
 
     def on_generation(self, metrics: dict[str, float]) -> None:
         """After each generation, with the numbers to log, ``generation`` among them."""
 
 
-@dataclass(frozen=True)
-class SearchSettings:
-    """Arguments of a search, checked.
-
-    Attributes:
-        generations: number of generations, at least 1.
-        population: candidates a generation, at least 2.
-        order: order of the polynomial, at least 2.
-        sigma: initial step size of CMA-ES, above 0.
-        finalists: evaluated candidates that are trained again, at least 1.
-        repeats: fresh seeds for the finalists and the original loss, at least 1.
-        constraint: ``"exact"``, ``"stable"``, ``"published"``, ``None`` or a function of ``theta`` that tells whether
-            to train it.
-        parameterization: ``"full"``, ``"minimal"`` or ``"smoothed_ce"``, see
-            :class:`~tglo_lightning.search.space.Space`.
-        seed: seed of the draws and, with the number of the generation, of every training; at least 0.
-        losses: losses that are searched for together, one vector for all; at least 1.
-
-    Raises:
-        TypeError, ValueError: an argument of a wrong kind or out of range, by its name.
-    """
-
-    generations: int = 10
-    population: int = 20
-    order: int = 3
-    sigma: float = 1.2
-    finalists: int = 5
-    repeats: int = 5
-    constraint: str | Constraint | None = "exact"
-    parameterization: str = "minimal"
-    seed: int = 0
-    losses: int = 1
-
-    def __post_init__(self) -> None:
-        lowest = {"generations": 1, "population": 2, "order": 2, "finalists": 1, "repeats": 1, "seed": 0, "losses": 1}
-        # Plain numbers, or a checkpoint that holds them cannot be read with `weights_only=True`
-        for name, least in lowest.items():
-            object.__setattr__(self, name, integer(name, getattr(self, name), least))
-        object.__setattr__(self, "sigma", number("sigma", self.sigma, above=0))
-        if not (self.constraint is None or callable(self.constraint)):
-            choice("constraint", self.constraint, CONSTRAINTS, ", None or a function")
-        choice("parameterization", self.parameterization, PARAMETERIZATIONS)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values; a constraint that is a function by its name."""
-        values = asdict(self)
-        if callable(self.constraint):
-            values["constraint"] = getattr(self.constraint, "__qualname__", repr(self.constraint))
-        return values
-
-    def training_seed(self, stage: int, number: int) -> int:
-        """Seed of the trainings of generation ``number`` (stage 0) or final round ``number`` (stage 1)."""
-        return int(np.random.SeedSequence([self.seed, stage, number]).generate_state(1)[0])
-
-
 def search(
     evaluator: Evaluator,
     settings: SearchSettings,
+    objective: Objective,
     *,
-    num_classes: int,
-    monitor: str = "fitness",
-    mode: str = "max",
-    original_name: str = "original",
+    journal: Journal | None = None,
     listener: Listener | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> SearchResult:
     """Metalearn a loss.
 
-    CMA-ES draws ``settings.generations`` populations from ``theta = 0``; draws that the constraint refuses are redrawn
-    before anything is trained. A generation of which no candidate could be trained is drawn again, up to 3 times, from
-    a distribution of half the width each. The best evaluated candidates, never the untested mean of the distribution,
-    are then trained again from fresh seeds, the original loss beside them, and the best mean wins.
+    The strategy proposes ``settings.generations`` populations; a generation of which no candidate could be trained is
+    proposed again, up to 3 times, if the strategy knows how. Then the finals choose among the evaluated candidates and
+    confirm the choice against the module's own loss.
 
     Args:
-        evaluator: trains and scores; see :class:`Evaluator`.
+        evaluator: trains and scores.
         settings: the arguments of the search.
-        num_classes: classes of the task, for the constraint.
-        monitor: name of the metric, for the result.
-        mode: ``"max"`` or ``"min"``.
-        original_name: name of the original loss, for the result.
+        objective: what is optimised.
+        journal: records every finished training and the strategy's state after each generation. A search that was
+            killed goes on from there, with the same result.
         listener: followed by progress bars and loggers.
+        check: called before a training is recorded; raises if the search is to end.
 
     Raises:
-        ValueError: an argument out of range, or a constraint that refuses 10,000 draws in a row.
+        ValueError: a constraint that rejects 10,000 draws in a row.
         SearchError: no candidate of a generation could be trained.
+        JournalError: the journal holds other candidates than this search proposes.
     """
-    choice("mode", mode, MODES)
-    num_classes = integer("num_classes", num_classes, 2)
-    started = time.perf_counter()
-    sign = -1.0 if mode == "max" else 1.0
-    space = Space(settings.parameterization, settings.order, settings.losses)
-    feasible = feasibility(settings.constraint, num_classes, settings.losses)
-    strategy = CMAES(space.dimension, settings.sigma, settings.population, settings.seed)
+    return _Search(evaluator, settings, objective, journal, listener, check).run()
 
-    history: list[Candidate] = []
-    infeasible: list[int] = []
-    best = math.nan
 
-    def improve(evaluation: Evaluation) -> float:
-        if evaluation.ok and not sign * evaluation.fitness >= sign * best:
-            return evaluation.fitness
-        return best
+class _Search:
+    """A search while it runs."""
 
-    for generation in range(settings.generations):
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        settings: SearchSettings,
+        objective: Objective,
+        journal: Journal | None,
+        listener: Listener | None,
+        check: Callable[[], None],
+    ) -> None:
+        assert isinstance(settings.strategy, Strategy)
+        assert isinstance(settings.space, Space)
+        self.evaluator, self.settings, self.objective = evaluator, settings, objective
+        self.journal, self.listener, self.check = journal, listener, check
+        self.strategy = settings.strategy
+        self.strategy.start(settings.space.for_task(objective.num_classes), settings.population, settings.seed)
+        self.sign = -1.0 if objective.mode == "max" else 1.0
+        self.history: list[Candidate] = []
+        self.rejected: list[int] = []
+        self.best = math.nan
+        self.elapsed_before = 0.0
+        self.started = time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of the search, those before a kill included."""
+        return self.elapsed_before + time.monotonic() - self.started
+
+    def run(self) -> SearchResult:
+        settings, objective = self.settings, self.objective
+        assert isinstance(settings.finals, Finals)
+        for generation in range(self._restore(), settings.generations):
+            self._generation(generation)
+        outcome = settings.finals.run(self._final, self.history, objective.original, objective.mode)
+        return SearchResult(
+            kept="metalearned" if outcome.replaces else "original",
+            monitor=objective.monitor,
+            mode=objective.mode,
+            best=outcome.best,
+            original=outcome.original,
+            finalists=tuple(outcome.finalists),
+            history=tuple(self.history),
+            p_value=outcome.p_value,
+            rejected=tuple(self.rejected),
+            seconds=self.elapsed,
+            settings=settings.to_dict()
+            | {
+                "num_classes": objective.num_classes,
+                "evaluator": self.evaluator.name,
+                "original_options": list(objective.options),
+            },
+        )
+
+    def _restore(self) -> int:
+        """Take over the generations that the journal holds whole; return the number of the next one."""
+        if self.journal is None:
+            return 0
+        generation, state = 0, None
+        while (record := self.journal.recall(("state", generation))) is not None:
+            for index in range(record["candidates"]):
+                entry = self.journal.recall(("generation", generation, index))
+                if entry is None:
+                    raise JournalError(f"{self.journal.path} lacks candidate {index} of generation {generation}.")
+                evaluation = _evaluation(entry)
+                self._note("generation", evaluation)
+                criterion = Criterion.from_dict(entry["criterion"])
+                self.history.append(Candidate.of(generation, index, criterion, evaluation))
+            self.rejected.append(record["rejected"])
+            self.elapsed_before = record["elapsed"]
+            if self.listener is not None:
+                self.listener.on_generation(record["metrics"])
+            state = record["state"]
+            generation += 1
+        if state is not None:
+            self.strategy.load_state_dict(state)
+            self.strategy.rejected = sum(self.rejected)
+        return generation
+
+    def _generation(self, generation: int) -> None:
         population: list[Candidate] = []
-        refused_in_all = 0
+        rejected_before = self.strategy.rejected
         while not any(candidate.status == "ok" for candidate in population):
-            if len(population) > RETRIES * settings.population:
-                raise SearchError(_reason(population))
             if population:
-                strategy.shrink(SHRINKAGE)
+                if len(population) > RETRIES * self.settings.population or not self.strategy.retry():
+                    raise SearchError(_reason(population))
                 warnings.warn(
-                    f"No candidate of generation {generation} could be trained; drawing it again with half the sigma, "
-                    f"{strategy.sigma:.3g}.",
-                    stacklevel=2,
+                    f"No candidate of generation {generation + 1} could be trained; drawing it again nearer to the "
+                    "centre of the space.",
+                    stacklevel=4,
                 )
-            vectors, thetas, refused = _draw(strategy, space, feasible, settings.population)
-            refused_in_all += refused
-            evaluations = []
-            for evaluation in evaluator.evaluate(thetas, settings.training_seed(0, generation)):
-                evaluations.append(evaluation)
-                best = improve(evaluation)
-                if listener is not None:
-                    listener.on_evaluation("generation", evaluation, best)
+            criteria = self.strategy.ask()
+            offset = len(population)
+            seed = self.settings.training_seed("generation", generation)
+            keys = [("generation", generation, offset + index) for index in range(len(criteria))]
+            evaluations = self._train("generation", keys, criteria, seed, self._strategy_training())
             population += [
-                Candidate(generation, index, theta, e.fitness if e.ok else math.nan, e.outcome, e.seconds, e.error)
-                for index, (theta, e) in enumerate(zip(thetas, evaluations, strict=True), start=len(population))
+                Candidate.of(generation, offset + index, criterion, evaluation)
+                for index, (criterion, evaluation) in enumerate(zip(criteria, evaluations, strict=True))
             ]
-        history += population
-        infeasible.append(refused_in_all)
-        strategy.tell(vectors, [sign * e.fitness if e.ok else math.nan for e in evaluations])
-        if listener is not None:
-            listener.on_generation(_metrics(population, best, refused_in_all, strategy.sigma, sign))
+        self.history += population
+        self.rejected.append(self.strategy.rejected - rejected_before)
+        self.strategy.tell([self.sign * e.fitness if e.ok else math.nan for e in evaluations])
+        metrics = self._metrics(population)
+        if self.journal is not None and self.journal.recall(("state", generation)) is None:
+            state = {"state": self.strategy.state_dict(), "candidates": len(population), "metrics": metrics}
+            rest = {"rejected": self.rejected[-1], "elapsed": self.elapsed}
+            self.journal.append(("state", generation), state | rest)
+        if self.listener is not None:
+            self.listener.on_generation(metrics)
 
-    finalists, original = _finals(evaluator, settings, history, sign, original_name, best, listener)
-    finalists, winner, kept = decide(finalists, original, mode)
-    return SearchResult(
-        kept=kept,
-        monitor=monitor,
-        mode=mode,
-        best=winner,
-        original=original,
-        finalists=finalists,
-        history=history,
-        infeasible=sum(infeasible),
-        seconds=time.perf_counter() - started,
-        settings=settings.to_dict() | {"num_classes": num_classes},
-        refused=infeasible,
-    )
+    def _strategy_training(self) -> Callable[[Population], Iterable[Evaluation]] | None:
+        """How the strategy wants a population trained; ``None`` to the end, each member on its own."""
+        budget = self.settings.budget
+        if type(self.strategy).train is not Strategy.train:
+            return self.strategy.train
+        if isinstance(budget, Budget) and budget.min_fitness_after is not None:
+            after, value = budget.min_fitness_after
+            return lambda population: self._reject_early(population, after, value, budget.unit)
+        return None
 
+    def _reject_early(self, population: Population, after: int, value: float, unit: str) -> Iterator[Evaluation]:
+        """Train a population, and reject on the way what is not good enough after ``after`` epochs or steps."""
+        population.advance(after)
+        scores = list(population.scores())
+        for index, early in enumerate(scores):
+            if early.ok and not self.sign * early.fitness <= self.sign * value:
+                why = (
+                    f"{self.objective.monitor} was {early.fitness:.4g} after {after} {unit}, min_fitness_after asks "
+                    f"for {value:g}"
+                )
+                scores[index] = Evaluation(math.nan, "rejected", early.seconds, why)
+        good = [index for index, early in enumerate(scores) if early.ok]
+        population.keep(good)
+        population.advance(population.length - population.trained)
+        for index, late in zip(good, population.scores(), strict=True):
+            scores[index] = late
+        yield from scores
 
-def _draw(
-    strategy: CMAES, space: Space, feasible: Callable[[list[list[float]]], list[bool]], population: int
-) -> tuple[list[list[float]], list[list[float]], int]:
-    """A population of feasible vectors, what they stand for, and the number of draws refused on the way."""
-    vectors: list[list[float]] = []
-    thetas: list[list[float]] = []
-    refused = in_a_row = 0
-    while len(vectors) < population:
-        drawn = strategy.ask(population - len(vectors))
-        meant = space.thetas(drawn)
-        for vector, theta, accepted in zip(drawn, meant, feasible(meant), strict=True):
-            if accepted:
-                vectors.append(vector)
-                thetas.append(theta)
-                in_a_row = 0
-            else:
-                refused += 1
-                in_a_row += 1
-        if in_a_row >= MAX_REDRAWS:
-            raise ValueError(
-                f"`constraint` refused {in_a_row:,} draws in a row. Loosen it, enlarge `sigma` or change "
-                "`parameterization`."
+    def _final(self, stage: str, number: int, criteria: Sequence[Criterion]) -> list[Evaluation]:
+        keys = [(stage, number, index) for index in range(len(criteria))]
+        return self._train(stage, keys, criteria, self.settings.training_seed(stage, number))
+
+    def _train(
+        self,
+        stage: str,
+        keys: Sequence[tuple[str, int, int]],
+        criteria: Sequence[Criterion],
+        seed: int,
+        training: Callable[[Population], Iterable[Evaluation]] | None = None,
+    ) -> list[Evaluation]:
+        """Evaluations of ``criteria``: from the journal, or trained and recorded as soon as each is known."""
+        known = [self._recall(key, criterion, seed) for key, criterion in zip(keys, criteria, strict=True)]
+        missing = [index for index, evaluation in enumerate(known) if evaluation is None]
+        # Members that depend on one another are trained again as a whole, with the same result
+        whole = training is not None or self.evaluator.together
+        trained = range(len(criteria)) if missing and whole else missing
+        population = self.evaluator.start([criteria[index] for index in trained], seed) if trained else None
+        evaluations = []
+        try:
+            fresh = iter(_scores(population, training)) if population is not None else iter(())
+            for index, (key, criterion) in enumerate(zip(keys, criteria, strict=True)):
+                again = next(fresh) if index in trained else None
+                evaluation = known[index] or again
+                assert evaluation is not None
+                if known[index] is None:
+                    self.check()
+                    self._record(key, criterion, seed, evaluation)
+                evaluations.append(evaluation)
+                self._note(stage, evaluation)
+        finally:
+            if population is not None:
+                population.close()
+        return evaluations
+
+    def _recall(self, key: Sequence[str | int], criterion: Criterion, seed: int) -> Evaluation | None:
+        record = None if self.journal is None else self.journal.recall(key)
+        if self.journal is None or record is None:
+            return None
+        if record["criterion"] != criterion.to_dict() or record["seed"] != seed:
+            raise JournalError(
+                f"{self.journal.path} holds another candidate under {list(key)} than this search proposes; the "
+                "versions of its dependencies may differ from those it was written with."
             )
-    return vectors, thetas, refused
+        self.elapsed_before = max(self.elapsed_before, record["elapsed"])
+        return _evaluation(record)
+
+    def _record(self, key: Sequence[str | int], criterion: Criterion, seed: int, e: Evaluation) -> None:
+        if self.journal is None:
+            return
+        fitness = float(e.fitness) if math.isfinite(e.fitness) else None
+        values = {"fitness": fitness, "status": e.status, "seconds": float(e.seconds), "error": e.error}
+        self.journal.append(key, {"criterion": criterion.to_dict(), "seed": seed, **values, "elapsed": self.elapsed})
+
+    def _note(self, stage: str, evaluation: Evaluation) -> None:
+        if stage == "generation" and evaluation.ok and not self.sign * evaluation.fitness >= self.sign * self.best:
+            self.best = evaluation.fitness
+        if self.listener is not None:
+            self.listener.on_evaluation(stage, evaluation, self.best)
+
+    def _metrics(self, population: Sequence[Candidate]) -> dict[str, float]:
+        """What is logged of a generation; fitness entries are left out if no candidate is valid."""
+        valid = [c for c in population if c.status == "ok"]
+        rejected = self.rejected[-1]
+        metrics = {
+            "generation": population[0].generation + 1,
+            **self.strategy.metrics(),
+            "failed": len(population) - len(valid),
+            "rejected": rejected,
+            "feasible_share": len(population) / (len(population) + rejected),
+            "seconds": sum(c.seconds for c in population),
+        }
+        if valid:
+            fitness = [c.fitness for c in valid]
+            leader = min(valid, key=lambda c: self.sign * c.fitness)
+            metrics |= {
+                "fitness_best": leader.fitness,
+                "fitness_mean": fmean(fitness),
+                "fitness_best_so_far": self.best,
+            }
+            metrics["fitness_worst"] = max(fitness, key=lambda value: self.sign * value)
+            theta = [value for loss in leader.criterion.losses for value in loss.theta]
+            metrics |= {f"theta_{i}": value for i, value in enumerate(theta)} | {"step": leader.criterion.step}
+        return metrics
+
+
+def _scores(
+    population: Population, training: Callable[[Population], Iterable[Evaluation]] | None
+) -> Iterable[Evaluation]:
+    if training is not None:
+        return training(population)
+    population.advance(population.length)
+    return population.scores()
+
+
+def _evaluation(record: dict[str, Any]) -> Evaluation:
+    fitness = math.nan if record["fitness"] is None else record["fitness"]
+    return Evaluation(fitness, record["status"], record["seconds"], record["error"])
 
 
 def _reason(population: Sequence[Candidate]) -> str:
@@ -237,66 +322,6 @@ def _reason(population: Sequence[Candidate]) -> str:
     reason, count = reasons.most_common(1)[0]
     others = f" and {counted(len(reasons) - 1, 'other reason')}" if len(reasons) > 1 else ""
     return (
-        f"None of {len(population)} candidates of generation {population[0].generation} could be trained, with smaller "
-        f"and smaller steps. Most often ({count} of {len(population)}{others}): {reason}"
+        f"None of {len(population)} candidates of generation {population[0].generation + 1} could be trained. Most "
+        f"often ({count} of {len(population)}{others}): {reason}"
     )
-
-
-def _finals(
-    evaluator: Evaluator,
-    settings: SearchSettings,
-    history: Sequence[Candidate],
-    sign: float,
-    original_name: str,
-    best: float,
-    listener: Listener | None,
-) -> tuple[list[Finalist], Finalist]:
-    """The best evaluated candidates and the original loss, trained from the same fresh seeds."""
-    valid = sorted((c for c in history if c.status == "ok"), key=lambda c: sign * c.fitness)[: settings.finalists]
-    finalists = [
-        Finalist(c.theta, f"finalist {rank}", [], c.fitness, c.generation, settings.losses)
-        for rank, c in enumerate(valid, start=1)
-    ]
-    original = Finalist(None, original_name)
-    entrants = [*finalists, original]
-    for repeat in range(settings.repeats):
-        evaluations = evaluator.evaluate([e.theta for e in entrants], settings.training_seed(1, repeat))
-        for entrant, evaluation in zip(entrants, evaluations, strict=True):
-            entrant.add(evaluation)
-            if listener is not None:
-                listener.on_evaluation("final", evaluation, best)
-    return finalists, original
-
-
-def decide(finalists: Sequence[Finalist], original: Finalist, mode: str) -> tuple[list[Finalist], Finalist | None, str]:
-    """The finalists, best first; the best of them, if its mean is finite; and which loss is kept."""
-    sign = -1.0 if mode == "max" else 1.0
-    ranked = sorted(finalists, key=lambda f: sign * f.mean if math.isfinite(f.mean) else math.inf)
-    winner = ranked[0] if ranked and math.isfinite(ranked[0].mean) else None
-    beaten = winner is not None and not original.errors and not sign * winner.mean >= sign * original.mean
-    return ranked, winner, "metalearned" if beaten else "original"
-
-
-def _metrics(population: Sequence[Candidate], best: float, refused: int, sigma: float, sign: float) -> dict[str, float]:
-    """What is logged of a generation; fitness entries are left out where no candidate is valid."""
-    valid = [c for c in population if c.status == "ok"]
-    metrics = {
-        "generation": population[0].generation,
-        "sigma": sigma,
-        "failed": len(population) - len(valid),
-        "infeasible": refused,
-        "feasible_share": len(population) / (len(population) + refused),
-        "seconds": sum(c.seconds for c in population),
-    }
-    if valid:
-        fitness = [c.fitness for c in valid]
-        leader = min(valid, key=lambda c: sign * c.fitness)
-        metrics |= {"fitness_best": leader.fitness, "fitness_mean": fmean(fitness), "fitness_best_so_far": best}
-        metrics["fitness_worst"] = max(fitness, key=lambda value: sign * value)
-        metrics |= {f"theta_{i}": value for i, value in enumerate(leader.theta)}
-    return metrics
-
-
-def count_trainings(settings: SearchSettings) -> int:
-    """Trainings that a search takes, the original loss's included."""
-    return settings.generations * settings.population + settings.repeats * (settings.finalists + 1)

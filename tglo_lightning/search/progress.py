@@ -10,8 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from typing_extensions import Self
 
-from tglo_lightning.search.loop import SearchSettings, count_trainings
-from tglo_lightning.search.result import Evaluation
+from tglo_lightning.search.evaluator import Evaluation
+from tglo_lightning.search.settings import SearchSettings
 
 __all__ = ["SearchBar"]
 
@@ -46,7 +46,7 @@ class SearchBar:
         )
 
     def __enter__(self) -> Self:
-        self.task = self.progress.add_task(self._description(), total=count_trainings(self.settings), best="")
+        self.task = self.progress.add_task(self._description(), total=self.settings.trainings, best="")
         if self.progress.disable:
             return self
         if self.progress.console.is_jupyter:
@@ -71,7 +71,7 @@ class SearchBar:
 
     def on_evaluation(self, stage: str, evaluation: Evaluation, best: float) -> None:
         """Move the bar on."""
-        description = self._description() if stage == "generation" else "Finalists"
+        description = self._description() if stage == "generation" else stage.capitalize()
         name = self.monitor if len(self.monitor) <= LONGEST else f"{self.monitor[: LONGEST - 1]}…"
         shown = "" if math.isnan(best) else f"best {name} {best:.4g}"
         self.progress.update(self.task, advance=1, description=description, best=shown)
@@ -80,4 +80,4 @@ class SearchBar:
 
     def on_generation(self, metrics: dict[str, float]) -> None:
         """Name the next generation."""
-        self.generation = min(int(metrics["generation"]) + 2, self.settings.generations)
+        self.generation = min(int(metrics["generation"]) + 1, self.settings.generations)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
@@ -14,92 +14,86 @@ from typing import Any
 
 from torch import nn
 
-from tglo_lightning.losses.registry import loss_formula, loss_like
-from tglo_lightning.search.space import split_theta
+from tglo_lightning.search.criterion import Criterion
+from tglo_lightning.search.evaluator import Evaluation
 
-__all__ = ["Candidate", "Evaluation", "Finalist", "SearchResult"]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One candidate training, as an evaluator reports it.
-
-    Attributes:
-        fitness: the monitored metric; NaN unless ``status`` is ``"ok"``.
-        status: ``"ok"``, ``"diverged"`` (loss, weights or metric not finite), ``"crashed"`` (an exception),
-            ``"timeout"`` (beyond ``candidate_timeout``) or ``"hopeless"`` (below ``min_fitness_after``).
-        seconds: wall-clock time.
-        error: what went wrong, if anything did.
-    """
-
-    fitness: float
-    status: str = "ok"
-    seconds: float = 0.0
-    error: str | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether the fitness counts."""
-        return self.status == "ok" and math.isfinite(self.fitness)
-
-    @property
-    def outcome(self) -> str:
-        """``status``, or ``"diverged"`` where an ``"ok"`` comes with a fitness that is not finite."""
-        return "diverged" if self.status == "ok" and not self.ok else self.status
+__all__ = ["Candidate", "Finalist", "SearchResult"]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One evaluated candidate of one generation; the other fields are those of :class:`Evaluation`."""
+    """One criterion that a search tried.
+
+    Attributes:
+        generation: number of the generation, from 0.
+        index: place in the generation.
+        criterion: what was trained with.
+        fitness, status, seconds, error: those of its :class:`~tglo_lightning.search.Evaluation`.
+    """
 
     generation: int
     index: int
-    theta: list[float]
+    criterion: Criterion
     fitness: float
     status: str
     seconds: float
     error: str | None = None
 
+    @classmethod
+    def of(cls, generation: int, index: int, criterion: Criterion, evaluation: Evaluation) -> Candidate:
+        """Return the candidate with its evaluation."""
+        e = evaluation
+        fitness = e.fitness if e.ok else math.nan
+        return cls(generation, index, criterion, fitness, e.outcome, e.seconds, e.error)
+
 
 @dataclass(frozen=True)
 class Finalist:
-    """A loss trained again from fresh seeds.
+    """A criterion trained again from fresh seeds.
 
     Attributes:
-        theta: its parameters; ``None`` for the module's original loss.
-        name: ``"finalist 1"``, ... or the name of the original loss.
-        fitness: the monitored metric, one value a seed; NaN where the training failed.
-        found: fitness during the search; ``None`` for the original loss.
-        generation: generation it was found in; ``None`` for the original loss.
-        losses: losses that ``theta`` holds the parameters of, one after the other.
-        errors: why trainings failed, other than by divergence. An original loss with one is never replaced: what
-            crashed was not beaten.
+        criterion: what was trained with.
+        name: ``"finalist 1"``, ... or the name of the module's own loss.
+        fitness: the monitored metric, one value per seed; NaN if the training failed.
+        found: fitness during the search; ``None`` for the module's own loss.
+        generation: generation it was found in; ``None`` for the module's own loss.
+        errors: why trainings failed, other than by divergence.
     """
 
-    theta: list[float] | None
+    criterion: Criterion
     name: str
-    fitness: list[float] = field(default_factory=list)
+    fitness: tuple[float, ...] = ()
     found: float | None = None
     generation: int | None = None
-    losses: int = 1
-    errors: list[str] = field(default_factory=list)
+    errors: tuple[str, ...] = ()
 
-    def add(self, evaluation: Evaluation) -> None:
-        """Take over one training more."""
-        self.fitness.append(evaluation.fitness if evaluation.ok else math.nan)
-        if evaluation.outcome not in ("ok", "diverged"):
-            self.errors.append(f"{evaluation.outcome}: {evaluation.error}")
+    @classmethod
+    def of(
+        cls,
+        criterion: Criterion,
+        name: str,
+        evaluations: Sequence[Evaluation],
+        origin: Candidate | Finalist | None = None,
+    ) -> Finalist:
+        """Return the finalist with these evaluations; ``origin`` tells where it was found."""
+        found = origin.fitness if isinstance(origin, Candidate) else None if origin is None else origin.found
+        return cls(
+            criterion,
+            name,
+            tuple(e.fitness if e.ok else math.nan for e in evaluations),
+            found,
+            None if origin is None else origin.generation,
+            tuple(f"{e.outcome}: {e.error}" for e in evaluations if e.outcome not in ("ok", "diverged")),
+        )
 
     @property
     def formula(self) -> str:
-        """``f(y, h)`` in plain text, of each loss; for the original loss its name."""
-        if self.theta is None:
-            return self.name
-        return "; ".join(loss_formula(part) for part in split_theta(self.theta, self.losses))
+        """``f(y, h)`` in plain text, of each loss; for the module's own loss its name."""
+        return self.criterion.formula if self.criterion.losses else f"{self.name}{self.criterion.formula}"
 
     @property
     def mean(self) -> float:
-        """Mean fitness; NaN if one of its trainings failed."""
+        """Mean fitness; NaN if one of the trainings failed."""
         return fmean(self.fitness) if self.fitness else math.nan
 
     @property
@@ -110,25 +104,26 @@ class Finalist:
         return stdev(self.fitness) if len(self.fitness) > 1 else 0.0
 
 
-@dataclass
+@dataclass(frozen=True)
 class SearchResult:
     """The outcome of a search.
 
     Attributes:
-        kept: ``"metalearned"`` if a finalist beat the original loss, else ``"original"``.
+        kept: ``"metalearned"`` if a candidate was confirmed to beat the module's own loss, else ``"original"``.
         monitor: name of the metric.
         mode: ``"max"`` or ``"min"``.
-        best: the best finalist, kept or not; ``None`` if every candidate failed.
-        original: the module's own loss, trained beside the finalists with the same seeds and budget.
-        finalists: the finalists, best first.
+        best: the chosen finalist, kept or not, with its fitness on the confirming seeds; ``None`` if no finalist could
+            be trained.
+        original: the module's own loss, with its fitness on the same seeds.
+        finalists: the finalists, best first, with their fitness on the choosing seeds.
         history: every candidate of every generation.
-        infeasible: draws that the constraint refused before any training.
+        p_value: one-sided p of the confirmation, paired by seed; ``None`` if there was nothing to test.
+        rejected: draws that the space's constraint rejected before any training, generation by generation.
         seconds: wall-clock time of the search.
         settings: the arguments of the search, as plain values, ``num_classes`` and ``evaluator`` among them; and
             ``original_options``, those of each original loss, see :func:`~tglo_lightning.losses.loss_options`.
-        refused: ``infeasible``, generation by generation.
-        finished: whether the search came to its end; ``False`` for what :meth:`load` makes of a journal
-            that ends before.
+        finished: whether the search came to its end; ``False`` for what :meth:`load` makes of a journal that ends
+            before.
     """
 
     kept: str
@@ -136,13 +131,18 @@ class SearchResult:
     mode: str
     best: Finalist | None
     original: Finalist
-    finalists: list[Finalist]
-    history: list[Candidate]
-    infeasible: int
-    seconds: float
+    finalists: tuple[Finalist, ...]
+    history: tuple[Candidate, ...]
+    p_value: float | None = None
+    rejected: tuple[int, ...] = ()
+    seconds: float = 0.0
     settings: dict[str, Any] = field(default_factory=dict)
-    refused: list[int] = field(default_factory=list)
     finished: bool = True
+
+    @property
+    def criterion(self) -> Criterion:
+        """What to train with: the winner, or the module's own loss if that was kept."""
+        return self.best.criterion if self.best is not None and self.kept == "metalearned" else Criterion.original()
 
     @property
     def candidates(self) -> int:
@@ -150,18 +150,33 @@ class SearchResult:
         return len(self.history)
 
     @property
+    def trainings(self) -> int:
+        """Number of trainings that the search took, finals included."""
+        finals = [*self.finalists, self.original, *([] if self.best is None else [self.best])]
+        return len(self.history) + sum(len(finalist.fitness) for finalist in finals)
+
+    @property
     def failed(self) -> int:
-        """Number of candidates without a fitness: diverged, crashed, too slow or given up."""
+        """Number of candidates without a fitness: diverged, crashed, too slow or rejected early."""
         return sum(candidate.status != "ok" for candidate in self.history)
 
     @property
+    def gain(self) -> float:
+        """Mean difference of the chosen finalist to the original, above 0 if better; NaN if unknown."""
+        if self.best is None:
+            return math.nan
+        return (self.best.mean - self.original.mean) * (1 if self.mode == "max" else -1)
+
+    @property
     def seeds_matter(self) -> bool:
-        """Whether the finals can tell one seed from another; where none does, they are as good as a single training."""
-        entrants = [entrant.fitness for entrant in (*self.finalists, self.original)]
-        return len(self.original.fitness) < 2 or not self.finalists or any(len(set(values)) > 1 for values in entrants)
+        """Whether the finals can tell one seed from another; if none does, they are as good as a single training."""
+        entrants = [self.original.fitness, *(f.fitness for f in (self.best,) if f is not None)]
+        return len(self.original.fitness) < 2 or any(len(set(values)) > 1 for values in entrants)
 
     def loss(self, original: Any = None) -> Any:
-        """The loss to train with: ``original`` where it was kept, else the metalearned one that takes its place.
+        """Return the loss to train with: ``original`` if it was kept, else the winner that takes its place.
+
+        The winner may have a ``step``, a factor on the learning rate: ``result.criterion.step``.
 
         Args:
             original: the loss that was to be replaced, with its class weights and other options; ``None`` for
@@ -170,16 +185,27 @@ class SearchResult:
         Raises:
             ValueError: several losses were searched for together.
         """
-        if self.best is not None and self.best.losses > 1:
-            raise ValueError("Several losses were searched for together; `result.best.theta` holds them all.")
-        original = nn.CrossEntropyLoss() if original is None else original
-        if self.kept == "original" or self.best is None or self.best.theta is None:
-            return original
-        return loss_like(original, self.best.theta)
+        return self.criterion.build(nn.CrossEntropyLoss() if original is None else original)
 
     def to_dict(self) -> dict[str, Any]:
-        """Lists, dicts, strings and numbers; ``None`` in place of a fitness that is not finite."""
-        values: dict[str, Any] = _plain(asdict(self))
+        """Return lists, dicts, strings and numbers; ``None`` in place of a fitness that is not finite."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, Criterion):
+                return value.to_dict()
+            if isinstance(value, Candidate | Finalist | SearchResult):
+                return {name: plain(entry) for name, entry in vars(value).items()}
+            if isinstance(value, Mapping):
+                return {key: plain(entry) for key, entry in value.items()}
+            if isinstance(value, list | tuple):
+                return [plain(entry) for entry in value]
+            if isinstance(value, bool) or not isinstance(value, Real):
+                return value
+            # numpy's numbers would not survive `torch.load(weights_only=True)`
+            number = int(value) if isinstance(value, Integral) else float(value)
+            return number if math.isfinite(number) else None
+
+        values: dict[str, Any] = plain(self)
         return values
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -191,19 +217,12 @@ class SearchResult:
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> SearchResult:
-        """What :meth:`save` wrote; or, from a journal (``.jsonl``), what is known so far.
-
-        A journal does not say how many draws were refused: ``infeasible`` is 0 then. Until the search is finished
-        ``kept`` is ``"original"``. Candidates of a generation are in the order in which they were drawn.
+        """Read what :meth:`save` wrote.
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: it is neither.
+            ValueError: it holds no result.
         """
-        from tglo_lightning.search.journal import Journal, recorded_result
-
-        if Path(path).suffix != ".json":
-            return recorded_result(*Journal.read(path))
         try:
             return cls.from_dict(json.loads(Path(path).read_bytes()))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -211,40 +230,32 @@ class SearchResult:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SearchResult:
-        """The inverse of :meth:`to_dict`."""
+        """Return the result that :meth:`to_dict` described.
 
-        def build(kind: type, entry: Mapping[str, Any]) -> Any:
-            return kind(**{item.name: entry[item.name] for item in fields(kind) if item.name in entry})
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
 
         def finalist(entry: Mapping[str, Any]) -> Finalist:
-            return build(Finalist, {**entry, "fitness": [_number(value) for value in entry["fitness"]]})
+            fitness = tuple(map(_number, entry["fitness"]))
+            criterion = Criterion.from_dict(entry["criterion"])
+            return Finalist(**{**entry, "criterion": criterion, "fitness": fitness, "errors": tuple(entry["errors"])})
 
         def candidate(entry: Mapping[str, Any]) -> Candidate:
-            return build(Candidate, {**entry, "fitness": _number(entry["fitness"])})
+            criterion = Criterion.from_dict(entry["criterion"])
+            return Candidate(**{**entry, "criterion": criterion, "fitness": _number(entry["fitness"])})
 
-        return build(
-            cls,
-            {
+        return cls(
+            **{
                 **values,
                 "best": None if values["best"] is None else finalist(values["best"]),
                 "original": finalist(values["original"]),
-                "finalists": [finalist(entry) for entry in values["finalists"]],
-                "history": [candidate(entry) for entry in values["history"]],
-            },
+                "finalists": tuple(map(finalist, values["finalists"])),
+                "history": tuple(map(candidate, values["history"])),
+                "rejected": tuple(values["rejected"]),
+            }
         )
 
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else value
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, bool) or not isinstance(value, Real):
-        return value
-    # numpy's numbers would not survive `torch.load(weights_only=True)`
-    number = int(value) if isinstance(value, Integral) else float(value)
-    return number if math.isfinite(number) else None

@@ -1,16 +1,17 @@
-"""Seed what a training draws random numbers from, and put the global generators back."""
+"""Seed what a training draws random numbers from, and put all generators back."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-__all__ = ["random_states", "seed_all"]
+__all__ = ["derived_seed", "random_states", "saved_states", "seed_all"]
 
 
 def seed_all(seed: int, generators: Iterable[Any] = ()) -> None:
@@ -27,19 +28,46 @@ def seed_all(seed: int, generators: Iterable[Any] = ()) -> None:
             generator.seed(seed % 2**32)
 
 
+def derived_seed(*numbers: int) -> int:
+    """Return a seed that follows from several numbers."""
+    return int(np.random.SeedSequence(list(numbers)).generate_state(1)[0])
+
+
+def saved_states(generators: Iterable[Any] = ()) -> Callable[[], None]:
+    """Note the states of Python's, numpy's and torch's global generators, and of the given ones.
+
+    Returns:
+        A function that puts them back.
+    """
+    restore: list[Callable[[], Any]] = [
+        partial(random.setstate, random.getstate()),
+        partial(np.random.set_state, np.random.get_state()),  # noqa: NPY002
+        partial(torch.set_rng_state, torch.get_rng_state()),
+    ]
+    if torch.cuda.is_available():
+        restore.append(partial(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
+    if torch.backends.mps.is_available():
+        restore.append(partial(torch.mps.set_rng_state, torch.mps.get_rng_state()))
+    for generator in generators:
+        if isinstance(generator, np.random.Generator):
+            restore.append(partial(setattr, generator.bit_generator, "state", generator.bit_generator.state))
+        elif isinstance(generator, random.Random):
+            restore.append(partial(generator.setstate, generator.getstate()))
+        else:
+            restore.append(partial(generator.set_state, generator.get_state()))
+
+    def put_back() -> None:
+        for undo in restore:
+            undo()
+
+    return put_back
+
+
 @contextmanager
-def random_states() -> Iterator[None]:
-    """Put the global generators back, also after an error, which Lightning's ``isolate_rng`` does not."""
-    python, of_numpy, of_torch = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    of_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    of_apple = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+def random_states(generators: Iterable[Any] = ()) -> Iterator[None]:
+    """Put the global generators and the given ones back afterwards, also after an error."""
+    put_back = saved_states(generators)
     try:
         yield
     finally:
-        random.setstate(python)
-        np.random.set_state(of_numpy)  # noqa: NPY002
-        torch.set_rng_state(of_torch)
-        if of_gpus:
-            torch.cuda.set_rng_state_all(of_gpus)
-        if of_apple is not None:
-            torch.mps.set_rng_state(of_apple)
+        put_back()

@@ -1,98 +1,242 @@
-"""What CMA-ES searches over, and what of it is worth training."""
+"""Spaces to search in: from coordinates to criteria."""
 
 from __future__ import annotations
 
+import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import torch
+from typing_extensions import Self
 
+from tglo_lightning.arguments import choice, flag, integer
+from tglo_lightning.losses import FAMILIES, SeparableLoss, family
 from tglo_lightning.losses.functional import num_parameters
+from tglo_lightning.search.criterion import Criterion, LossSpec
 from tglo_lightning.theory import from_minimal, trainability
 
-__all__ = ["CONSTRAINTS", "PARAMETERIZATIONS", "Constraint", "Space", "feasibility", "split_theta"]
+__all__ = ["CONSTRAINTS", "COORDINATES", "FamilySpace", "ProductSpace", "Space", "TaylorSpace", "as_space"]
 
-CONSTRAINTS = ("published", "exact", "stable")
-PARAMETERIZATIONS = ("full", "minimal", "smoothed_ce")
+CONSTRAINTS = ("trainable", "stable", "published")
+COORDINATES = ("minimal", "full")
 
 Constraint = Callable[[list[float]], bool]
 
 
-@dataclass(frozen=True)
-class Space:
-    """The search vectors of a parameterisation.
+class Space(ABC):
+    """Coordinates to search in.
+
+    A space of your own says what its axes are called, where a search starts (``centre``) and how far apart its first
+    draws are (``spread``), and turns coordinates into a criterion.
 
     Attributes:
-        parameterization: ``"full"``, ``theta`` itself; ``"minimal"``, the ``2 (order - 1)`` numbers that the weights
-            can feel (see :func:`tglo_lightning.theory.to_minimal`); or ``"smoothed_ce"``, factor and label smoothing of
-            cross-entropy, ``(log c, logit alpha - logit 0.1)``: the fair opponent of the other two.
-        order: order of the polynomial.
-        losses: losses that are searched for together, their parameters one after the other in each vector.
+        axes: names of the coordinates.
+        centre: coordinates that a search starts from.
+        spread: standard deviation of the first draws, for each coordinate.
     """
 
-    parameterization: str
-    order: int
-    losses: int = 1
+    axes: tuple[str, ...]
+    centre: tuple[float, ...]
+    spread: tuple[float, ...]
 
-    @property
-    def dimension(self) -> int:
-        """Length of a search vector."""
-        sizes = {"full": num_parameters(self.order), "minimal": 2 * (self.order - 1), "smoothed_ce": 2}
-        return self.losses * sizes[self.parameterization]
+    @abstractmethod
+    def decode(self, x: Sequence[float]) -> Criterion:
+        """Return the criterion at coordinates ``x``, one number for each axis."""
 
-    def thetas(self, vectors: Sequence[Sequence[float]]) -> list[list[float]]:
-        """The loss parameters that search vectors stand for."""
-        if self.parameterization == "full":
-            return [list(vector) for vector in vectors]
-        tensor = torch.tensor(vectors, dtype=torch.float64).unflatten(1, (self.losses, -1))
-        if self.parameterization == "minimal":
-            thetas = from_minimal(tensor)
-        else:
-            thetas = torch.stack([tensor[..., 0].exp(), torch.sigmoid(tensor[..., 1] - math.log(9))], dim=-1)
-        values: list[list[float]] = thetas.flatten(1).tolist()
-        return values
+    def feasible(self, criterion: Criterion) -> bool:
+        """Whether ``criterion`` is worth training. Draws that are not are drawn again before anything is trained."""
+        return True
+
+    def for_task(self, num_classes: int) -> Self:
+        """Return the space for a task with ``num_classes`` classes."""
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that tell this space from another one."""
+        return {"axes": list(self.axes), "centre": list(self.centre), "spread": list(self.spread)}
 
 
-def split_theta(theta: Sequence[float], losses: int) -> list[list[float]]:
-    """The parameters of each of ``losses`` losses that were searched for together.
+class TaylorSpace(Space):
+    """TaylorGLO losses.
 
-    >>> split_theta([1.0, 0.1, 2.0, 0.2], 2)
-    [[1.0, 0.1], [2.0, 0.2]]
+    Args:
+        order: order of the polynomial, at least 2.
+        coordinates: ``"minimal"``: the ``2 (order - 1)`` numbers that the weights can feel with hard labels, see
+            :func:`tglo_lightning.theory.to_minimal`. ``"full"``: all of ``theta``, for soft targets such as mixup's.
+        constraint: what must hold of a loss to be trained: ``"trainable"`` (the first step pushes the true class up),
+            ``"stable"`` (and no drift to one class), ``"published"`` (the method's published invariant), ``None``, or a
+            function of ``theta``, a list of floats. See :func:`tglo_lightning.theory.trainability`.
+        step: whether to search over the learning rate as well, as one more coordinate.
+        spread: standard deviation of the first draws.
+
+    Raises:
+        TypeError, ValueError: an argument of a wrong kind or out of range, by its name.
+
+    Source: arXiv 2002.00059 (the start at 0 with a spread of 1.2).
+
+    >>> TaylorSpace().axes
+    ('c_0', 'c_1', 'c_2', 'c_3')
     """
-    size = len(theta) // losses
-    return [list(theta[start : start + size]) for start in range(0, losses * size, size)]
+
+    def __init__(
+        self,
+        order: int = 3,
+        coordinates: str = "minimal",
+        constraint: str | Constraint | None = "trainable",
+        step: bool = False,
+        spread: float = 1.2,
+    ) -> None:
+        self.order = integer("order", order, 2)
+        self.coordinates = choice("coordinates", coordinates, COORDINATES)
+        if not (constraint is None or callable(constraint)):
+            choice("constraint", constraint, CONSTRAINTS, ", None or a function")
+        self.constraint = constraint
+        self.step = flag("step", step)
+        self.num_classes = 2
+        names = [f"c_{i}" for i in range(2 * (order - 1))]
+        if coordinates == "full":
+            names = [f"theta_{i}" for i in range(num_parameters(order))]
+        self.axes, self.centre, self.spread = _with_step(names, [0.0] * len(names), [spread] * len(names), step)
+
+    def for_task(self, num_classes: int) -> Self:
+        """Return the space whose constraint is that of ``num_classes`` classes."""
+        twin = copy.copy(self)
+        twin.num_classes = num_classes
+        return twin
+
+    def decode(self, x: Sequence[float]) -> Criterion:
+        """Return the TaylorGLO loss at coordinates ``x``."""
+        theta, step = _split_step(x, self.step)
+        if self.coordinates == "minimal":
+            theta = from_minimal(torch.tensor(theta, dtype=torch.float64)).tolist()
+        return Criterion.of("taylorglo", theta, step)
+
+    def feasible(self, criterion: Criterion) -> bool:
+        """Whether the loss satisfies the constraint."""
+        theta = list(criterion.losses[0].theta)
+        if self.constraint is None:
+            return True
+        if callable(self.constraint):
+            return bool(self.constraint(theta))
+        name = "exact" if self.constraint == "trainable" else self.constraint  # the theory's word for it
+        return bool(getattr(trainability(theta, self.num_classes), name))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the arguments; a function as constraint by its name."""
+        name = (
+            self.constraint if not callable(self.constraint) else getattr(self.constraint, "__qualname__", "function")
+        )
+        options = {"order": self.order, "coordinates": self.coordinates, "constraint": name, "step": self.step}
+        return {"space": "taylorglo", **options, "spread": list(self.spread)}
 
 
-def feasibility(
-    constraint: str | Constraint | None, num_classes: int, losses: int = 1
-) -> Callable[[list[list[float]]], list[bool]]:
-    """The constraint as a function of a list of ``theta``: by its name, as given, or always true for ``None``.
+class FamilySpace(Space):
+    """The parameters of one family of losses, and the learning rate.
 
-    What the names mean says :func:`tglo_lightning.theory.trainability`. Of several losses each must satisfy it.
+    Args:
+        family: name or class of the family.
+        step: whether to search over the learning rate as well, as one more coordinate.
+
+    Raises:
+        ValueError: an unknown family.
+
+    >>> FamilySpace("smoothing").axes
+    ('alpha', 'log_step')
     """
-    if constraint is None:
-        return lambda thetas: [True] * len(thetas)
-    if losses > 1:
-        single = feasibility(constraint, num_classes)
 
-        def all_of_them(thetas: list[list[float]]) -> list[bool]:
-            parts = single([part for theta in thetas for part in split_theta(theta, losses)])
-            return [all(parts[start : start + losses]) for start in range(0, len(parts), losses)]
+    def __init__(self, family: str | type[SeparableLoss], step: bool = True) -> None:
+        self.family = _find(family)
+        self.step = flag("step", step)
+        axes = self.family.axes
+        self.axes, self.centre, self.spread = _with_step(
+            [a.name for a in axes], [a.encode(a.default) for a in axes], [a.spread for a in axes], step
+        )
+        if not self.axes:
+            raise ValueError(f"The family {self.family.family!r} has no parameters; search over its step.")
 
-        return all_of_them
-    if callable(constraint):
-        accepts = constraint
-        return lambda thetas: [bool(accepts(theta)) for theta in thetas]
-    name = constraint
+    def decode(self, x: Sequence[float]) -> Criterion:
+        """Return the loss at coordinates ``x``."""
+        values, step = _split_step(x, self.step)
+        theta = [axis.decode(value) for axis, value in zip(self.family.axes, values, strict=True)]
+        return Criterion.of(self.family.family, theta, step)
 
-    def named(thetas: list[list[float]]) -> list[bool]:
-        if len(thetas[0]) == 2:
-            # every smoothed cross-entropy trains
-            return [True] * len(thetas)
-        # One call for all of them: what it costs hardly depends on their number
-        verdicts = trainability(torch.tensor(thetas, dtype=torch.float64), num_classes)
-        accepted: list[bool] = getattr(verdicts, name).tolist()
-        return accepted
+    def to_dict(self) -> dict[str, Any]:
+        """Return the family's name and whether the step is searched."""
+        return {"space": self.family.family, "step": self.step}
 
-    return named
+
+class ProductSpace(Space):
+    """Several losses at once: the coordinates of one space after those of another. Their steps are multiplied.
+
+    Args:
+        spaces: one space for each place in the module.
+    """
+
+    def __init__(self, spaces: Sequence[Space]) -> None:
+        self.spaces = list(spaces)
+        self.axes = tuple(f"{name}[{i}]" for i, space in enumerate(spaces) for name in space.axes)
+        self.centre = tuple(value for space in spaces for value in space.centre)
+        self.spread = tuple(value for space in spaces for value in space.spread)
+
+    def decode(self, x: Sequence[float]) -> Criterion:
+        """Return the losses at coordinates ``x``, one after the other."""
+        specs: list[LossSpec] = []
+        step, start = 1.0, 0
+        for space in self.spaces:
+            part = space.decode(x[start : start + len(space.axes)])
+            specs += part.losses
+            step *= part.step
+            start += len(space.axes)
+        return Criterion(tuple(specs), step)
+
+    def feasible(self, criterion: Criterion) -> bool:
+        """Whether each of the losses is feasible."""
+        return all(s.feasible(Criterion((loss,))) for s, loss in zip(self.spaces, criterion.losses, strict=True))
+
+    def for_task(self, num_classes: int) -> Self:
+        """Return the product of the spaces for a task."""
+        return type(self)([space.for_task(num_classes) for space in self.spaces])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what each space says."""
+        return {"space": "product", "spaces": [space.to_dict() for space in self.spaces]}
+
+
+def as_space(space: Space | str | type[SeparableLoss], places: int = 1) -> Space:
+    """Return a space: ``"taylorglo"``, a family by its name or class, or an object; for ``places`` losses at once.
+
+    Raises:
+        TypeError, ValueError: it is none of these.
+    """
+    if isinstance(space, str) and space == "taylorglo":
+        space = TaylorSpace()
+    elif isinstance(space, str) or (isinstance(space, type) and issubclass(space, SeparableLoss)):
+        space = FamilySpace(space)
+    if not isinstance(space, Space):
+        raise TypeError(f"`space` must be the name or class of a family of losses, or a Space, got {space!r}.")
+    return space if places == 1 or isinstance(space, ProductSpace) else ProductSpace([space] * places)
+
+
+def _find(given: str | type[SeparableLoss]) -> type[SeparableLoss]:
+    if isinstance(given, str) and given not in FAMILIES:
+        raise ValueError(f"`space` must be one of {', '.join(map(repr, sorted(FAMILIES)))}, or a Space, got {given!r}.")
+    return family(given) if isinstance(given, str) else given
+
+
+def _with_step(
+    axes: Sequence[str], centre: Sequence[float], spread: Sequence[float], step: bool
+) -> tuple[tuple[str, ...], tuple[float, ...], tuple[float, ...]]:
+    """Append the logarithm of the step to the coordinates, if it is searched."""
+    more: list[Any] = [("log_step", 0.0, 1.0)] if step else []
+    triples = [*zip(axes, centre, spread, strict=True), *more]
+    return tuple(t[0] for t in triples), tuple(t[1] for t in triples), tuple(t[2] for t in triples)
+
+
+def _split_step(x: Sequence[float], step: bool) -> tuple[list[float], float]:
+    """Return the coordinates without the step, and the step."""
+    if not step:
+        return list(x), 1.0
+    # Beyond any use, and exp would overflow
+    return list(x[:-1]), math.exp(max(min(x[-1], 50.0), -50.0))

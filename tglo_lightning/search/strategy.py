@@ -1,63 +1,257 @@
-"""CMA-ES by ask and tell, on a random generator of its own."""
+"""Strategies: what to try next."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from math import isfinite
+from typing import Any
 
 import numpy as np
 
-__all__ = ["CMAES"]
+from tglo_lightning.arguments import number
+from tglo_lightning.search.criterion import Criterion
+from tglo_lightning.search.evaluator import Evaluation, Population
+from tglo_lightning.search.space import Space
+
+__all__ = ["CMAES", "STRATEGIES", "RandomSearch", "Strategy", "as_strategy"]
+
+# Some seconds of drawing: a constraint that rejects so many in a row can hardly be satisfied
+MAX_REJECTED = 10_000
 
 
-class CMAES:
-    """Covariance matrix adaptation over :mod:`cma`, from the origin.
+class Strategy(ABC):
+    """Proposes criteria and learns from their scores.
 
-    Hansen, *The CMA Evolution Strategy: A Tutorial* (arXiv 1604.00772). Three things differ from bare ``cma``: it
-    draws from its own generator and never touches numpy's global one; a failed candidate is ranked worst, where
-    ``cma`` would take NaN for the median; and any seed is a seed, 0 too.
+    A strategy of your own implements :meth:`ask` and :meth:`tell`, and :meth:`state_dict` and :meth:`load_state_dict`
+    if it draws random numbers or remembers anything. To look at candidates while they train, it overrides
+    :meth:`train`.
 
-    Args:
-        dimension: length of the search vector.
-        sigma: initial step size.
-        population: candidates a generation.
-        seed: seed of the generator.
+    Attributes:
+        space: the space to search in, set by :meth:`start`.
+        population: candidates for each generation, set by :meth:`start`.
+        rejected: draws rejected by the space's constraint so far.
     """
 
-    def __init__(self, dimension: int, sigma: float, population: int, seed: int) -> None:
-        # Imports matplotlib where it is installed, which takes its time
+    space: Space
+    population: int
+    rejected: int = 0
+
+    def start(self, space: Space, population: int, seed: int) -> None:
+        """Begin a search; everything an earlier search left is forgotten."""
+        self.space, self.population, self.rejected = space, population, 0
+
+    @abstractmethod
+    def ask(self) -> list[Criterion]:
+        """Return the candidates of the next generation."""
+
+    @abstractmethod
+    def tell(self, costs: Sequence[float]) -> None:
+        """Learn the costs of the criteria that were asked last, in their order; lower is better, NaN if failed."""
+
+    def train(self, population: Population) -> Iterable[Evaluation]:
+        """Train the population that was asked; yield one evaluation for each member, in order.
+
+        By default all members train to the end. A strategy that drops members returns their last scores.
+        """
+        population.advance(population.length)
+        return population.scores()
+
+    def retry(self) -> bool:
+        """Prepare to ask again after no candidate of a generation could be trained; False to give up."""
+        return False
+
+    def metrics(self) -> dict[str, float]:
+        """Return numbers to log after each generation."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the next :meth:`ask` depends on, as lists, dicts, strings and numbers."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027  (a strategy without a state needs none)
+        """Continue from a state, after :meth:`start`."""
+
+    def draw(self, sample: Callable[[int], Iterable[Sequence[float]]]) -> tuple[list[list[float]], list[Criterion]]:
+        """Draw one feasible point for each candidate, and again for those that the space rejects.
+
+        Args:
+            sample: returns that many coordinates.
+
+        Returns:
+            The coordinates, and their criteria.
+
+        Raises:
+            ValueError: 10,000 draws in a row were rejected.
+        """
+        points: list[list[float]] = []
+        criteria: list[Criterion] = []
+        in_a_row = 0
+        while len(points) < self.population:
+            for x in sample(self.population - len(points)):
+                point = [float(value) for value in x]
+                criterion = self.space.decode(point)
+                if self.space.feasible(criterion):
+                    points.append(point)
+                    criteria.append(criterion)
+                    in_a_row = 0
+                else:
+                    self.rejected += 1
+                    in_a_row += 1
+            if in_a_row >= MAX_REJECTED:
+                raise ValueError(
+                    f"`constraint` rejected {in_a_row:,} draws in a row. Loosen it, or change the space's `spread` or "
+                    "`coordinates`."
+                )
+        return points, criteria
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that tell this strategy from another one: its class and its public numbers and words."""
+        plain = (bool, int, float, str)
+        left_out = ("space", "population", "rejected")
+        options = {k: v for k, v in vars(self).items() if isinstance(v, plain) and k not in left_out and k[0] != "_"}
+        return {"strategy": f"{type(self).__module__}.{type(self).__qualname__}", **options}
+
+
+class RandomSearch(Strategy):
+    """Draws every candidate from the space's prior, a normal distribution."""
+
+    def start(self, space: Space, population: int, seed: int) -> None:
+        """Seed the draws."""
+        super().start(space, population, seed)
+        self._generator = np.random.default_rng(seed)
+
+    def ask(self) -> list[Criterion]:
+        """Draw a generation."""
+        centre, spread = np.array(self.space.centre), np.array(self.space.spread)
+        return self.draw(lambda n: centre + spread * self._generator.standard_normal((n, len(centre))))[1]
+
+    def tell(self, costs: Sequence[float]) -> None:
+        """Learn nothing."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the generator."""
+        return {"generator": self._generator.bit_generator.state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue with the draws that follow."""
+        self._generator.bit_generator.state = state["generator"]
+
+
+class CMAES(Strategy):
+    """Covariance matrix adaptation by :mod:`cma`, from the space's prior.
+
+    Three things differ from bare ``cma``. It draws from its own generator and never touches numpy's global one. A
+    failed candidate is ranked worst, where ``cma`` would take the median. Any seed is a seed, 0 too.
+
+    Args:
+        sigma: initial step size, a factor on the space's spread, above 0.
+
+    Source: Hansen, *The CMA Evolution Strategy: A Tutorial* (arXiv 1604.00772).
+    """
+
+    # The parts of cma's object whose numbers change from one generation to the next
+    PARTS = ("sm", "adapt_sigma", "sigma_vec")
+
+    def __init__(self, sigma: float = 1.0) -> None:
+        self.sigma = number("sigma", sigma, above=0)
+
+    def start(self, space: Space, population: int, seed: int) -> None:
+        """Begin at the space's centre."""
+        super().start(space, population, seed)
+        # Imports matplotlib if it is installed, which takes its time
         import cma
 
-        generator = np.random.default_rng(seed)
-        self._es = cma.CMAEvolutionStrategy(
-            np.zeros(dimension),
-            sigma,
-            {
-                "popsize": population,
-                # NaN: do not seed the global generator
-                "seed": np.nan,
-                "randn": lambda *shape: generator.standard_normal(shape),
-                "verbose": -9,
-                "verb_log": 0,
-                "verb_disp": 0,
-            },
-        )
+        self._generator = np.random.default_rng(seed)
+        self._points: list[list[float]] = []
+        # cma needs two dimensions
+        padding = max(0, 2 - len(space.axes))
+        options = {
+            "popsize": population,
+            "CMA_stds": [*space.spread, *[1.0] * padding],
+            # NaN: do not seed the global generator
+            "seed": np.nan,
+            "randn": lambda *shape: self._generator.standard_normal(shape),
+            "verbose": -9,
+            "verb_log": 0,
+            "verb_disp": 0,
+        }
+        self._es = cma.CMAEvolutionStrategy([*space.centre, *[0.0] * padding], self.sigma, options)
 
-    @property
-    def sigma(self) -> float:
-        """Present step size."""
-        return float(self._es.sigma)
+    def ask(self) -> list[Criterion]:
+        """Draw a generation from the present distribution."""
+        axes = len(self.space.axes)
+        drawn: list[Any] = []
 
-    def shrink(self, factor: float) -> None:
-        """Multiply the step size by ``factor``."""
-        self._es.sigma *= factor
+        def sample(count: int) -> list[list[float]]:
+            drawn.extend(self._es.ask(count))
+            return [vector[:axes].tolist() for vector in drawn[-count:]]
 
-    def ask(self, number: int) -> list[list[float]]:
-        """Draws from the present distribution."""
-        return [vector.tolist() for vector in self._es.ask(number)]
+        self._points, criteria = self.draw(sample)
+        whole = {tuple(vector[:axes].tolist()): vector for vector in drawn}
+        self._points = [whole[tuple(point)].tolist() for point in self._points]
+        return criteria
 
-    def tell(self, vectors: Sequence[Sequence[float]], costs: Sequence[float]) -> None:
-        """Move the distribution towards the vectors with the lowest costs; a cost that is not finite ranks last."""
+    def tell(self, costs: Sequence[float]) -> None:
+        """Move the distribution towards the points with the lowest costs."""
         finite = [cost for cost in costs if isfinite(cost)]
         worst = max(finite) + 1.0 if finite else 0.0
-        self._es.tell([np.asarray(vector) for vector in vectors], [cost if isfinite(cost) else worst for cost in costs])
+        ranked = [cost if isfinite(cost) else worst for cost in costs]
+        self._es.tell([np.asarray(point) for point in self._points], ranked)
+
+    def retry(self) -> bool:
+        """Halve the step size: nearer to the centre more losses can be trained."""
+        self._es.sigma *= 0.5
+        return True
+
+    def metrics(self) -> dict[str, float]:
+        """Return the present step size."""
+        return {"sigma": float(self._es.sigma)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the numbers of the distribution, and the state of the generator."""
+        parts = {name: _numbers(getattr(self._es, name)) for name in self.PARTS}
+        return {"es": _numbers(self._es), **parts, "generator": self._generator.bit_generator.state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state after :meth:`tell`."""
+        # One generation for nothing, with which cma makes the rest of its attributes
+        points = self._es.ask()
+        self._es.tell(points, [0.0] * len(points))
+        for name in ("es", *self.PARTS):
+            part = self._es if name == "es" else getattr(self._es, name)
+            for key, value in state[name].items():
+                vars(part)[key] = np.array(value) if isinstance(value, list) else value
+        self._generator.bit_generator.state = state["generator"]
+
+
+def _numbers(part: Any) -> dict[str, Any]:
+    """Return the numbers and arrays of numbers among the attributes of an object."""
+    found: dict[str, Any] = {}
+    for name, value in vars(part).items():
+        if isinstance(value, np.ndarray) and value.dtype.kind in "iuf":
+            found[name] = value.tolist()
+        elif isinstance(value, bool | int | float):
+            found[name] = value.item() if isinstance(value, np.generic) else value
+        elif isinstance(value, np.integer | np.floating):
+            found[name] = value.item()
+    return found
+
+
+STRATEGIES: dict[str, type[Strategy]] = {"cmaes": CMAES, "random": RandomSearch}
+
+
+def as_strategy(strategy: Strategy | str) -> Strategy:
+    """Return a strategy: ``"cmaes"``, ``"random"``, or an object.
+
+    Raises:
+        TypeError, ValueError: it is none of these.
+    """
+    if isinstance(strategy, str):
+        if strategy not in STRATEGIES:
+            known = ", ".join(map(repr, STRATEGIES))
+            raise ValueError(f"`strategy` must be one of {known}, or a Strategy, got {strategy!r}.")
+        return STRATEGIES[strategy]()
+    if not isinstance(strategy, Strategy):
+        raise TypeError(f"`strategy` must be a name or an instance of a Strategy, got {strategy!r}.")
+    return strategy

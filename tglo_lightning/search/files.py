@@ -1,4 +1,4 @@
-"""Where a search keeps its files: the journal while it runs, the result beside it afterwards."""
+"""Names and places of a search's files: the journal while it runs, the result beside it afterwards."""
 
 from __future__ import annotations
 

@@ -1,0 +1,86 @@
+"""How long a candidate trains, and what ends it early."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tglo_lightning.arguments import integer, number, optional
+
+__all__ = ["Budget", "as_budget"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a candidate trains: whole epochs or optimizer steps, and within which limits.
+
+    Attributes:
+        epochs: epochs, at least 1.
+        steps: optimizer steps in place of epochs, at least 1.
+        timeout: seconds of wall-clock time, validation included, after which a candidate is given up; for candidates
+            that train in one pass as many for each. It is checked after every batch. The module's own loss has no
+            limit.
+        min_fitness_after: ``(n, value)``: after ``n`` epochs or steps a candidate whose metric is worse than ``value``
+            is rejected. The others train on. The module's own loss is never rejected.
+        callbacks: Lightning callbacks for the trainings of candidates; each training gets a copy.
+
+    Raises:
+        TypeError, ValueError: an argument of a wrong kind or out of range, by its name; both ``epochs`` and ``steps``,
+            or neither.
+    """
+
+    epochs: int | None = None
+    steps: int | None = None
+    timeout: float | None = None
+    min_fitness_after: tuple[int, float] | None = None
+    callbacks: Sequence[Any] = ()
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("`budget` must have one of `epochs` and `steps`.")
+        # Plain numbers, which a journal can hold
+        for name in ("epochs", "steps"):
+            object.__setattr__(self, name, optional(integer, name, getattr(self, name), 1))
+        object.__setattr__(self, "timeout", optional(number, "timeout", self.timeout, above=0))
+        if isinstance(self.callbacks, str) or not isinstance(self.callbacks, Sequence):
+            raise TypeError(f"`callbacks` must be a list of callbacks, got {self.callbacks!r}.")
+        object.__setattr__(self, "callbacks", tuple(self.callbacks))
+        given = self.min_fitness_after
+        if given is None:
+            return
+        if isinstance(given, str) or not isinstance(given, Sequence) or len(given) != 2:
+            raise TypeError(f"`min_fitness_after` must be a pair (n, value), got {given!r}.")
+        after = integer("min_fitness_after[0]", given[0])
+        if not 1 <= after < self.length:
+            raise ValueError(
+                f"`min_fitness_after` must begin with a number from 1 to {self.length - 1}, a part of the "
+                f"{self.length} {self.unit} of a candidate, got {after}."
+            )
+        object.__setattr__(self, "min_fitness_after", (after, number("min_fitness_after[1]", given[1])))
+
+    @property
+    def length(self) -> int:
+        """Epochs or steps of a whole training."""
+        return self.epochs or self.steps or 0
+
+    @property
+    def unit(self) -> str:
+        """``"epochs"`` or ``"steps"``."""
+        return "steps" if self.epochs is None else "epochs"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the length and the limits as plain values."""
+        limit = self.min_fitness_after and list(self.min_fitness_after)
+        return {"epochs": self.epochs, "steps": self.steps, "timeout": self.timeout, "min_fitness_after": limit}
+
+
+def as_budget(budget: Budget | int | None) -> Budget | None:
+    """Return a budget, a plain number meaning epochs; ``None`` stays ``None``.
+
+    Raises:
+        TypeError, ValueError: it is none of these.
+    """
+    if budget is None or isinstance(budget, Budget):
+        return budget
+    return Budget(epochs=integer("budget", budget, 1))

@@ -1,0 +1,127 @@
+"""What to train with, as data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tglo_lightning.arguments import number
+from tglo_lightning.losses import SeparableLoss, family, loss_like
+
+__all__ = ["Criterion", "LossSpec"]
+
+
+@dataclass(frozen=True)
+class LossSpec:
+    """One loss as data: a family and its parameters.
+
+    Attributes:
+        family: name of the family, see :data:`tglo_lightning.losses.FAMILIES`.
+        theta: parameters of the loss, in the order of the family.
+
+    >>> LossSpec("smoothing", (0.1,)).formula
+    'y log(h), labels smoothed by 0.1'
+    """
+
+    family: str
+    theta: tuple[float, ...]
+
+    def build(self, original: Any = None) -> SeparableLoss:
+        """Build the loss with the class weights, ``ignore_index`` and reduction of ``original``.
+
+        Raises:
+            ValueError: an unknown family, or parameters that it rejects.
+        """
+        return loss_like(original, self.family, self.theta)
+
+    @property
+    def formula(self) -> str:
+        """``f(y, h)`` in plain text."""
+        return family(self.family).of(self.theta).formula
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """What a network is trained with: a loss for each place in the module, and a step.
+
+    A criterion is plain data. It travels from the strategy to the evaluator, the journal, the result, the checkpoint
+    and the report.
+
+    Attributes:
+        losses: one loss for each place in the module that is searched for; empty for the module's own losses.
+        step: factor on the learning rates of the module's optimizers, above 0. Schedules are scaled with it.
+
+    Raises:
+        TypeError, ValueError: a step that is not a finite number above 0.
+
+    >>> Criterion.original(step=0.3)
+    Criterion(losses=(), step=0.3)
+    >>> criterion = Criterion.of("taylorglo", [0, 0, 0, -1.0, 0, 2.0, 0, 0])
+    >>> criterion.formula
+    '-1 h^2 + 2 y h'
+    >>> Criterion.from_dict(criterion.to_dict()) == criterion
+    True
+    """
+
+    losses: tuple[LossSpec, ...] = ()
+    step: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "step", number("step", self.step, above=0))
+
+    @classmethod
+    def original(cls, step: float = 1.0) -> Criterion:
+        """Return the module's own losses, at ``step`` times its learning rate."""
+        return cls((), step)
+
+    @classmethod
+    def of(cls, name: str, theta: Sequence[float] = (), step: float = 1.0) -> Criterion:
+        """Return one loss of the family ``name`` with parameters ``theta``."""
+        return cls((LossSpec(name, tuple(float(value) for value in theta)),), step)
+
+    @property
+    def is_original(self) -> bool:
+        """Whether this is the module's own loss at its own learning rate."""
+        return not self.losses and self.step == 1
+
+    @property
+    def formula(self) -> str:
+        """``f(y, h)`` of each loss in plain text, and the step unless it is 1; empty for the module's own losses."""
+        text = "; ".join(loss.formula for loss in self.losses)
+        return text if self.step == 1 else f"{text}{', ' if text else ''}learning rate x {self.step:.3g}"
+
+    @property
+    def shape(self) -> tuple[tuple[str, int], ...]:
+        """Family and number of parameters of each loss: criteria of one shape can be stacked."""
+        return tuple((loss.family, len(loss.theta)) for loss in self.losses)
+
+    def build(self, original: Any = None) -> Any:
+        """Build the loss to train with in place of ``original``; the step is the optimizer's business.
+
+        Raises:
+            ValueError: the criterion holds several losses.
+        """
+        if len(self.losses) > 1:
+            raise ValueError("This criterion holds several losses; build each of `criterion.losses`.")
+        return self.losses[0].build(original) if self.losses else original
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return lists, strings and numbers."""
+        return {"losses": [{"family": s.family, "theta": list(s.theta)} for s in self.losses], "step": self.step}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Criterion:
+        """Return the criterion that :meth:`to_dict` described.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
+        specs = []
+        for entry in values["losses"]:
+            theta = tuple(float(value) for value in entry["theta"])
+            if not isinstance(entry["family"], str) or not all(map(math.isfinite, theta)):
+                raise ValueError(f"{entry!r} is not a loss.")
+            specs.append(LossSpec(entry["family"], theta))
+        return cls(tuple(specs), values["step"])

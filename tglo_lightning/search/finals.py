@@ -1,0 +1,158 @@
+"""The finals: choose a candidate on some seeds, confirm it on fresh ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tglo_lightning.arguments import integer, number
+from tglo_lightning.search.criterion import Criterion
+from tglo_lightning.search.evaluator import Evaluation
+from tglo_lightning.search.result import Candidate, Finalist
+
+__all__ = ["Finals", "Outcome", "as_finals", "paired_p_value"]
+
+# (stage, number of the seed, criteria) -> their evaluations
+Train = Callable[[str, int, Sequence[Criterion]], Sequence[Evaluation]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the finals decided.
+
+    Attributes:
+        finalists: the candidates that were trained again, best first, with their fitness on the choosing seeds.
+        best: the chosen one, with its fitness on the confirming seeds; ``None`` if no finalist could be trained.
+        original: the module's own loss, with its fitness on the same confirming seeds.
+        p_value: one-sided p of the confirmation; ``None`` if there is no test.
+        replaces: whether the chosen candidate takes the place of the original.
+    """
+
+    finalists: list[Finalist]
+    best: Finalist | None
+    original: Finalist
+    p_value: float | None
+    replaces: bool
+
+
+@dataclass(frozen=True)
+class Finals:
+    """How a winner is chosen and confirmed.
+
+    The best candidates of the search are trained again from ``seeds`` fresh seeds, and the one with the best mean is
+    chosen. Then the chosen one and the module's own loss are trained from ``confirm`` other seeds each, and the
+    differences are tested seed by seed, one-sided. The own loss is replaced only if the p-value is at most ``level``:
+    a choice among many is too good by chance on the numbers that it was made by, never on fresh ones.
+
+    With ``confirm=1`` there is no test, and the better one is kept.
+
+    Attributes:
+        finalists: candidates that are trained again, at least 1.
+        seeds: seeds to choose by, at least 1; 0 takes the best candidate of the search as it is.
+        confirm: seeds to confirm by, at least 1.
+        level: largest p-value that counts as confirmed, in (0, 1].
+
+    Raises:
+        TypeError, ValueError: an argument of a wrong kind or out of range, by its name.
+    """
+
+    finalists: int = 5
+    seeds: int = 2
+    confirm: int = 10
+    level: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name, least in {"finalists": 1, "seeds": 0, "confirm": 1}.items():
+            object.__setattr__(self, name, integer(name, getattr(self, name), least))
+        object.__setattr__(self, "level", number("level", self.level, above=0, most=1))
+
+    @property
+    def trainings(self) -> int:
+        """Largest number of trainings that the finals take."""
+        return self.finalists * self.seeds + 2 * self.confirm
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+    def run(self, train: Train, history: Sequence[Candidate], original: str, mode: str) -> Outcome:
+        """Choose and confirm.
+
+        Args:
+            train: trains criteria from a seed of a stage, ``"choice"`` or ``"confirmation"``.
+            history: the candidates of the search.
+            original: name of the module's own loss.
+            mode: ``"max"`` or ``"min"``.
+        """
+        sign = -1.0 if mode == "max" else 1.0
+        valid = sorted((c for c in history if c.status == "ok"), key=lambda c: sign * c.fitness)
+        distinct = list({c.criterion: c for c in reversed(valid)}.values())[::-1][: self.finalists]
+        scores: list[list[Evaluation]] = [[] for _ in distinct]
+        for number_ in range(self.seeds):
+            for kept, evaluation in zip(scores, train("choice", number_, [c.criterion for c in distinct]), strict=True):
+                kept.append(evaluation)
+        finalists = [
+            Finalist.of(c.criterion, f"finalist {rank}", kept, c)
+            for rank, (c, kept) in enumerate(zip(distinct, scores, strict=True), start=1)
+        ]
+        if self.seeds:
+            finalists.sort(key=lambda f: sign * f.mean if math.isfinite(f.mean) else math.inf)
+        chosen = next((f for f in finalists if not self.seeds or math.isfinite(f.mean)), None)
+        own = Criterion.original()
+        entrants = [own] if chosen is None else [chosen.criterion, own]
+        confirmed: list[list[Evaluation]] = [[] for _ in entrants]
+        for number_ in range(self.confirm):
+            for kept, evaluation in zip(confirmed, train("confirmation", number_, entrants), strict=True):
+                kept.append(evaluation)
+        incumbent = Finalist.of(own, original, confirmed[-1])
+        if chosen is None:
+            return Outcome(finalists, None, incumbent, None, False)
+        best = Finalist.of(chosen.criterion, chosen.name, confirmed[0], chosen)
+        p_value, replaces = self._decide(best, incumbent, mode)
+        return Outcome(finalists, best, incumbent, p_value, replaces)
+
+    def _decide(self, best: Finalist, original: Finalist, mode: str) -> tuple[float | None, bool]:
+        """The p-value, and whether ``best`` replaces ``original``."""
+        # What crashed was not beaten, and what failed from one seed cannot be trusted
+        if original.errors or not math.isfinite(best.mean) or chosen_is_original(best):
+            return None, False
+        sign = 1.0 if mode == "max" else -1.0
+        finite = [value for value in (*best.fitness, *original.fitness) if math.isfinite(value)]
+        worst = min(finite, key=lambda value: sign * value)
+        # A training of the original that diverged counts as the worst that was seen
+        other = [value if math.isfinite(value) else worst for value in original.fitness]
+        differences = [sign * (a - b) for a, b in zip(best.fitness, other, strict=True)]
+        p_value = paired_p_value(differences)
+        better = sum(differences) > 0
+        return p_value, better if p_value is None else better and p_value <= self.level
+
+
+def chosen_is_original(finalist: Finalist) -> bool:
+    """Whether a strategy proposed the module's own loss as it is, and nothing beat that."""
+    return finalist.criterion.is_original
+
+
+def paired_p_value(differences: Sequence[float]) -> float | None:
+    """Return the one-sided p-value of the paired t-test that the mean difference is above 0.
+
+    ``None`` if there is nothing to test: fewer than two differences, or all the same.
+
+    >>> round(paired_p_value([0.1, 0.3, 0.2]), 4)
+    0.0371
+    """
+    from scipy.stats import ttest_1samp
+
+    if len(set(differences)) < 2:
+        return None
+    return float(ttest_1samp(list(differences), 0.0, alternative="greater").pvalue)
+
+
+def as_finals(finals: Finals | int) -> Finals:
+    """Return finals; a plain number is the number of confirming seeds.
+
+    Raises:
+        TypeError, ValueError: it is neither.
+    """
+    return finals if isinstance(finals, Finals) else Finals(confirm=integer("finals", finals, 1))

@@ -1,0 +1,366 @@
+"""The search for a training loop in plain PyTorch: one function in, the loss out."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack
+from hashlib import sha256
+from importlib.metadata import version
+from os import PathLike
+from typing import Any
+
+from torch import nn
+
+from tglo_lightning._version import __version__
+from tglo_lightning.arguments import integer
+from tglo_lightning.losses.registry import check_replaceable, loss_name, loss_options
+from tglo_lightning.search.budget import Budget
+from tglo_lightning.search.criterion import Criterion
+from tglo_lightning.search.evaluator import Evaluation
+from tglo_lightning.search.interruption import interruptible
+from tglo_lightning.search.journal import Journal
+from tglo_lightning.search.loop import search
+from tglo_lightning.search.progress import SearchBar
+from tglo_lightning.search.rate import scaled_rates
+from tglo_lightning.search.result import SearchResult
+from tglo_lightning.search.seeding import random_states, saved_states, seed_all
+from tglo_lightning.search.settings import Objective, SearchSettings
+
+__all__ = ["FunctionEvaluator", "minimize"]
+
+VERSIONS = ("torch", "cma", "numpy")
+
+
+def minimize(
+    fn: Callable[[nn.Module], Any],
+    num_classes: int,
+    *,
+    original: Callable[..., Any] | None = None,
+    settings: SearchSettings | None = None,
+    journal: str | PathLike[str] | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> SearchResult:
+    """Metalearn the loss that a training of your own is best with.
+
+    ``fn`` gets a loss, trains a new network with it and returns the number to minimise, such as the error rate on
+    validation data; for an accuracy return ``1 - accuracy``, never a value of the loss it was given, for that cannot
+    compare losses. It is called with the candidates, then in the finals with the best of them and with ``original``,
+    from fresh seeds. ``original`` is kept unless the winner is confirmed, see :class:`~tglo_lightning.search.Finals`.
+
+    A ``fn`` that yields numbers instead, one after each epoch or so, can be stopped on the way by strategies that look
+    at candidates while they train; ``budget`` is then how many numbers to take.
+
+    Before each call the global generators of torch, numpy and Python are seeded, the same for all losses of a
+    generation, so that all start from the same weights and see the same batches; afterwards they are put back. Leave
+    the seeding to this: a ``fn`` that seeds itself trains the same network again from every seed, and the error bars
+    mean nothing. ``torch.initial_seed()`` is the seed, for generators of your own.
+
+    If the learning rate is searched as well, the torch optimizers and schedules that ``fn`` builds run at the
+    candidate's factor times the rates they are given.
+
+    A call that returns NaN or an infinite number, or raises, is a failed candidate, ranked worst.
+
+    Args:
+        fn: called with a loss, a module that takes the place of ``torch.nn.CrossEntropyLoss()``: logits and class
+            indices or probabilities in, on any device that it was moved to by ``loss.to(device)``.
+        num_classes: classes of the task.
+        original: the loss to beat; ``None`` for ``torch.nn.CrossEntropyLoss()``. Candidates take over its class
+            weights, ``ignore_index`` and reduction.
+        settings: the arguments of the search.
+        journal: file that every finished training is written to. A search that was killed goes on from there when it
+            is started again with the same code of ``fn``; what ``fn`` calls or reads is not watched.
+        progress: show a progress bar.
+        options: attributes of :class:`~tglo_lightning.search.SearchSettings`, such as ``generations=3``, in place of
+            ``settings``.
+
+    Returns:
+        ``result.kept`` tells which loss won and ``result.loss(original)`` builds it; ``result.best`` and
+        ``result.original`` have the figures, ``result.history`` every candidate.
+
+    Raises:
+        TypeError, ValueError: an argument of a wrong kind or out of range, by its name; a ``fn`` that returns no
+            number.
+        RuntimeError: every candidate of the first generation raised, so the fault is in ``fn``; its error is the cause.
+        SearchError: no candidate of a generation could be trained, for other reasons.
+
+    >>> x = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    >>> y = x[:, :3].argmax(1)
+    >>> def error(loss):
+    ...     net = torch.nn.Linear(8, 3)
+    ...     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    ...     for _ in range(5):
+    ...         optimizer.zero_grad()
+    ...         loss(net(x[:32]), y[:32]).backward()
+    ...         optimizer.step()
+    ...     return (net(x[32:]).argmax(1) != y[32:]).float().mean()
+    >>> result = minimize(error, 3, generations=2, population=6, finals=3, progress=False)
+    >>> result.candidates, len(result.original.fitness)
+    (12, 3)
+    >>> criterion = result.loss()  # TaylorGLOLoss, or CrossEntropyLoss if nothing beat that
+    """
+    if not callable(fn):
+        raise TypeError(f"`fn` must be a function of a loss, got {fn!r}.")
+    if settings is not None and options:
+        raise TypeError(f"Give either `settings` or {', '.join(options)}.")
+    settings = SearchSettings(**options) if settings is None else settings
+    if original is None:
+        original = nn.CrossEntropyLoss()
+    check_replaceable(original, "`original`")
+    name = getattr(fn, "__name__", type(fn).__name__)
+    objective = Objective(
+        integer("num_classes", num_classes, 2), name, "min", loss_name(original), (loss_options(original),)
+    )
+    budget = settings.budget if isinstance(settings.budget, Budget) else None
+    with ExitStack() as stack:
+        check = stack.enter_context(interruptible())
+        evaluator = FunctionEvaluator(
+            fn, original, num_classes=num_classes, length=None if budget is None else budget.length
+        )
+        opened = None
+        if journal is not None:
+            opened = Journal(journal, _header(fn, original, settings, objective))
+            stack.callback(opened.close)
+            evaluator.proven = opened.recorded > 0
+        bar = stack.enter_context(SearchBar(settings, name, disable=not progress))
+        result = search(evaluator, settings, objective, journal=opened, listener=bar, check=check)
+    _doubt(result)
+    return result
+
+
+def _header(fn: Any, original: Any, settings: SearchSettings, objective: Objective) -> dict[str, Any]:
+    return {
+        "settings": settings.to_dict(),
+        "classes": objective.num_classes,
+        "source": _source(fn),
+        "original": objective.original,
+        "options": repr(original) if isinstance(original, nn.Module) else "",
+        "original_options": list(objective.options),
+        "monitor": objective.monitor,
+        "mode": objective.mode,
+        "evaluator": FunctionEvaluator.name,
+        "versions": {"tglo-lightning": __version__, **{package: version(package) for package in VERSIONS}},
+    }
+
+
+class FunctionEvaluator:
+    """Scores losses by a function that trains with them.
+
+    Args:
+        fn: gets a loss; returns a number, or yields numbers.
+        original: the loss that is called the original; candidates take over its options.
+        num_classes: classes that the logits must have; None for any number.
+        length: numbers to take from a function that yields; 1 otherwise.
+        proven: ``fn`` has returned a number before. Until it has, failures are held back, and a first generation of
+            nothing else is an error.
+    """
+
+    name = "function"
+    together = False
+
+    def __init__(
+        self,
+        fn: Callable[[nn.Module], Any],
+        original: Callable[..., Any],
+        *,
+        num_classes: int | None = None,
+        length: int | None = None,
+        proven: bool = False,
+    ) -> None:
+        self.fn = fn
+        self.original = original
+        self.num_classes = num_classes
+        self.length = length
+        self.proven = proven
+
+    def start(self, criteria: Sequence[Criterion], seed: int) -> FunctionPopulation:
+        """Start one call of the function for each criterion."""
+        return FunctionPopulation(self, criteria, seed)
+
+
+class FunctionPopulation:
+    """Calls of a function, one for each criterion, that can wait at each number they yield."""
+
+    def __init__(self, evaluator: FunctionEvaluator, criteria: Sequence[Criterion], seed: int) -> None:
+        self.evaluator = evaluator
+        self.length = evaluator.length or 1
+        self.trained = 0
+        self.members = list(range(len(criteria)))
+        self._calls = [_Call(evaluator, criterion, seed) for criterion in criteria]
+
+    def advance(self, n: int) -> None:
+        """Let each call go on for ``n`` numbers, once scores are asked for."""
+        self.trained = min(self.trained + n, self.length)
+
+    def scores(self) -> Iterator[Evaluation]:
+        """Yield the last number of each call."""
+        held: list[Evaluation] = []
+        cause: Exception | None = None
+        for member in self.members:
+            evaluation = self._calls[member].run(self.trained)
+            cause = self._calls[member].error or cause
+            held.append(evaluation)
+            self.evaluator.proven |= evaluation.status == "ok"
+            if self.evaluator.proven:
+                yield from held
+                held.clear()
+        if held:
+            raise RuntimeError(
+                f"`fn` failed with each of the {len(held)} losses of the first generation, the last time with "
+                f"{held[-1].error}. The fault will be in `fn`: it must work with any loss of (logits, class "
+                "targets), and move it to the network's device by `loss.to(device)`."
+            ) from cause
+
+    def keep(self, members: Sequence[int]) -> None:
+        """End the other calls."""
+        for member in set(self.members) - set(members):
+            self._calls[member].close()
+        self.members = sorted(members)
+
+    def weights(self, member: int) -> dict[str, Any]:
+        """Not known: the network is the function's own."""
+        raise NotImplementedError("The weights of a network that `fn` trains are not known.")
+
+    def close(self) -> None:
+        """End all calls."""
+        self.keep([])
+
+
+class _Call:
+    """One call of a function: its progress, its random states and its last number."""
+
+    def __init__(self, evaluator: FunctionEvaluator, criterion: Criterion, seed: int) -> None:
+        self.evaluator, self.criterion, self.seed = evaluator, criterion, seed
+        self.error: Exception | None = None
+        self._taken = 0
+        self._seconds = 0.0
+        self._last: Evaluation | None = None
+        self._value: Any = None
+        self._running: Iterator[Any] | None = None
+        self._resume: Callable[[], None] | None = None
+
+    def run(self, until: int) -> Evaluation:
+        """Go on until so many numbers were taken, if the function yields; else call it once."""
+        started = time.perf_counter()
+        if self._last is None or (self._running is not None and self._taken < until):
+            try:
+                with random_states(), scaled_rates(self.criterion.step) as built:
+                    if self._last is None:
+                        self._begin(built)
+                    if self._resume is not None:
+                        self._resume()
+                    while self._running is not None and self._taken < until:
+                        self._take()
+                    self._resume = saved_states()
+                fitness, status, words = _number(self._value), "ok", None
+            except (WrongClasses, UnusedStep, NeedsBudget):
+                raise
+            except Exception as error:
+                self.error, self._running = error, None
+                fitness, status, words = math.nan, "crashed", f"{type(error).__name__}: {error}"
+            self._seconds += time.perf_counter() - started
+            self._last = Evaluation(fitness, status, self._seconds, words)
+        return self._last
+
+    def close(self) -> None:
+        """End the function, if it waits."""
+        if isinstance(self._running, Generator):
+            self._running.close()
+        self._running = self._resume = None
+
+    def _begin(self, built: Sequence[Any]) -> None:
+        """Call the function; if it yields, to its first number."""
+        criterion, original = self.criterion, self.evaluator.original
+        loss: Any = criterion.build(original) if criterion.losses else copy.deepcopy(original)
+        seed_all(self.seed)
+        called: set[int] = set()
+        hook = None
+        if not self.evaluator.proven and isinstance(loss, nn.Module):
+            hook = loss.register_forward_pre_hook(lambda _, arguments: called.update(_classes(arguments)))
+        self._value = self.evaluator.fn(loss)
+        if inspect.isgenerator(self._value):
+            if self.evaluator.length is None:
+                raise NeedsBudget(
+                    "`fn` yields numbers; pass `budget=` how many of them are a whole training, such as budget=20."
+                )
+            self._running = self._value
+            self._take()
+        if criterion.step != 1 and not built:
+            raise UnusedStep(
+                "The learning rate is searched, but `fn` builds no torch optimizer whose rate could be set."
+            )
+        if hook is not None:
+            hook.remove()
+            self._check(called)
+
+    def _take(self) -> None:
+        """Take the next number, if the function has not returned."""
+        assert self._running is not None
+        self._value = next(self._running, self._value)
+        self._taken += 1
+
+    def _check(self, called: set[int]) -> None:
+        wanted = self.evaluator.num_classes
+        if not called:
+            warnings.warn(
+                "`fn` did not call the loss that it was given, so every candidate trains alike. Call it in place "
+                "of your own: loss(logits, target).",
+                stacklevel=9,
+            )
+        elif wanted is not None and wanted not in called:
+            raise WrongClasses(
+                f"`num_classes` is {wanted}, but `fn` called the loss with logits of "
+                f"{' and '.join(map(str, sorted(called)))} classes."
+            )
+
+
+class NeedsBudget(ValueError):
+    """A function that yields, without a budget."""
+
+
+class UnusedStep(ValueError):
+    """A learning rate that nothing is trained at."""
+
+
+class WrongClasses(ValueError):
+    """The logits have another number of classes than the search was told."""
+
+
+def _classes(arguments: tuple[Any, ...]) -> set[int]:
+    """The number of classes of the logits that a loss was called with; 0 where they are none."""
+    logits = arguments[0] if arguments else None
+    shape = tuple(getattr(logits, "shape", ()))
+    return {shape[min(1, len(shape) - 1)] if shape else 0}
+
+
+def _source(fn: Any) -> str:
+    """A hash of the code of ``fn``; empty where Python does not know it."""
+    try:
+        return sha256(inspect.getsource(fn).encode()).hexdigest()[:12]
+    except (OSError, TypeError):
+        return ""
+
+
+def _number(value: Any) -> float:
+    try:
+        if not isinstance(value, str | bytes):
+            return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    raise TypeError(f"`fn` must return the number to minimise, got {value!r}.")
+
+
+def _doubt(result: SearchResult) -> None:
+    """Warn of finals that cannot tell one seed from another."""
+    if not result.seeds_matter:
+        warnings.warn(
+            f"The winner, and the original loss, gave the same number from {len(result.original.fitness)} seeds. "
+            f"Either {result.monitor} seeds generators itself, and the comparison counts as a single seed, or what it "
+            "returns is too coarse to compare losses by.",
+            stacklevel=3,
+        )
