@@ -7,7 +7,7 @@ from helpers.modules import classifier
 from torch import nn
 
 from tglo_lightning import TaylorGLO, TaylorGLOLoss, load_from_checkpoint
-from tglo_lightning.evaluation.slot import LossSlots
+from tglo_lightning.module.slot import LossSlots
 
 PATHS = ["criterion", "aux_criteria.0"]
 

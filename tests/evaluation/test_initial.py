@@ -8,7 +8,7 @@ import torch
 from helpers.modules import classifier, cnn, mlp
 from torch import nn
 
-from tglo_lightning.evaluation.initial import check_resettable, fresh_module
+from tglo_lightning.module.copies import check_resettable, fresh_module
 
 
 def same(one: nn.Module, two: nn.Module) -> bool:

@@ -155,7 +155,7 @@ class Full(classifier(pl)):
     "error", [MemoryError(), Full.error, torch.cuda.OutOfMemoryError("CUDA out of memory.")], ids=repr
 )
 def test_a_chunk_without_memory_is_halved(tmp_path, monkeypatch, error):
-    from tglo_lightning.evaluation.vectorized import _Population
+    from tglo_lightning.evaluation.vectorized.evaluator import _Population
 
     expected = fit(tmp_path / "all", seeded(classifier(pl)), "vectorized")
     clip = _Population._clip

@@ -7,9 +7,9 @@ from helpers.modules import mlp
 from torch.nn import functional as F
 
 from tglo_lightning.evaluation import mapping
-from tglo_lightning.evaluation.mapping import map_again, on_stacks
-from tglo_lightning.evaluation.stack import Chunk, Step
-from tglo_lightning.evaluation.stacked_loss import StackedTaylorGLOLoss
+from tglo_lightning.evaluation.vectorized.mapping import map_again, on_stacks
+from tglo_lightning.evaluation.vectorized.stack import Chunk, Step
+from tglo_lightning.evaluation.vectorized.stacked_loss import StackedTaylorGLOLoss
 from tglo_lightning.losses import TaylorGLOLoss
 
 BREAKS = {

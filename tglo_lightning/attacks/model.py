@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tglo_lightning.evaluation.isolation import isolated
-from tglo_lightning.evaluation.slot import LossSlot
-from tglo_lightning.evaluation.untouched import untouched
+from tglo_lightning.module.slot import LossSlot
+from tglo_lightning.module.preserving import preserved_module
 
 __all__ = ["LOSSES", "AttackedModel", "Passes", "attackable", "check_bounds"]
 
@@ -205,7 +205,7 @@ def check_bounds(bounds: Sequence[float]) -> tuple[float, float]:
 def attackable(module: nn.Module) -> Iterator[None]:
     """Evaluation mode, gradients for inputs only; ``module`` and the random states come back as they were."""
     # Validation of Lightning runs in inference mode, which records nothing to differentiate
-    with isolated(quiet=False), torch.inference_mode(False), torch.enable_grad(), untouched(module):
+    with isolated(quiet=False), torch.inference_mode(False), torch.enable_grad(), preserved_module(module):
         for parameter in module.parameters():
             parameter.requires_grad_(False)
         yield

@@ -12,12 +12,12 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from tglo_lightning.arguments import choice, integer
-from tglo_lightning.callbacks.capture import loss_inputs
+from tglo_lightning.module.capture import loss_inputs
 from tglo_lightning.callbacks.samples import random_batches
 from tglo_lightning.evaluation import LossSlot
-from tglo_lightning.evaluation.bases import Callback
+from tglo_lightning.module.bases import Callback
 from tglo_lightning.evaluation.isolation import generators, isolated, preserved, seed_all
-from tglo_lightning.evaluation.untouched import untouched
+from tglo_lightning.module.preserving import preserved_module
 from tglo_lightning.losses import SeparableLoss, as_loss
 from tglo_lightning.reporting.attraction_record import AttractionRecord, measure
 from tglo_lightning.reporting.dashboard import AttractionPanels, is_wandb
@@ -235,7 +235,7 @@ class AttractionMonitor(Callback):
 def _apart(trainer: Any, pl_module: Any) -> Iterator[None]:
     """Run the module aside from its training, and leave nothing of it behind."""
     stage = trainer.state.stage
-    with isolated(quiet=False), untouched(pl_module), torch.no_grad():
+    with isolated(quiet=False), preserved_module(pl_module), torch.no_grad():
         # Where a module or a transfer hook asks, this is no training
         trainer.validating = True
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tglo_lightning.evaluation.bases import Callback
+from tglo_lightning.module.bases import Callback
 
 __all__ = ["CurveRecorder"]
 

@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from tglo_lightning.evaluation.messages import tell
+from tglo_lightning.module.messages import tell
 from tglo_lightning.search import SearchError, SearchResult, SearchSettings
 from tglo_lightning.search.interruption import InterruptibleEvaluator
 from tglo_lightning.search.journal import Journal, JournaledEvaluator, JournalError, Unwritable

@@ -11,8 +11,8 @@ from tglo_lightning.attacks import FGSM, PGD, Attack, evaluate_robustness
 from tglo_lightning.attacks.base import NORMS
 from tglo_lightning.attacks.gradient import GradientAttack
 from tglo_lightning.attacks.model import LOSSES, check_bounds
-from tglo_lightning.evaluation.bases import Callback
-from tglo_lightning.evaluation.slot import LossSlot
+from tglo_lightning.module.bases import Callback
+from tglo_lightning.module.slot import LossSlot
 
 __all__ = ["RobustnessMonitor"]
 

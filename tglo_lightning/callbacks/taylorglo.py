@@ -31,13 +31,13 @@ from tglo_lightning.evaluation import (
     restore_loss,
 )
 from tglo_lightning.evaluation.auto import EVALUATORS, check_evaluator
-from tglo_lightning.evaluation.bases import CALLBACKS, Callback
-from tglo_lightning.evaluation.identity import digest, sources
-from tglo_lightning.evaluation.initial import INITS, check_resettable
+from tglo_lightning.module.bases import CALLBACKS, Callback
+from tglo_lightning.module.fingerprint import digest, sources
+from tglo_lightning.module.copies import INITS, check_resettable
 from tglo_lightning.evaluation.inner import Minimum, data_arguments
 from tglo_lightning.evaluation.isolation import isolated, preserved
-from tglo_lightning.evaluation.messages import tell
-from tglo_lightning.evaluation.slot import LossSlots
+from tglo_lightning.module.messages import tell
+from tglo_lightning.module.slot import LossSlots
 from tglo_lightning.reporting.html import report_quietly
 from tglo_lightning.reporting.html.fit import Fit
 from tglo_lightning.reporting.stats import welch

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from tglo_lightning.evaluation.inner import Budget, InnerFit
-from tglo_lightning.evaluation.messages import tell
-from tglo_lightning.evaluation.processes import ProcessEvaluator
-from tglo_lightning.evaluation.ray import RayEvaluator, require_ray
+from tglo_lightning.module.messages import tell
+from tglo_lightning.evaluation.workers.processes import ProcessEvaluator
+from tglo_lightning.evaluation.workers.ray import RayEvaluator, require_ray
 from tglo_lightning.evaluation.trainer import TrainerEvaluator
-from tglo_lightning.evaluation.vectorized import NotVectorizable, VectorizedEvaluator
+from tglo_lightning.evaluation.vectorized.evaluator import NotVectorizable, VectorizedEvaluator
 
 __all__ = ["check_evaluator", "choose_evaluator"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -13,78 +13,16 @@ import torch
 from pytorch_lightning.loggers.logger import DummyLogger
 from torch.utils.data import DataLoader
 
-from tglo_lightning.arguments import integer, number, optional
-from tglo_lightning.evaluation.initial import Init, fresh_module, replicate
-from tglo_lightning.evaluation.isolation import fresh_iterators, generators, nothing, seed_all
-from tglo_lightning.evaluation.slot import LossSlot, LossSlots
+from tglo_lightning.module import LossSlot, LossSlots
+from tglo_lightning.module.copies import Init, fresh_module, replicate
+from tglo_lightning.module.loaders import fresh_iterators, generators, nothing
+from tglo_lightning.search import Budget, Criterion
+from tglo_lightning.search.rate import scale_built, scaled_rates
+from tglo_lightning.search.seeding import seed_all
 
-__all__ = ["Budget", "InnerFit", "Minimum"]
+__all__ = ["InnerFit", "data_arguments", "scale_optimizers"]
 
 NEVER = 2**31
-
-
-@dataclass(frozen=True)
-class Minimum:
-    """What a candidate must have reached after a part of its training, or it is given up.
-
-    Attributes:
-        after: epochs or optimizer steps, whichever the budget counts.
-        value: the worst value of the monitored metric that is good enough.
-        mode: ``"max"`` or ``"min"``, what is better.
-    """
-
-    after: int
-    value: float
-    mode: str = "max"
-
-    def missed_by(self, fitness: float) -> bool:
-        """Whether ``fitness`` is not good enough; NaN never is."""
-        return not (fitness >= self.value if self.mode == "max" else fitness <= self.value)
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How long a candidate trains: whole epochs, or optimizer steps. Exactly one is given, at least 1.
-
-    Attributes:
-        epochs: epochs.
-        steps: optimizer steps.
-        timeout: seconds of wall-clock time, validation included, after which a candidate is given up.
-        minimum: what it must have reached before the end. The original loss has neither of the two limits.
-    """
-
-    epochs: int | None = None
-    steps: int | None = None
-    timeout: float | None = None
-    minimum: Minimum | None = None
-
-    def __post_init__(self) -> None:
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("Give one of `candidate_epochs` and `candidate_steps`.")
-        # Plain numbers, which a journal can hold
-        for name in ("epochs", "steps"):
-            object.__setattr__(self, name, optional(integer, f"candidate_{name}", getattr(self, name), 1))
-        object.__setattr__(self, "timeout", optional(number, "candidate_timeout", self.timeout, above=0))
-        if self.minimum is None:
-            return
-        after = integer("min_fitness_after[0]", self.minimum.after)
-        value = number("min_fitness_after[1]", self.minimum.value)
-        length = self.epochs or self.steps or 0
-        if not 1 <= after < length:
-            raise ValueError(
-                f"`min_fitness_after` must begin with a number from 1 to {length - 1}, a part of the {length} "
-                f"{self.unit} of a candidate, got {after}."
-            )
-        object.__setattr__(self, "minimum", replace(self.minimum, after=after, value=value))
-
-    def unlimited(self) -> Budget:
-        """The same length without limits."""
-        return Budget(self.epochs, self.steps)
-
-    @property
-    def unit(self) -> str:
-        """``"epochs"`` or ``"steps"``."""
-        return "steps" if self.epochs is None else "epochs"
 
 
 class InnerFit:
@@ -101,9 +39,8 @@ class InnerFit:
         module: the outer module; it is copied, never touched.
         slots: where the module keeps the loss, or the losses, to search for.
         monitor: name of the metric; the validation's value, or the training's if only that exists.
-        budget: how long to train.
-        init: ``"given"``, ``"reset"`` or a function that builds a module.
-        callbacks: callbacks for the inner Trainers, copied for each.
+        budget: how long to train; its callbacks go to the inner Trainers, copied for each.
+        init: ``"module"``, ``"reset"`` or a function that builds a module.
 
     Attributes:
         epoch_batches: training batches of an epoch, infinite while unknown; the probe finds it out.
@@ -116,15 +53,14 @@ class InnerFit:
         slots: LossSlots | LossSlot,
         monitor: str,
         budget: Budget,
-        init: Init = "given",
-        callbacks: Sequence[Any] = (),
+        init: Init = "module",
     ) -> None:
         self.module = module
         self.slots = LossSlots(slots.path) if isinstance(slots, LossSlot) else slots
         self.monitor = monitor
         self.budget = budget
         self.init = init
-        self.callbacks = list(callbacks)
+        self.callbacks = list(budget.callbacks)
         self.loaders = _loaders(trainer)
         self.datamodule = _detached(trainer.datamodule)
         self.device = trainer.strategy.root_device
@@ -147,9 +83,9 @@ class InnerFit:
         twin._trainer_kwargs = self._trainer_kwargs | {"devices": [device.index or 0]}
         return twin
 
-    def limited(self, theta: list[float] | None) -> Budget:
-        """The budget of a candidate; the original loss, ``None``, has no limits."""
-        return self.budget.unlimited() if theta is None else self.budget
+    def timeout(self, criterion: Criterion) -> float | None:
+        """Seconds that a training may take; the module's own loss has no limit."""
+        return None if criterion.is_original else self.budget.timeout
 
     @property
     def validates(self) -> bool:
@@ -174,8 +110,8 @@ class InnerFit:
         """Random generators of its own that the data draw from."""
         return generators(self.datamodule, *self.loaders.values())
 
-    def candidate(self, theta: list[float] | None, seed: int) -> Any:
-        """A module to train, its weights drawn from ``seed`` unless given; ``None`` keeps the module's own loss."""
+    def candidate(self, criterion: Criterion, seed: int) -> Any:
+        """Return a module to train with ``criterion``, its weights drawn from ``seed`` unless given."""
         seed_all(seed, self.generators)
         module = fresh_module(self.module, self.init)
         if not callable(self.init):
@@ -183,8 +119,9 @@ class InnerFit:
             for hook in ("setup", "prepare_data", "teardown"):
                 setattr(module, hook, nothing)
         module.configure_callbacks = _no_callbacks
-        if theta is not None:
-            self.slots.install(module, theta)
+        self.slots.install(module, criterion)
+        if criterion.step != 1:
+            module.configure_optimizers = partial(_configured, module.configure_optimizers, criterion.step)
         return module
 
     def trainer(self, *callbacks: Any, **overrides: Any) -> Any:
@@ -284,3 +221,13 @@ def _detached(datamodule: Any) -> Any:
 
 def _no_callbacks() -> list[Any]:
     return []
+
+
+def _configured(configure: Callable[[], Any], step: float) -> Any:
+    with scaled_rates(step):
+        return configure()
+
+
+def scale_optimizers(trainer: Any, step: float) -> None:
+    """Scale the rates of those optimizers of a Trainer that were built before its module was asked for them."""
+    scale_built(trainer.optimizers, [config.scheduler for config in trainer.lr_scheduler_configs], step)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
-from tglo_lightning.evaluation.inner import Budget
+from tglo_lightning.search import Evaluation
 
-__all__ = ["Clock", "Hopeless", "TimedOut", "out_of_memory", "overdue"]
+__all__ = ["Clock", "Diverged", "TimedOut", "failed", "out_of_memory", "overdue"]
 
-# What torch says where it raises no exception of its own for it, in small letters
+# What torch says if it raises no exception of its own for it, in small letters
 NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 
 
@@ -18,45 +21,61 @@ class TimedOut(Exception):
     """A training took longer than it may."""
 
 
-class Hopeless(Exception):
-    """A training has not reached what it should have by now, but a ``fitness`` that is not good enough."""
+class Diverged(Exception):
+    """A loss or a weight is no longer finite."""
 
-    def __init__(self, budget: Budget, fitness: float, monitor: str) -> None:
-        minimum = budget.minimum
-        assert minimum is not None
-        super().__init__(
-            f"{monitor} was {fitness:.4g} after {minimum.after} {budget.unit}, "
-            f"min_fitness_after asks for {minimum.value:g}"
-        )
+
+STATUS = {Diverged: "diverged", TimedOut: "timeout"}
+
+
+def failed(error: Exception, seconds: float) -> Evaluation:
+    """Return the evaluation of a training that ended with ``error``."""
+    status = next((name for kind, name in STATUS.items() if isinstance(error, kind)), "crashed")
+    words = str(error) if status != "crashed" else f"{type(error).__name__}: {error}"
+    return Evaluation(math.nan, status, seconds, words)
 
 
 class Clock:
-    """Measures the time of a training, or of ``count`` trainings in one.
+    """Measures the time of a training, or of ``count`` trainings in one pass. It stands still outside :meth:`running`.
 
     Args:
         timeout: seconds that each may take; ``None`` for any time.
         count: number of trainings.
     """
 
-    def __init__(self, timeout: float | None, count: int = 1) -> None:
-        self.started = time.perf_counter()
+    def __init__(self, timeout: float | None = None, count: int = 1) -> None:
         self.timeout = timeout
         self.count = count
+        self._before = 0.0
+        self._started: float | None = None
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Measure the time within."""
+        self._started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._before, self._started = self._total, None
 
     def check(self) -> None:
         """Raise :class:`TimedOut` if the time is over."""
-        if self.timeout is not None and time.perf_counter() - self.started > self.timeout * self.count:
+        if self.timeout is not None and self._total > self.timeout * self.count:
             raise TimedOut(overdue(self.timeout))
 
     @property
     def seconds(self) -> float:
-        """Time since the start, for each of the trainings."""
-        return (time.perf_counter() - self.started) / self.count
+        """Time measured so far, for each of the trainings."""
+        return self._total / self.count
+
+    @property
+    def _total(self) -> float:
+        return self._before + (0.0 if self._started is None else time.perf_counter() - self._started)
 
 
 def overdue(timeout: float) -> str:
-    """Why a candidate was given up."""
-    return f"not done within candidate_timeout={timeout:g} s"
+    """Return why a candidate was given up."""
+    return f"not done within timeout={timeout:g} s"
 
 
 def out_of_memory(error: BaseException) -> bool:

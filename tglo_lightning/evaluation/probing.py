@@ -14,8 +14,8 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from tglo_lightning.evaluation.bases import Callback
-from tglo_lightning.evaluation.identity import data_identity, described, module_identity, optimizer_identity
+from tglo_lightning.module.bases import Callback
+from tglo_lightning.module.fingerprint import data_identity, described, module_identity, optimizer_identity
 from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.isolation import isolated, preserved, seed_all
 from tglo_lightning.evaluation.trainer import Guard, validated
@@ -33,7 +33,7 @@ class Probe:
         num_classes: classes of the logits that reach the loss.
         metrics: names of the metrics that are logged.
         identity: module, weights, optimizers, data and Trainer in plain values, see
-            :mod:`tglo_lightning.evaluation.identity`.
+            :mod:`tglo_lightning.module.fingerprint`.
         inputs: shapes of the tensors of the first training batch.
     """
 

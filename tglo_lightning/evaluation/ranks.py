@@ -23,7 +23,7 @@ from typing import Any
 import torch.distributed as dist
 from pytorch_lightning.utilities import rank_zero_only
 
-from tglo_lightning.evaluation.worker import score
+from tglo_lightning.evaluation.workers.worker import score
 from tglo_lightning.search import Evaluation
 
 __all__ = ["RankError", "Ranks", "check_strategy"]

@@ -2,125 +2,129 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
 
-from tglo_lightning.evaluation.bases import Callback
-from tglo_lightning.evaluation.inner import Budget, InnerFit
-from tglo_lightning.evaluation.isolation import generators, isolated, preserved, random_states, seed_all
-from tglo_lightning.evaluation.limits import Clock, Hopeless, TimedOut
-from tglo_lightning.search import Evaluation
+from tglo_lightning.evaluation.inner import InnerFit, scale_optimizers
+from tglo_lightning.evaluation.isolation import isolated
+from tglo_lightning.evaluation.limits import Clock, Diverged, failed
+from tglo_lightning.evaluation.pausing import Pausable
+from tglo_lightning.module.bases import Callback
+from tglo_lightning.module.loaders import generators
+from tglo_lightning.search import Criterion, Evaluation
+from tglo_lightning.search.seeding import derived_seed, saved_states, seed_all
 
-__all__ = ["TrainerEvaluator"]
-
-
-class Diverged(Exception):
-    """A loss or a weight is no longer finite."""
-
-
-# Endings that have a name
-STATUS = {Diverged: "diverged", TimedOut: "timeout", Hopeless: "hopeless"}
+__all__ = ["Guard", "TrainerEvaluator", "TrainerPopulation", "validated", "validation_seed"]
 
 
-def failed(error: Exception, seconds: float) -> Evaluation:
-    """The evaluation of a candidate whose training ended with ``error``."""
-    status = next((name for kind, name in STATUS.items() if isinstance(error, kind)), "crashed")
-    said = str(error) if status != "crashed" else f"{type(error).__name__}: {error}"
-    return Evaluation(math.nan, status, seconds, said)
+def validation_seed(seed: int) -> int:
+    """Return the seed of a validation, so that it does not depend on the training before it."""
+    return derived_seed(seed, 2**31)
 
 
-def epoch_seed(seed: int, epoch: int) -> int:
-    """Seed of one epoch, so that candidates meet the same batches however many random numbers each has drawn."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-
-
-def validated(trainer: Any, module: Any, fit: InnerFit) -> dict[str, Any]:
-    """The metrics of a training, and of a validation after it if there is one."""
+def validated(trainer: Any, module: Any, fit: InnerFit, seed: int) -> dict[str, Any]:
+    """Return the metrics of a training, and of a validation after it if there is one."""
     metrics = dict(trainer.callback_metrics)
     if trainer.enable_validation:
+        seed_all(validation_seed(seed), fit.generators)
         trainer.validate(module, **fit.data(validate=True), verbose=False)
         metrics |= trainer.callback_metrics
     return metrics
 
 
 class Guard(Callback):
-    """Seeds every epoch, and ends a training that cannot come to anything.
+    """Seeds every epoch, ends a training that cannot come to anything, and lets it wait halfway.
 
     Args:
         seed: seed of the training.
         fit: what is trained.
-        budget: how long, and within which limits; none by default.
+        step: factor on the learning rates.
         clock: measures the time; by default there is no limit.
+        pause: called with the monitored metric, NaN if unknown, when the training has come to :attr:`until`.
+        check: called after every batch; raises if nobody waits for the training any more.
+
+    Attributes:
+        until: epochs or steps to pause after; ``None`` to train to the end.
     """
 
     EVERY = 16
 
-    def __init__(self, seed: int, fit: InnerFit, budget: Budget | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        fit: InnerFit,
+        step: float = 1.0,
+        clock: Clock | None = None,
+        pause: Callable[[float], None] | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self.seed = seed
         self.fit = fit
-        self.budget = budget
-        self.clock = Clock(None) if clock is None else clock
-        # Whether the training is at the point where it must have reached something, and whether that is behind it
-        self.due = self.checked = False
+        self.step = step
+        self.clock = Clock() if clock is None else clock
+        self.pause = pause
+        self.check = check
+        self.until: int | None = None
+        self._due = False
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        if self.step != 1:
+            scale_optimizers(trainer, self.step)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        if self.budget is not None and self.budget.minimum is not None:
+        if self.until is not None:
             # Lightning then validates at that point, as it would by its own settings
             loop = trainer.fit_loop.epoch_loop
             usual = loop._should_check_val_fx
-            loop._should_check_val_fx = lambda fetcher: self.due or usual(fetcher)
+            loop._should_check_val_fx = lambda fetcher: self._due or usual(fetcher)
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         # The copy of the module, and loaders that were made for this fit, have generators of their own
-        seed_all(epoch_seed(self.seed, trainer.current_epoch), self._generators(trainer, pl_module))
+        seed_all(derived_seed(self.seed, trainer.current_epoch), self._generators(trainer, pl_module))
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.clock.check()
+        self.check()
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         # Looking at every loss would wait for the device at every step
-        if batch_idx % self.EVERY == 0 and isinstance(loss, torch.Tensor) and not torch.isfinite(loss).all():
+        if batch_idx % self.EVERY == 0 and isinstance(loss, Tensor) and not torch.isfinite(loss).all():
             raise Diverged(f"the loss is {loss.detach().mean().item()} at step {trainer.global_step}")
-        minimum = None if self.budget is None or self.checked else self.budget.minimum
-        if minimum is not None and self.budget is not None:
-            steps, last = trainer.global_step, trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-            at_end = last and trainer.current_epoch + 1 == minimum.after
-            self.due = at_end if self.budget.steps is None else steps >= minimum.after
-            if self.due and not trainer.enable_validation and self.budget.steps is not None:
-                self._check(trainer)
+        if self.until is None:
+            return
+        if self.fit.budget.steps is None:
+            last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+            self._due = last and trainer.current_epoch + 1 == self.until
+        else:
+            self._due = trainer.global_step >= self.until
+            if self._due and not trainer.enable_validation:
+                self._pause(trainer)
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
-        if self.due:
+        if self._due:
             # A validation in between must not change the random numbers of what follows
-            self._states = ExitStack()
-            self._states.enter_context(random_states())
-            self._states.enter_context(preserved(self._generators(trainer, pl_module)))
+            own = self._generators(trainer, pl_module)
+            self._put_back = saved_states(own)
+            seed_all(validation_seed(self.seed), own)
 
     def on_validation_batch_end(self, trainer: Any, *args: Any, **kwargs: Any) -> None:
         self.clock.check()
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        if self.due:
-            self._states.close()
-            self._check(trainer)
+        if self._due:
+            self._put_back()
+            self._pause(trainer)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        if self.due:
-            self._check(trainer)
+        if self._due:
+            self._pause(trainer)
 
-    def _check(self, trainer: Any) -> None:
-        self.due, self.checked = False, True
-        budget, monitor = self.budget, self.fit.monitor
-        if budget is None or budget.minimum is None or monitor not in trainer.callback_metrics:
-            return
-        fitness = float(trainer.callback_metrics[monitor])
-        if budget.minimum.missed_by(fitness):
-            raise Hopeless(budget, fitness, monitor)
+    def _pause(self, trainer: Any) -> None:
+        self._due = False
+        if self.pause is not None:
+            self.pause(float(trainer.callback_metrics.get(self.fit.monitor, float("nan"))))
 
     def _generators(self, trainer: Any, module: Any) -> list[Any]:
         return [*self.fit.generators, *generators(module, trainer.train_dataloader)]
@@ -134,6 +138,7 @@ class TrainerEvaluator:
     """
 
     name = "trainer"
+    shares_passes = False
     fit: InnerFit
 
     def setup(self, fit: InnerFit) -> None:
@@ -144,40 +149,120 @@ class TrainerEvaluator:
         """Let go of what the search held."""
         vars(self).pop("fit", None)
 
-    def evaluate(self, thetas: Sequence[list[float] | None], seed: int) -> Iterator[Evaluation]:
-        """One evaluation for each ``theta``, in order; ``None`` trains with the module's own loss."""
-        for theta in thetas:
-            yield self._evaluate(theta, seed)
+    def start(self, criteria: Sequence[Criterion], seed: int) -> TrainerPopulation:
+        """Start a training for each criterion."""
+        return TrainerPopulation(self.fit, criteria, seed)
 
-    def _evaluate(self, theta: list[float] | None, seed: int) -> Evaluation:
-        clock = Clock(self.fit.limited(theta).timeout)
+
+class TrainerPopulation:
+    """Nested fits that wait for one another; see :class:`~tglo_lightning.search.Population`.
+
+    A training that is advanced to its end at once runs in one go and is gone before the next one starts; its weights
+    can be asked for until then.
+    """
+
+    def __init__(self, fit: InnerFit, criteria: Sequence[Criterion], seed: int) -> None:
+        self.length = fit.budget.length
+        self.trained = 0
+        self.members = list(range(len(criteria)))
+        self._trainings = [_Training(fit, criterion, seed) for criterion in criteria]
+
+    def advance(self, n: int) -> None:
+        """Let each member train on for ``n`` epochs or steps, once scores are asked for."""
+        self.trained = min(self.trained + n, self.length)
+
+    def scores(self) -> Iterator[Evaluation]:
+        """Train and validate the members, one after the other."""
+        for member in self.members:
+            yield self._trainings[member].score(self.trained)
+            if self.trained >= self.length:
+                self._trainings[member].close()
+
+    def keep(self, members: Sequence[int]) -> None:
+        """End the other trainings."""
+        for member in set(self.members) - set(members):
+            self._trainings[member].close()
+        self.members = sorted(members)
+
+    def weights(self, member: int) -> dict[str, Tensor]:
+        """Return parameters and buffers of a member; of one that is done, until the next score is asked for."""
+        module = self._trainings[member].module
+        assert module is not None, "the training is over, and its memory free"
+        return {name: value.detach() for name, value in module.state_dict().items()}
+
+    def close(self) -> None:
+        """End all trainings."""
+        self.keep([])
+
+
+class _Training:
+    """One candidate's training, which can wait after any epoch or step."""
+
+    def __init__(self, fit: InnerFit, criterion: Criterion, seed: int) -> None:
+        self.fit, self.criterion, self.seed = fit, criterion, seed
+        self.clock = Clock(fit.timeout(criterion))
+        self.module: Any = None
+        self._pausable: Pausable | None = None
+        self._guard: Guard | None = None
+        self._until: int | None = None
+        self._fitness = float("nan")
+        self._put_back: Callable[[], None] | None = None
+        self._final: Evaluation | None = None
+
+    def score(self, until: int) -> Evaluation:
+        """Train until so many epochs or steps are done, and return the monitored metric after them."""
+        if self._final is not None:
+            return self._final
+        self._until = None if until >= self.fit.budget.length else until
         try:
-            return Evaluation(self._score(theta, seed, clock), "ok", clock.seconds)
+            with isolated(self.fit.generators), self.clock.running():
+                self._advance()
         except Exception as error:
-            return failed(error, clock.seconds)
+            self._final = failed(error, self.clock.seconds)
+            return self._final
+        evaluation = Evaluation(self._fitness, "ok", self.clock.seconds)
+        if self._until is None:
+            self._final = evaluation
+        return evaluation
 
-    def _score(self, theta: list[float] | None, seed: int, clock: Clock) -> float:
+    def close(self) -> None:
+        """End the training, and free its memory."""
+        if self._pausable is not None:
+            with isolated(self.fit.generators):
+                self._pausable.close()
+        self._pausable = self._guard = self.module = self._put_back = None
+
+    def _advance(self) -> None:
+        if self._until is None and self._pausable is None:
+            self._fit()
+            return
+        if self._pausable is None:
+            self._pausable = Pausable(self._fit)
+        if self._guard is not None:
+            self._guard.until = self._until
+        if self._put_back is not None:
+            self._put_back()
+        self._pausable.resume()
+        self._put_back = saved_states(self.fit.generators)
+
+    def _fit(self) -> None:
+        """Run the whole fit, with its pauses, and the validation after it."""
         fit = self.fit
-        with isolated(), preserved(fit.generators):
-            trainer, module = self._train(theta, seed, fit.limited(theta), clock)
-            if not all(torch.isfinite(parameter).all() for parameter in module.parameters()):
-                raise Diverged("a weight is not finite after the training")
-            metrics = validated(trainer, module, fit)
+        self.module = fit.candidate(self.criterion, self.seed)
+        check = (lambda: None) if self._pausable is None else self._pausable.check
+        self._guard = Guard(self.seed, fit, self.criterion.step, self.clock, self._pause, check)
+        self._guard.until = self._until
+        trainer = fit.trainer(self._guard)
+        seed_all(self.seed, fit.generators)
+        trainer.fit(self.module, **fit.data())
+        if not all(torch.isfinite(parameter).all() for parameter in self.module.parameters()):
+            raise Diverged("a weight is not finite after the training")
+        metrics = validated(trainer, self.module, fit, self.seed)
         if fit.monitor not in metrics:
             raise KeyError(f"{fit.monitor!r} was not logged")
-        return float(metrics[fit.monitor])
+        self._fitness = float(metrics[fit.monitor])
 
-    def _train(
-        self, theta: list[float] | None, seed: int, budget: Budget | None = None, clock: Clock | None = None
-    ) -> tuple[Any, Any]:
-        module = self.fit.candidate(theta, seed)
-        trainer = self.fit.trainer(Guard(seed, self.fit, budget, clock))
-        seed_all(seed, self.fit.generators)
-        trainer.fit(module, **self.fit.data())
-        return trainer, module
-
-    def train(self, theta: list[float] | None, seed: int) -> nn.Module:
-        """The module that results from training with ``theta`` from ``seed``, without validation."""
-        with isolated(), preserved(self.fit.generators):
-            module: nn.Module = self._train(theta, seed)[1]
-        return module
+    def _pause(self, fitness: float) -> None:
+        assert self._pausable is not None
+        self._fitness = fitness
+        self._pausable.pause()

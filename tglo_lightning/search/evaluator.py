@@ -79,11 +79,11 @@ class Evaluator(Protocol):
 
     Attributes:
         name: name in results and journals.
-        together: whether members share passes, so that the last bits of a result depend on who trains beside it.
+        shares_passes: whether members share passes, so that the last bits of a result depend on who trains beside it.
     """
 
     name: str
-    together: bool
+    shares_passes: bool
 
     def start(self, criteria: Sequence[Criterion], seed: int) -> Population:
         """Start one training for each criterion; weights and batches follow from ``seed`` alone."""

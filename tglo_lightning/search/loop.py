@@ -231,7 +231,7 @@ class _Search:
         known = [self._recall(key, criterion, seed) for key, criterion in zip(keys, criteria, strict=True)]
         missing = [index for index, evaluation in enumerate(known) if evaluation is None]
         # Members that depend on one another are trained again as a whole, with the same result
-        whole = training is not None or self.evaluator.together
+        whole = training is not None or self.evaluator.shares_passes
         trained = range(len(criteria)) if missing and whole else missing
         population = self.evaluator.start([criteria[index] for index in trained], seed) if trained else None
         evaluations = []

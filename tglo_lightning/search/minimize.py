@@ -161,7 +161,7 @@ class FunctionEvaluator:
     """
 
     name = "function"
-    together = False
+    shares_passes = False
 
     def __init__(
         self,

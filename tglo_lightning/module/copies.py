@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 __all__ = ["INITS", "Init", "check_resettable", "fresh_module", "replicate"]
 
-INITS = ("given", "reset")
+INITS = ("module", "reset")
 Init = str | Callable[[], Any]
 COMPILED = ("forward", "training_step", "validation_step", "test_step", "predict_step")
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
-from tglo_lightning.losses import SeparableLoss, SmoothedCrossEntropyLoss, TaylorGLOLoss, loss_like, loss_options
+from tglo_lightning.losses import FAMILIES, SeparableLoss, loss_options
 from tglo_lightning.losses.registry import check_replaceable, loss_name
-from tglo_lightning.search.space import split_theta
+from tglo_lightning.search import Criterion, LossSpec
 
 __all__ = ["LossSlot", "LossSlots", "restore_loss"]
 
-METALEARNED = (TaylorGLOLoss, SmoothedCrossEntropyLoss)
+EXTRA = "_extra_state"
 
 
 class LossSlot:
@@ -74,11 +75,19 @@ class LossSlot:
             delattr(owner, name)
         setattr(owner, name, loss)
 
-    def install(self, module: nn.Module, theta: list[float] | Tensor) -> None:
-        """Put the loss with parameters ``theta`` into its place, options taken over, on the right device."""
-        loss = loss_like(self.get(module), theta)
+    def install(self, module: nn.Module, spec: LossSpec) -> None:
+        """Put a loss into its place, with the options of the present one, on the module's device."""
+        loss = spec.build(self.get(module))
         like = next(module.parameters(), None)
         self.set(module, loss if like is None else loss.to(like.device))
+
+    def holds(self, module: nn.Module, spec: LossSpec) -> bool:
+        """Whether the loss in its place is ``spec`` already."""
+        loss = self.get(module)
+        return isinstance(loss, SeparableLoss) and (loss.family, tuple(loss.theta.tolist())) == (
+            spec.family,
+            spec.theta,
+        )
 
     def name(self, module: nn.Module) -> str:
         """What the present loss is called."""
@@ -109,19 +118,11 @@ class LossSlots:
     def __len__(self) -> int:
         return len(self._slots)
 
-    def pairs(self, theta: Sequence[float]) -> Iterator[tuple[LossSlot, list[float]]]:
-        """Each slot with its part of ``theta``, which holds the parameters of all losses one after the other."""
-        return zip(self._slots, split_theta(theta, len(self._slots)), strict=True)
-
-    def install(self, module: nn.Module, theta: Sequence[float]) -> None:
-        """Put the losses with parameters ``theta`` into their places."""
-        for slot, part in self.pairs(theta):
-            slot.install(module, part)
-
-    def holds(self, module: nn.Module, theta: Sequence[float]) -> bool:
-        """Whether the losses in their places have the parameters ``theta`` already."""
-        found = ((slot.get(module), part) for slot, part in self.pairs(theta))
-        return all(isinstance(loss, METALEARNED) and loss.theta.tolist() == part for loss, part in found)
+    def install(self, module: nn.Module, criterion: Criterion) -> None:
+        """Put the losses of a criterion into their places, unless they are there; the module's own stay."""
+        for slot, spec in zip(self._slots, criterion.losses, strict=False):
+            if not slot.holds(module, spec):
+                slot.install(module, spec)
 
     def options(self, module: nn.Module) -> list[dict[str, Any]]:
         """The options of the present losses, see :func:`~tglo_lightning.losses.loss_options`."""
@@ -147,7 +148,7 @@ def _missing(module: nn.Module, path: str, part: str) -> str:
 
 
 def restore_loss(module: nn.Module, state_dict: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Give ``module`` the metalearned losses of a ``state_dict``, where it still builds another loss.
+    """Give ``module`` the losses that a ``state_dict`` was saved with, where it still builds others.
 
     Args:
         module: the module, its losses under the attributes they had when the checkpoint was written.
@@ -158,20 +159,19 @@ def restore_loss(module: nn.Module, state_dict: Mapping[str, Any], prefix: str =
         The paths of the losses that were replaced.
     """
     replaced = []
-    expected = module.state_dict().keys()
-    for key, theta in state_dict.items():
-        if not (key.startswith(prefix) and key.endswith(".theta") and theta.dim() == 1):
+    for key, name in state_dict.items():
+        if not (key.startswith(prefix) and key.endswith(f".{EXTRA}") and getattr(name, "dtype", None) == torch.uint8):
             continue
-        path = key[len(prefix) : -len(".theta")]
-        slot = LossSlot(path)
+        family = bytes(name.tolist()).decode(errors="replace")
+        path = key[len(prefix) : -len(EXTRA) - 1]
+        theta = state_dict.get(f"{prefix}{path}.theta")
+        if family not in FAMILIES or theta is None:
+            continue
+        slot, spec = LossSlot(path), LossSpec(family, tuple(theta.tolist()))
         try:
-            present = slot.get(module)
-        except ValueError:
+            if not slot.holds(module, spec):
+                slot.install(module, spec)
+                replaced.append(path)
+        except ValueError:  # nothing that can be replaced is there
             continue
-        # Not every `theta` is a loss's: a layer of the user's expects its own
-        known = f"{path}.theta" in expected
-        if known and not (isinstance(present, METALEARNED) and present.theta.shape != theta.shape):
-            continue
-        slot.install(module, theta)
-        replaced.append(path)
     return replaced

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from tglo_lightning.evaluation.isolation import nothing
+from tglo_lightning.module.loaders import nothing
 
-__all__ = ["untouched"]
+__all__ = ["preserved_module"]
 
 
 @contextmanager
-def untouched(module: nn.Module) -> Iterator[None]:
+def preserved_module(module: nn.Module) -> Iterator[None]:
     """Evaluation mode, from which ``module`` comes back as it was.
 
     Put back are mode, buffers, gradients, ``requires_grad`` and the state of every torchmetrics metric; a

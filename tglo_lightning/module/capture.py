@@ -21,7 +21,7 @@ def loss_inputs(module: Any, loss: nn.Module, batch: Any) -> tuple[Tensor, Tenso
     The step ends there: nothing that follows the loss is run, no backward pass, no step of a manual optimisation.
 
     Args:
-        module: a LightningModule, within :func:`~tglo_lightning.evaluation.untouched.untouched`.
+        module: a LightningModule, within :func:`~tglo_lightning.module.preserving.preserved_module`.
         loss: the submodule of it that computes the loss.
         batch: a batch on the module's device.
 

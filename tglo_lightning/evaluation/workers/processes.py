@@ -22,7 +22,7 @@ from tglo_lightning.arguments import choice, integer, optional
 from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.limits import overdue
 from tglo_lightning.evaluation.trainer import TrainerEvaluator
-from tglo_lightning.evaluation.worker import score, spread_name, unpicklable
+from tglo_lightning.evaluation.workers.worker import score, spread_name, unpicklable
 from tglo_lightning.search import Evaluation
 
 __all__ = ["ProcessEvaluator"]

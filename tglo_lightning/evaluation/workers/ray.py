@@ -15,7 +15,7 @@ from tglo_lightning.arguments import integer, number, optional
 from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.isolation import environment
 from tglo_lightning.evaluation.trainer import TrainerEvaluator
-from tglo_lightning.evaluation.worker import score, spread_name, unpicklable
+from tglo_lightning.evaluation.workers.worker import score, spread_name, unpicklable
 from tglo_lightning.search import Evaluation
 
 __all__ = ["RayEvaluator", "require_ray"]

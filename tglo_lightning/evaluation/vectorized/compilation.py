@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tglo_lightning.evaluation.stack import Step, mapped
+from tglo_lightning.evaluation.vectorized.stack import Step, mapped
 
 __all__ = ["CompiledGradients"]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tglo_lightning.evaluation.mapping import on_stacks
+from tglo_lightning.evaluation.vectorized.mapping import on_stacks
 from tglo_lightning.losses import TaylorGLOLoss
 from tglo_lightning.losses.functional import power_coefficients
 from tglo_lightning.losses.hard_labels import at_target, is_target, transformed

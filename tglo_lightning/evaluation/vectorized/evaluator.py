@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from tglo_lightning.arguments import integer, optional
-from tglo_lightning.evaluation.bases import Callback
-from tglo_lightning.evaluation.compilation import CompiledGradients
+from tglo_lightning.module.bases import Callback
+from tglo_lightning.evaluation.vectorized.compilation import CompiledGradients
 from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.isolation import generators, isolated, preserved, seed_all
 from tglo_lightning.evaluation.limits import Clock, Hopeless, TimedOut, out_of_memory
-from tglo_lightning.evaluation.stack import (
+from tglo_lightning.evaluation.vectorized.stack import (
     Chunk,
     ComputeRandomness,
     Step,
@@ -30,10 +30,10 @@ from tglo_lightning.evaluation.stack import (
     keep_heap,
     rehearse,
 )
-from tglo_lightning.evaluation.stacked_loss import StackedTaylorGLOLoss
+from tglo_lightning.evaluation.vectorized.stacked_loss import StackedTaylorGLOLoss
 from tglo_lightning.evaluation.trainer import TrainerEvaluator, epoch_seed, failed
 from tglo_lightning.evaluation.validation import validate_each
-from tglo_lightning.evaluation.vectorizable import NotVectorizable, check_static, silenced, transfers_batches
+from tglo_lightning.evaluation.vectorized.vectorizable import NotVectorizable, check_static, silenced, transfers_batches
 from tglo_lightning.losses import TaylorGLOLoss
 from tglo_lightning.search import Evaluation
 from tglo_lightning.search.space import split_theta

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from tglo_lightning.evaluation.isolation import isolated
-from tglo_lightning.evaluation.mapping import map_again, on_stacks
-from tglo_lightning.evaluation.stacked_loss import StackedTaylorGLOLoss
-from tglo_lightning.evaluation.vectorizable import NotVectorizable
+from tglo_lightning.evaluation.vectorized.mapping import map_again, on_stacks
+from tglo_lightning.evaluation.vectorized.stacked_loss import StackedTaylorGLOLoss
+from tglo_lightning.evaluation.vectorized.vectorizable import NotVectorizable
 
 if TYPE_CHECKING:
-    from tglo_lightning.evaluation.compilation import CompiledGradients
+    from tglo_lightning.evaluation.vectorized.compilation import CompiledGradients
 
 __all__ = [
     "Chunk",

@@ -1,0 +1,76 @@
+"""Trainings that can wait: functions that hand control back and forth with their caller."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["Pausable", "Stopped"]
+
+JOIN_SECONDS = 10.0
+
+
+class Stopped(BaseException):
+    """Ends a training that nobody waits for. Not an ``Exception``, so that no handler of the module holds it up."""
+
+
+class Pausable:
+    """A function in a thread of its own. Caller and function never run at the same time.
+
+    A Trainer's fit cannot be left and entered again: its set-up and teardown would run twice. So it waits in its
+    thread, at the point that it has come to.
+
+    Args:
+        function: what to run; it calls :meth:`pause` to wait.
+    """
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self.function = function
+        self.value: Any = None
+        self.ended = False
+        self._error: BaseException | None = None
+        self._stopped = False
+        self._caller, self._function = threading.Semaphore(0), threading.Semaphore(0)
+        self._thread: threading.Thread | None = None
+
+    def resume(self) -> bool:
+        """Run the function to its next pause or its end. Return whether it has ended; raise what it raised."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, daemon=True, name="tglo-training")
+            self._thread.start()
+        else:
+            self._function.release()
+        self._caller.acquire()
+        if self._error is not None:
+            raise self._error
+        return self.ended
+
+    def pause(self) -> None:
+        """Wait for the next :meth:`resume`. To be called by the function."""
+        self._caller.release()
+        self._function.acquire()
+        self.check()
+
+    def check(self) -> None:
+        """Raise :class:`Stopped` if the caller has closed this. To be called by the function now and then."""
+        if self._stopped:
+            raise Stopped
+
+    def close(self) -> None:
+        """End the function where it waits."""
+        if self._thread is not None and not self.ended:
+            self._stopped = True
+            self._function.release()
+            self._thread.join(JOIN_SECONDS)
+
+    def _run(self) -> None:
+        try:
+            self.value = self.function()
+        except Stopped:
+            pass
+        except BaseException as error:
+            self._error = error
+        finally:
+            self.ended = True
+            self._caller.release()
