@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from tglo_lightning.evaluation.trainer import TrainerEvaluator, failed
+from tglo_lightning.evaluation.limits import failed
+from tglo_lightning.evaluation.trainer import TrainerEvaluator
 from tglo_lightning.search import Evaluation
 
 __all__ = ["score", "spread_name", "unpicklable"]
