@@ -7,7 +7,9 @@ from typing import Any
 
 from helpers.data import loaders
 from helpers.modules import quiet_trainer
-from tglo_lightning.evaluation import Budget, InnerFit, LossSlot, TrainerEvaluator, probe
+from tglo_lightning.evaluation import InnerFit, TrainerEvaluator, probe
+from tglo_lightning.module import LossSlot
+from tglo_lightning.search import Budget, Criterion
 
 
 def inner_fit(
@@ -17,7 +19,6 @@ def inner_fit(
     data: dict[str, Any] | None = None,
     budget: Budget | None = None,
     *,
-    callbacks: Sequence[Any] = (),
     probed: bool = True,
     monitor: str = "val/acc",
     **trainer_kwargs: Any,
@@ -27,8 +28,7 @@ def inner_fit(
 
     class Catch(api.Callback):
         def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-            slot = LossSlot("criterion")
-            fit = InnerFit(trainer, pl_module, slot, monitor, budget or Budget(steps=3), callbacks=callbacks)
+            fit = InnerFit(trainer, pl_module, LossSlot("criterion"), monitor, budget or Budget(steps=3))
             if probed:
                 probe(fit)
             fits.append(fit)
@@ -50,7 +50,17 @@ def running(evaluator: Any, fit: InnerFit) -> Iterator[Any]:
         evaluator.close()
 
 
-def nested(fit: InnerFit, thetas: Sequence[list[float] | None], seed: int = 1) -> list[float]:
-    """The fitness that nested Trainers give to each theta."""
+def evaluate(evaluator: Any, criteria: Sequence[Criterion], seed: int = 1) -> list[Any]:
+    """Evaluations of whole trainings with each criterion."""
+    population = evaluator.start(criteria, seed)
+    population.advance(population.length)
+    try:
+        return list(population.scores())
+    finally:
+        population.close()
+
+
+def nested(fit: InnerFit, criteria: Sequence[Criterion], seed: int = 1) -> list[float]:
+    """The fitness that nested Trainers give to each criterion."""
     with running(TrainerEvaluator(), fit) as evaluator:
-        return [evaluation.fitness for evaluation in evaluator.evaluate(thetas, seed)]
+        return [evaluation.fitness for evaluation in evaluate(evaluator, criteria, seed)]

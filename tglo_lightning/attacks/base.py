@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tglo_lightning.arguments import integer
 from tglo_lightning.attacks.model import AttackedModel
-from tglo_lightning.evaluation.isolation import seed_all
+from tglo_lightning.search.seeding import seed_all
 
 __all__ = ["NORMS", "Attack", "derived_seed", "project"]
 

@@ -21,8 +21,9 @@ from tglo_lightning.attacks import masking
 from tglo_lightning.attacks.base import NORMS, Attack, derived_seed, project
 from tglo_lightning.attacks.gradient import PGD, GradientAttack
 from tglo_lightning.attacks.model import AttackedModel, Passes, attackable
-from tglo_lightning.evaluation.isolation import generators, preserved, seed_all
+from tglo_lightning.module.loaders import generators
 from tglo_lightning.reporting.robustness_report import AttackResult, RobustnessReport
+from tglo_lightning.search.seeding import random_states, seed_all
 
 __all__ = ["GradientMaskingWarning", "check_epsilons", "evaluate_robustness"]
 
@@ -102,7 +103,7 @@ def evaluate_robustness(
     if not isinstance(module, nn.Module):
         raise TypeError(f"`module` must be a torch.nn.Module, got {type(module).__name__}.")
     findings = list(masking.about_mode(module))
-    with attackable(module), preserved(generators(data)):
+    with attackable(module), random_states(generators(data)):
         model = AttackedModel(module, bounds=bounds, normalize=normalize, loss=loss)
         losses = sorted({attack.loss for attack in given if isinstance(attack, GradientAttack)})
         own = model.slot.name(module) if "own" in losses else None

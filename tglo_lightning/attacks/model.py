@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tglo_lightning.evaluation.isolation import isolated
-from tglo_lightning.module.slot import LossSlot
 from tglo_lightning.module.preserving import preserved_module
+from tglo_lightning.module.slot import LossSlot
 
 __all__ = ["LOSSES", "AttackedModel", "Passes", "attackable", "check_bounds"]
 

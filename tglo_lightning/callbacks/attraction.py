@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,17 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from tglo_lightning.arguments import choice, integer
-from tglo_lightning.module.capture import loss_inputs
 from tglo_lightning.callbacks.samples import random_batches
-from tglo_lightning.evaluation import LossSlot
-from tglo_lightning.module.bases import Callback
-from tglo_lightning.evaluation.isolation import generators, isolated, preserved, seed_all
-from tglo_lightning.module.preserving import preserved_module
+from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.losses import SeparableLoss, as_loss
+from tglo_lightning.module import LossSlot
+from tglo_lightning.module.bases import Callback
+from tglo_lightning.module.capture import loss_inputs
+from tglo_lightning.module.loaders import generators
+from tglo_lightning.module.preserving import preserved_module
 from tglo_lightning.reporting.attraction_record import AttractionRecord, measure
 from tglo_lightning.reporting.dashboard import AttractionPanels, is_wandb
+from tglo_lightning.search.seeding import seed_all
 
 __all__ = ["AttractionMonitor"]
 
@@ -181,7 +183,7 @@ class AttractionMonitor(Callback):
         """The batches, what they measure now, and index and true class of their samples."""
         loaders = _loaders(trainer, pl_module)
         batches, values, indices, targets, count, num_classes = [], [], [], [], 0, 0
-        with _apart(trainer, pl_module), preserved(generators(loaders)):
+        with _apart(trainer, pl_module, generators(loaders)):
             seed_all(self.seed)
             for raw, index in random_batches(loaders, self.samples, self.seed):
                 batch = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(raw))
@@ -232,10 +234,10 @@ class AttractionMonitor(Callback):
 
 
 @contextmanager
-def _apart(trainer: Any, pl_module: Any) -> Iterator[None]:
+def _apart(trainer: Any, pl_module: Any, own: Sequence[Any] = ()) -> Iterator[None]:
     """Run the module aside from its training, and leave nothing of it behind."""
     stage = trainer.state.stage
-    with isolated(quiet=False), preserved_module(pl_module), torch.no_grad():
+    with isolated(own, quiet=False), preserved_module(pl_module), torch.no_grad():
         # Where a module or a transfer hook asks, this is no training
         trainer.validating = True
         try:

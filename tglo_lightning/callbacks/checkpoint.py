@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tglo_lightning.evaluation import restore_loss
+from tglo_lightning.module import restore_loss
 
 __all__ = ["load_from_checkpoint"]
 

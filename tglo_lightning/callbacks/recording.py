@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from tglo_lightning.module.messages import tell
-from tglo_lightning.search import SearchError, SearchResult, SearchSettings
-from tglo_lightning.search.interruption import InterruptibleEvaluator
-from tglo_lightning.search.journal import Journal, JournaledEvaluator, JournalError, Unwritable
-from tglo_lightning.search.record import default_journal, free_journal, interrupted_neighbour, is_finished, result_path
+from tglo_lightning.search import Journal, JournalError, SearchError, SearchResult
+from tglo_lightning.search.files import default_journal, free_journal, interrupted_neighbour, is_finished, result_path
+from tglo_lightning.search.journal import Unwritable
 from tglo_lightning.wording import counted
 
 __all__ = ["Recording", "evaluator_name"]
@@ -35,7 +34,7 @@ class Recording:
         resume: whether to go on from a journal that is there; else it stays, and another place is taken.
 
     Attributes:
-        journal: path of the journal; ``None`` if nothing is written.
+        path: path of the journal; ``None`` if nothing is written.
 
     Raises:
         JournalError: a journal that the user named exists, and ``resume`` is off.
@@ -47,50 +46,40 @@ class Recording:
         self.identity = _plain(identity)
         self.named = named
         self.resume = resume
-        self._before = 0.0
-        self.journal = path
+        self.path = path
         if path is None:
             return
         if not named:
             asked = evaluator if isinstance(evaluator, str) else [evaluator_name(evaluator), _options(evaluator)]
             values = json.dumps([self.identity, asked], sort_keys=True).encode()
-            self.journal = default_journal(path, sha256(values).hexdigest()[:12])
-        if resume or self.journal is None:
+            self.path = default_journal(path, sha256(values).hexdigest()[:12])
+        if resume or self.path is None:
             return
         if not named:
-            self.journal = free_journal(self.journal)
+            self.path = free_journal(self.path)
         elif path.exists():
             raise JournalError(
-                f"{path} exists, and `resume` is off. Give `journal` another path, or go on from it by resume='auto'."
+                f"{path} exists, and `resume` is off. Give `journal` another path, or go on from it by resume=True."
             )
 
     @property
     def evaluator(self) -> str | None:
         """Name of the evaluator that the search began with; ``None`` if it begins now."""
-        return None if self.journal is None else Journal.header(self.journal).get("evaluator")
+        return None if self.path is None else Journal.header(self.path).get("evaluator")
 
     @contextmanager
-    def of(
-        self, evaluator: Any, settings: SearchSettings, notes: Mapping[str, Any], check: Callable[[], None]
-    ) -> Iterator[Any]:
-        """``evaluator``, that writes down what it finds, unless ``check`` raises that a signal came.
-
-        ``notes`` go into the header of the journal.
-        """
+    def journal(self, evaluator: Any, notes: Mapping[str, Any]) -> Iterator[Journal | None]:
+        """Open the journal while the search runs; ``None`` if nothing is written. ``notes`` go into its header."""
         journal = self._open(evaluator, notes)
-        interruptible = InterruptibleEvaluator(evaluator, check)
         if journal is None:
-            self.journal = None
-            yield interruptible
+            self.path = None
+            yield None
             return
         try:
-            together = getattr(evaluator, "together", False)
-            recorded = JournaledEvaluator(interruptible, journal, settings, together=together)
-            self._before = recorded.elapsed_before
-            tell(self._greeting(recorded.replayed))
-            yield recorded
+            tell(self._greeting(journal.recorded))
+            yield journal
         except (KeyboardInterrupt, SystemExit):
-            again = "" if self.resume else f" with journal={str(journal.path)!r} and resume='auto'"
+            again = "" if self.resume else f" with journal={str(journal.path)!r} and resume=True"
             tell(f"TaylorGLO: interrupted. Start the same fit again{again} to go on from {journal.path}.")
             raise
         except SearchError as error:
@@ -100,18 +89,19 @@ class Recording:
         finally:
             journal.close()
 
-    def save(self, result: SearchResult) -> None:
-        """Write the result beside the journal."""
-        result.seconds += self._before
-        if self.journal is None:
-            return
+    def save(self, result: SearchResult) -> Path | None:
+        """Write the result beside the journal; return its path if it was written."""
+        if self.path is None:
+            return None
         try:
-            result.save(result_path(self.journal))
+            result.save(result_path(self.path))
         except OSError as error:
-            warnings.warn(f"The result of the search cannot be written: {error}. The search goes on.", stacklevel=2)
+            warnings.warn(f"The result of the search cannot be written: {error}. The fit goes on.", stacklevel=2)
+            return None
+        return result_path(self.path)
 
     def _open(self, evaluator: Any, notes: Mapping[str, Any]) -> Journal | None:
-        if self.journal is None:
+        if self.path is None:
             return None
         options = _options(evaluator)
         header = _plain(
@@ -122,10 +112,10 @@ class Recording:
                 **notes,
             }
         )
-        if not self.named and not self.journal.exists():
-            self._mention(interrupted_neighbour(self.journal, header))
+        if not self.named and not self.path.exists():
+            self._mention(interrupted_neighbour(self.path, header))
         try:
-            return Journal(self.journal, header)
+            return Journal(self.path, header)
         except Unwritable as error:
             if self.named:
                 raise
@@ -143,22 +133,22 @@ class Recording:
         path, difference = neighbour
         hint = ""
         if "weights is" in difference:
-            hint = " A search goes on where the module starts from the same weights: seed them, by seed_everything(0)."
+            hint = " A search goes on if the module starts from the same weights: seed them, by seed_everything(0)."
         tell(f"TaylorGLO: {path} is an unfinished search, but another one: {difference}.{hint}")
 
-    def _greeting(self, replayed: int) -> str:
-        if not replayed:
-            return f"TaylorGLO writes the search to {self.journal}; killed, it goes on from there."
-        if self.journal is not None and is_finished(self.journal):
+    def _greeting(self, recorded: int) -> str:
+        if not recorded:
+            return f"TaylorGLO writes the search to {self.path}; killed, it goes on from there."
+        if self.path is not None and is_finished(self.path):
             return (
-                f"TaylorGLO: this search is finished, its {replayed} trainings are in {self.journal}. To search anew, "
-                "pass resume=False or another seed."
+                f"TaylorGLO: this search is finished, its trainings are in {self.path}. To search anew, pass "
+                "resume=False or another seed."
             )
-        return f"TaylorGLO goes on from {self.journal}, which holds {counted(replayed, 'training')}."
+        return f"TaylorGLO goes on from {self.path}, which holds {counted(recorded, 'record')}."
 
 
 def evaluator_name(evaluator: Any) -> str:
-    """The name of an evaluator, or of its class."""
+    """Return the name of an evaluator, or of its class."""
     return str(getattr(evaluator, "name", type(evaluator).__name__))
 
 

@@ -11,7 +11,7 @@ from pytorch_lightning.utilities import CombinedLoader
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler
 
-from tglo_lightning.evaluation.isolation import fresh_iterators
+from tglo_lightning.module.loaders import fresh_iterators
 
 __all__ = ["random_batches"]
 

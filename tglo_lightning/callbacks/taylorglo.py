@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
@@ -16,44 +13,28 @@ from torch import nn
 
 from tglo_lightning._version import __version__
 from tglo_lightning.arguments import choice, flag
-from tglo_lightning.callbacks.attraction import AttractionMonitor
-from tglo_lightning.callbacks.curves import CurveRecorder
 from tglo_lightning.callbacks.progress import SearchMonitor
-from tglo_lightning.callbacks.recording import Recording, evaluator_name
-from tglo_lightning.evaluation import (
-    Budget,
-    InnerFit,
-    Probe,
-    Ranks,
-    check_strategy,
-    choose_evaluator,
-    probe,
-    restore_loss,
-)
+from tglo_lightning.callbacks.recording import Recording
+from tglo_lightning.callbacks.report import SearchReport
+from tglo_lightning.evaluation import InnerFit, Probe, Ranks, check_strategy, choose_evaluator, probe
 from tglo_lightning.evaluation.auto import EVALUATORS, check_evaluator
+from tglo_lightning.evaluation.inner import rebuild_optimizers
+from tglo_lightning.evaluation.isolation import isolated
+from tglo_lightning.losses import SeparableLoss
+from tglo_lightning.module import LossSlots, restore_loss
 from tglo_lightning.module.bases import CALLBACKS, Callback
-from tglo_lightning.module.fingerprint import digest, sources
 from tglo_lightning.module.copies import INITS, check_resettable
-from tglo_lightning.evaluation.inner import Minimum, data_arguments
-from tglo_lightning.evaluation.isolation import isolated, preserved
+from tglo_lightning.module.fingerprint import digest, sources
 from tglo_lightning.module.messages import tell
-from tglo_lightning.module.slot import LossSlots
-from tglo_lightning.reporting.html import report_quietly
-from tglo_lightning.reporting.html.fit import Fit
-from tglo_lightning.reporting.stats import welch
-from tglo_lightning.search import Finalist, SearchResult, SearchSettings, search
-from tglo_lightning.search.interruption import InterruptibleEvaluator, interruptible
-from tglo_lightning.search.loop import MODES
-from tglo_lightning.search.record import JOURNAL, result_path
+from tglo_lightning.search import Budget, Finals, Objective, SearchResult, SearchSettings, Space, Strategy, search
+from tglo_lightning.search.files import JOURNAL
+from tglo_lightning.search.interruption import interruptible
+from tglo_lightning.search.settings import MODES
+from tglo_lightning.search.summary import outcome_metrics, summary, warn_of_direction, warn_of_seeds
 from tglo_lightning.wording import counted
 
 __all__ = ["TaylorGLO"]
 
-# Below it a difference counts as one, in words; what is kept is decided by the means
-LEVEL = 0.05
-# Words in the names of metrics
-LOWER_IS_BETTER = {"loss", "error", "err", "nll", "brier", "ece", "perplexity", "mse", "mae"}
-HIGHER_IS_BETTER = {"acc", "accuracy", "f1", "auc", "auroc", "map", "miou", "iou", "dice", "precision", "recall"}
 # Packages whose versions may change the outcome of a search
 VERSIONS = ("torch", "pytorch-lightning", "cma", "numpy")
 
@@ -61,9 +42,9 @@ VERSIONS = ("torch", "pytorch-lightning", "cma", "numpy")
 class TaylorGLO(Callback):
     """Metalearns the loss of a LightningModule, then lets the Trainer train with it.
 
-    At the start of ``fit`` candidate losses are drawn by CMA-ES, a network is trained with each by a fresh Trainer on
-    a copy of the module, and scored by ``monitor``. The best are trained again from fresh seeds, the module's own loss
-    beside them. If one of them has the better mean it takes the loss's place, else the module keeps its loss. Then the
+    At the start of ``fit`` candidate losses are drawn, a network is trained with each on a copy of the module, and
+    scored by ``monitor``. The best are trained again from fresh seeds, and the winner is confirmed against the module's
+    own loss on other seeds. Only if it is better there does it take the loss's place, with its learning rate. Then the
     ``fit`` goes on as if nothing had happened: same weights, same random state, step 0. A ``fit`` that resumes from a
     checkpoint written after the search takes the result from there; ``fast_dev_run`` skips the search. Under
     ``strategy="ddp"`` the ranks share the search, each candidate trained on the device of one of them.
@@ -75,49 +56,35 @@ class TaylorGLO(Callback):
         mode: ``"max"`` or ``"min"``.
         generations: number of generations.
         population: candidates a generation.
-        candidate_epochs: epochs that a candidate trains; 1 if neither this nor ``candidate_steps`` is given.
-        candidate_steps: optimizer steps that a candidate trains, in place of ``candidate_epochs``.
-        order: order of the polynomial.
-        sigma: initial step size of CMA-ES.
-        finalists: candidates that are trained again.
-        repeats: fresh seeds a finalist.
-        constraint: what must hold of a loss to be trained at all: ``"exact"`` (the first step pushes the true class
-            up), ``"stable"`` (and no drift to one class), ``"published"`` (arXiv 2010.00788), ``None``, or a function
-            of ``theta``, a list of floats.
-        parameterization: ``"minimal"`` searches over what the weights can feel of a loss with hard labels, ``"full"``
-            over all of ``theta``, for soft targets (mixup) too; ``"smoothed_ce"`` over cross-entropy with label
-            smoothing and a factor, the fair opponent of both.
-        init: where a candidate starts. ``"given"``: from the module's weights as they are. ``"reset"``: from new ones,
+        space: what is searched over: ``"taylorglo"``, the name or class of a family of losses, such as ``"smoothing"``,
+            or a :class:`~tglo_lightning.search.Space`, such as ``TaylorSpace(order=4, constraint="stable")``.
+        strategy: how: ``"cmaes"``, ``"random"``, or a :class:`~tglo_lightning.search.Strategy`.
+        budget: how long a candidate trains: a number of epochs, or a :class:`~tglo_lightning.search.Budget` with steps,
+            limits and callbacks. By default as long as this fit.
+        finals: how the winner is chosen and confirmed: :class:`~tglo_lightning.search.Finals`, or the number of seeds
+            to confirm by.
+        init: where a candidate starts. ``"module"``: from the module's weights as they are. ``"reset"``: from new ones,
             by ``reset_parameters`` of every submodule. A function: from the module that it returns.
         seed: seed of the search.
-        candidate_callbacks: callbacks for the trainings of the candidates; each gets a copy.
         evaluator: how a population is scored: ``"trainer"`` (nested Trainers, one after the other), ``"vectorized"``
             (all in one pass), ``"sequential"`` (one after the other, by the same loop), ``"processes"`` or
             ``"processes-sequential"`` (the first or the third, spread over worker processes), ``"ray"`` or
             ``"ray-sequential"`` (spread over a Ray cluster), an object such as ``VectorizedEvaluator(compile=True)``,
             or ``"auto"``: a short timed trial picks the fastest that is valid, Ray never.
             They agree to float tolerance; for an exact repeat name the one in ``result.settings["evaluator"]``.
-        candidate_timeout: seconds that a candidate may train and validate, as many for each where they train in one
-            pass. It is looked at after every batch; a worker process that hangs is killed. The original loss has no
-            limit.
-        min_fitness_after: ``(n, value)``: a candidate is given up if ``monitor`` is worse than ``value`` after ``n``
-            epochs, or after ``n`` optimizer steps where ``candidate_steps`` is given. Where candidates train in one
-            pass, all train to there, and those that are good enough start again.
         journal: file that every finished training is written to, in JSON lines. By default ``search.jsonl`` in a
             directory below the Trainer's ``default_root_dir``, ``tglo/...``, whose name stands for all that the
-            search depends on. Of a journal that is named here another search is refused. The result is written beside
-            it, as ``.json``.
-        resume: ``"auto"``: a search that was killed goes on from its journal when the same fit is started again, with
-            the same result as if it had not been; one that was finished is not repeated. ``False``: search anew, with
-            a journal at another place.
+            search depends on. The result is written beside it, as ``.json``.
+        resume: ``True``: a search that was killed goes on from its journal when the same fit is started again, with the
+            same result as if it had not been; one that was finished is not repeated. ``False``: search anew, with a
+            journal at another place.
         report: write ``report.html`` beside the journal when the search ends, and again when the fit has ended, with
-            the curves of its training and, where an ``AttractionMonitor`` watches it, with the attraction of its
-            samples. The first takes some 0.3 s, the second 0.1 s; ``tglo-report`` writes it anew when there is more.
-            Needs ``pip install 'tglo-lightning[plots]'``.
+            the curves of its training and, if an ``AttractionMonitor`` watches it, the attraction of its samples. Needs
+            ``pip install 'tglo-lightning[plots]'``.
 
     Attributes:
         result: the :class:`~tglo_lightning.search.SearchResult`, ``None`` before the search.
-        directory: where the search is written to; ``None`` before it, and where nothing could be written.
+        directory: where the search is written to; ``None`` before it, and if nothing could be written.
 
     Raises:
         TypeError, ValueError: an argument of a wrong kind or out of range; at the start of ``fit``, before any
@@ -130,7 +97,7 @@ class TaylorGLO(Callback):
 
     Source: arXiv 2002.00059 and 2010.00788.
 
-    >>> TaylorGLO(generations=20, population=20, candidate_epochs=2).state_key
+    >>> TaylorGLO("criterion", "val/acc", generations=8, budget=10).state_key
     "TaylorGLO{'loss': 'criterion'}"
     """
 
@@ -142,78 +109,40 @@ class TaylorGLO(Callback):
         *,
         generations: int = 10,
         population: int = 20,
-        candidate_epochs: int | None = None,
-        candidate_steps: int | None = None,
-        order: int = 3,
-        sigma: float = 1.2,
-        finalists: int = 5,
-        repeats: int = 5,
-        constraint: Callable[[list[float]], bool] | str | None = "exact",
-        parameterization: str = "minimal",
-        init: Callable[[], Any] | str = "given",
+        space: Space | str | type[SeparableLoss] = "taylorglo",
+        strategy: Strategy | str = "cmaes",
+        budget: Budget | int | None = None,
+        finals: Finals | int = 10,
+        init: Callable[[], Any] | str = "module",
         seed: int = 0,
-        candidate_callbacks: Sequence[Any] = (),
         evaluator: Any = "auto",
-        candidate_timeout: float | None = None,
-        min_fitness_after: tuple[int, float] | None = None,
         journal: str | PathLike[str] | None = None,
-        resume: str | bool = "auto",
+        resume: bool = True,
         report: bool = True,
     ) -> None:
         super().__init__()
         self.slots = LossSlots(loss)
         if not isinstance(monitor, str) or not monitor:
             raise TypeError(f"`monitor` must be the name of a logged metric, got {monitor!r}.")
-        choice("mode", mode, MODES)
-        _doubt_direction(monitor, mode)
+        self.monitor, self.mode = monitor, choice("mode", mode, MODES)
+        warn_of_direction(monitor, mode)
         if not callable(init):
             choice("init", init, INITS, " or a function that builds a module")
-        self._one_epoch = candidate_epochs is None and candidate_steps is None
-        if self._one_epoch:
-            candidate_epochs = 1
-        self.monitor = monitor
-        self.mode = mode
-        minimum = None if min_fitness_after is None else _minimum(min_fitness_after, mode)
-        self.budget = Budget(candidate_epochs, candidate_steps, candidate_timeout, minimum)
-        self.settings = SearchSettings(
-            generations=generations,
-            population=population,
-            order=order,
-            sigma=sigma,
-            finalists=finalists,
-            repeats=repeats,
-            constraint=constraint,
-            parameterization=parameterization,
-            seed=seed,
-            losses=len(self.slots),
-        )
         self.init = init
-        if not isinstance(candidate_callbacks, list | tuple) or not all(
-            isinstance(entry, CALLBACKS) for entry in candidate_callbacks
-        ):
-            raise TypeError(f"`candidate_callbacks` must be a list of callbacks, got {candidate_callbacks!r}.")
-        self.candidate_callbacks = list(candidate_callbacks)
+        self.settings = SearchSettings(generations, population, space, strategy, finals, budget, seed).for_places(
+            len(self.slots)
+        )
+        callbacks = self.settings.budget.callbacks if isinstance(self.settings.budget, Budget) else ()
+        if not all(isinstance(entry, CALLBACKS) for entry in callbacks):
+            raise TypeError(f"`budget.callbacks` must be Lightning callbacks, got {list(callbacks)!r}.")
         check_evaluator(evaluator)
         self.evaluator = evaluator
-        if journal is not None and (not isinstance(journal, str | PathLike) or not str(journal)):
-            raise TypeError(f"`journal` must be the path of a file, got {journal!r}.")
-        self.journal = None if journal is None else Path(journal)
-        if self.journal is not None and self.journal.suffix == ".json":
-            raise ValueError(f"`journal` must not end in .json, for the result goes there; got {str(journal)!r}.")
-        if self.journal is not None and self.journal.is_dir():
-            raise ValueError(
-                f"`journal` must be the path of a file, and {str(journal)!r} is a directory: {self.journal / JOURNAL}?"
-            )
-        if resume is not False and resume != "auto":
-            raise ValueError(f"`resume` must be 'auto' or False, got {resume!r}.")
-        self.resume = resume
-        self.report = flag("report", report)
+        self.journal = _journal_path(journal)
+        self.resume = flag("resume", resume)
         self.directory: Path | None = None
         self.result: SearchResult | None = None
+        self._report = SearchReport() if flag("report", report) else None
         self._hooks: list[Any] = []
-        # For the report: what the fit that follows the search logs, and where the search's files are
-        self._recorder: CurveRecorder | None = None
-        self._journal: Path | None = None
 
     # Lightning's hooks
 
@@ -231,35 +160,26 @@ class TaylorGLO(Callback):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Search, unless there is a result already."""
-        # An earlier fit that failed has not come to its end
-        self._recorder = None
+        if self._report is not None:
+            self._report.reset()
         if trainer.fast_dev_run:
             tell("TaylorGLO: `fast_dev_run` skips the search; the module keeps its loss.")
             return
         if self.result is None:
             self.result = self._search(trainer, pl_module)
-            # On every rank, though the first alone writes: they compute the metrics together
-            self._recorder = CurveRecorder() if self.report else None
         for module in _copies(trainer, pl_module):
             self._install(module)
+        rebuild_optimizers(trainer, self.result.criterion.step)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Note what the module has logged, for the report."""
-        if self._recorder is not None:
-            self._recorder.on_train_epoch_end(trainer, pl_module)
+        if self._report is not None:
+            self._report.on_train_epoch_end(trainer, pl_module)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        """Write the report again, now that there is more to tell."""
-        recorder, self._recorder = self._recorder, None
-        if recorder is None or self._journal is None or not trainer.is_global_zero or not recorder.epochs:
-            return
-        assert self.result is not None
-        watched = {c.slot.path: c.path for c in trainer.callbacks if isinstance(c, AttractionMonitor) and c.path}
-        if len(watched) == 1:
-            watched = {"this training": next(iter(watched.values()))}
-        limits = {"max_epochs": trainer.max_epochs, "max_steps": trainer.max_steps}
-        fit = Fit(self.result.kept, recorder.curves, watched, limits, data_arguments(trainer))
-        report_quietly(result_path(self._journal), fit)
+        """Complete the report."""
+        if self._report is not None:
+            self._report.on_fit_end(trainer)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Leave the module without hooks of ours."""
@@ -286,140 +206,108 @@ class TaylorGLO(Callback):
     def _search(self, trainer: Any, pl_module: Any) -> SearchResult:
         if self.init == "reset":
             check_resettable(pl_module)
-        if self._one_epoch and trainer.max_epochs != 1:
-            tell(
-                "TaylorGLO: candidates train for 1 epoch, for neither `candidate_epochs` nor `candidate_steps` is "
-                f"given; this fit has max_epochs={trainer.max_epochs}. A loss that is good early need not be so at its "
-                "end."
-            )
-        fit = InnerFit(trainer, pl_module, self.slots, self.monitor, self.budget, self.init, self.candidate_callbacks)
+        settings = self.settings.for_fit(trainer.max_epochs, trainer.max_steps)
+        assert isinstance(settings.budget, Budget)
+        fit = InnerFit(trainer, pl_module, self.slots, self.monitor, settings.budget, self.init)
         # Whatever draws random numbers on the way, the outer fit goes on as if it had not
-        with interruptible() as check, isolated(quiet=False), preserved(fit.generators), Ranks(trainer) as ranks:
+        with interruptible() as check, isolated(fit.generators, quiet=False), Ranks(trainer) as ranks:
             seen = probe(fit)
             ranks.agree("The data", digest(seen.identity["data"]))
+            tell(
+                f"TaylorGLO: up to {counted(settings.trainings, 'training')} of "
+                f"{counted(settings.budget.length, settings.budget.unit[:-1])} each."
+            )
             if ranks.leads:
-                result = self._scored(trainer, fit, seen, ranks, check)
+                result = self._lead(trainer, fit, seen, settings, ranks, check)
                 ranks.finish(result.to_dict())
             else:
-                result = SearchResult.from_dict(self._scored_elsewhere(fit, ranks, check))
-        tell(_verdict(result))
+                result = SearchResult.from_dict(ranks.follow(lambda name: self._choose(name, fit, 1)))
+                if self._report is not None:
+                    self._report.on_search_end(result, None)
+        tell(summary(result))
         return result
 
-    def _scored_elsewhere(self, fit: InnerFit, ranks: Ranks, check: Callable[[], None]) -> Any:
-        """The result of the search that another rank leads."""
-        name = ranks.evaluator()
-        evaluator = choose_evaluator(name if isinstance(self.evaluator, str) else self.evaluator, fit, 1)
-        try:
-            return ranks.follow(InterruptibleEvaluator(evaluator, check))
-        finally:
-            evaluator.close()
+    def _choose(self, name: str, fit: InnerFit, population: int, processes: bool = False) -> Any:
+        """The evaluator that was given, or the one of this name."""
+        asked = name if isinstance(self.evaluator, str) else self.evaluator
+        return choose_evaluator(asked, fit, population, processes=processes)
 
-    def _scored(
-        self, trainer: Any, fit: InnerFit, seen: Probe, ranks: Ranks, check: Callable[[], None]
+    def _lead(
+        self,
+        trainer: Any,
+        fit: InnerFit,
+        seen: Probe,
+        settings: SearchSettings,
+        ranks: Ranks,
+        check: Callable[[], None],
     ) -> SearchResult:
-        recording = self._recording(trainer, fit, seen)
-        asked = self.evaluator
-        if asked == "auto" and recording.evaluator in EVALUATORS:
-            # A search that goes on keeps what it began with
-            asked = recording.evaluator
-        share = math.ceil(self.settings.population / ranks.size)
+        """Search; the other ranks follow."""
+        recording = self._recording(trainer, fit, seen, settings)
+        before = recording.evaluator
+        # A search that goes on keeps what it began with
+        asked = before if self.evaluator == "auto" and before in EVALUATORS else self.evaluator
+        share = math.ceil(settings.population / ranks.size)
         try:
-            evaluator = ranks.spread(choose_evaluator(asked, fit, share, processes=ranks.size == 1))
+            evaluator = ranks.spread(self._choose(asked, fit, share, processes=ranks.size == 1))
         except (KeyboardInterrupt, SystemExit):
             tell("TaylorGLO: interrupted before the search began.")
             raise
         check()
-        name = evaluator_name(evaluator)
+        options = tuple(fit.slots.options(fit.module))
+        objective = Objective(seen.num_classes, self.monitor, self.mode, fit.slots.name(fit.module), options)
+        notes = {"versions": _versions(trainer), "original_options": list(options), "inputs": seen.inputs}
         try:
-            options = fit.slots.options(fit.module)
-            notes = {"versions": _versions(trainer), "original_options": options, "inputs": seen.inputs}
-            with recording.of(evaluator, self.settings, notes, check) as recorded:
-                self._journal = recording.journal
-                self.directory = None if recording.journal is None else recording.journal.parent
-                result = self._followed(trainer, fit, seen, recorded)
+            with (
+                recording.journal(evaluator, notes) as journal,
+                SearchMonitor(trainer, settings, self.monitor) as listener,
+            ):
+                self.directory = None if recording.path is None else recording.path.parent
+                result = search(evaluator, settings, objective, journal=journal, listener=listener, check=check)
+                listener.log(outcome_metrics(result), settings.generations)
         finally:
             evaluator.close()
-        result.settings |= {"evaluator": name, "original_options": options}
-        _doubt_seeds(result, self.init)
-        recording.save(result)
-        if self.report and recording.journal is not None:
-            path = report_quietly(result_path(recording.journal))
-            if path is not None:
-                tell(f"TaylorGLO: the report of the search is {path}; the end of this fit completes it.")
+        reset = " or pass init='reset' for weights of their own" if self.init == "module" else ""
+        warn_of_seeds(result, f"Shuffle the training data{reset}.")
+        path = recording.save(result)
+        if self._report is not None:
+            self._report.on_search_end(result, path)
         return result
 
-    def _followed(self, trainer: Any, fit: InnerFit, seen: Probe, evaluator: Any) -> SearchResult:
-        with SearchMonitor(trainer, self.settings, self.monitor) as listener:
-            result = search(
-                evaluator,
-                self.settings,
-                num_classes=seen.num_classes,
-                monitor=self.monitor,
-                mode=self.mode,
-                original_name=fit.slots.name(fit.module),
-                listener=listener,
-            )
-            listener.log(_outcome(result), self.settings.generations - 1)
-        return result
-
-    def _recording(self, trainer: Any, fit: InnerFit, seen: Probe) -> Recording:
+    def _recording(self, trainer: Any, fit: InnerFit, seen: Probe, settings: SearchSettings) -> Recording:
         """The files of this search; other ranks than the first write none."""
         path: Path | None = self.journal or Path(trainer.default_root_dir)
         if not trainer.is_global_zero or (self.journal is None and "://" in str(trainer.default_root_dir)):
             path = None
+        own = [settings.strategy, settings.space, getattr(settings.space, "constraint", None)]
         identity = {
-            "settings": self.settings.to_dict(),
+            "settings": settings.to_dict(),
             "loss": self.slots.paths,
             "original": fit.slots.name(fit.module),
             "monitor": self.monitor,
             "mode": self.mode,
-            "budget": asdict(self.budget),
             "init": self.init if isinstance(self.init, str) else "function",
-            "constraint": sources([self.settings.constraint]) if callable(self.settings.constraint) else {},
+            "code": sources(item if callable(item) else type(item) for item in own if item is not None),
             "classes": seen.num_classes,
             **seen.identity,
         }
-        resume = self.resume == "auto"
-        return Recording(path, identity, self.evaluator, named=self.journal is not None, resume=resume)
+        return Recording(path, identity, self.evaluator, named=self.journal is not None, resume=self.resume)
 
     def _install(self, pl_module: Any) -> None:
-        result = self.result
-        if result is None or result.kept != "metalearned" or result.best is None or result.best.theta is None:
-            return
-        if not self.slots.holds(pl_module, result.best.theta):
-            self.slots.install(pl_module, result.best.theta)
+        if self.result is not None:
+            self.slots.install(pl_module, self.result.criterion)
 
 
-def _doubt_direction(monitor: str, mode: str) -> None:
-    """Warn where the metric's name speaks against ``mode``: such a search finds the worst loss, and believes in it."""
-    words = set(re.split("[^a-z0-9]+", monitor.lower()))
-    better = "min" if words & LOWER_IS_BETTER else "max" if words & HIGHER_IS_BETTER else mode
-    if better != mode:
-        warnings.warn(
-            f"`monitor={monitor!r}` sounds like a metric to be searched with mode={better!r}; this search has "
-            f"mode={mode!r}.",
-            stacklevel=3,
-        )
-
-
-def _doubt_seeds(result: SearchResult, init: Any) -> None:
-    """Warn of finals in which no seed made a difference."""
-    if result.seeds_matter:
-        return
-    cure = ", or pass init='reset' for weights of their own" if init == "given" else ""
-    warnings.warn(
-        f"Each finalist, and the original loss, had the same {result.monitor} from {len(result.original.fitness)} "
-        "seeds: nothing in this training depends on the seed, and the comparison counts as a single training. Shuffle "
-        f"the training data{cure}.",
-        stacklevel=3,
-    )
-
-
-def _minimum(given: Sequence[Any], mode: str) -> Minimum:
-    if isinstance(given, str) or not isinstance(given, Sequence) or len(given) != 2:
-        raise TypeError(f"`min_fitness_after` must be a pair (n, value), got {given!r}.")
-    after, value = given
-    return Minimum(after, value, mode)  # checked with the budget
+def _journal_path(journal: str | PathLike[str] | None) -> Path | None:
+    if journal is None:
+        return None
+    if not isinstance(journal, str | PathLike) or not str(journal):
+        raise TypeError(f"`journal` must be the path of a file, got {journal!r}.")
+    path = Path(journal).expanduser()
+    if path.suffix == ".json":
+        raise ValueError(f"`journal` must not end in .json, for the result goes there; got {str(journal)!r}.")
+    if path.is_dir():
+        raise ValueError(f"`journal` must be a file, and {str(journal)!r} is a directory: {path / JOURNAL}?")
+    return path
 
 
 def _versions(trainer: Any) -> dict[str, str]:
@@ -440,50 +328,3 @@ def _copies(trainer: Any, pl_module: Any) -> Iterator[Any]:
 def _restore(module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
     """Before weights are loaded: give the module the metalearned loss whose ``theta`` is among them."""
     restore_loss(module, state_dict, prefix)
-
-
-def _outcome(result: SearchResult) -> dict[str, float]:
-    """The finals, for the loggers."""
-    metrics = {"kept_metalearned": float(result.kept == "metalearned"), "original_mean": result.original.mean}
-    metrics["original_std"] = result.original.std
-    if result.best is not None:
-        metrics |= {"finalist_mean": result.best.mean, "finalist_std": result.best.std}
-    return {name: value for name, value in metrics.items() if math.isfinite(value)}
-
-
-def _verdict(result: SearchResult) -> str:
-    """The outcome in words and figures."""
-
-    def figures(finalist: Finalist) -> str:
-        n = len(finalist.fitness)
-        return f"{finalist.mean:.4g}{f' +- {finalist.std:.2g}' if n > 1 else ''} (n={n})"
-
-    against = f"{result.original.name} {figures(result.original)}"
-    p_value = (
-        None
-        if result.best is None
-        else welch(result.best.fitness, result.original.fitness, "greater" if result.mode == "max" else "less")
-    )
-    chance = "" if p_value is None else f", Welch's one-sided p = {p_value:.2g}"
-    better = f"{result.monitor} ({'higher' if result.mode == 'max' else 'lower'} is better)"
-    trained = f"{counted(result.candidates, 'candidate')}, {result.failed} failed, "
-    trained += f"{counted(result.infeasible, 'infeasible draw')}, {result.seconds:.0f} s"
-    if result.original.errors:
-        return (
-            "TaylorGLO kept the original loss: it could not be compared, for of its "
-            f"{counted(len(result.original.fitness), 'training')} {len(result.original.errors)} failed "
-            f"({result.original.errors[0]}); {trained}."
-        )
-    if result.best is None:
-        return f"TaylorGLO kept the original loss: no finalist could be trained from every seed. {against}; {trained}."
-    if result.kept == "original":
-        return (
-            f"TaylorGLO kept the original loss: no finalist beat it on {better}. {against}, best finalist "
-            f"{figures(result.best)}{chance}; {trained}."
-        )
-    settled = p_value is not None and p_value < LEVEL
-    beats = "beats the original" if settled else "has a better mean than the original, which may be chance,"
-    return (
-        f"TaylorGLO: the metalearned loss {beats} on {better}: {figures(result.best)} against "
-        f"{against}{chance}; {trained}.\n  f(y, h) = {result.best.formula}"
-    )

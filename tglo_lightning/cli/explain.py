@@ -20,7 +20,6 @@ from tglo_lightning.reporting import plot_explanation
 from tglo_lightning.search import SearchResult
 from tglo_lightning.search.journal import Journal
 from tglo_lightning.search.record import FOLDER
-from tglo_lightning.search.space import split_theta
 from tglo_lightning.theory import LossLike, explain
 
 PICTURE = "explanation.png"

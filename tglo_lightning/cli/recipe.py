@@ -12,8 +12,8 @@ from torch import nn
 from tglo_lightning.callbacks import TaylorGLO
 from tglo_lightning.cli.checks import ConfigError, check, naming, writable
 from tglo_lightning.data import Task
-from tglo_lightning.module.slot import LossSlots
 from tglo_lightning.models import Classifier, Normalize
+from tglo_lightning.module.slot import LossSlots
 
 
 class Recipe:

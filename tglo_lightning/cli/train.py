@@ -30,7 +30,6 @@ from tglo_lightning.models import Classifier
 from tglo_lightning.reporting import results_table
 from tglo_lightning.reporting.html import report_quietly
 from tglo_lightning.search import Finalist, SearchResult
-from tglo_lightning.search.space import split_theta
 
 # Losses that are found beside the original one: by the search, and by its fair opponent
 FOUND = ("metalearned", "opponent")

@@ -1,19 +1,16 @@
-"""How a population of losses is scored."""
+"""How populations train: nested Trainers, stacks in one pass, workers, ranks."""
 
 from tglo_lightning.evaluation.auto import choose_evaluator
-from tglo_lightning.evaluation.inner import Budget, InnerFit
+from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.probing import Probe, probe
-from tglo_lightning.evaluation.workers.processes import ProcessEvaluator
 from tglo_lightning.evaluation.ranks import RankError, Ranks, check_strategy
-from tglo_lightning.evaluation.workers.ray import RayEvaluator
-from tglo_lightning.module.slot import LossSlot, restore_loss
 from tglo_lightning.evaluation.trainer import TrainerEvaluator
-from tglo_lightning.evaluation.vectorized.evaluator import VectorizedEvaluator
+from tglo_lightning.evaluation.vectorized import VectorizedEvaluator
+from tglo_lightning.evaluation.workers.processes import ProcessEvaluator
+from tglo_lightning.evaluation.workers.ray import RayEvaluator
 
 __all__ = [
-    "Budget",
     "InnerFit",
-    "LossSlot",
     "Probe",
     "ProcessEvaluator",
     "RankError",
@@ -24,5 +21,4 @@ __all__ = [
     "check_strategy",
     "choose_evaluator",
     "probe",
-    "restore_loss",
 ]

@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
-from tglo_lightning.evaluation.inner import Budget, InnerFit
-from tglo_lightning.module.messages import tell
+from tglo_lightning.evaluation.inner import InnerFit
+from tglo_lightning.evaluation.trainer import TrainerEvaluator
+from tglo_lightning.evaluation.vectorized import NotVectorizable, VectorizedEvaluator
 from tglo_lightning.evaluation.workers.processes import ProcessEvaluator
 from tglo_lightning.evaluation.workers.ray import RayEvaluator, require_ray
-from tglo_lightning.evaluation.trainer import TrainerEvaluator
-from tglo_lightning.evaluation.vectorized.evaluator import NotVectorizable, VectorizedEvaluator
+from tglo_lightning.module.messages import tell
+from tglo_lightning.search import Budget, Criterion, Evaluation, LossSpec
 
 __all__ = ["check_evaluator", "choose_evaluator"]
 
@@ -30,7 +31,7 @@ EVALUATORS: dict[str, Callable[[], Any]] = {
     "ray-sequential": lambda: RayEvaluator(inner=VectorizedEvaluator(chunk_size=1)),
 }
 # Losses for trials: cross-entropy's Taylor expansion of order 3 at h = 1/2, and a weaker one
-TRIAL_THETAS = ([0.0, 0.5, 0.0, 0.0, 0.0, 2.0, -2.0, 0.0], [0.0, 0.5, 0.0, 0.0, 0.0, 1.0, -1.0, 0.0])
+TRIAL_THETAS = ((0.0, 0.5, 0.0, 0.0, 0.0, 2.0, -2.0, 0.0), (0.0, 0.5, 0.0, 0.0, 0.0, 1.0, -1.0, 0.0))
 TRIAL_STEPS = (2, 12)
 # Candidates in a trial of an evaluator that trains them one by one
 SINGLES = 2
@@ -42,7 +43,7 @@ def check_evaluator(evaluator: Any) -> None:
 
     Raises:
         ValueError: an unknown name.
-        TypeError: a class, or an object without ``setup``, ``evaluate`` and ``close``.
+        TypeError: a class, or an object without ``setup``, ``start`` and ``close``.
         ImportError: Ray is named and not installed.
     """
     if isinstance(evaluator, str):
@@ -55,8 +56,8 @@ def check_evaluator(evaluator: Any) -> None:
         return
     if isinstance(evaluator, type):
         raise TypeError(f"`evaluator` must be a name or an instance, such as {evaluator.__name__}(), got the class.")
-    if not all(callable(getattr(evaluator, method, None)) for method in ("setup", "evaluate", "close")):
-        raise TypeError(f"`evaluator` must be a name or have methods setup, evaluate and close, got {evaluator!r}.")
+    if not all(callable(getattr(evaluator, method, None)) for method in ("setup", "start", "close")):
+        raise TypeError(f"`evaluator` must be a name or have methods setup, start and close, got {evaluator!r}.")
 
 
 def choose_evaluator(evaluator: Any, fit: InnerFit, population: int, *, processes: bool = True) -> Any:
@@ -94,30 +95,50 @@ def obstacle(fit: InnerFit, evaluator: VectorizedEvaluator | None = None) -> str
     random numbers the weights must agree.
     """
     trial = fit.with_budget(Budget(steps=2))
-    thetas = [theta * len(fit.slots) for theta in TRIAL_THETAS]
+    criteria = _trial_criteria(fit)
     vectorized = VectorizedEvaluator(chunk_size=None if evaluator is None else evaluator.chunk_size)
+    vectorized.strict = True
     vectorized.setup(trial)
     reference = TrainerEvaluator()
     reference.setup(trial)
     try:
-        weights = vectorized.train_population(thetas, seed=0)
-        fitness = [evaluation.fitness for evaluation in vectorized.evaluate(thetas[:1], seed=0)]
+        population = vectorized.start(criteria, seed=0)
+        scores = _scores(population)
+        weights = [population.weights(member) for member in range(len(criteria))]
     except NotVectorizable as reason:
         return str(reason)
     except Exception as error:
         return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
-    if not math.isfinite(fitness[0]):
+    if scores[0].error is not None:
+        return scores[0].error
+    if not math.isfinite(scores[0].fitness):
         return f"{fit.monitor!r} is not known after validation"
     if vectorized.stochastic:
         return None
-    for theta, candidate in zip(thetas, weights, strict=True):
-        expected = dict(reference.train(theta, seed=0).state_dict())
-        for name, value in candidate.items():
-            if name in expected and not torch.allclose(
-                value.cpu().double(), expected[name].cpu().double(), rtol=TOLERANCE, atol=TOLERANCE
+    nested = reference.start(criteria, seed=0)
+    nested.advance(nested.length)
+    for member, expected in enumerate(nested.scores()):
+        if expected.outcome != "ok":
+            continue
+        module = nested.weights(member)
+        for name, value in weights[member].items():
+            if name in module and not torch.allclose(
+                value.cpu().double(), module[name].cpu().double(), rtol=TOLERANCE, atol=TOLERANCE
             ):
                 return f"{name} differs from what the Trainer makes of it"
+        if not math.isclose(scores[member].fitness, expected.fitness, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+            return f"{fit.monitor!r} differs from what the Trainer makes of it"
     return None
+
+
+def _trial_criteria(fit: InnerFit) -> list[Criterion]:
+    return [Criterion((LossSpec("taylorglo", theta),) * len(fit.slots)) for theta in TRIAL_THETAS]
+
+
+def _scores(population: Any) -> list[Evaluation]:
+    """Train a population to its end; return its scores."""
+    population.advance(population.length)
+    return list(population.scores())
 
 
 def _fastest(fit: InnerFit, population: int, processes: bool = True) -> Any:
@@ -163,14 +184,16 @@ def _seconds(evaluator: Any, fit: InnerFit, size: int) -> float:
     """
     steps = _budget_steps(fit)
     few, many = (min(steps, number) for number in TRIAL_STEPS)
-    thetas = [TRIAL_THETAS[0] * len(fit.slots)] * size
+    criteria = _trial_criteria(fit)[:1] * size
     times = []
     try:
         # The first run warms up
         for number in (few, few, many):
             evaluator.setup(fit.with_budget(Budget(steps=number)))
             started = time.perf_counter()
-            evaluations = list(evaluator.evaluate(thetas, seed=0))
+            population = evaluator.start(criteria, seed=0)
+            evaluations = _scores(population)
+            population.close()
             times.append((time.perf_counter() - started) / size)
             if any(evaluation.status == "crashed" for evaluation in evaluations):
                 return math.inf

@@ -20,7 +20,7 @@ from tglo_lightning.search import Budget, Criterion
 from tglo_lightning.search.rate import scale_built, scaled_rates
 from tglo_lightning.search.seeding import seed_all
 
-__all__ = ["InnerFit", "data_arguments", "scale_optimizers"]
+__all__ = ["InnerFit", "data_arguments", "rebuild_optimizers", "scale_optimizers"]
 
 NEVER = 2**31
 
@@ -231,3 +231,15 @@ def _configured(configure: Callable[[], Any], step: float) -> Any:
 def scale_optimizers(trainer: Any, step: float) -> None:
     """Scale the rates of those optimizers of a Trainer that were built before its module was asked for them."""
     scale_built(trainer.optimizers, [config.scheduler for config in trainer.lr_scheduler_configs], step)
+
+
+def rebuild_optimizers(trainer: Any, step: float) -> None:
+    """Let a Trainer's module configure its optimizers and schedules again, at ``step`` times the rates it gives them.
+
+    To be called at the start of a fit, when the optimizers have no state yet.
+    """
+    if step == 1:
+        return
+    with scaled_rates(step):
+        trainer.strategy.setup_optimizers(trainer)
+    scale_optimizers(trainer, step)

@@ -14,12 +14,14 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from tglo_lightning.module.bases import Callback
-from tglo_lightning.module.fingerprint import data_identity, described, module_identity, optimizer_identity
 from tglo_lightning.evaluation.inner import InnerFit
-from tglo_lightning.evaluation.isolation import isolated, preserved, seed_all
+from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.evaluation.trainer import Guard, validated
 from tglo_lightning.losses import TaylorGLOLoss, loss_like
+from tglo_lightning.module.bases import Callback
+from tglo_lightning.module.fingerprint import data_identity, described, module_identity, optimizer_identity
+from tglo_lightning.search import Criterion
+from tglo_lightning.search.seeding import seed_all
 from tglo_lightning.wording import counted
 
 __all__ = ["Probe", "probe"]
@@ -108,9 +110,9 @@ def _rehearse(
     limits: dict[str, Any] = {"limit_val_batches": 1 if fit.validates else 0, "overfit_batches": 0.0}
     if fit.budget.steps is not None:
         limits["max_epochs"] = fit.max_epochs
-    with isolated(), preserved(fit.generators):
+    with isolated(fit.generators):
         graded = [name for name, parameter in fit.module.named_parameters() if parameter.grad is not None]
-        module = fit.candidate(None, seed=0)
+        module = fit.candidate(Criterion.original(), seed=0)
         identity = module_identity(module)
         recorders = {slot.path: _Recorder(slot.path, slot.get(module), shift) for slot in fit.slots}
         for slot in fit.slots:
@@ -126,7 +128,7 @@ def _rehearse(
                 "such as a lambda over `self`, is not copied with it: make it a method."
             )
         identity["optimizers"] = optimizer_identity(trainer)
-        metrics = validated(trainer, module, fit)
+        metrics = validated(trainer, module, fit, seed=0)
     fit.epoch_batches = trainer.num_training_batches
     if not first.batches.get("train"):
         raise _Refused(
@@ -180,7 +182,7 @@ def _check_call(fit: InnerFit, path: str, recorder: _Recorder) -> int:
             f"`loss={path!r}`: {type(fit.module).__name__}.{path} exists, but training_step does not call it. If it "
             f"calls F.cross_entropy, call {call} instead."
         )
-    loss = loss_like(recorder.loss, TaylorGLOLoss().theta)
+    loss = loss_like(recorder.loss, "taylorglo", TaylorGLOLoss().theta.tolist())
     args, kwargs = recorder.called_with
     try:
         logits, target = inspect.signature(loss.forward).bind(*args, **kwargs).args

@@ -17,7 +17,7 @@ from tglo_lightning.module.loaders import generators
 from tglo_lightning.search import Criterion, Evaluation
 from tglo_lightning.search.seeding import derived_seed, saved_states, seed_all
 
-__all__ = ["Guard", "TrainerEvaluator", "TrainerPopulation", "validated", "validation_seed"]
+__all__ = ["TrainerEvaluator", "TrainerPopulation", "validated", "validation_seed"]
 
 
 def validation_seed(seed: int) -> int:

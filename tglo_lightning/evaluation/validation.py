@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from tglo_lightning.evaluation.inner import InnerFit
-from tglo_lightning.evaluation.isolation import nothing
+from tglo_lightning.evaluation.trainer import validation_seed
+from tglo_lightning.module.loaders import generators, nothing
+from tglo_lightning.module.preserving import saved_attributes
+from tglo_lightning.search import Criterion
+from tglo_lightning.search.seeding import seed_all
 
 __all__ = ["validate_each"]
 
@@ -18,21 +22,25 @@ KEPT_BYTES = 2**28
 
 
 def validate_each(
-    trainer: Any, module: Any, fit: InnerFit, count: int, load: Callable[[int], bool]
-) -> list[float | Exception | None]:
-    """What ``Trainer.validate`` would say of the monitored metric for each of ``count`` candidates.
+    fit: InnerFit, criterion: Criterion, seed: int, members: Sequence[int], load: Callable[[Any, int], bool]
+) -> Iterator[float | Exception | None]:
+    """Return what ``Trainer.validate`` says of the monitored metric for each member of a population.
+
+    Each member meets the same random numbers and a module that remembers nothing of the members before it.
 
     Args:
-        trainer: a Trainer that has trained ``module``.
-        module: the module.
-        fit: knows the data and the metric.
-        count: number of candidates.
-        load: puts the weights of a candidate into the module; ``False`` to leave the candidate out.
+        fit: knows the Trainer, the data and the metric.
+        criterion: a criterion of the members' kind.
+        seed: seed of the training.
+        members: members to validate.
+        load: puts the weights of a member into the module; ``False`` to leave the member out.
 
     Returns:
-        For each candidate the value, NaN if it was not logged; the exception that the validation raised; or ``None``
-        if it was left out.
+        For each member the value, NaN if it was not logged; the exception that the validation raised; or ``None`` if it
+        was left out.
     """
+    module = fit.candidate(criterion, seed)
+    trainer = fit.trainer()
     loop = trainer.validate_loop
     run, setup_data = loop.run, loop.setup_data
     results: list[float | Exception | None] = []
@@ -45,12 +53,15 @@ def validate_each(
             loop._combined_loader.flattened = [_Kept(loader, limit) for loader, limit in pairs]
 
     def run_each() -> list[Any]:
-        for index in range(count):
-            if not load(index):
+        restore = saved_attributes(module)
+        for member in members:
+            restore()
+            if not load(module, member):
                 results.append(None)
                 continue
             trainer._logger_connector.reset_metrics()
             trainer._logger_connector.reset_results()
+            seed_all(validation_seed(seed), [*fit.generators, *generators(module)])
             try:
                 run()
             except Exception as error:
@@ -61,7 +72,7 @@ def validate_each(
 
     loop.run, loop.setup_data = run_each, setup_once
     trainer.validate(module, **fit.data(validate=True), verbose=False)
-    return results
+    return iter(results)
 
 
 class _Kept:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +13,13 @@ from torchmetrics import Metric
 
 from tglo_lightning.module.loaders import nothing
 
-__all__ = ["preserved_module"]
+__all__ = ["preserved_module", "saved_attributes"]
+
+# Attributes that a step may change and that are copied in no time
+PLAIN = (bool, int, float, str, type(None))
+CONTAINERS = (list, dict, set)
+# A longer container holds data
+LONGEST = 1000
 
 
 @contextmanager
@@ -62,3 +69,37 @@ def _copy(metric: Metric) -> dict[str, Any]:
     """A metric's attributes, apart from what an update changes in place."""
     state = metric.metric_state.items()
     return vars(metric) | {name: value.clone() if isinstance(value, Tensor) else list(value) for name, value in state}
+
+
+def saved_attributes(module: nn.Module) -> Callable[[], None]:
+    """Note what a module remembers beside its parameters: metrics, buffers, plain attributes and small containers.
+
+    Returns:
+        A function that puts it all back.
+    """
+    metrics = [(child, _copy(child)) for child in module.modules() if isinstance(child, Metric)]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
+    known = {id(child) for metric, _ in metrics for child in metric.modules()}
+    plain: list[tuple[nn.Module, dict[str, Any]]] = []
+    for child in module.modules():
+        if id(child) not in known:
+            own = {k: v for k, v in vars(child).items() if k[:1] != "_" or isinstance(v, PLAIN)}
+            kept = {k: v for k, v in own.items() if isinstance(v, PLAIN)}
+            kept |= {k: copy.deepcopy(v) for k, v in own.items() if isinstance(v, CONTAINERS) and len(v) <= LONGEST}
+            plain.append((child, kept))
+
+    def put_back() -> None:
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
+        for metric, state in metrics:
+            vars(metric).update({k: _fresh(v) for k, v in state.items()})
+        for child, kept in plain:
+            vars(child).update({k: v if isinstance(v, PLAIN) else copy.deepcopy(v) for k, v in kept.items()})
+
+    return put_back
+
+
+def _fresh(value: Any) -> Any:
+    """Copies of what an update would change in place."""
+    return value.clone() if isinstance(value, Tensor) else list(value) if isinstance(value, list) else value

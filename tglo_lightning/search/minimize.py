@@ -30,6 +30,7 @@ from tglo_lightning.search.rate import scaled_rates
 from tglo_lightning.search.result import SearchResult
 from tglo_lightning.search.seeding import random_states, saved_states, seed_all
 from tglo_lightning.search.settings import Objective, SearchSettings
+from tglo_lightning.search.summary import warn_of_seeds
 
 __all__ = ["FunctionEvaluator", "minimize"]
 
@@ -129,7 +130,7 @@ def minimize(
             evaluator.proven = opened.recorded > 0
         bar = stack.enter_context(SearchBar(settings, name, disable=not progress))
         result = search(evaluator, settings, objective, journal=opened, listener=bar, check=check)
-    _doubt(result)
+    warn_of_seeds(result, "If `fn` seeds generators itself, leave that to the search.")
     return result
 
 
@@ -353,14 +354,3 @@ def _number(value: Any) -> float:
     except (TypeError, ValueError, RuntimeError):
         pass
     raise TypeError(f"`fn` must return the number to minimise, got {value!r}.")
-
-
-def _doubt(result: SearchResult) -> None:
-    """Warn of finals that cannot tell one seed from another."""
-    if not result.seeds_matter:
-        warnings.warn(
-            f"The winner, and the original loss, gave the same number from {len(result.original.fitness)} seeds. "
-            f"Either {result.monitor} seeds generators itself, and the comparison counts as a single seed, or what it "
-            "returns is too coarse to compare losses by.",
-            stacklevel=3,
-        )

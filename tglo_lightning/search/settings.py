@@ -60,6 +60,20 @@ class SearchSettings:
         """Return the settings of a search for several losses at once."""
         return replace(self, space=as_space(self.space, places))
 
+    def for_fit(self, max_epochs: int | None, max_steps: int) -> SearchSettings:
+        """Return the settings with a budget: the given one, or the length of a Trainer's fit.
+
+        Raises:
+            ValueError: there is neither.
+        """
+        if self.budget is not None:
+            return self
+        if max_steps > 0:
+            return replace(self, budget=Budget(steps=max_steps))
+        if max_epochs is None or max_epochs < 1:
+            raise ValueError("This fit has no end, so candidates need one: pass `budget=` a number of epochs.")
+        return replace(self, budget=Budget(epochs=max_epochs))
+
     @property
     def trainings(self) -> int:
         """Largest number of trainings that the search takes, those of the module's own loss included."""

@@ -231,10 +231,9 @@ def _numbers(part: Any) -> dict[str, Any]:
     for name, value in vars(part).items():
         if isinstance(value, np.ndarray) and value.dtype.kind in "iuf":
             found[name] = value.tolist()
-        elif isinstance(value, bool | int | float):
+        # What is infinite is a limit, and never changes
+        elif isinstance(value, bool | int | float | np.integer | np.floating) and isfinite(value):
             found[name] = value.item() if isinstance(value, np.generic) else value
-        elif isinstance(value, np.integer | np.floating):
-            found[name] = value.item()
     return found
 
 

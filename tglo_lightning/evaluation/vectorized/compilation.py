@@ -62,7 +62,7 @@ class CompiledGradients:
     def _gradients(
         self, params: list[Tensor], buffers: list[Tensor], arguments: tuple[Any, ...], share: float
     ) -> Sequence[Tensor | None]:
-        losses = mapped(self._step, [*params, *buffers], arguments, self.size)
+        losses = mapped(self._step, [*params, *buffers], arguments, self.size > 1)
         # As outside a Trainer's autocast, where backward runs
         with torch.autocast(params[0].device.type, enabled=False):
             return torch.autograd.grad(losses, params, torch.full_like(losses, share), allow_unused=True)

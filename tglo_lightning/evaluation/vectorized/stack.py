@@ -144,9 +144,9 @@ def _versions(arguments: Any) -> list[int]:
     return [leaf._version for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)]
 
 
-def mapped(step: Step, values: Sequence[Tensor], arguments: tuple[Any, ...], size: int) -> Tensor:
+def mapped(step: Step, values: Sequence[Tensor], arguments: tuple[Any, ...], stacked: bool = True) -> Tensor:
     """One loss a candidate, shape ``(size,)``; a single candidate is not stacked, and trains as it would alone."""
-    if size == 1:
+    if not stacked:
         return step(values, arguments).unsqueeze(0)
     run: Callable[..., Tensor] = torch.func.vmap(lambda *own: step(own, arguments), randomness="different")
     return run(*values)
@@ -188,6 +188,22 @@ class Chunk:
         both = {**self.params, **self.buffers}
         return {name: value.detach()[index] if self.mapped else value.detach() for name, value in both.items()}
 
+    def select(self, rows: Sequence[int]) -> dict[Tensor, Tensor]:
+        """Keep these candidates and forget the others.
+
+        Returns:
+            The new stack of each parameter by the old one.
+        """
+        if not self.mapped:
+            return {p: p for p in self._params}
+        index = torch.tensor(list(rows), device=self._params[0].device)
+        old = self._params
+        self.size = len(rows)
+        self.params = {name: nn.Parameter(p.detach()[index]) for name, p in self.params.items()}
+        self.buffers = {name: buffer[index] for name, buffer in self.buffers.items()}
+        self._params, self._buffers = list(self.params.values()), list(self.buffers.values())
+        return dict(zip(old, self._params, strict=True))
+
     def gradients(self, names: Sequence[str]) -> list[Tensor]:
         """Gradients of the named parameters, as far as there are any, candidates first."""
         found = [grad for name in names if (grad := self.params[name].grad) is not None]
@@ -221,7 +237,7 @@ class Chunk:
         values = [*self._params, *self._buffers]
         if self.mapped and self._mapped_before:
             return map_again(lambda own: self.step(own, arguments), self.size, values)
-        losses = mapped(self.step, values, arguments, self.size)
+        losses = mapped(self.step, values, arguments, self.mapped)
         self._mapped_before = True
         return losses
 

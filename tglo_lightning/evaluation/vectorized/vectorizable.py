@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from tglo_lightning.evaluation.isolation import nothing
+from tglo_lightning.module.loaders import nothing
 
 __all__ = ["NotVectorizable", "check_static", "silenced", "transfers_batches"]
 

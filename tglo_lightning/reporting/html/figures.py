@@ -20,7 +20,6 @@ from tglo_lightning.reporting.attraction_record import AttractionRecord
 from tglo_lightning.reporting.explain_plot import EPS, limits, scaled_curve
 from tglo_lightning.reporting.html.files import Curves
 from tglo_lightning.search.result import Candidate, Finalist, SearchResult
-from tglo_lightning.search.space import split_theta
 from tglo_lightning.theory import Explanation, equilibria
 from tglo_lightning.theory.explanation import parameter_meanings
 from tglo_lightning.wording import counted

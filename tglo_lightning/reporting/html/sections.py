@@ -41,7 +41,6 @@ from tglo_lightning.reporting.html.snippets import (
 from tglo_lightning.reporting.html.verdict import Contest, p_value, seeds_alike, verdict
 from tglo_lightning.reporting.stats import LESS_IS_BETTER
 from tglo_lightning.search.result import Finalist, SearchResult
-from tglo_lightning.search.space import split_theta
 from tglo_lightning.theory import Explanation, explain
 from tglo_lightning.theory.explanation import parameter_meanings
 from tglo_lightning.wording import counted

@@ -1,0 +1,302 @@
+"""The training loop of a population: Lightning's, with stacks of parameters in place of one network."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tglo_lightning.evaluation.inner import InnerFit
+from tglo_lightning.evaluation.limits import Clock
+from tglo_lightning.evaluation.pausing import Pausable
+from tglo_lightning.evaluation.vectorized.compilation import CompiledGradients
+from tglo_lightning.evaluation.vectorized.stack import (
+    Chunk,
+    ComputeRandomness,
+    Step,
+    alike,
+    available_memory,
+    flushed,
+    keep_heap,
+    rehearse,
+)
+from tglo_lightning.evaluation.vectorized.stacked_loss import StackedTaylorGLOLoss
+from tglo_lightning.evaluation.vectorized.vectorizable import check_static, silenced, transfers_batches
+from tglo_lightning.losses import TaylorGLOLoss
+from tglo_lightning.module.bases import Callback
+from tglo_lightning.module.loaders import generators
+from tglo_lightning.search import Criterion
+from tglo_lightning.search.seeding import derived_seed, seed_all
+
+# One kernel for the whole step, unless the user chose otherwise
+FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+
+
+class PopulationLoop(Callback):
+    """Takes over a fit once Lightning has set everything up, trains the population, and ends the fit.
+
+    Args:
+        criteria: a criterion for each member; all of one kind.
+        fit: what is trained.
+        seed: seed of the training.
+        clock: measures the time.
+        chunk_size: candidates in one pass; ``None`` for as many as fit into the memory.
+        pausable: the thread that the fit runs in, if it may have to wait.
+
+    Attributes:
+        until: epochs or steps to pause after, or to end at.
+        members: members still in training.
+        chunks: the stacks.
+        compiled: compiled passes to use and to fill; ``None`` to compile nothing.
+        stochastic: whether training drew random numbers of torch beside those of the data.
+    """
+
+    step: Step
+    until: int
+
+    def __init__(
+        self,
+        criteria: Mapping[int, Criterion],
+        fit: InnerFit,
+        seed: int,
+        clock: Clock,
+        chunk_size: int | None,
+        pausable: Pausable | None,
+    ) -> None:
+        self.criteria = dict(criteria)
+        self.fit, self.seed, self.clock, self.chunk_size, self.pausable = fit, seed, clock, chunk_size, pausable
+        self.members = list(criteria)
+        self.compiled: dict[tuple[Any, int], CompiledGradients] | None = None
+        self.stochastic = False
+        self.chunks: list[Chunk] = []
+        self._rows: list[list[int]] = []  # the members of each chunk
+        self._names: list[list[str]] = []  # the parameters of each group of the optimizer
+        self._optimizer: Any = None
+        self._factors: list[Tensor] = []
+
+    def weights(self, member: int) -> dict[str, Tensor]:
+        """Return parameters and buffers of one member."""
+        for chunk, rows in zip(self.chunks, self._rows, strict=True):
+            if member in rows:
+                return chunk.weights(rows.index(member))
+        raise KeyError(member)
+
+    def keep(self, members: Sequence[int]) -> None:
+        """Take the other members out of the stacks, and out of the optimizer's state."""
+        state = self._optimizer.state
+        kept = []
+        for chunk, rows in zip(self.chunks, self._rows, strict=True):
+            own = [row for row, member in enumerate(rows) if member in members]
+            if not own:
+                for p in chunk.params.values():
+                    state.pop(p, None)
+                continue
+            size = chunk.size
+            index = torch.tensor(own, device=next(iter(chunk.params.values())).device)
+            for old, new in chunk.select(own).items():
+                if old is not new and old in state:
+                    state[new] = {
+                        key: value[index] if isinstance(value, Tensor) and value.shape[:1] == (size,) else value
+                        for key, value in state.pop(old).items()
+                    }
+            chunk.compiled = None
+            kept.append((chunk, [rows[row] for row in own]))
+        self.chunks, self._rows = [chunk for chunk, _ in kept], [rows for _, rows in kept]
+        self.members = [member for member in self.members if member in members]
+        for group, names in zip(self._optimizer.param_groups, self._names, strict=True):
+            group["params"] = [chunk.params[name] for name in names for chunk in self.chunks]
+        self._set_factors()
+
+    # Training
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        check_static(trainer, pl_module, [callback for callback in trainer.callbacks if callback is not self])
+        for slot in self.fit.slots if self.criteria[self.members[0]].losses else ():
+            if isinstance(loss := slot.get(pl_module), TaylorGLOLoss):
+                slot.set(pl_module, StackedTaylorGLOLoss.of(loss))
+        with silenced(pl_module), flushed(), ExitStack() as self._passes:
+            self._train(trainer, pl_module)
+        trainer.should_stop = True
+
+    def _train(self, trainer: Any, module: Any) -> None:
+        loop = trainer.fit_loop
+        self.step = Step(module)
+        self._randomness = ComputeRandomness(trainer.strategy.root_device)
+        while not self._done(trainer):
+            epoch = trainer.current_epoch
+            loop.setup_data()
+            for loader in loop._combined_loader.flattened:
+                for sampler in (getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
+                    if callable(set_epoch := getattr(sampler, "set_epoch", None)):
+                        set_epoch(epoch)
+            # As `Guard` does
+            own = generators(module, trainer.train_dataloader)
+            seed_all(derived_seed(self.seed, epoch), [*self.fit.generators, *own])
+            if epoch > 0:
+                # The loop made the first iterator itself
+                iter(loop._data_fetcher)
+            self._train_epoch(trainer, module)
+            loop.epoch_progress.current.processed = loop.epoch_progress.current.completed = epoch + 1
+            self._schedule(trainer, "epoch", epoch + 1)
+            if self.fit.budget.steps is None and trainer.current_epoch >= self.until:
+                self._pause(trainer)
+
+    def _done(self, trainer: Any) -> bool:
+        return 0 <= trainer.max_steps <= trainer.global_step or 0 <= (trainer.max_epochs or -1) <= trainer.current_epoch
+
+    def _pause(self, trainer: Any) -> None:
+        self.stochastic = self._randomness.stochastic
+        if self.pausable is not None and not self._done(trainer):
+            self.pausable.pause()
+
+    def _train_epoch(self, trainer: Any, module: Any) -> None:
+        loop = trainer.fit_loop.epoch_loop
+        steps = loop.automatic_optimization.optim_progress.optimizer.step.total
+        fetcher = trainer.fit_loop._data_fetcher
+        plugin = trainer.precision_plugin
+        every = trainer.accumulate_grad_batches
+        transfers = transfers_batches(trainer, module)
+        takes_index = len(loop._build_kwargs(OrderedDict(), None, 0)) > 1
+        # Not `for`, which would ask the fetcher for a new iterator
+        while not fetcher.done:
+            batch, batch_idx, _ = next(fetcher)
+            batch = plugin.convert_input(batch)
+            if transfers:
+                batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
+                batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+            loop.batch_progress.current.ready = batch_idx + 1
+            loop.batch_progress.is_last_batch = fetcher.done
+            arguments = (batch, batch_idx) if takes_index else (batch,)
+            if not self.chunks:
+                self._stack(arguments, trainer)
+            with self._randomness():
+                for chunk in alike(self.chunks, self._randomness):
+                    chunk.backward(arguments, 1 / every, plugin.train_step_context)
+            self.clock.check()
+            if self.pausable is not None:
+                self.pausable.check()
+            if (batch_idx + 1) % every == 0 or fetcher.done:
+                self._step(trainer)
+                steps.completed += 1
+                self._schedule(trainer, "step", batch_idx + 1)
+                if self.fit.budget.steps is not None and trainer.global_step >= self.until:
+                    self._pause(trainer)
+            if 0 <= trainer.max_steps <= steps.completed:
+                break
+
+    def _step(self, trainer: Any) -> None:
+        """One step of the optimizer for every member, each at its own rate."""
+        self._clip(trainer)
+        if not self._factors:
+            self._optimizer.step()
+        else:
+            stacks = [chunk.params[name] for names in self._names for name in names for chunk in self.chunks]
+            before = [stack.detach().clone() for stack in stacks]
+            self._optimizer.step()
+            # The update is linear in the rate, weight decay included
+            factors = [factor for names in self._names for _ in names for factor in self._factors]
+            for stack, old, factor in zip(stacks, before, factors, strict=True):
+                weight = factor.view(-1, *[1] * (stack.dim() - 1)) if factor.dim() else factor
+                stack.data = torch.lerp(old, stack.detach(), weight.to(stack.dtype))
+        for chunk in self.chunks:
+            chunk.zero_grad()
+
+    def _stack(self, arguments: tuple[Any, ...], trainer: Any) -> None:
+        """Stack the candidates, in chunks that fit into the memory, once the first batch shows what one takes."""
+        keep_heap()
+        saved = rehearse(self.step, arguments, trainer)
+        # What is saved for backward, and as much again for the gradients on the way, in half of what is free
+        affordable = available_memory(trainer.strategy.root_device) // 4 // max(1, saved)
+        size = self.chunk_size or max(1, min(len(self.members), affordable))
+        rows = self._loss_parameters(self.step.module)
+        starts = range(0, len(self.members), size)
+        self._rows = [self.members[start : start + size] for start in starts]
+        self.chunks = [
+            Chunk(self.step, len(own), {name: stack[start : start + size] for name, stack in rows.items()})
+            for own, start in zip(self._rows, starts, strict=True)
+        ]
+        if self.compiled is not None:
+            self._compile(self.compiled)
+        self._adopt(trainer.optimizers[0])
+        self._set_factors()
+
+    def _compile(self, compiled: dict[tuple[Any, int], CompiledGradients]) -> None:
+        """Give the chunks the compiled pass of their size, for as long as this population trains."""
+        used = {}
+        for chunk in self.chunks:
+            key = self.criteria[self.members[0]].shape, chunk.size
+            if key not in compiled:
+                compiled[key] = CompiledGradients(chunk.size)
+            chunk.compiled = used[key] = compiled[key]
+        for gradients in used.values():
+            self._passes.enter_context(gradients.of(self.step))
+
+    def _loss_parameters(self, module: Any) -> dict[str, Tensor]:
+        """The buffers in which the candidates differ, one row a member."""
+        rows: dict[str, Tensor] = {}
+        criteria = [self.criteria[member] for member in self.members]
+        if not criteria[0].losses:
+            return rows
+        for number, slot in enumerate(self.fit.slots):
+            loss = slot.get(module)
+            theta = loss.theta.new_tensor([list(criterion.losses[number].theta) for criterion in criteria])
+            rows[f"{slot.path}.theta"] = theta
+            if isinstance(loss, StackedTaylorGLOLoss):
+                rows[f"{slot.path}.coefficients"] = loss.prepare(theta)
+        return rows
+
+    def _set_factors(self) -> None:
+        """Note the factors on the learning rates, one tensor a chunk; none if all are 1."""
+        steps = [[self.criteria[member].step for member in rows] for rows in self._rows]
+        self._factors = []
+        if any(step != 1 for own in steps for step in own):
+            for chunk, own in zip(self.chunks, steps, strict=True):
+                like = next(iter(chunk.params.values()))
+                self._factors.append(torch.tensor(own if chunk.mapped else own[0], device=like.device))
+
+    def _adopt(self, optimizer: Any) -> None:
+        """Let the module's own optimizer, its groups and schedules as they are, step the stacked parameters."""
+        self._optimizer = optimizer
+        names = {id(parameter): name for name, parameter in self.step.params.items()}
+        for group in optimizer.param_groups:
+            own = [p for p in group["params"] if id(p) in names]
+            for parameter in own:
+                # Some optimizers make their state when they are made
+                state = optimizer.state.pop(parameter, {})
+                for chunk in self.chunks if state else ():
+                    optimizer.state[chunk.params[names[id(parameter)]]] = {
+                        key: chunk.stack(value) if isinstance(value, Tensor) and key != "step" else value
+                        for key, value in copy.deepcopy(state).items()
+                    }
+            self._names.append([names[id(p)] for p in own])
+            group["params"] = [chunk.params[names[id(p)]] for p in own for chunk in self.chunks]
+            if type(optimizer) in FUSED and group.get("fused") is None and group.get("foreach") is None:
+                group["fused"] = all(p.device.type in ("cpu", "cuda") for p in group["params"])
+
+    def _clip(self, trainer: Any) -> None:
+        """What ``Trainer(gradient_clip_val=...)`` does, for each candidate by itself."""
+        limit = trainer.gradient_clip_val
+        if not limit:
+            return
+        names = [name for group in self._names for name in group]
+        for chunk in self.chunks:
+            grads = chunk.gradients(names)
+            if trainer.gradient_clip_algorithm == "value":
+                for grad in grads:
+                    grad.clamp_(-limit, limit)
+                continue
+            norms = torch.stack([grad.reshape(len(grad), -1).norm(dim=1) for grad in grads]).norm(dim=0)
+            scale = (limit / (norms + 1e-6)).clamp(max=1.0)
+            for grad in grads:
+                grad.mul_(scale.view(-1, *[1] * (grad.dim() - 1)))
+
+    @staticmethod
+    def _schedule(trainer: Any, interval: str, count: int) -> None:
+        for config in trainer.lr_scheduler_configs:
+            if config.interval == interval and count % config.frequency == 0:
+                config.scheduler.step()
