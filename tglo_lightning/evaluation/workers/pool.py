@@ -124,9 +124,9 @@ class PoolEvaluator:
             if self._stillborn >= ATTEMPTS or not isinstance(error, slot.lost):
                 cause = (str(error).strip() or "it died as it started").splitlines()[-1]
                 raise RuntimeError(f"A worker cannot take on the search: {cause}. {self.advice}") from error
-        ranks = {slot.rank for slot in self.slots}
         try:
-            self.slots += [self.open(rank) for rank in range(min(self.count(), wanted)) if rank not in ranks]
+            for rank in set(range(min(self.count(), wanted))) - {slot.rank for slot in self.slots}:
+                self.slots.append(self.open(rank))
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise TypeError(
                 f"The evaluator {self.name!r} sends the training to other processes, so the module, the data, the "
@@ -186,7 +186,7 @@ class PoolPopulation:
         if self._homes.get(member) not in self._pool.slots:
             self._known.pop(member, None)
             next(self._scored([member]))
-        if member in self._known and not self._known[member].status == "ok":
+        if member in self._known and self._known[member].status != "ok":
             raise RuntimeError(f"Candidate {member} has no weights: {self._known[member].error}")
         home = self._homes[member]
         try:
@@ -203,7 +203,7 @@ class PoolPopulation:
     def _scored(self, members: Sequence[int]) -> Iterator[Evaluation]:
         try:
             for member in members:
-                while member not in self._known:
+                while member in self.members and member not in self._known:
                     self._assign()
                     self._collect()
                 yield self._known[member]

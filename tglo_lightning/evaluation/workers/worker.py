@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import time
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -38,8 +39,9 @@ class Worker:
                 self._waiting[key] = population
                 return evaluation
             if evaluation.status == "ok":
-                # The training ends before the next one begins; its weights can still be asked for
-                self._finished[key] = _packed(population)
+                # The training ends before the next one begins; its weights can still be asked for, if there are any
+                with suppress(Exception):
+                    self._finished[key] = _packed(population)
         except Exception as crash:
             evaluation = failed(crash, time.perf_counter() - started)
         if population is not None:
