@@ -204,8 +204,7 @@ class PoolPopulation:
         try:
             for member in members:
                 while member in self.members and member not in self._known:
-                    self._assign()
-                    self._collect()
+                    self._collect(self._assign())
                 yield self._known[member]
                 if self.trained >= self.length:
                     self._free([member])
@@ -214,10 +213,11 @@ class PoolPopulation:
             self._abandon()
             raise
 
-    def _assign(self) -> None:
-        """Give each free worker a member."""
+    def _assign(self) -> list[Future[Any]]:
+        """Give each free worker a member. Return what is done as soon as a worker more can work."""
+        ready = self._pool.ready(len(self.members))
         busy = [self._homes[member] for member in self._running]
-        free = [slot for slot in self._pool.ready(len(self.members)) if slot not in busy]
+        free = [slot for slot in ready if slot not in busy]
         for member in self.members:
             home = self._homes.get(member)
             slot = home if home in self._pool.slots else next(iter(free), None)
@@ -229,11 +229,11 @@ class PoolPopulation:
             deadline = math.inf if limit is None else time.monotonic() + limit + HANG_SECONDS
             future = slot.submit("score", self._keys[member], criterion, self._seed, self.trained)
             self._homes[member], self._running[member] = slot, (future, deadline)
+        return [slot.ready for slot in self._pool.slots if slot not in ready]
 
-    def _collect(self) -> None:
+    def _collect(self, starting: Sequence[Future[Any]]) -> None:
         """Wait until a worker is ready, done, dead or overdue; note what has come out."""
         pool = self._pool
-        starting = [slot.ready for slot in pool.slots if not slot.ready.done()]
         seconds = min((deadline for _, deadline in self._running.values()), default=math.inf) - time.monotonic()
         timeout = None if math.isinf(seconds) else max(0.0, seconds)
         wait([*starting, *(future for future, _ in self._running.values())], timeout, FIRST_COMPLETED)
