@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from concurrent.futures import wait
 from functools import partial
 
 import pytest
@@ -119,6 +120,9 @@ def test_node_is_lost_in_mid_generation(cluster, tmp_path):
     import ray
 
     with running(RayEvaluator(cluster.address), fit) as evaluator:
+        evaluator.ready(3)
+        assert len(evaluator.slots) == 3
+        wait([slot.ready for slot in evaluator.slots])
         population = evaluator.start(CRITERIA, 1)
         population.advance(3)
         scores = population.scores()
@@ -130,7 +134,7 @@ def test_node_is_lost_in_mid_generation(cluster, tmp_path):
     assert fitness == expected
     # Once in each worker
     unpacked = (tmp_path / "unpacked").read_text().split()
-    assert len(unpacked) == len(set(unpacked)) <= 5
+    assert len(unpacked) == len(set(unpacked)) <= 4
 
 
 @pytest.mark.slow
@@ -158,9 +162,9 @@ def test_a_node_that_lacks_what_the_script_imports_is_told(cluster, tmp_path, mo
 
     net = module()
     net.extra = Data()
-    with running(RayEvaluator(cluster.address), inner_fit(tmp_path, net)) as evaluator:
-        with pytest.raises(RuntimeError, match=r"A worker cannot take on .*only_here.* PYTHONPATH"):
-            evaluate(evaluator, CRITERIA[:1])
+    evaluator, words = RayEvaluator(cluster.address), r"A worker cannot take on .*only_here.* PYTHONPATH"
+    with running(evaluator, inner_fit(tmp_path, net)), pytest.raises(RuntimeError, match=words):
+        evaluate(evaluator, CRITERIA[:1])
 
 
 def test_what_the_cluster_lacks_is_told(cluster, tmp_path):
