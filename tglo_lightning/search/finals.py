@@ -88,7 +88,10 @@ class Finals:
         """
         sign = -1.0 if mode == "max" else 1.0
         valid = sorted((c for c in history if c.status == "ok"), key=lambda c: sign * c.fitness)
-        distinct = list({c.criterion: c for c in reversed(valid)}.values())[::-1][: self.finalists]
+        firsts: dict[Criterion, Candidate] = {}
+        for candidate in valid:
+            firsts.setdefault(candidate.criterion, candidate)
+        distinct = list(firsts.values())[: self.finalists]
         scores: list[list[Evaluation]] = [[] for _ in distinct]
         for number_ in range(self.seeds):
             for kept, evaluation in zip(scores, train("choice", number_, [c.criterion for c in distinct]), strict=True):
