@@ -9,7 +9,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Protocol
 
 from tglo_lightning.search.budget import Budget
 from tglo_lightning.search.criterion import Criterion

@@ -109,7 +109,7 @@ def minimize(
         raise TypeError(f"`fn` must be a function of a loss, got {fn!r}.")
     if settings is not None and options:
         raise TypeError(f"Give either `settings` or {', '.join(options)}.")
-    settings = SearchSettings(**options) if settings is None else settings
+    settings = (SearchSettings(**options) if settings is None else settings).for_places(1)
     if original is None:
         original = nn.CrossEntropyLoss()
     check_replaceable(original, "`original`")

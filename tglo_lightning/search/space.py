@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from typing_extensions import Self
 
-from tglo_lightning.arguments import choice, flag, integer
+from tglo_lightning.arguments import choice, flag, integer, number
 from tglo_lightning.losses import FAMILIES, SeparableLoss, family
 from tglo_lightning.losses.functional import num_parameters
 from tglo_lightning.search.criterion import Criterion, LossSpec
@@ -98,6 +98,7 @@ class TaylorSpace(Space):
         self.constraint = constraint
         self.step = flag("step", step)
         self.num_classes = 2
+        spread = number("spread", spread, above=0)
         names = [f"c_{i}" for i in range(2 * (order - 1))]
         if coordinates == "full":
             names = [f"theta_{i}" for i in range(num_parameters(order))]
@@ -212,11 +213,15 @@ class ProductSpace(Space):
         return {"name": "product", "spaces": [space.to_dict() for space in self.spaces]}
 
 
-def as_space(space: Space | str | type[SeparableLoss], places: int = 1) -> Space:
-    """Return a space: ``"taylorglo"``, a family by its name or class, or an object; for ``places`` losses at once.
+def as_space(space: Space | str | type[SeparableLoss], places: int | None = None) -> Space:
+    """Return a space: ``"taylorglo"``, a family by its name or class, or an object.
+
+    Args:
+        space: what is given.
+        places: losses that are searched for together: a space of one is multiplied.
 
     Raises:
-        TypeError, ValueError: it is none of these.
+        TypeError, ValueError: it is none of these, or a space of another number of losses.
     """
     if space == "taylorglo" or getattr(space, "family", None) == "taylorglo":
         space = TaylorSpace()
@@ -224,6 +229,8 @@ def as_space(space: Space | str | type[SeparableLoss], places: int = 1) -> Space
         space = FamilySpace(space)
     if not isinstance(space, Space):
         raise TypeError(f"`space` must be the name or class of a family of losses, or a Space, got {space!r}.")
+    if places is None:
+        return space
     losses = len(space.decode(space.centre).losses)
     if losses == 1 and places > 1:
         return ProductSpace([space] * places)
