@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch.optim import Optimizer, lr_scheduler
+from torch.optim.swa_utils import SWALR
 
 __all__ = ["scale_built", "scaled_rates"]
 
@@ -19,9 +20,10 @@ RATES: dict[type, tuple[str, ...]] = {
     lr_scheduler.CosineAnnealingLR: ("eta_min",),
     lr_scheduler.CosineAnnealingWarmRestarts: ("eta_min",),
     lr_scheduler.ReduceLROnPlateau: ("min_lr",),
+    SWALR: ("swa_lr",),
 }
-GROUP_RATES = ("lr", "initial_lr", "max_lr", "min_lr")
-SCHEDULE_RATES = ("base_lrs", "eta_min", "min_lrs", "_last_lr")
+GROUP_RATES = ("lr", "initial_lr", "max_lr", "min_lr", "swa_lr")
+SCHEDULE_RATES = ("base_lrs", "max_lrs", "eta_min", "min_lrs", "_last_lr")
 # Noted on an optimizer that was built within `scaled_rates`
 MARK = "_tglo_step"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from math import isfinite
@@ -106,11 +107,12 @@ class Strategy(ABC):
         return points, criteria
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values that tell this strategy from another one: its class and its public numbers and words."""
-        plain = (bool, int, float, str)
-        left_out = ("space", "population", "rejected")
-        options = {k: v for k, v in vars(self).items() if isinstance(v, plain) and k not in left_out and k[0] != "_"}
-        return {"strategy": f"{type(self).__module__}.{type(self).__qualname__}", **options}
+        """Return plain values that tell this strategy from another one: its class, and the arguments that it was built
+        with, if they are attributes of the same names.
+        """
+        given = {name: getattr(self, name, None) for name in inspect.signature(type(self)).parameters}
+        options = {name: value for name, value in given.items() if isinstance(value, bool | int | float | str)}
+        return {"name": f"{type(self).__module__}.{type(self).__qualname__}", **options}
 
 
 class RandomSearch(Strategy):
