@@ -120,6 +120,7 @@ class PopulationLoop(Callback):
             if isinstance(loss := slot.get(pl_module), TaylorGLOLoss):
                 slot.set(pl_module, StackedTaylorGLOLoss.of(loss))
         with silenced(pl_module), flushed(), ExitStack() as self._passes:
+            pl_module.on_train_start()
             self._train(trainer, pl_module)
         trainer.should_stop = True
 
