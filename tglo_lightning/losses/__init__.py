@@ -16,6 +16,7 @@ from tglo_lightning.losses.mae import MAELoss
 from tglo_lightning.losses.nce_rce import NCERCELoss
 from tglo_lightning.losses.published import cross_entropy_expansion, published_theta
 from tglo_lightning.losses.registry import as_loss, loss_like, loss_options
+from tglo_lightning.losses.robust import robust
 from tglo_lightning.losses.sce import SCELoss
 from tglo_lightning.losses.smoothing import SmoothedCrossEntropyLoss
 from tglo_lightning.losses.taylor_ce import TaylorCrossEntropyLoss
@@ -48,4 +49,5 @@ __all__ = [
     "loss_like",
     "loss_options",
     "published_theta",
+    "robust",
 ]

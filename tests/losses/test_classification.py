@@ -1,4 +1,4 @@
-"""Every loss of the family against its definition, and cross-entropy against torch's."""
+"""Every loss against its definition, in every shape, type and transform, and cross-entropy against torch's."""
 
 import copy
 import pickle
@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tglo_lightning.losses import BaikalLoss, BrierLoss, CrossEntropyLoss, TaylorGLOLoss
+from tglo_lightning.losses import CrossEntropyLoss, LinearLoss, SeparableLoss
 
-THETA = [0.3, 0.6, -1.2, 0.8, 0.5, 1.7, -0.4, 0.9]
 N_CLASSES = 5
 WEIGHT = torch.tensor([0.2, 1.5, 0.7, 1.0, 2.5])
 SHAPES = [(N_CLASSES,), (6, N_CLASSES), (4, N_CLASSES, 3), (2, N_CLASSES, 3, 2)]
+REDUCTIONS = ["mean", "sum", "none"]
 OPTIONS = [
     {},
     {"weight": WEIGHT},
@@ -25,93 +25,39 @@ OPTIONS = [
 ]
 
 
-def taylor(y, h):
-    t0, t1, t2, t3, t4, t5, t6, t7 = THETA
-    y, h = y - t0, h - t1
-    return t2 * h + t3 * h**2 + t4 * h**3 + t5 * y * h + t6 * y * h**2 + t7 * y**2 * h
-
-
-# f(y, h) written down a second time
-DEFINITIONS = {
-    "taylorglo": (lambda **k: TaylorGLOLoss(THETA, **k), taylor),
-    "baikal": (BaikalLoss, lambda y, h: h.log() - y / h),
-    "brier": (BrierLoss, lambda y, h: -(y - h).square()),
-    "cross_entropy": (CrossEntropyLoss, lambda y, h: y * h.log()),
-}
-
-
-class LossTester:
-    """Compares module, ``f`` and ``gamma`` of one loss with the definition, in float64 and with one-hot labels."""
-
-    def __init__(self, name):
-        self.build, self.f = DEFINITIONS[name]
-
-    @staticmethod
-    def data(shape, dtype=torch.float64, seed=0):
-        generator = torch.Generator().manual_seed(seed)
-        logits = 3 * torch.randn(shape, generator=generator, dtype=torch.float64)
-        axis = min(len(shape) - 1, 1)
-        target = torch.randint(N_CLASSES, shape[:axis] + shape[axis + 1 :], generator=generator)
-        probabilities = torch.rand(shape, generator=generator, dtype=torch.float64).softmax(axis)
-        return logits.to(dtype), target, probabilities.to(dtype)
-
-    def rows(self, logits, y, weight):
-        """Losses of samples laid out as (samples, classes); weights as the documentation of SeparableLoss has them."""
-        h = logits.softmax(-1)
-        if weight is None:
-            return -self.f(y, h).sum(-1)
-        weight = weight.double()
-        labelled = self.f(y, h) - self.f(torch.zeros_like(y), h)
-        return -(weight * labelled + (weight * y).sum(-1, keepdim=True) * self.f(torch.zeros_like(y), h)).sum(-1)
-
-    def expected(self, logits, target, reduction, weight=None, ignore_index=-100, label_smoothing=0.0):
-        axis = min(logits.dim() - 1, 1)
-        flat = logits.double().movedim(axis, -1)
-        hard = not target.is_floating_point()
-        y = F.one_hot(target, N_CLASSES).double() if hard else target.double().movedim(axis, -1)
-        smooth = (1 - label_smoothing) * y + label_smoothing / N_CLASSES
-        losses = self.rows(flat, smooth, weight)
-        counts = torch.ones_like(losses)
-        if hard:
-            counts = counts if weight is None else weight.double()[target]
-            counts = counts * (target != ignore_index)
-            losses = losses * (target != ignore_index)
-        return {"none": losses, "sum": losses.sum(), "mean": losses.sum() / counts.sum()}[reduction]
-
-
-@pytest.fixture(params=DEFINITIONS)
-def tester(request):
-    return LossTester(request.param)
+def taken(tester, options):
+    """The options without label smoothing for the family that smooths by a parameter."""
+    return options if tester.takes_smoothing else {k: v for k, v in options.items() if k != "label_smoothing"}
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(o) or "plain")
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_value_and_gradient(tester, options, reduction, shape):
-    loss = tester.build(reduction=reduction, **options)
-    logits, target, probabilities = tester.data(shape)
-    for labels in (target, probabilities):
-        z = logits.clone().requires_grad_()
-        z_expected = logits.clone().requires_grad_()
-        got, expected = loss(z, labels), tester.expected(z_expected, labels, reduction, **options)
-        torch.testing.assert_close(got, expected)
-        upstream = torch.rand_like(got)
-        got.backward(upstream)
-        expected.backward(upstream)
-        torch.testing.assert_close(z.grad, z_expected.grad)
+def test_value_and_gradient(tester, options):
+    options = taken(tester, options)
+    for shape in SHAPES:
+        logits, target, probabilities = tester.data(shape)
+        for reduction in REDUCTIONS:
+            loss = tester.build(reduction=reduction, **options)
+            for labels in (target, probabilities):
+                z, z_expected = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+                got, expected = loss(z, labels), tester.expected(z_expected, labels, reduction, **options)
+                torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9, equal_nan=True)
+                upstream = torch.rand_like(got)
+                got.backward(upstream)
+                expected.backward(upstream)
+                torch.testing.assert_close(z.grad, z_expected.grad, rtol=1e-9, atol=1e-9, equal_nan=True)
 
 
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
     [(torch.float32, 1e-4), (torch.float64, 1e-10), (torch.float16, 1e-4), (torch.bfloat16, 1e-4)],
 )
-@pytest.mark.parametrize("index_dtype", [torch.int64, torch.int32, torch.uint8, torch.int8])
-def test_dtypes(tester, dtype, tolerance, index_dtype):
+def test_dtypes(tester, dtype, tolerance):
     logits, target, _ = tester.data((6, N_CLASSES), dtype)
-    got = tester.build()(logits, target.to(index_dtype))
-    assert got.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     expected = tester.expected(logits, target, "mean")
-    torch.testing.assert_close(got.double(), expected, rtol=tolerance, atol=tolerance)
+    for index_dtype in (torch.int64, torch.int32, torch.uint8, torch.int8):
+        got = tester.build()(logits, target.to(index_dtype))
+        assert got.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        torch.testing.assert_close(got.double(), expected, rtol=tolerance, atol=tolerance)
 
 
 def test_probabilities_of_another_dtype(tester):
@@ -139,7 +85,8 @@ def test_autocast_stays_in_float32(tester, soft):
 @pytest.mark.parametrize("options", [{}, {"weight": WEIGHT}, {"label_smoothing": 0.1}, {"ignore_index": 1}], ids=str)
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_first_and_second_derivatives(tester, options, reduction):
-    loss = tester.build(reduction=reduction, **{k: v.double() if k == "weight" else v for k, v in options.items()})
+    options = {k: v.double() if k == "weight" else v for k, v in taken(tester, options).items()}
+    loss = tester.build(reduction=reduction, **options)
     logits, target, probabilities = tester.data((3, N_CLASSES, 2))
     z = logits.div(3).requires_grad_()
     for labels in (target, probabilities):
@@ -148,43 +95,63 @@ def test_first_and_second_derivatives(tester, options, reduction):
 
 
 def test_gamma_is_the_derivative_of_f(tester):
-    loss = tester.build()
+    if not issubclass(tester.family, SeparableLoss):
+        pytest.skip("not separable")
+    loss = tester.build().for_classes(7)
     h = torch.linspace(0.05, 0.95, 7, dtype=torch.float64).requires_grad_()
     for y in (0.0, 1.0, 0.3, torch.linspace(0, 1, 7).double()):
         (expected,) = torch.autograd.grad(loss.f(y, h).sum(), h)
-        torch.testing.assert_close(loss.gamma(y, h), expected)
-        torch.testing.assert_close(loss.f(y, h), tester.f(y, h))
-        torch.testing.assert_close(super(type(loss), loss).gamma(y, h), expected)  # by autograd of f
+        torch.testing.assert_close(loss.gamma(y, h), expected, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(loss.f(y, h), tester.f(y, h), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(SeparableLoss.gamma(loss, y, h), expected, rtol=1e-9, atol=1e-9)
     assert torch.autograd.gradcheck(lambda h: loss.gamma(0.7, h), h)
     assert loss.gamma(torch.tensor([[0.0], [1.0]]).double(), h).shape == (2, 7)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("winner", range(3))
-def test_extreme_logits(tester, dtype, winner):
-    target = torch.tensor([0, 1, 2])
-    for soft in (False, True):
-        z = torch.zeros(3, 3, dtype=dtype)
-        z[:, winner] = 200.0
-        z.requires_grad_()
-        value = tester.build()(z, F.one_hot(target, 3).to(dtype) if soft else target)
-        value.backward()
-        assert value.isfinite()
-        assert z.grad.isfinite().all()
+@pytest.mark.parametrize("size", [200.0, 1e4])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_extreme_logits(tester, dtype, size, sign):
+    target = torch.arange(N_CLASSES)
+    for winner in range(3):
+        for labels in (target, F.one_hot(target, N_CLASSES).to(dtype), torch.full((N_CLASSES, N_CLASSES), 0.2)):
+            z = torch.zeros(N_CLASSES, N_CLASSES, dtype=dtype)
+            z[:, winner] = sign * size
+            z.requires_grad_()
+            value = tester.build()(z, labels)
+            value.backward()
+            assert value.isfinite()
+            assert z.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["taylorglo", "brier", "cross_entropy"])
-def test_masked_class(name):
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_a_masked_class_drops_out(tester, label_smoothing):
     """A class with a logit of minus infinity, as attention and action masks make them."""
-    tester = LossTester(name)
+    loss = tester.build(**taken(tester, {"label_smoothing": label_smoothing}))
     logits, target, _ = tester.data((6, N_CLASSES))
     target = target.clamp(max=3)
-    masked = torch.cat([logits[:, :4], torch.full((6, 1), -torch.inf)], dim=1).requires_grad_()
-    value = tester.build()(masked, target)
-    value.backward()
-    finite = torch.cat([logits[:, :4], torch.full((6, 1), -800.0)], dim=1)
-    torch.testing.assert_close(value, tester.build()(finite, target))
-    assert masked.grad.isfinite().all()
+    values, gradients = [], []
+    for labels in (target, F.one_hot(target, N_CLASSES).double()):
+        masked = torch.cat([logits[:, :4], torch.full((6, 1), -torch.inf)], dim=1).requires_grad_()
+        values.append(loss(masked, labels))
+        gradients.append(torch.autograd.grad(values[-1], masked)[0])
+    torch.testing.assert_close(*values)
+    torch.testing.assert_close(*gradients)
+    assert (gradients[0][:, 4] == 0).all()
+    # What the others get: the loss without the class, or where it counts the classes, that of a class without hope
+    z = logits.clone().requires_grad_()
+    alone = z[:, :4]
+    if tester.name in ("taylorglo", "brier", "forward", "logit_adjustment", "gce", "mae", "taylor_ce"):
+        expected = loss(torch.cat([alone, torch.full((6, 1), -700.0)], dim=1), target)
+    else:
+        alpha = label_smoothing if tester.takes_smoothing else 0.1
+        y = F.one_hot(target, 4) * (1 - alpha) + alpha / N_CLASSES
+        weight = 1 / torch.tensor([0.1, 0.3, 0.2, 0.25]).double() / N_CLASSES
+        weight = weight if tester.name == "class_weights" else torch.ones(4)
+        rows = tester.rows(alone, y, None if tester.name == "baikal" else weight)
+        expected = rows.sum() / weight[target].sum()
+    torch.testing.assert_close(values[0], expected)
+    torch.testing.assert_close(gradients[0], torch.autograd.grad(expected, z)[0])
 
 
 def test_layouts(tester):
@@ -207,7 +174,7 @@ def test_layouts(tester):
 
 def test_all_ignored_and_empty_are_as_in_torch(tester):
     ignored = torch.full((3,), -100)
-    for reduction in ("mean", "sum", "none"):
+    for reduction in REDUCTIONS:
         ours, torchs = tester.build(reduction=reduction), nn.CrossEntropyLoss(reduction=reduction)
         z = torch.randn(3, N_CLASSES, generator=torch.Generator().manual_seed(0))
         torch.testing.assert_close(ours(z, ignored), torchs(z, ignored), equal_nan=True)
@@ -249,12 +216,27 @@ def test_backward_twice(tester):
 
 def test_copies(tester):
     logits, target, _ = tester.data((6, N_CLASSES))
-    loss = tester.build(weight=WEIGHT.double(), ignore_index=3, label_smoothing=0.1, reduction="sum")
-    other = tester.build(weight=torch.ones(N_CLASSES).double(), ignore_index=3, label_smoothing=0.1, reduction="sum")
+    options = taken(tester, {"ignore_index": 3, "label_smoothing": 0.1, "reduction": "sum"})
+    loss = tester.build(weight=WEIGHT.double(), **options)
+    other = tester.build(weight=torch.ones(N_CLASSES).double(), **options)
     other.load_state_dict(loss.state_dict())
     for twin in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss)), other):
         assert torch.equal(twin(logits, target), loss(logits, target))
         assert repr(twin) == repr(loss)
+
+
+def test_weights_saved_with_another_loss_load_strictly(tester):
+    module = nn.ModuleDict({"net": nn.Linear(2, N_CLASSES), "criterion": tester.build()})
+    before = tester.build().state_dict()
+    module.load_state_dict({"net.weight": torch.ones(N_CLASSES, 2), "net.bias": torch.zeros(N_CLASSES)})
+    assert all(torch.equal(value, before[name]) for name, value in module["criterion"].state_dict().items())
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_parameters_stay_exact_in_a_network_of_half_precision(tester, half):
+    network = nn.Sequential(nn.Linear(2, 2), tester.build()).to(half)
+    assert network[0].weight.dtype == half
+    assert torch.equal(network[1].theta, tester.build().theta)
 
 
 @pytest.mark.parametrize("soft", [False, True])
@@ -275,29 +257,56 @@ def test_torch_func(tester, soft):
 
 
 @pytest.mark.parametrize("soft", [False, True])
-@pytest.mark.parametrize("options", [{}, {"weight": WEIGHT, "ignore_index": 1, "label_smoothing": 0.1}], ids=str)
-def test_compile(tester, soft, options):
+@pytest.mark.parametrize("targets", ["shared", "stacked"])
+def test_a_population_is_one_stacked_buffer(tester, soft, targets):
+    loss = tester.build()
+    middle = loss.theta if tester.name == "taylorglo" else torch.tensor([axis.default for axis in loss.axes])
+    thetas = torch.stack([middle.double() * factor for factor in (0.5, 0.8, 1.0)])
+    if tester.name == "taylor_ce":
+        thetas = thetas + 1
+    logits, target, probabilities = tester.data((3, 6, N_CLASSES), torch.float32)
+    labels = probabilities.softmax(-1) if soft else tester.data((3, N_CLASSES, 6))[1]
+    labels = labels if targets == "stacked" else labels[0]
+
+    def value(theta, z, y):
+        return torch.func.functional_call(loss, {"theta": theta}, (z, y))
+
+    in_dims = (0, 0, 0 if targets == "stacked" else None)
+    together = torch.func.vmap(torch.func.grad_and_value(value, argnums=1), in_dims)(thetas, logits, labels)
+    for i, theta in enumerate(thetas):
+        z = logits[i].clone().requires_grad_()
+        alone = tester.build(theta.tolist())(z, labels[i] if targets == "stacked" else labels)
+        torch.testing.assert_close(together[1][i], alone)
+        torch.testing.assert_close(together[0][i], torch.autograd.grad(alone, z)[0])
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_compile(tester, soft):
     torch.compiler.reset()
     logits, target, probabilities = tester.data((6, N_CLASSES), torch.float32)
     labels = probabilities if soft else target
-    loss = tester.build(**options)
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
-    z, z_expected = logits.clone().requires_grad_(), logits.clone().requires_grad_()
-    got, expected = compiled(z, labels), loss(z_expected, labels)
-    torch.testing.assert_close(got, expected)
-    got.backward()
-    expected.backward()
-    torch.testing.assert_close(z.grad, z_expected.grad)
+    for options in ({}, {"weight": WEIGHT, "ignore_index": 1, "label_smoothing": 0.1}):
+        loss = tester.build(**taken(tester, options))
+        compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+        z, z_expected = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+        got, expected = compiled(z, labels), loss(z_expected, labels)
+        torch.testing.assert_close(got, expected)
+        got.backward()
+        expected.backward()
+        torch.testing.assert_close(z.grad, z_expected.grad)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(o) or "plain")
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_cross_entropy_is_torchs(options, reduction, shape):
-    logits, target, probabilities = LossTester.data(shape, torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(shape, generator=generator)
+    target = torch.randint(N_CLASSES, shape[:1] * (len(shape) > 1) + shape[2:], generator=generator)
     ours, torchs = CrossEntropyLoss(reduction=reduction, **options), nn.CrossEntropyLoss(reduction=reduction, **options)
     torch.testing.assert_close(ours(logits, target), torchs(logits, target), equal_nan=True)
     if "ignore_index" not in options:  # torch refuses it beside probabilities
+        probabilities = logits.softmax(min(len(shape) - 1, 1))
         torch.testing.assert_close(ours(logits, probabilities), torchs(logits, probabilities))
 
 
@@ -309,3 +318,21 @@ def test_cross_entropy_is_torchs_at_minus_infinity():
         CrossEntropyLoss()(z, target).backward()
         F.cross_entropy(z_torch, target).backward()
         torch.testing.assert_close(z.grad, z_torch.grad, equal_nan=True)
+
+
+def test_a_masked_true_class_is_impossible():
+    logits, target = torch.tensor([[-torch.inf, 0.0, 1.0]]), torch.tensor([0])
+    for labels in (target, F.one_hot(target, 3).float()):
+        assert CrossEntropyLoss(label_smoothing=0.1)(logits, labels) == torch.inf
+
+
+def test_a_linear_loss_looks_at_the_true_class_alone():
+    class Doubled(LinearLoss):
+        family = ""
+
+        def g(self, h, log_h):
+            assert h.shape == (3,)
+            return 2 * log_h
+
+    logits, target = torch.randn(3, 4), torch.tensor([0, 3, 1])
+    torch.testing.assert_close(Doubled()(logits, target), 2 * F.cross_entropy(logits, target))
