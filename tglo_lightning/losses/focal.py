@@ -40,4 +40,6 @@ class FocalLoss(LinearLoss):
         """``(1 - h)^g log h``."""
         # A power below 1 has no slope at 0
         missing = (-torch.expm1(log_h)).clamp(min=torch.finfo(h.dtype).tiny)
-        return missing ** self.theta[0].to(h.dtype) * log_h
+        masked = log_h == -torch.inf  # which would make the gradient 0 * infinity
+        values = missing ** self.theta[0].to(h.dtype) * log_h.masked_fill(masked, 0.0)
+        return torch.where(masked, log_h, values)

@@ -41,6 +41,9 @@ class NCERCELoss(ClassificationLoss):
     def terms(self, logits: Tensor, y: Tensor) -> Tensor:
         """``y_k (log h_k / sum_j log h_j + b (1 - h_k))``."""
         log_h = logits.log_softmax(dim=1)
-        total = log_h.masked_fill(log_h == -torch.inf, 0.0).sum(dim=1, keepdim=True)
+        masked = log_h == -torch.inf
+        log_h = log_h.masked_fill(masked, 0.0)
+        total = log_h.sum(dim=1, keepdim=True)
         total = total.masked_fill(total == 0, -1.0)  # all classes but one are masked
-        return labelled(y, log_h / total + self.theta[0].to(logits.dtype) * (1 - log_h.exp()))
+        normalised = (log_h / total).masked_fill(masked, 1.0)  # the limit
+        return labelled(y, normalised + self.theta[0].to(logits.dtype) * (1 - logits.softmax(dim=1)))
