@@ -78,12 +78,6 @@ class ClassificationLoss(nn.Module):
     ) -> None:
         super().__init__()
         if self.axes:
-            theta = theta.tolist() if isinstance(theta, Tensor) else theta
-            names = ", ".join(axis.name for axis in self.axes)
-            if len(theta) != len(self.axes):
-                raise ValueError(
-                    f"{self.name}: `theta` must have {counted(len(self.axes), 'value')} ({names}), got {theta}."
-                )
             theta = [axis.check(value) for axis, value in zip(self.axes, theta, strict=True)]
         if weight is not None:
             weight = tensor_of("weight", weight)
@@ -106,8 +100,17 @@ class ClassificationLoss(nn.Module):
             theta: parameters, one for each axis.
             options: other arguments of the constructor: ``weight``, ``ignore_index``, ``reduction``, and what a family
                 needs besides, such as ``priors``.
+
+        Raises:
+            ValueError: another number of parameters.
         """
-        return cls(*theta, **options)
+        values = theta.tolist() if isinstance(theta, Tensor) else theta
+        if len(values) != len(cls.axes):
+            names = ", ".join(axis.name for axis in cls.axes) or "none"
+            raise ValueError(
+                f"{cls.__name__}: `theta` must have {counted(len(cls.axes), 'value')} ({names}), got {values}."
+            )
+        return cls(*values, **options)
 
     @property
     def name(self) -> str:

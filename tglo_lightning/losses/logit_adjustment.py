@@ -32,9 +32,7 @@ class LogitAdjustedLoss(PriorLoss):
     family = "logit_adjustment"
     axes = (Axis("tau", default=1.0, low=0.0, spread=0.5),)
 
-    def __init__(
-        self, tau: float = 1.0, *, priors: Tensor | Sequence[float] | None = None, **options: Any
-    ) -> None:
+    def __init__(self, tau: float = 1.0, *, priors: Tensor | Sequence[float] | None = None, **options: Any) -> None:
         super().__init__((tau,), priors=priors, **options)
 
     @property

@@ -136,7 +136,7 @@ class Explanation:
         ]
         if self.shape is not None:
             own, other = (", ".join(f"{t:.4g}" for t in shape) for shape in (self.shape, (2 / (n + 1), 1 / n, 1)))
-            lines.append(f"  Shape (D(eps_mid)/B, D(0)/B, -S/B) = ({own}); cross-entropy's is ({other})")
+            lines += [f"  Shape (D(eps_mid)/B, D(0)/B, -S/B) = ({own})", f"    (cross-entropy: ({other}))"]
         return lines
 
     def _attraction_lines(self) -> list[str]:
