@@ -55,9 +55,8 @@ class SeparableLoss(ClassificationLoss):
         others = without_masked(self.elementwise(off, log_h.exp(), log_h), logits == -torch.inf)
         index = target.unsqueeze(1)
         log_hit = log_h.gather(1, index)
-        return -(
-            others.sum(dim=1) + (self.elementwise(on, log_hit.exp(), log_hit) - others.gather(1, index)).squeeze(1)
-        )
+        hit = self.elementwise(on, log_hit.exp(), log_hit) - others.gather(1, index)
+        return -(others.sum(dim=1) + hit.squeeze(1))
 
     def extra_repr(self) -> str:
         """``f(y, h)`` and the arguments that are not the defaults."""

@@ -110,7 +110,7 @@ class ClassificationLoss(nn.Module):
             raise ValueError(
                 f"{cls.__name__}: `theta` must have {counted(len(cls.axes), 'value')} ({names}), got {values}."
             )
-        return cls(*values, **options)
+        return cls(*values, **options)  # type: ignore[arg-type]
 
     @property
     def name(self) -> str:
@@ -207,10 +207,8 @@ class ClassificationLoss(nn.Module):
         """The smoothing of the labels: a number, or a scalar tensor of type ``dtype``."""
         return self.label_smoothing
 
-    def label_values(
-        self, num_classes: int, dtype: torch.dtype = torch.float64
-    ) -> tuple[float | Tensor, float | Tensor]:
-        """The label of the true class and of any other, after smoothing."""
+    def label_values(self, num_classes: int, dtype: torch.dtype = torch.float64) -> tuple[Any, Any]:
+        """The label of the true class and of any other, after smoothing: numbers, or scalar tensors."""
         alpha = self.alpha(dtype)
         return 1.0 - alpha + alpha / num_classes, alpha / num_classes
 

@@ -17,7 +17,7 @@ __all__ = ["ForwardCorrectionLoss"]
 
 
 class ForwardCorrectionLoss(SeparableLoss):
-    r"""Cross-entropy of the noisy label's probability, :math:`-\log\left((1 - \eta) h_T + \eta \frac{1 - h_T}{n-1}\right)`.
+    """Cross-entropy of the noisy label, ``f(y, h) = y log((1 - eta) h + eta (1 - h) / (n - 1))``.
 
     With symmetric noise a label is right with probability ``1 - eta`` and otherwise each other class, equally likely.
     The loss is separable, but its ``f`` depends on the number of classes.

@@ -33,8 +33,8 @@ def as_loss(loss: nn.Module | Tensor | Sequence[float] | str) -> ClassificationL
     """Return the loss of the package that ``loss`` stands for.
 
     Args:
-        loss: a :class:`ClassificationLoss`, a :class:`torch.nn.CrossEntropyLoss`, a ``theta`` of a TaylorGLO loss, of shape
-            ``(P,)``, the name of a family, such as ``"baikal"``, for its default parameters, or a name of
+        loss: a :class:`ClassificationLoss`, a :class:`torch.nn.CrossEntropyLoss`, a ``theta`` of a TaylorGLO loss, of
+            shape ``(P,)``, the name of a family, such as ``"baikal"``, for its default parameters, or a name of
             :func:`~tglo_lightning.losses.published_theta`.
 
     Raises:

@@ -20,8 +20,8 @@ def robust(num_classes: int, **options: Any) -> TaylorGLOLoss:
 
     It is the TaylorGLO loss of order 3 with the shape ``t = (0.45, 1.01, 1.54)`` of
     :func:`~tglo_lightning.theory.to_shape` and mean pull 1, so it takes the learning rate of cross-entropy. The shape
-    was searched by CMA-ES on the mean gain over 11 tabular and synthetic tasks with 2 to 50 classes, with MLPs, at fixed
-    learning rates.
+    was searched by CMA-ES on the mean gain over 11 tabular and synthetic tasks with 2 to 50 classes, with MLPs, at
+    fixed learning rates.
 
     Args:
         num_classes: ``n``.

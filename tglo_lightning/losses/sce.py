@@ -21,8 +21,8 @@ class SCELoss(LinearLoss):
     The reverse cross-entropy of a hard label is :math:`-\sum_k h_k \log y_k` with ``log 0 = -4`` as published, that is
     ``4 (1 - h_T)``. So ``f(y, h) = alpha y log h + 4 beta y (h - 1)``, which is taken for soft labels too.
 
-    Poly-1 (Leng et al., arXiv 2204.12511), :math:`\mathrm{CE} + \epsilon_1 (1 - h_T)`, is the same family: ``alpha = 1``
-    and ``beta = epsilon_1 / 4``.
+    Poly-1 (Leng et al., arXiv 2204.12511), :math:`\mathrm{CE} + \epsilon_1 (1 - h_T)`, is the same family: ``alpha =
+    1`` and ``beta = epsilon_1 / 4``.
 
     Args:
         alpha: weight of cross-entropy, at least 0; 0.1 as published for CIFAR-10 (6 for CIFAR-100).

@@ -1,8 +1,8 @@
 r"""Shape and scale of a TaylorGLO loss: what it does, apart from how large a step it takes.
 
 The losses are given by their minimal parameters ``c`` (:func:`from_minimal`), ``2 (K - 1)`` numbers at order ``K``. The
-*pull* at the output ``h`` of the true class, the other classes being equally likely, is :math:`r(h) = h\, D(1 - h)`: the
-logit of the true class moves by ``(1 - h) r(h)``. Cross-entropy has ``r = 1`` everywhere.
+*pull* at the output ``h`` of the true class, the other classes being equally likely, is :math:`r(h) = h\, D(1 - h)`:
+the logit of the true class moves by ``(1 - h) r(h)``. Cross-entropy has ``r = 1`` everywhere.
 
 All functions are linear algebra over the last dimension, batched over the leading ones and differentiable. Derived for
 this package; order 3 is worked out in ``docs/theory.md``.
@@ -23,7 +23,7 @@ from tglo_lightning.losses.functional import inspectable, terms
 
 __all__ = ["cross_entropy_twin", "from_minimal", "from_shape", "mean_pull", "normalized", "pull", "to_shape"]
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
 # From here on a polynomial through the nodes oscillates between them
 MANY_CLASSES = 20
 
@@ -113,8 +113,8 @@ def to_shape(c: Tensor | list[float], num_classes: int) -> tuple[Tensor, Tensor]
     Any order ``K``: first ``D/B`` at ``K`` equally spaced outputs ``h`` from ``1/n`` to 1, but for the first, where it
     is 1; then :math:`(-1)^i S_i / (i!\, n^{i-1} B)` for ``i = 1 .. K - 2``, where ``S_i`` is the ``i``-th derivative in
     ``h`` of the label-averaged ``gamma`` at ``1/n``. That makes ``2 K - 3`` numbers: ``D`` is a polynomial of ``K``
-    coefficients, and the derivatives tell the ``K - 2`` numbers that ``D`` does not. Cross-entropy has ``D/B = 1/(n h)``
-    and all the others 1.
+    coefficients, and the derivatives tell the ``K - 2`` numbers that ``D`` does not. Cross-entropy has ``D/B = 1/(n
+    h)`` and all the others 1.
 
     Args:
         c: minimal parameters, shape ``(..., 2 (K - 1))``.

@@ -16,9 +16,9 @@ LARGEST = 10
 
 
 class TaylorCrossEntropyLoss(LinearLoss):
-    """Taylor cross-entropy, ``f(y, h) = -y sum_(i <= k) (1 - h)^i / i``: MAE at ``k = 1``, cross-entropy as ``k`` grows.
+    """Taylor cross-entropy, ``f(y, h) = -y sum_(i <= k) (1 - h)^i / i``.
 
-    For noisy labels. The published order is an integer. Between two integers the last term counts by the fraction, so
+    For noisy labels: MAE at ``k = 1``, cross-entropy as ``k`` grows. The published order is an integer. Between two integers the last term counts by the fraction, so
     that a search can move in ``k`` as in any number.
 
     Args:

@@ -14,7 +14,7 @@ from tglo_lightning.losses import SeparableLoss, TaylorGLOLoss, as_loss
 from tglo_lightning.losses.functional import inspectable, taylor_gamma, theta_tensor
 
 LossLike: TypeAlias = nn.Module | str | Tensor | Sequence[float]
-"""A :class:`SeparableLoss`, ``nn.CrossEntropyLoss``, the name of such a loss, or a bare ``theta`` of shape ``(..., P)``."""
+"""A separable loss, ``nn.CrossEntropyLoss``, the name of such a loss, or a bare ``theta`` of shape ``(..., P)``."""
 
 
 @dataclass(frozen=True)
