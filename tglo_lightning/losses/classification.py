@@ -32,7 +32,8 @@ class ClassificationLoss(nn.Module):
         family: name of the family in results, checkpoints and configs; by default the path of the class. A base class
             that is no family has the name ``""``.
         axes: parameters of the family, in the order of ``theta``.
-        theta: parameters, float64 of shape ``(P,)``. It stays in float32 or better when the module is cast to less.
+        theta: parameters, float64 of shape ``(P,)``. Like every buffer it stays in float32 or better when the module is
+            cast to less.
 
     Args:
         theta: parameters, one for each axis.
@@ -285,14 +286,15 @@ class ClassificationLoss(nn.Module):
                 del state_dict[key]
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
-        # Apple's devices hold no float64
-        if self.theta.dtype == torch.float64 and fn(torch.empty(0)).device.type == "mps":
-            self.theta = self.theta.float()
-        exact = self.theta
+        if fn(torch.empty(0)).device.type == "mps":  # which holds no float64
+            for name, buffer in self.named_buffers():
+                setattr(self, name, buffer.float())
+        exact = dict(self.named_buffers())
         super()._apply(fn, recurse)
-        if self.theta.dtype.itemsize < 4:
-            # a network in half precision must not change what its loss is
-            self.theta = exact.to(self.theta.device)
+        for name, buffer in exact.items():
+            if getattr(self, name).dtype.itemsize < 4:
+                # a network in half precision must not change what its loss is
+                setattr(self, name, buffer.to(getattr(self, name).device))
         return self
 
     def extra_repr(self) -> str:

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import comb
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from tglo_lightning.arguments import integer, tensor_of
@@ -23,7 +22,11 @@ from tglo_lightning.losses.functional import inspectable, terms
 
 __all__ = ["cross_entropy_twin", "from_minimal", "from_shape", "mean_pull", "normalized", "pull", "to_shape"]
 
-Array = NDArray[np.floating]
+if TYPE_CHECKING:
+    import numpy as np  # else imported where it is used: a training needs none of it
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.floating]
 # From here on a polynomial through the nodes oscillates between them
 MANY_CLASSES = 20
 
@@ -88,7 +91,7 @@ def mean_pull(c: Tensor | list[float], num_classes: int) -> Tensor:
         Tensor of shape ``(...)``.
     """
     c, order = _minimal(c)
-    return c @ _like(c, _matrices(order, integer("num_classes", num_classes, 2))[2])
+    return c @ _like(c, _matrices(order, integer("num_classes", num_classes, 2))[3])
 
 
 def normalized(c: Tensor | list[float], num_classes: int) -> Tensor:
@@ -129,7 +132,7 @@ def to_shape(c: Tensor | list[float], num_classes: int) -> tuple[Tensor, Tensor]
     (1.1, [1.0, 1.0, 0.0])
     """
     c, order = _minimal(c)
-    forms, factors, mean = _matrices(order, integer("num_classes", num_classes, 2))
+    forms, _, factors, mean = _matrices(order, integer("num_classes", num_classes, 2))
     values = c @ _like(c, forms).T
     return c @ _like(c, mean), values[..., 1:] * _like(c, factors) / values[..., :1]
 
@@ -154,9 +157,9 @@ def from_shape(scale: Tensor | float, t: Tensor | list[float], num_classes: int)
     t = _floating("t", t)
     if not t.dim() or t.shape[-1] % 2 == 0:
         raise ValueError(f"`t` must have 1, 3, 5, ... values (order 2, 3, 4, ...), got shape {tuple(t.shape)}.")
-    forms, factors, mean = _matrices((t.shape[-1] + 3) // 2, integer("num_classes", num_classes, 2))
+    forms, inverse, factors, mean = _matrices((t.shape[-1] + 3) // 2, integer("num_classes", num_classes, 2))
     values = torch.cat([torch.ones_like(t[..., :1]), t / _like(t, factors)], dim=-1)
-    c = values @ _like(t, np.linalg.pinv(forms, rcond=1e-14)).T
+    c = values @ _like(t, inverse).T
     factor = torch.as_tensor(scale, dtype=t.dtype, device=t.device) / (c @ _like(t, mean))
     return c * factor.unsqueeze(-1)
 
@@ -176,9 +179,11 @@ def cross_entropy_twin(num_classes: int, order: int = 3) -> Tensor:
         ``c``, float64 of shape ``(2 (K - 1),)``.
     """
     n, order = integer("num_classes", num_classes, 2), integer("order", order, 2)
-    forms = _matrices(order, n)[0]
+    forms, inverse, *_ = _matrices(order, n)
     if n < MANY_CLASSES:
-        return torch.from_numpy(np.linalg.pinv(forms, rcond=1e-14).sum(axis=1))
+        return torch.from_numpy(inverse.sum(axis=1))
+    import numpy as np
+
     points, weights = _quadrature(order, n)
     fitted = np.sqrt(weights)[:, None] * np.stack(_pull_rows(points, order, n), axis=-1)
     wanted = np.concatenate([np.sqrt(weights), np.ones(order - 2)])
@@ -186,7 +191,7 @@ def cross_entropy_twin(num_classes: int, order: int = 3) -> Tensor:
     return torch.from_numpy(np.linalg.lstsq(np.concatenate([fitted, forms[order:]]), wanted, rcond=None)[0])
 
 
-def _pull_rows(h, order: int, n: int) -> list:  # type: ignore[no-untyped-def]
+def _pull_rows(h: Any, order: int, n: int) -> list[Any]:
     """Pull at ``h``, an array or a tensor, of the losses with one ``c`` equal to 1 and the others 0."""
     other = (1 - h) / (n - 1)
     drift = [h * (h**j - other**j) for j in range(1, order)]
@@ -195,18 +200,22 @@ def _pull_rows(h, order: int, n: int) -> list:  # type: ignore[no-untyped-def]
 
 def _quadrature(order: int, n: int) -> tuple[Array, Array]:
     """Points in ``[1/n, 1]`` and weights with sum 1 that average the square of a pull exactly (Gauss-Legendre)."""
+    import numpy as np
+
     points, weights = np.polynomial.legendre.leggauss(order + 1)
     return (1 + 1 / n + (1 - 1 / n) * points) / 2, weights / 2
 
 
 @lru_cache(maxsize=256)
-def _matrices(order: int, n: int) -> tuple[Array, Array, Array]:
+def _matrices(order: int, n: int) -> tuple[Array, Array, Array, Array]:
     """What is linear in ``c``.
 
     Returns:
         ``forms``, ``2 (K - 1)`` rows: the pull at ``K`` outputs, then the scaled derivatives, all of them 1 for
-        cross-entropy. ``factors`` that make the shape of them, and the row of the mean pull.
+        cross-entropy; their pseudo-inverse; the factors that make the shape of them; the row of the mean pull.
     """
+    import numpy as np
+
     nodes = np.linspace(1 / n, 1, order)
     rows = list(np.stack(_pull_rows(nodes, order, n), axis=-1))
     for i in range(1, order - 1):
@@ -214,7 +223,8 @@ def _matrices(order: int, n: int) -> tuple[Array, Array, Array]:
         rows.append(np.array([*average[1:], *(a / n for a in average[order - 2 :: -1])]))
     factors = np.concatenate([1 / (n * nodes[1:]), np.ones(order - 2)])
     points, weights = _quadrature(order, n)
-    return np.stack(rows), factors, weights @ np.stack(_pull_rows(points, order, n), axis=-1)
+    forms = np.stack(rows)
+    return forms, np.linalg.pinv(forms, rcond=1e-14), factors, weights @ np.stack(_pull_rows(points, order, n), axis=-1)
 
 
 def _minimal(c: Tensor | list[float]) -> tuple[Tensor, int]:

@@ -16,10 +16,10 @@ LARGEST = 10
 
 
 class TaylorCrossEntropyLoss(LinearLoss):
-    """Taylor cross-entropy, ``f(y, h) = -y sum_(i <= k) (1 - h)^i / i``.
+    """Taylor cross-entropy, ``f(y, h) = -y sum_(i <= k) (1 - h)^i / i``, for noisy labels.
 
-    For noisy labels: MAE at ``k = 1``, cross-entropy as ``k`` grows. The published order is an integer. Between two integers the last term counts by the fraction, so
-    that a search can move in ``k`` as in any number.
+    It is MAE at ``k = 1`` and tends to cross-entropy as ``k`` grows. The published order is an integer. Between two
+    integers the last term counts by the fraction, so that a search can move in ``k`` as in any number.
 
     Args:
         k: order from 1 to 10; 2 by default, a low order as the paper advises for much noise.
