@@ -157,7 +157,7 @@ def from_shape(scale: Tensor | float, t: Tensor | list[float], num_classes: int)
     t = _floating("t", t)
     if not t.dim() or t.shape[-1] % 2 == 0:
         raise ValueError(f"`t` must have 1, 3, 5, ... values (order 2, 3, 4, ...), got shape {tuple(t.shape)}.")
-    forms, inverse, factors, mean = _matrices((t.shape[-1] + 3) // 2, integer("num_classes", num_classes, 2))
+    _, inverse, factors, mean = _matrices((t.shape[-1] + 3) // 2, integer("num_classes", num_classes, 2))
     values = torch.cat([torch.ones_like(t[..., :1]), t / _like(t, factors)], dim=-1)
     c = values @ _like(t, inverse).T
     factor = torch.as_tensor(scale, dtype=t.dtype, device=t.device) / (c @ _like(t, mean))
