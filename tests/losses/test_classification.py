@@ -83,12 +83,11 @@ def test_autocast_stays_in_float32(tester, soft):
     assert features.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("options", [{}, {"weight": WEIGHT}, {"label_smoothing": 0.1}, {"ignore_index": 1}], ids=str)
-@pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_first_and_second_derivatives(tester, options, reduction):
+@pytest.mark.parametrize("options", [{}, {"weight": WEIGHT, "ignore_index": 1, "label_smoothing": 0.1}], ids=list)
+def test_first_and_second_derivatives(tester, options):
     options = {k: v.double() if k == "weight" else v for k, v in taken(tester, options).items()}
-    loss = tester.build(reduction=reduction, **options)
-    logits, target, probabilities = tester.data((3, N_CLASSES, 2))
+    loss = tester.build(**options)
+    logits, target, probabilities = tester.data((2, N_CLASSES))
     z = logits.div(3).requires_grad_()
     for labels in (target, probabilities):
         assert torch.autograd.gradcheck(lambda z, y=labels: loss(z, y), z, check_forward_ad=True)
@@ -286,12 +285,11 @@ def test_a_population_is_one_stacked_buffer(tester, soft, targets):
         torch.testing.assert_close(together[0][i], torch.autograd.grad(alone, z)[0])
 
 
-@pytest.mark.parametrize("soft", [False, True])
-def test_compile(tester, soft):
+def test_compile(tester):
     torch.compiler.reset()
     logits, target, probabilities = tester.data((6, N_CLASSES), torch.float32)
-    labels = probabilities if soft else target
-    for options in ({}, {"weight": WEIGHT, "ignore_index": 1, "label_smoothing": 0.1}):
+    full = {"weight": WEIGHT, "ignore_index": 1, "label_smoothing": 0.1}
+    for labels, options in ((target, {}), (probabilities, full)):
         loss = tester.build(**taken(tester, options))
         compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
         z, z_expected = logits.clone().requires_grad_(), logits.clone().requires_grad_()
