@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from tglo_lightning.arguments import integer, number
-from tglo_lightning.losses.functional import num_parameters, order_of, terms
-from tglo_lightning.theory.subject import LossLike, floating, theta_of
+from tglo_lightning.losses.functional import order_of, terms
+from tglo_lightning.theory.subject import LossLike, theta_of
 
 CENTRES = 2
 
@@ -122,37 +122,6 @@ def to_minimal(theta: LossLike) -> Tensor:
     drift = [c[0, j] for j in range(1, order)]
     pull = [sum((c[i, j] for i in range(2, order - j)), start=c[1, j]) for j in range(order - 2, -1, -1)]
     return torch.stack(drift + pull, dim=-1)
-
-
-def from_minimal(c: Tensor | list[float]) -> Tensor:
-    r"""A ``theta`` with given minimal parameters; the inverse of :func:`to_minimal` up to what no gradient feels.
-
-    .. math:: f(y, h) = c_h \frac{h^2}{2} + c_{hh} \frac{h^3}{3} + y \left( c_{hy} \frac{h^2}{2} + c_y h \right)
-        \quad (K = 3)
-
-    The centres and every dead or doubled parameter are 0: ``theta = (0, 0, 0, c_h/2, c_hh/3, c_y, c_hy/2, 0)``. ``f``
-    is linear in ``y``, so ``c`` alone also fixes what the returned loss does with smoothed and soft labels.
-
-    Args:
-        c: minimal parameters, shape ``(..., 2 (K - 1))``, in the order of :func:`to_minimal`.
-
-    Returns:
-        Parameters of shape ``(..., P)``.
-
-    Raises:
-        ValueError: an odd number of parameters, or none.
-    """
-    (c,) = floating(c=c)
-    length = c.shape[-1] if c.dim() else 0
-    if length < 2 or length % 2:
-        raise ValueError(f"`c` must have 2, 4, 6, 8, ... values (order 2, 3, 4, 5, ...), got {length}.")
-    order = length // 2 + 1
-    dead = torch.zeros_like(c[..., 0])
-    values = {(0, j + 2): c[..., j] / (j + 2) for j in range(order - 1)}
-    values |= {(1, j + 1): c[..., length - 1 - j] / (j + 1) for j in range(order - 1)}
-    theta = [dead, dead, *(values.get(ab, dead) for ab in terms(order))]
-    assert len(theta) == num_parameters(order)
-    return torch.stack(theta, dim=-1)
 
 
 def label_polynomials(theta: Tensor, on: float, off: float) -> tuple[Tensor, Tensor]:
