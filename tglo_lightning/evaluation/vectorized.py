@@ -30,11 +30,9 @@ from tglo_lightning.evaluation.stack import (
     keep_heap,
     rehearse,
 )
-from tglo_lightning.evaluation.stacked_loss import StackedTaylorGLOLoss
 from tglo_lightning.evaluation.trainer import TrainerEvaluator, epoch_seed, failed
 from tglo_lightning.evaluation.validation import validate_each
 from tglo_lightning.evaluation.vectorizable import NotVectorizable, check_static, silenced, transfers_batches
-from tglo_lightning.losses import TaylorGLOLoss
 from tglo_lightning.search import Evaluation
 from tglo_lightning.search.space import split_theta
 
@@ -241,9 +239,6 @@ class _Population(Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         check_static(trainer, pl_module, [callback for callback in trainer.callbacks if callback is not self])
-        for slot in self.fit.slots if self.thetas[0] is not None else ():
-            if isinstance(loss := slot.get(pl_module), TaylorGLOLoss):
-                slot.set(pl_module, StackedTaylorGLOLoss.of(loss))
         with silenced(pl_module), flushed(), ExitStack() as self._passes:
             self._train(trainer, pl_module)
         trainer.should_stop = True
@@ -350,10 +345,9 @@ class _Population(Callback):
         thetas = [theta for theta in self.thetas if theta is not None]
         for number, slot in enumerate(self.fit.slots if thetas else ()):
             loss = slot.get(module)
-            theta = loss.theta.new_tensor([split_theta(theta, len(self.fit.slots))[number] for theta in thetas])
-            rows[f"{slot.path}.theta"] = theta
-            if isinstance(loss, StackedTaylorGLOLoss):
-                rows[f"{slot.path}.coefficients"] = loss.prepare(theta)
+            rows[f"{slot.path}.theta"] = loss.theta.new_tensor(
+                [split_theta(theta, len(self.fit.slots))[number] for theta in thetas]
+            )
         return rows
 
     def _adopt(self, optimizer: Any) -> None:

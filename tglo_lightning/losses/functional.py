@@ -17,19 +17,23 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tglo_lightning.arguments import integer
 
 __all__ = [
+    "expanded",
     "formula",
+    "horner",
+    "inspectable",
     "num_parameters",
     "order_of",
-    "power_coefficients",
     "taylor_f",
     "taylor_gamma",
     "terms",
     "theta_tensor",
+    "wrapped",
 ]
 
 CENTRES = 2
@@ -110,38 +114,28 @@ def theta_tensor(theta: Tensor | Sequence[float], order: int | None = None) -> T
     return tensor
 
 
-def traced() -> bool:
-    """Whether torch.compile or a transform of torch.func is at work."""
-    return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
-
-
 def wrapped(tensor: Tensor) -> bool:
-    """Whether ``tensor`` is batched or traced by a transform of torch.func."""
-    return not torch.compiler.is_compiling() and torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    """Whether a transform of :mod:`torch.func` maps over ``tensor`` or differentiates with respect to it."""
+    if torch.compiler.is_compiling():
+        return False
+    try:
+        tensor.data_ptr()  # such a tensor has no memory of its own
+    except RuntimeError:
+        return True
+    return False
 
 
 def inspectable(tensor: Tensor) -> bool:
     """Whether looking at its values is possible and free: on the CPU, outside compilation and torch.func."""
-    return (
-        tensor.is_cpu
-        and not torch.compiler.is_compiling()
-        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-    )
+    return tensor.is_cpu and not torch.compiler.is_compiling() and not wrapped(tensor)
 
 
-def _label_polynomials(theta: Tensor, y: Tensor | float) -> list[Tensor]:
-    """``q_b(y) = sum_a theta_ab (y - t0)^a`` for ``b = 1 .. K``; a trailing axis of ``theta`` meets that of ``y``."""
-    order = order_of(theta)
-    centre, _, *coefficients = theta.unsqueeze(-1).unbind(-2)
-    value = dict(zip(terms(order), coefficients, strict=True))
-    dy = y - centre
-    polynomials = []
-    for b in range(1, order + 1):
-        q = value[order - b, b]
-        for a in range(order - b - 1, -1, -1):
-            q = value[a, b] + dy * q
-        polynomials.append(q)
-    return polynomials
+def horner(coefficients: Sequence[Tensor], x: Tensor | float) -> Tensor:
+    """The polynomial in ``x`` with these coefficients, lowest power first."""
+    *lower, result = coefficients
+    for coefficient in reversed(lower):
+        result = result * x + coefficient
+    return result
 
 
 def taylor_f(theta: Tensor, y: Tensor | float, h: Tensor) -> Tensor:
@@ -156,39 +150,39 @@ def taylor_f(theta: Tensor, y: Tensor | float, h: Tensor) -> Tensor:
         Tensor of the broadcast shape ``(..., n)``.
     """
     dh = h - theta[..., 1, None]
-    result = torch.zeros_like(dh)
-    for q in reversed(_label_polynomials(theta, y)):
-        result = (result + q) * dh
-    return result
+    return horner(_at_label(theta, y), dh) * dh
 
 
 def taylor_gamma(theta: Tensor, y: Tensor | float, h: Tensor) -> Tensor:
     """``gamma(y, h) = df/dh`` of TaylorGLO, elementwise; shapes as in :func:`taylor_f`."""
-    dh = h - theta[..., 1, None]
-    result = torch.zeros_like(dh)
-    for b, q in reversed(list(enumerate(_label_polynomials(theta, y), start=1))):
-        result = result * dh + b * q
+    slopes = [b * q for b, q in enumerate(_at_label(theta, y), start=1)]
+    return horner(slopes, h - theta[..., 1, None])
+
+
+def _at_label(theta: Tensor, y: Tensor | float) -> list[Tensor]:
+    """Coefficients of ``(h - t1)^b`` for ``b = 1 .. K``, each of shape ``(..., n)``."""
+    order = order_of(theta)
+    centre, _, *values = theta.unsqueeze(-1).unbind(-2)
+    table = dict(zip(terms(order), values, strict=True))
+    return [horner([table[a, b] for a in range(order - b + 1)], y - centre) for b in range(1, order + 1)]
+
+
+def expanded(theta: Tensor) -> Tensor:
+    """``c_ij`` of ``f(y, h) = sum_ij c_ij y^i h^j``, shape ``(..., K, K + 1)`` for ``theta`` of shape ``(..., P)``."""
+    order = order_of(theta)
+    parts = theta[..., CENTRES:].split(list(range(order, 0, -1)), dim=-1)
+    rows = _uncentred([F.pad(part, (1, a)) for a, part in enumerate(parts)], theta[..., :1])
+    columns = _uncentred(torch.stack(rows, dim=-2).unbind(-1), theta[..., 1:2])
+    return torch.stack(columns, dim=-1)
+
+
+def _uncentred(coefficients: Sequence[Tensor], centre: Tensor) -> list[Tensor]:
+    """Coefficients of the powers of ``x``, given those of ``x - centre``, by repeated synthetic division."""
+    result = list(coefficients)
+    for done in range(len(result) - 1):
+        for m in range(len(result) - 2, done - 1, -1):
+            result[m] = torch.addcmul(result[m], centre, result[m + 1], value=-1)
     return result
-
-
-def power_coefficients(theta: Tensor, y: Tensor) -> Tensor:
-    """Coefficients ``p_0 .. p_K`` of ``f(y, h) = sum_m p_m h^m`` at given labels.
-
-    Args:
-        theta: parameters, shape ``(..., P)``.
-        y: labels, shape ``(m,)``.
-
-    Returns:
-        Tensor of shape ``(..., K + 1, m)``.
-    """
-    power = _label_polynomials(theta, y)
-    power = [torch.zeros_like(power[0]), *power]
-    centre = theta[..., 1, None]
-    # Repeated synthetic division: from powers of (h - t1) to powers of h
-    for done in range(len(power) - 1):
-        for m in range(len(power) - 2, done - 1, -1):
-            power[m] = torch.addcmul(power[m], centre, power[m + 1], value=-1)
-    return torch.stack(torch.broadcast_tensors(*power), dim=-2)
 
 
 def formula(theta: Tensor | Sequence[float], digits: int = 4) -> str:

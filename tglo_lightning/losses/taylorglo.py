@@ -10,7 +10,6 @@ from torch import Tensor
 
 from tglo_lightning.losses import functional
 from tglo_lightning.losses.base import SeparableLoss
-from tglo_lightning.losses.hard_labels import taylor_rows
 
 __all__ = ["TaylorGLOLoss"]
 
@@ -85,9 +84,24 @@ class TaylorGLOLoss(SeparableLoss):
         return functional.taylor_gamma(self.theta.to(h.dtype), y, h)
 
     def indexed(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Losses of shape ``(N, ...)`` from two polynomials in ``h``: one for every output, one for the target's."""
+        r"""Losses of shape ``(N, ...)`` for class indices: :math:`\sum_k P(h_k) + Q(h_T)`, two polynomials in ``h``.
+
+        :math:`P(h) = -f(y_{off}, h)` is what an output of a wrong class adds, and
+        :math:`Q(h) = f(y_{off}, h) - f(y_{on}, h)` what the true class adds beside.
+        """
         on, off = self.label_values(logits.shape[1])
-        return taylor_rows(self.theta, logits, target, on, off)
+        theta = self.theta if self.theta.device.type == "mps" else self.theta.double()
+        labels = torch.linspace(off, on, 2, dtype=theta.dtype, device=theta.device).unsqueeze(1)
+        f_off, f_on = functional.horner(functional.expanded(theta).unbind(-2), labels).unbind()
+        p = (-f_off).to(logits.dtype).unbind()
+        q = (f_off - f_on)[:-1].to(logits.dtype).unbind()  # the highest power of h has no label
+        # Classes first: over an axis of few classes that is innermost in memory softmax is some twenty times slower
+        h = logits.movedim(1, 0).softmax(dim=0)
+        hit = h.gather(0, target.unsqueeze(0)).squeeze(0)
+        rest = (functional.horner(p[2:], h) * h * h).sum(dim=0)
+        # The linear term of P adds up to a constant. Added class by class, its coefficient, often the largest, would
+        # leave rounding errors in the gradient
+        return rest + (functional.horner(q, hit) + (p[0] * len(h) + p[1]))
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> TaylorGLOLoss:
         # Apple's devices hold no float64

@@ -5,38 +5,19 @@ Source: Gonzalez and Miikkulainen, arXiv 2002.00059 (the parameterisation) and a
 
 from __future__ import annotations
 
-from math import comb
-
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tglo_lightning.arguments import integer, number
-from tglo_lightning.losses.functional import num_parameters, order_of, terms
+from tglo_lightning.losses.functional import expanded, horner, num_parameters, order_of, terms
 from tglo_lightning.theory.subject import LossLike, floating, theta_of
 
-CENTRES = 2
 
-
-def _powers(base: Tensor, count: int) -> list[Tensor]:
-    """``base^0 .. base^(count - 1)``; products rather than ``pow``, whose gradient at 0 is not to be trusted."""
-    powers = [torch.ones_like(base)]
-    while len(powers) < count:
-        powers.append(powers[-1] * base)
-    return powers
-
-
-def expand_gamma(theta: Tensor) -> dict[tuple[int, int], Tensor]:
-    """``c_ij`` of ``gamma = sum_ij c_ij y^i h^j``, ``i + j < K``, each of shape ``(...)``."""
+def gamma_coefficients(theta: Tensor) -> Tensor:
+    """``c_ij`` of ``gamma = sum_ij c_ij y^i h^j``, shape ``(..., K, K)``; 0 where ``i + j >= K``."""
     order = order_of(theta)
-    y_shift, h_shift = (_powers(-theta[..., centre], order) for centre in range(CENTRES))
-    c: dict[tuple[int, int], Tensor] = {}
-    for (a, b), value in zip(terms(order), theta[..., CENTRES:].unbind(-1), strict=True):
-        for i in range(a + 1):
-            for j in range(b):
-                factor = comb(a, i) * b * comb(b - 1, j)
-                term = factor * value * y_shift[a - i] * h_shift[b - 1 - j]
-                c[i, j] = c[i, j] + term if (i, j) in c else term
-    return c
+    return expanded(theta)[..., 1:] * torch.arange(1, order + 1, dtype=theta.dtype, device=theta.device)
 
 
 def coefficients(theta: LossLike) -> dict[str, Tensor]:
@@ -60,8 +41,10 @@ def coefficients(theta: LossLike) -> dict[str, Tensor]:
     >>> {name: float(value) for name, value in coefficients([0, 0, 0, 1, 0, 2, 0, 0]).items() if value}
     {'c_h': 2.0, 'c_y': 2.0}
     """
-    c = expand_gamma(theta_of(theta))
-    return dict(sorted(("c_" + ("h" * j + "y" * i or "1"), value) for (i, j), value in c.items()))
+    c = gamma_coefficients(theta_of(theta))
+    order = c.shape[-1]
+    names = {"c_" + ("h" * j + "y" * i or "1"): (i, j) for i in range(order) for j in range(order - i)}
+    return {name: c[..., i, j] for name, (i, j) in sorted(names.items())}
 
 
 def label_smoothed(theta: LossLike, alpha: float | Tensor, num_classes: int) -> Tensor:
@@ -88,11 +71,10 @@ def label_smoothed(theta: LossLike, alpha: float | Tensor, num_classes: int) -> 
     num_classes = integer("num_classes", num_classes, 2)
     if not isinstance(alpha, Tensor):
         alpha = number("alpha", alpha, least=0, below=1)
-    keep = _powers(1 - torch.as_tensor(alpha, dtype=theta.dtype, device=theta.device), order_of(theta))
-    smoothed = [(theta[..., 0] - alpha / num_classes) / keep[1], theta[..., 1]]
-    for i, (a, _) in enumerate(terms(order_of(theta)), start=CENTRES):
-        smoothed.append(theta[..., i] * keep[a])
-    return torch.stack(torch.broadcast_tensors(*smoothed), dim=-1)
+    keep = 1 - torch.as_tensor(alpha, dtype=theta.dtype, device=theta.device)
+    centres = [(theta[..., 0] - alpha / num_classes) / keep, theta[..., 1]]
+    values = [theta[..., i] * keep**a for i, (a, _) in enumerate(terms(order_of(theta)), start=len(centres))]
+    return torch.stack(torch.broadcast_tensors(*centres, *values), dim=-1)
 
 
 def to_minimal(theta: LossLike) -> Tensor:
@@ -116,12 +98,9 @@ def to_minimal(theta: LossLike) -> Tensor:
     >>> to_minimal([0.0, 0.0, 9.0, 1.0, 1.0, 1.0, 1.0, 1.0]).tolist()
     [2.0, 3.0, 2.0, 2.0]
     """
-    theta = theta_of(theta)
-    order = order_of(theta)
-    c = expand_gamma(theta)
-    drift = [c[0, j] for j in range(1, order)]
-    pull = [sum((c[i, j] for i in range(2, order - j)), start=c[1, j]) for j in range(order - 2, -1, -1)]
-    return torch.stack(drift + pull, dim=-1)
+    c = gamma_coefficients(theta_of(theta))
+    pull = c[..., 1:, :-1].sum(dim=-2)
+    return torch.cat([c[..., 0, 1:], pull.flip(-1)], dim=-1)
 
 
 def from_minimal(c: Tensor | list[float]) -> Tensor:
@@ -163,11 +142,8 @@ def label_polynomials(theta: Tensor, on: float, off: float) -> tuple[Tensor, Ten
     Returns:
         Two tensors of shape ``(..., K)``.
     """
-    order = order_of(theta)
-    c = expand_gamma(theta)
-    c[0, 0] = torch.zeros_like(c[0, 0])
-    true, other = (
-        torch.stack([sum((c[i, j] * y**i for i in range(1, order - j)), start=c[0, j]) for j in range(order)], dim=-1)
-        for y in (on, off)
-    )
+    c = gamma_coefficients(theta)
+    unlabelled, *labelled = c.unbind(-2)
+    unlabelled = F.pad(unlabelled[..., 1:], (1, 0))
+    true, other = (horner([unlabelled, *labelled], y) for y in (on, off))
     return true, other
