@@ -204,7 +204,7 @@ def test_images_of_labels_and_soft_labels(api, tmp_path):
 
 def test_bf16_mixed(api, tmp_path):
     fit = inner_fit(api, tmp_path, seeded(classifier(api)), loaders(), Budget(steps=6), precision="bf16-mixed")
-    assert worst(fit, VectorizedEvaluator()) < 2e-2
+    assert worst(fit, VectorizedEvaluator()) < 3e-2
 
 
 @pytest.mark.slow
@@ -247,6 +247,7 @@ def test_compiled_in_bf16_with_dropout(api, tmp_path):
     assert evaluator.compile
 
 
+@pytest.mark.slow
 def test_a_search_is_compiled_once(tmp_path):
     """With a layer that is frozen, and new for each population."""
     fit = inner_fit(pl, tmp_path, seeded(classifier(pl)), loaders(), Budget(epochs=2))
@@ -364,7 +365,7 @@ def test_validation_data_are_read_once(api, tmp_path):
 
 def test_diverged_candidate_is_reported_and_disturbs_nobody(api, tmp_path):
     fit = inner_fit(api, tmp_path, seeded(classifier(api)), loaders(), Budget(steps=6), gradient_clip_val=1.0)
-    wild = [0.0, 0.0, 1e38, 1e38, 1e38, 1e38, 1e38, 1e38]
+    wild = [0.0, 0.0, *[1e39] * 6]
     vectorized = prepared(VectorizedEvaluator(), fit)
     alone = list(vectorized.evaluate([THETAS[0], THETAS[1]], 1))
     first, second, third = vectorized.evaluate([THETAS[0], wild, THETAS[1]], 1)

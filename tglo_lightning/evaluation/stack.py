@@ -115,7 +115,9 @@ def _linear(module: nn.Linear, x: Tensor) -> Tensor:
     """
     if module.bias is None or x.dim() != 2:
         return F.linear(x, module.weight, module.bias)
-    return (module.weight @ x.mT + module.bias.unsqueeze(1)).mT
+    product = module.weight @ x.mT
+    # Autocast lowers the factors of a product, not the terms of a sum
+    return (product + module.bias.unsqueeze(1).to(product.dtype)).mT
 
 
 def _plain_state(module: nn.Module) -> dict[str, Any]:

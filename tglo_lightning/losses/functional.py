@@ -14,15 +14,17 @@ Parameterization* (arXiv 2002.00059). Factorials are absorbed into the coefficie
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tglo_lightning.arguments import integer
 
 __all__ = [
+    "at_label",
+    "by_power",
     "expanded",
     "formula",
     "horner",
@@ -130,12 +132,39 @@ def inspectable(tensor: Tensor) -> bool:
     return tensor.is_cpu and not torch.compiler.is_compiling() and not wrapped(tensor)
 
 
-def horner(coefficients: Sequence[Tensor], x: Tensor | float) -> Tensor:
-    """The polynomial in ``x`` with these coefficients, lowest power first."""
+def horner(coefficients: Sequence[Any], x: Any) -> Any:
+    """The polynomial in ``x`` with these coefficients, lowest power first; tensors or numbers, as ``x``."""
     *lower, result = coefficients
     for coefficient in reversed(lower):
         result = result * x + coefficient
     return result
+
+
+def expanded(coefficients: Iterable[Any], centre: Any) -> list[Any]:
+    """Coefficients of the powers of ``x``, given those of ``x - centre``, by repeated synthetic division."""
+    result = list(coefficients)
+    for done in range(len(result) - 1):
+        for m in range(len(result) - 2, done - 1, -1):
+            result[m] = result[m] - centre * result[m + 1]
+    return result
+
+
+def by_power(values: Sequence[Any]) -> list[list[Any]]:
+    """``theta_ab`` for ``a = 0 .. K - b`` of each ``b = 1 .. K``, out of the values of ``theta`` one by one."""
+    order = order_of(values)
+    table = dict(zip(terms(order), values[CENTRES:], strict=True))
+    return [[table[a, b] for a in range(order - b + 1)] for b in range(1, order + 1)]
+
+
+def at_label(values: Sequence[Any], y: Any) -> list[Any]:
+    """Coefficients of ``f(y, h)`` at a label, for ``(h - t1)^b`` with ``b = 1 .. K``.
+
+    Args:
+        values: ``theta`` as numbers, or as tensors that broadcast against ``y``.
+        y: the label, a number or a tensor.
+    """
+    dy = y - values[0]
+    return [horner(row, dy) for row in by_power(values)]
 
 
 def taylor_f(theta: Tensor, y: Tensor | float, h: Tensor) -> Tensor:
@@ -149,39 +178,16 @@ def taylor_f(theta: Tensor, y: Tensor | float, h: Tensor) -> Tensor:
     Returns:
         Tensor of the broadcast shape ``(..., n)``.
     """
-    dh = h - theta[..., 1, None]
-    return horner(_at_label(theta, y), dh) * dh
+    values = theta.unsqueeze(-1).unbind(-2)
+    result: Tensor = horner([0.0, *at_label(values, y)], h - values[1])
+    return result
 
 
 def taylor_gamma(theta: Tensor, y: Tensor | float, h: Tensor) -> Tensor:
     """``gamma(y, h) = df/dh`` of TaylorGLO, elementwise; shapes as in :func:`taylor_f`."""
-    slopes = [b * q for b, q in enumerate(_at_label(theta, y), start=1)]
-    return horner(slopes, h - theta[..., 1, None])
-
-
-def _at_label(theta: Tensor, y: Tensor | float) -> list[Tensor]:
-    """Coefficients of ``(h - t1)^b`` for ``b = 1 .. K``, each of shape ``(..., n)``."""
-    order = order_of(theta)
-    centre, _, *values = theta.unsqueeze(-1).unbind(-2)
-    table = dict(zip(terms(order), values, strict=True))
-    return [horner([table[a, b] for a in range(order - b + 1)], y - centre) for b in range(1, order + 1)]
-
-
-def expanded(theta: Tensor) -> Tensor:
-    """``c_ij`` of ``f(y, h) = sum_ij c_ij y^i h^j``, shape ``(..., K, K + 1)`` for ``theta`` of shape ``(..., P)``."""
-    order = order_of(theta)
-    parts = theta[..., CENTRES:].split(list(range(order, 0, -1)), dim=-1)
-    rows = _uncentred([F.pad(part, (1, a)) for a, part in enumerate(parts)], theta[..., :1])
-    columns = _uncentred(torch.stack(rows, dim=-2).unbind(-1), theta[..., 1:2])
-    return torch.stack(columns, dim=-1)
-
-
-def _uncentred(coefficients: Sequence[Tensor], centre: Tensor) -> list[Tensor]:
-    """Coefficients of the powers of ``x``, given those of ``x - centre``, by repeated synthetic division."""
-    result = list(coefficients)
-    for done in range(len(result) - 1):
-        for m in range(len(result) - 2, done - 1, -1):
-            result[m] = torch.addcmul(result[m], centre, result[m + 1], value=-1)
+    values = theta.unsqueeze(-1).unbind(-2)
+    slopes = [b * q for b, q in enumerate(at_label(values, y), start=1)]
+    result: Tensor = horner(slopes, h - values[1])
     return result
 
 

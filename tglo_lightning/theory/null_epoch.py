@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tglo_lightning.arguments import integer
-from tglo_lightning.theory.parameters import gamma_coefficients, label_polynomials
+from tglo_lightning.theory.parameters import expand_gamma, label_polynomials
 from tglo_lightning.theory.subject import LossLike, Subject, subject, value_of
 
 
@@ -75,7 +75,7 @@ def _by_formula(seen: Subject, n: int) -> tuple[Tensor, Tensor, Tensor]:
     degrees = torch.arange(true.shape[-1], dtype=true.dtype, device=true.device)
     powers = (1.0 / n) ** degrees
     slopes = degrees * n * powers
-    a = gamma_coefficients(seen.theta)[..., 0, 0] + (other * powers).sum(-1)
+    a = expand_gamma(seen.theta)[0, 0] + (other * powers).sum(-1)
     b = ((true - other) * powers).sum(-1)
     s = ((true + (n - 1) * other) * slopes).sum(-1) / n
     return a, b, s

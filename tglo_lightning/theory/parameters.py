@@ -6,18 +6,22 @@ Source: Gonzalez and Miikkulainen, arXiv 2002.00059 (the parameterisation) and a
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tglo_lightning.arguments import integer, number
-from tglo_lightning.losses.functional import expanded, horner, num_parameters, order_of, terms
+from tglo_lightning.losses.functional import by_power, expanded, horner, num_parameters, order_of, terms
 from tglo_lightning.theory.subject import LossLike, floating, theta_of
 
 
-def gamma_coefficients(theta: Tensor) -> Tensor:
-    """``c_ij`` of ``gamma = sum_ij c_ij y^i h^j``, shape ``(..., K, K)``; 0 where ``i + j >= K``."""
-    order = order_of(theta)
-    return expanded(theta)[..., 1:] * torch.arange(1, order + 1, dtype=theta.dtype, device=theta.device)
+def expand_gamma(theta: Tensor) -> dict[tuple[int, int], Tensor]:
+    """``c_ij`` of ``gamma = sum_ij c_ij y^i h^j``, ``i + j < K``, each of shape ``(...)``."""
+    values = theta.unbind(-1)
+    by_label = [expanded(row, values[0]) for row in by_power(values)]
+    c: dict[tuple[int, int], Tensor] = {}
+    for i in range(len(by_label)):
+        slopes = [b * column[i] for b, column in enumerate(by_label, start=1) if i < len(column)]
+        c |= {(i, j): value for j, value in enumerate(expanded(slopes, values[1]))}
+    return c
 
 
 def coefficients(theta: LossLike) -> dict[str, Tensor]:
@@ -41,10 +45,8 @@ def coefficients(theta: LossLike) -> dict[str, Tensor]:
     >>> {name: float(value) for name, value in coefficients([0, 0, 0, 1, 0, 2, 0, 0]).items() if value}
     {'c_h': 2.0, 'c_y': 2.0}
     """
-    c = gamma_coefficients(theta_of(theta))
-    order = c.shape[-1]
-    names = {"c_" + ("h" * j + "y" * i or "1"): (i, j) for i in range(order) for j in range(order - i)}
-    return {name: c[..., i, j] for name, (i, j) in sorted(names.items())}
+    c = expand_gamma(theta_of(theta))
+    return dict(sorted(("c_" + ("h" * j + "y" * i or "1"), value) for (i, j), value in c.items()))
 
 
 def label_smoothed(theta: LossLike, alpha: float | Tensor, num_classes: int) -> Tensor:
@@ -72,9 +74,9 @@ def label_smoothed(theta: LossLike, alpha: float | Tensor, num_classes: int) -> 
     if not isinstance(alpha, Tensor):
         alpha = number("alpha", alpha, least=0, below=1)
     keep = 1 - torch.as_tensor(alpha, dtype=theta.dtype, device=theta.device)
-    centres = [(theta[..., 0] - alpha / num_classes) / keep, theta[..., 1]]
-    values = [theta[..., i] * keep**a for i, (a, _) in enumerate(terms(order_of(theta)), start=len(centres))]
-    return torch.stack(torch.broadcast_tensors(*centres, *values), dim=-1)
+    label, prediction, *values = theta.unbind(-1)
+    values = [value * keep**a for value, (a, _) in zip(values, terms(order_of(theta)), strict=True)]
+    return torch.stack(torch.broadcast_tensors((label - alpha / num_classes) / keep, prediction, *values), dim=-1)
 
 
 def to_minimal(theta: LossLike) -> Tensor:
@@ -98,9 +100,12 @@ def to_minimal(theta: LossLike) -> Tensor:
     >>> to_minimal([0.0, 0.0, 9.0, 1.0, 1.0, 1.0, 1.0, 1.0]).tolist()
     [2.0, 3.0, 2.0, 2.0]
     """
-    c = gamma_coefficients(theta_of(theta))
-    pull = c[..., 1:, :-1].sum(dim=-2)
-    return torch.cat([c[..., 0, 1:], pull.flip(-1)], dim=-1)
+    theta = theta_of(theta)
+    order = order_of(theta)
+    c = expand_gamma(theta)
+    drift = [c[0, j] for j in range(1, order)]
+    pull = [sum((c[i, j] for i in range(2, order - j)), start=c[1, j]) for j in range(order - 2, -1, -1)]
+    return torch.stack(drift + pull, dim=-1)
 
 
 def from_minimal(c: Tensor | list[float]) -> Tensor:
@@ -142,8 +147,9 @@ def label_polynomials(theta: Tensor, on: float, off: float) -> tuple[Tensor, Ten
     Returns:
         Two tensors of shape ``(..., K)``.
     """
-    c = gamma_coefficients(theta)
-    unlabelled, *labelled = c.unbind(-2)
-    unlabelled = F.pad(unlabelled[..., 1:], (1, 0))
-    true, other = (horner([unlabelled, *labelled], y) for y in (on, off))
+    order = order_of(theta)
+    c = expand_gamma(theta)
+    c[0, 0] = torch.zeros_like(c[0, 0])
+    columns = [[c[i, j] for i in range(order - j)] for j in range(order)]
+    true, other = (torch.stack([horner(column, y) for column in columns], dim=-1) for y in (on, off))
     return true, other
