@@ -23,7 +23,6 @@ from tglo_lightning.search.seeding import derived_seed, saved_states, seed_all
 __all__ = ["TrainerEvaluator", "TrainerPopulation"]
 
 
-
 class Guard(Callback):
     """Seeds every epoch, ends a training that cannot come to anything, and lets it wait halfway.
 

@@ -5,37 +5,22 @@ Source: Gonzalez and Miikkulainen, arXiv 2002.00059 (the parameterisation) and a
 
 from __future__ import annotations
 
-from math import comb
-
 import torch
 from torch import Tensor
 
 from tglo_lightning.arguments import integer, number
-from tglo_lightning.losses.functional import order_of, terms
+from tglo_lightning.losses.functional import by_power, expanded, horner, order_of, terms
 from tglo_lightning.theory.subject import LossLike, theta_of
-
-CENTRES = 2
-
-
-def _powers(base: Tensor, count: int) -> list[Tensor]:
-    """``base^0 .. base^(count - 1)``; products rather than ``pow``, whose gradient at 0 is not to be trusted."""
-    powers = [torch.ones_like(base)]
-    while len(powers) < count:
-        powers.append(powers[-1] * base)
-    return powers
 
 
 def expand_gamma(theta: Tensor) -> dict[tuple[int, int], Tensor]:
     """``c_ij`` of ``gamma = sum_ij c_ij y^i h^j``, ``i + j < K``, each of shape ``(...)``."""
-    order = order_of(theta)
-    y_shift, h_shift = (_powers(-theta[..., centre], order) for centre in range(CENTRES))
+    values = theta.unbind(-1)
+    by_label = [expanded(row, values[0]) for row in by_power(values)]
     c: dict[tuple[int, int], Tensor] = {}
-    for (a, b), value in zip(terms(order), theta[..., CENTRES:].unbind(-1), strict=True):
-        for i in range(a + 1):
-            for j in range(b):
-                factor = comb(a, i) * b * comb(b - 1, j)
-                term = factor * value * y_shift[a - i] * h_shift[b - 1 - j]
-                c[i, j] = c[i, j] + term if (i, j) in c else term
+    for i in range(len(by_label)):
+        slopes = [b * column[i] for b, column in enumerate(by_label, start=1) if i < len(column)]
+        c |= {(i, j): value for j, value in enumerate(expanded(slopes, values[1]))}
     return c
 
 
@@ -88,11 +73,10 @@ def label_smoothed(theta: LossLike, alpha: float | Tensor, num_classes: int) -> 
     num_classes = integer("num_classes", num_classes, 2)
     if not isinstance(alpha, Tensor):
         alpha = number("alpha", alpha, least=0, below=1)
-    keep = _powers(1 - torch.as_tensor(alpha, dtype=theta.dtype, device=theta.device), order_of(theta))
-    smoothed = [(theta[..., 0] - alpha / num_classes) / keep[1], theta[..., 1]]
-    for i, (a, _) in enumerate(terms(order_of(theta)), start=CENTRES):
-        smoothed.append(theta[..., i] * keep[a])
-    return torch.stack(torch.broadcast_tensors(*smoothed), dim=-1)
+    keep = 1 - torch.as_tensor(alpha, dtype=theta.dtype, device=theta.device)
+    label, prediction, *values = theta.unbind(-1)
+    values = [value * keep**a for value, (a, _) in zip(values, terms(order_of(theta)), strict=True)]
+    return torch.stack(torch.broadcast_tensors((label - alpha / num_classes) / keep, prediction, *values), dim=-1)
 
 
 def to_minimal(theta: LossLike) -> Tensor:
@@ -135,8 +119,6 @@ def label_polynomials(theta: Tensor, on: float, off: float) -> tuple[Tensor, Ten
     order = order_of(theta)
     c = expand_gamma(theta)
     c[0, 0] = torch.zeros_like(c[0, 0])
-    true, other = (
-        torch.stack([sum((c[i, j] * y**i for i in range(1, order - j)), start=c[0, j]) for j in range(order)], dim=-1)
-        for y in (on, off)
-    )
+    columns = [[c[i, j] for i in range(order - j)] for j in range(order)]
+    true, other = (torch.stack([horner(column, y) for column in columns], dim=-1) for y in (on, off))
     return true, other
