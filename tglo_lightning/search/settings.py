@@ -92,8 +92,8 @@ class SearchSettings:
         return {
             "generations": self.generations,
             "population": self.population,
-            **self.space.to_dict(),
-            **self.strategy.to_dict(),
+            "space": self.space.to_dict(),
+            "strategy": self.strategy.to_dict(),
             "finals": self.finals.to_dict(),
             "budget": self.budget.to_dict() if isinstance(self.budget, Budget) else None,
             "seed": self.seed,

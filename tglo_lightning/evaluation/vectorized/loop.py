@@ -25,9 +25,7 @@ from tglo_lightning.evaluation.vectorized.stack import (
     keep_heap,
     rehearse,
 )
-from tglo_lightning.evaluation.vectorized.stacked_loss import StackedTaylorGLOLoss
 from tglo_lightning.evaluation.vectorized.vectorizable import check_static, silenced, transfers_batches
-from tglo_lightning.losses import TaylorGLOLoss
 from tglo_lightning.module.bases import Callback
 from tglo_lightning.module.loaders import generators
 from tglo_lightning.search import Criterion
@@ -116,10 +114,8 @@ class PopulationLoop(Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         check_static(trainer, pl_module, [callback for callback in trainer.callbacks if callback is not self])
-        for slot in self.fit.slots if self.criteria[self.members[0]].losses else ():
-            if isinstance(loss := slot.get(pl_module), TaylorGLOLoss):
-                slot.set(pl_module, StackedTaylorGLOLoss.of(loss))
         with silenced(pl_module), flushed(), ExitStack() as self._passes:
+            pl_module.on_train_start()
             self._train(trainer, pl_module)
         trainer.should_stop = True
 
@@ -244,10 +240,9 @@ class PopulationLoop(Callback):
             return rows
         for number, slot in enumerate(self.fit.slots):
             loss = slot.get(module)
-            theta = loss.theta.new_tensor([list(criterion.losses[number].theta) for criterion in criteria])
-            rows[f"{slot.path}.theta"] = theta
-            if isinstance(loss, StackedTaylorGLOLoss):
-                rows[f"{slot.path}.coefficients"] = loss.prepare(theta)
+            rows[f"{slot.path}.theta"] = loss.theta.new_tensor(
+                [list(criterion.losses[number].theta) for criterion in criteria]
+            )
         return rows
 
     def _set_factors(self) -> None:
