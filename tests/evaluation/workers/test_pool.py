@@ -139,15 +139,15 @@ def test_candidate_that_kills_its_workers_is_given_up(tmp_path):
 
 def test_worker_that_hangs_is_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(pool, "HANG_SECONDS", 0.5)
-    fit = inner_fit(tmp_path, seeded(at(1, lambda: time.sleep(600))), budget=Budget(steps=3, timeout=2.0))
+    fit = inner_fit(tmp_path, seeded(at(1, lambda: time.sleep(600))), budget=Budget(steps=3, timeout=4.0))
     with running(ProcessEvaluator(2), fit) as evaluator:
-        evaluations = evaluate(evaluator, CRITERIA[:3])
-        population = evaluator.start(CRITERIA[1:2], 1)
+        population = evaluator.start(CRITERIA[:3], 1)
         population.advance(3)
-        with pytest.raises(RuntimeError, match=r"Candidate 0 has no weights: .* hung"):
-            population.weights(0)
+        evaluations = list(population.scores())
+        with pytest.raises(RuntimeError, match=r"Candidate 1 has no weights: .* hung"):
+            population.weights(1)
     assert [e.status for e in evaluations] == ["ok", "timeout", "ok"]
-    assert evaluations[1].error == "not done within timeout=2 s; its worker process hung and was killed"
+    assert evaluations[1].error == "not done within timeout=4 s; its worker process hung and was killed"
 
 
 def test_the_original_loss_has_no_time_limit(tmp_path, monkeypatch):
@@ -175,9 +175,13 @@ def test_workers_at_work_end_with_an_exception_in_the_parent(tmp_path):
     with running(ProcessEvaluator(2), fit) as evaluator:
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+            population = evaluator.start(CRITERIA[4:], 1)
+            population.advance(3)
+            scores = population.scores()
+            assert next(scores).ok
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
             with pytest.raises(KeyboardInterrupt):
-                evaluate(evaluator, CRITERIA[4:])
+                next(scores)
         finally:
             signal.signal(signal.SIGINT, before)
         assert len(workers()) == 1

@@ -183,11 +183,12 @@ class PoolPopulation:
         Raises:
             RuntimeError: the training failed.
         """
-        if self._homes.get(member) not in self._pool.slots:
+        known = self._known.get(member)
+        if (known is None or known.status == "ok") and self._homes.get(member) not in self._pool.slots:
             self._known.pop(member, None)
-            next(self._scored([member]))
-        if member in self._known and self._known[member].status != "ok":
-            raise RuntimeError(f"Candidate {member} has no weights: {self._known[member].error}")
+            known = next(self._scored([member]))
+        if known is not None and known.status != "ok":
+            raise RuntimeError(f"Candidate {member} has no weights: {known.error}")
         home = self._homes[member]
         try:
             weights: dict[str, Tensor] = pickle.loads(home.submit("weights", self._keys[member]).result())

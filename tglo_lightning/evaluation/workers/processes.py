@@ -103,6 +103,8 @@ def _submit(connection: Connection, turn: Any, method: str, *args: Any) -> Futur
                 answer = connection.recv()
         except (EOFError, OSError):
             answer = _Died()
+        except Exception as error:
+            answer = error
         future.set_exception(answer) if isinstance(answer, Exception) else future.set_result(answer)
 
     # Unlike those of an executor, a daemon thread does not keep the program from ending
@@ -126,14 +128,14 @@ def _serve(connection: Connection, parent: int, held: tuple[Any, Any], threads: 
     # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if hasattr(os, "setpgrp"):
-        os.setpgrp()
     if sys.platform == "linux":
         # At once, also within a call that holds the interpreter's lock
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     _end_with(parent)
-    # Processes that load data notice by themselves only after 5 seconds
-    os.register_at_fork(after_in_child=lambda: _end_with(os.getppid()))
+    if hasattr(os, "fork"):
+        os.setpgrp()
+        # Processes that load data notice by themselves only after 5 seconds
+        os.register_at_fork(after_in_child=lambda: _end_with(os.getppid()))
     worker = Worker()
     worker.setup(held, threads)
     with suppress(EOFError):
