@@ -153,7 +153,7 @@ class CMAES(Strategy):
     """
 
     # The parts of cma's object whose numbers change from one generation to the next
-    PARTS = ("sm", "adapt_sigma", "sigma_vec")
+    PARTS = ("sm", "adapt_sigma", "sigma_vec", "fit")
 
     def __init__(self, sigma: float = 1.0) -> None:
         self.sigma = number("sigma", sigma, above=0)
@@ -170,6 +170,10 @@ class CMAES(Strategy):
         padding = max(0, 2 - len(space.axes))
         options = {
             "popsize": population,
+            # Mirrors for the next generation are lost if a constraint rejects them, and no number of `es` tells them.
+            # Two candidates cannot do without
+            "CMA_mirrors": population < 3,
+            "CMA_mirrormethod": 0,
             "CMA_stds": [*space.spread, *[1.0] * padding],
             # NaN: do not seed the global generator
             "seed": np.nan,
@@ -223,16 +227,17 @@ class CMAES(Strategy):
         for name in ("es", *self.PARTS):
             part = self._es if name == "es" else getattr(self._es, name)
             for key, value in state[name].items():
-                vars(part)[key] = np.array(value) if isinstance(value, list) else value
+                vars(part)[key] = np.array(value["array"], order=value["order"]) if isinstance(value, dict) else value
         self._generator.bit_generator.state = state["generator"]
 
 
 def _numbers(part: Any) -> dict[str, Any]:
-    """Return the numbers and arrays of numbers among the attributes of an object."""
+    """Return the numbers and arrays of numbers among the attributes of an object, for JSON."""
     found: dict[str, Any] = {}
     for name, value in vars(part).items():
         if isinstance(value, np.ndarray) and value.dtype.kind in "iuf":
-            found[name] = value.tolist()
+            # Products of a matrix that lies in memory by columns differ in their last bits
+            found[name] = {"array": value.tolist(), "order": "F" if np.isfortran(value) else "C"}
         # What is infinite is a limit, and never changes
         elif isinstance(value, bool | int | float | np.integer | np.floating) and isfinite(value):
             found[name] = value.item() if isinstance(value, np.generic) else value
