@@ -124,17 +124,6 @@ class TaylorGLOLoss(SeparableLoss):
         # Labels have no part in the highest power of h
         return [-c for c in f_off], [a - b for a, b in zip(f_off[:-1], f_on, strict=True)]
 
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> TaylorGLOLoss:
-        # Apple's devices hold no float64
-        if self.theta.dtype == torch.float64 and fn(torch.empty(0)).device.type == "mps":
-            self.theta = self.theta.float()
-        exact = self.theta
-        super()._apply(fn, recurse)
-        if self.theta.dtype.itemsize < 4:
-            # a network in half precision must not change what its loss is
-            self.theta = exact.to(self.theta.device)
-        return self
-
     def extra_repr(self) -> str:
         """The order, the polynomial, and the arguments that are not the defaults."""
         return f"order={self.order}, {super().extra_repr()}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tglo_lightning.arguments import choice, integer
-from tglo_lightning.losses import SeparableLoss
+from tglo_lightning.losses import ClassificationLoss
 from tglo_lightning.search.budget import Budget, as_budget
 from tglo_lightning.search.finals import Finals, as_finals
 from tglo_lightning.search.seeding import derived_seed
@@ -41,7 +41,7 @@ class SearchSettings:
 
     generations: int = 10
     population: int = 20
-    space: Space | str | type[SeparableLoss] = "taylorglo"
+    space: Space | str | type[ClassificationLoss] = "taylorglo"
     strategy: Strategy | str = "cmaes"
     finals: Finals | int = field(default_factory=Finals)
     budget: Budget | int | None = None

@@ -13,7 +13,7 @@ import torch
 from typing_extensions import Self
 
 from tglo_lightning.arguments import choice, flag, integer, number
-from tglo_lightning.losses import FAMILIES, SeparableLoss, family
+from tglo_lightning.losses import FAMILIES, ClassificationLoss, family
 from tglo_lightning.losses.functional import num_parameters
 from tglo_lightning.search.criterion import Criterion, LossSpec
 from tglo_lightning.theory import from_minimal, trainability
@@ -150,7 +150,7 @@ class FamilySpace(Space):
     ('alpha', 'log_step')
     """
 
-    def __init__(self, family: str | type[SeparableLoss], step: bool = True) -> None:
+    def __init__(self, family: str | type[ClassificationLoss], step: bool = True) -> None:
         self.family = _find(family)
         if self.family.family == "taylorglo":
             raise ValueError("`family` must not be 'taylorglo', whose parameters are many: that is TaylorSpace.")
@@ -213,7 +213,7 @@ class ProductSpace(Space):
         return {"name": "product", "spaces": [space.to_dict() for space in self.spaces]}
 
 
-def as_space(space: Space | str | type[SeparableLoss], places: int | None = None) -> Space:
+def as_space(space: Space | str | type[ClassificationLoss], places: int | None = None) -> Space:
     """Return a space: ``"taylorglo"``, a family by its name or class, or an object.
 
     Args:
@@ -225,7 +225,7 @@ def as_space(space: Space | str | type[SeparableLoss], places: int | None = None
     """
     if space == "taylorglo" or getattr(space, "family", None) == "taylorglo":
         space = TaylorSpace()
-    elif isinstance(space, str) or (isinstance(space, type) and issubclass(space, SeparableLoss)):
+    elif isinstance(space, str) or (isinstance(space, type) and issubclass(space, ClassificationLoss)):
         space = FamilySpace(space)
     if not isinstance(space, Space):
         raise TypeError(f"`space` must be the name or class of a family of losses, or a Space, got {space!r}.")
@@ -239,7 +239,7 @@ def as_space(space: Space | str | type[SeparableLoss], places: int | None = None
     return space
 
 
-def _find(given: str | type[SeparableLoss]) -> type[SeparableLoss]:
+def _find(given: str | type[ClassificationLoss]) -> type[ClassificationLoss]:
     if isinstance(given, str) and given not in FAMILIES:
         raise ValueError(f"`space` must be one of {', '.join(map(repr, sorted(FAMILIES)))}, or a Space, got {given!r}.")
     return family(given) if isinstance(given, str) else given
