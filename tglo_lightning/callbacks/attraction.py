@@ -170,7 +170,10 @@ class AttractionMonitor(Callback):
     def _loss(self, pl_module: Any) -> SeparableLoss:
         present = self.slot.get(pl_module)
         try:
-            return as_loss(present)
+            loss = as_loss(present)
+            if isinstance(loss, SeparableLoss):
+                return loss
+            raise TypeError(loss)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"`loss={self.slot.path!r}`: AttractionMonitor cannot tell the attraction of "
