@@ -14,10 +14,9 @@ from torch.utils.data import Subset
 
 from tglo_lightning import TaylorGLO
 from tglo_lightning.cli import commands, explain
-from tglo_lightning.cli.checks import ConfigError
 from tglo_lightning.cli.commands import CONFIG_DIR
 from tglo_lightning.cli.given import given_loss
-from tglo_lightning.cli.recipe import Recipe
+from tglo_lightning.cli.recipe import ConfigError, Recipe
 from tglo_lightning.search import SearchError
 
 PAGE = (Path(__file__).parents[1] / "docs" / "faq.md").read_text(encoding="utf-8")

@@ -107,7 +107,7 @@ def test_other_originals(original):
     assert result.original.name in ("cross_entropy", "BaikalLoss", "NLLLoss")
 
 
-def test_the_fair_opponent():
+def test_the_fair_baseline():
     result = minimize(error_rate, 3, parameterization="smoothed_ce", **TINY)
     assert len(result.best.theta) == 2
     result.kept = "metalearned"

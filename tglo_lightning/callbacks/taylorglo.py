@@ -86,7 +86,7 @@ class TaylorGLO(Callback):
             of ``theta``, a list of floats.
         parameterization: ``"minimal"`` searches over what the weights can feel of a loss with hard labels, ``"full"``
             over all of ``theta``, for soft targets (mixup) too; ``"smoothed_ce"`` over cross-entropy with label
-            smoothing and a factor, the fair opponent of both.
+            smoothing and a factor, the fair baseline of both.
         init: where a candidate starts. ``"given"``: from the module's weights as they are. ``"reset"``: from new ones,
             by ``reset_parameters`` of every submodule. A function: from the module that it returns.
         seed: seed of the search.

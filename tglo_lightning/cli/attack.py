@@ -3,7 +3,6 @@
 import warnings
 from pathlib import Path
 
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.seed import isolate_rng
@@ -11,9 +10,7 @@ from rich.console import Console
 
 from tglo_lightning.arguments import integer, optional
 from tglo_lightning.attacks import GradientMaskingWarning, RobustnessReport, evaluate_robustness
-from tglo_lightning.cli.checks import check, naming, writable
-from tglo_lightning.cli.recipe import Recipe
-from tglo_lightning.cli.train import _quiet
+from tglo_lightning.cli.recipe import Recipe, naming, prepare
 from tglo_lightning.cli.trained import checkpoint, images, of_run, trained
 
 FILES = ("robustness.json", "robustness.png")
@@ -28,29 +25,22 @@ def run(cfg: DictConfig) -> float:
         The worst-case accuracy at the largest epsilon.
 
     Raises:
-        ConfigError: the config cannot run.
-        ImportError: an attack's library is not installed.
+        ConfigError: the config cannot run, or an attack's library is not installed.
     """
-    _quiet()
-    check(cfg)
-    writable(cfg, "paths.output_dir")
+    folder = prepare(cfg)
     ckpt = checkpoint(cfg.ckpt, "ckpt")
     cfg = of_run(cfg, ckpt)
     with isolate_rng():
         recipe = Recipe(cfg)
         module = trained(recipe, ckpt, "ckpt")
-    if cfg.num_threads is not None:
-        torch.set_num_threads(cfg.num_threads)
     options = OmegaConf.to_container(cfg.attack, resolve=True)
     assert isinstance(options, dict)
-    with naming(cfg, "attack"):
+    with naming("attack"), warnings.catch_warnings():
         attacks = [instantiate(attack) for attack in options.pop("attacks").values() if attack]
         samples = optional(integer, "samples", options.pop("samples"), 1)
-    data = images(recipe, cfg.split, samples, cfg.attack.seed)
-    with naming(cfg, "attack"), warnings.catch_warnings():
+        data = images(recipe, cfg.split, samples, cfg.attack.seed)
         warnings.simplefilter("ignore", GradientMaskingWarning)  # printed below the table
         report = evaluate_robustness(module, data, attacks, **{str(k): v for k, v in options.items()})
-    folder = Path(cfg.paths.output_dir)
     path = report.save(folder / FILES[0])
     _print(report, ckpt)
     print(path)

@@ -52,7 +52,7 @@ class SmoothedCrossEntropyLoss(SeparableLoss):
     r"""Cross-entropy with a factor, on smoothed labels: :math:`-c \sum_k ((1 - \alpha) y_k + \alpha / n) \log h_k`.
 
     The factor acts as a learning rate. These two are the classic part of what a search finds, so a search over them is
-    the fair opponent of a search over TaylorGLO losses. ``theta`` is a buffer, as in
+    the fair baseline of a search over TaylorGLO losses. ``theta`` is a buffer, as in
     :class:`~tglo_lightning.losses.TaylorGLOLoss`.
 
     Args:

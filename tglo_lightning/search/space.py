@@ -26,7 +26,7 @@ class Space:
     Attributes:
         parameterization: ``"full"``, ``theta`` itself; ``"minimal"``, the ``2 (order - 1)`` numbers that the weights
             can feel (see :func:`tglo_lightning.theory.to_minimal`); or ``"smoothed_ce"``, factor and label smoothing of
-            cross-entropy, ``(log c, logit alpha - logit 0.1)``: the fair opponent of the other two.
+            cross-entropy, ``(log c, logit alpha - logit 0.1)``: the fair baseline of the other two.
         order: order of the polynomial.
         losses: losses that are searched for together, their parameters one after the other in each vector.
     """
