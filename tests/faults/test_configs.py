@@ -44,9 +44,9 @@ def check(tmp_path, name, value):
     try:
         Recipe(cfg)
     except ConfigError as error:
-        # The group, `search`, or what another key is wrong with, by both
-        key = str(error).split(":")[0]
-        if name.partition(".")[0] not in key and name.split(".")[-1].strip("_") not in str(error):
+        # The group of the key; or the key or the value, for what another key makes of it
+        known = (name.partition(".")[0] + ":", name.split(".")[-1].strip("_"), repr(value))
+        if not any(part in str(error) for part in known):
             return f"{name}={value!r} is rejected as {str(error)[:200]}"
     except Exception as error:
         return f"{name}={value!r}: {type(error).__name__}: {str(error)[:200]}"

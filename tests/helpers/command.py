@@ -19,6 +19,7 @@ TINY = (
     "++search.candidate_epochs=null",
     "++search.candidate_steps=2",
     "evaluation.seeds=2",
+    "evaluation.report=false",
 )
 
 
