@@ -1,17 +1,15 @@
 """`tglo-attack`: what is left of a trained network's accuracy under adversarial attacks."""
 
 import warnings
-from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities.seed import isolate_rng
 from rich.console import Console
 
 from tglo_lightning.arguments import integer, optional
-from tglo_lightning.attacks import GradientMaskingWarning, RobustnessReport, evaluate_robustness
-from tglo_lightning.cli.recipe import Recipe, naming, prepare
-from tglo_lightning.cli.trained import checkpoint, images, of_run, trained
+from tglo_lightning.attacks import GradientMaskingWarning, evaluate_robustness
+from tglo_lightning.cli.recipe import naming, prepare
+from tglo_lightning.cli.trained import images, load
 
 FILES = ("robustness.json", "robustness.png")
 # A table of seven epsilons needs this many columns
@@ -28,11 +26,7 @@ def run(cfg: DictConfig) -> float:
         ConfigError: the config cannot run, or an attack's library is not installed.
     """
     folder = prepare(cfg)
-    ckpt = checkpoint(cfg.ckpt, "ckpt")
-    cfg = of_run(cfg, ckpt)
-    with isolate_rng():
-        recipe = Recipe(cfg)
-        module = trained(recipe, ckpt, "ckpt")
+    recipe, module = load(cfg, cfg.ckpt, "ckpt")
     options = OmegaConf.to_container(cfg.attack, resolve=True)
     assert isinstance(options, dict)
     with naming("attack"), warnings.catch_warnings():
@@ -42,25 +36,15 @@ def run(cfg: DictConfig) -> float:
         warnings.simplefilter("ignore", GradientMaskingWarning)  # printed below the table
         report = evaluate_robustness(module, data, attacks, **{str(k): v for k, v in options.items()})
     path = report.save(folder / FILES[0])
-    _print(report, ckpt)
+    console = Console(highlight=False, width=max(WIDTH, Console().width))
+    own = f", own loss {report.own_loss}" if report.own_loss else ""
+    console.print(f"{cfg.ckpt}{own}", soft_wrap=True)
+    console.print(report.table())
+    for message in report.warnings:
+        console.print(f"Warning: {message}", soft_wrap=True)
     print(path)
     try:
         print(report.plot(folder / FILES[1]))
     except ImportError as error:
         print(error)
     return report.worst_case[-1]
-
-
-def _print(report: RobustnessReport, ckpt: Path) -> None:
-    console = Console(highlight=False, width=max(WIDTH, Console().width))
-    own = f", own loss {report.own_loss}" if report.own_loss else ""
-    console.print(f"{ckpt}{own}", soft_wrap=True)
-    console.print(report.table())
-    for message in report.warnings:
-        console.print(f"Warning: {message}", soft_wrap=True)
-
-
-if __name__ == "__main__":
-    from tglo_lightning.cli.commands import attack
-
-    attack()

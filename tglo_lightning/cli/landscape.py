@@ -1,12 +1,11 @@
 """`tglo-landscape`: how flat are the minima that networks were trained to."""
 
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities.seed import isolate_rng
 from rich.console import Console
 from rich.table import Table
 
-from tglo_lightning.cli.recipe import ConfigError, Recipe, naming, prepare
-from tglo_lightning.cli.trained import checkpoint, images, of_run, trained
+from tglo_lightning.cli.recipe import ConfigError, naming, prepare
+from tglo_lightning.cli.trained import images, load
 from tglo_lightning.reporting.landscape import Landscape, measure_landscape
 from tglo_lightning.reporting.landscape_plot import plot_basins, plot_surfaces
 
@@ -24,10 +23,7 @@ def run(cfg: DictConfig) -> dict[str, Landscape]:
     assert isinstance(options, dict)
     found: dict[str, Landscape] = {}
     for name, path in ((str(name), str(path)) for name, path in cfg.ckpts.items()):
-        ckpt = checkpoint(path, f"ckpts.{name}")
-        with isolate_rng():
-            recipe = Recipe(of_run(cfg, ckpt))
-            module = trained(recipe, ckpt, f"ckpts.{name}")
+        recipe, module = load(cfg, path, f"ckpts.{name}")
         data = images(recipe, cfg.split, cfg.samples, cfg.landscape.seed)
         with naming("landscape"):
             landscape = measure_landscape(
@@ -59,9 +55,3 @@ def _print(landscapes: dict[str, Landscape]) -> None:
         widths = (landscape.width(share) for share in (0.9, 0.5))
         table.add_row(name, f"{middle:.4f}", *(f"{mean:.3f} ± {std:.3f}" for mean, std in widths))
     Console(highlight=False).print(table)
-
-
-if __name__ == "__main__":
-    from tglo_lightning.cli.commands import landscape
-
-    landscape()

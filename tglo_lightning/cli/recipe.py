@@ -12,9 +12,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from tglo_lightning.arguments import integer, optional
@@ -22,18 +20,6 @@ from tglo_lightning.callbacks import TaylorGLO
 from tglo_lightning.data import Task
 from tglo_lightning.evaluation.slot import LossSlots
 from tglo_lightning.models import Classifier, Normalize
-
-# What says that a part of a config cannot be built
-_ERRORS = (
-    InstantiationException,
-    MisconfigurationException,
-    OmegaConfBaseException,
-    TypeError,
-    ValueError,
-    RuntimeError,
-    OSError,
-    ImportError,
-)
 
 
 class ConfigError(ValueError):
@@ -47,7 +33,7 @@ def naming(key: str) -> Iterator[None]:
         yield
     except ConfigError:
         raise
-    except _ERRORS as error:
+    except Exception as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         raise ConfigError(f"{key}: {' '.join(str(cause).split()) or type(cause).__name__}") from error
 
@@ -111,10 +97,9 @@ class Recipe:
         trainer = self.quiet_trainer(limit_val_batches=1)
         with naming("task, arch, loss"):
             [metrics] = trainer.validate(module, datamodule=self.datamodule, verbose=False)
-        if self.cfg.monitor not in list(metrics):
-            raise ConfigError(
-                f"monitor: {self.cfg.monitor!r} is not logged in validation; logged: {', '.join(metrics)}"
-            )
+        monitor = self.cfg.monitor
+        if monitor not in list(metrics):
+            raise ConfigError(f"monitor: {monitor!r} is not logged in validation; logged: {', '.join(metrics)}")
 
     def criterion(self) -> nn.Module:
         """Return the original loss."""
@@ -123,28 +108,18 @@ class Recipe:
             return instantiate(self.cfg.loss, _convert_="all")
 
     def module(self, criterion: nn.Module | None = None) -> Classifier:
-        """Return an untrained module, its weights drawn from the global generator.
-
-        Args:
-            criterion: its loss; the original one by default.
-        """
+        """Return an untrained module with a loss, by default the original one; weights from the global generator."""
+        data = self.datamodule
         with naming("arch"):
-            net = instantiate(self.cfg.arch)(
-                input_shape=self.datamodule.input_shape, num_classes=self.datamodule.num_classes
-            )
+            net = instantiate(self.cfg.arch)(input_shape=data.input_shape, num_classes=data.num_classes)
         aux = getattr(net, "aux", 0)
-        if getattr(self.datamodule, "mean", None) is not None:
+        if getattr(data, "mean", None) is not None:
             # In the network, not in the data: inputs stay pixels in [0, 1]
-            net = nn.Sequential(Normalize(self.datamodule.mean, self.datamodule.std), net)
+            net = nn.Sequential(Normalize(data.mean, data.std), net)
         with naming("optimizer, scheduler"):
             parts = {key: instantiate(self.cfg[key], _convert_="all") for key in ("optimizer", "scheduler")}
-        return Classifier(
-            net,
-            self.criterion() if criterion is None else criterion,
-            self.datamodule.num_classes,
-            aux_criteria=[self.criterion() for _ in range(aux)],
-            **parts,
-        )
+        losses = [self.criterion() for _ in range(aux)]
+        return Classifier(net, criterion or self.criterion(), data.num_classes, aux_criteria=losses, **parts)
 
     def callbacks(self, *, checkpoints: bool = True) -> list[pl.Callback]:
         """Return the callbacks of the config, with or without those that write checkpoints."""
@@ -183,10 +158,5 @@ class Recipe:
 
     def quiet_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Return a fresh trainer that does not log, write checkpoints or print; without callbacks by default."""
-        silent = {
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-        }
-        return self.trainer(**({"callbacks": []} | kwargs | silent))
+        silent = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+        return self.trainer(**({"callbacks": []} | kwargs | dict.fromkeys(silent, False)))

@@ -54,9 +54,11 @@ def run(cfg: DictConfig) -> float:
             logger = recipe.logger()
             if logger is not None:
                 logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
-            searches = {METALEARNED: _search_and_train(recipe, logger), BASELINE: _baseline(recipe)}
-            scores = _compare(recipe, searches)
-        result = _result(recipe, searches, scores, time.monotonic() - start)
+            search, baseline = _search_and_train(recipe, logger), _baseline(recipe)
+            searches = {METALEARNED: search, BASELINE: baseline}
+            found = {kind: each.best for kind, each in searches.items() if each and each.best and each.best.theta}
+            scores = _compare(recipe, found)
+        result = _result(recipe, search, found, scores, time.monotonic() - start)
         if first := _rank_zero_only.rank == 0:
             path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
             curves = {kind: each.curves for kind, each in scores.items()}
@@ -67,7 +69,7 @@ def run(cfg: DictConfig) -> float:
     finally:
         _finish_wandb(exit_code=int(failed))
     if first:
-        _print(result, searches[METALEARNED], path)
+        _print(result, search, path)
         if cfg.evaluation.report and (report := report_quietly(path.parent)) is not None:
             print(report)
     return statistics.fmean(scores[result["kept"]].monitor)
@@ -87,8 +89,9 @@ def _search_and_train(recipe: Recipe, logger: Logger | None) -> SearchResult | N
 def _baseline(recipe: Recipe) -> SearchResult | None:
     """Search over smoothed cross-entropy with a factor, with the same budget, if the config asks for it."""
     journal = Path(recipe.cfg.paths.output_dir) / f"{BASELINE}.jsonl"
-    search = recipe.search(parameterization="smoothed_ce", journal=str(journal))
-    if search is None or not recipe.cfg.evaluation.baseline:
+    wanted = recipe.cfg.evaluation.baseline
+    search = recipe.search(parameterization="smoothed_ce", journal=str(journal)) if wanted else None
+    if search is None:
         return None
     pl.seed_everything(recipe.cfg.seed, verbose=False)
     # The search without the training after it; the epochs stay, since candidates may use them
@@ -98,39 +101,32 @@ def _baseline(recipe: Recipe) -> SearchResult | None:
     return search.result
 
 
-def _found(search: SearchResult | None) -> Finalist | None:
-    """Return the best loss that a search found, kept or not."""
-    return None if search is None or search.best is None or search.best.theta is None else search.best
+def _compare(recipe: Recipe, found: dict[str, Finalist]) -> dict[str, Scores]:
+    """Train the original loss and what was found over fresh seeds."""
 
-
-def _compare(recipe: Recipe, searches: dict[str, SearchResult | None]) -> dict[str, Scores]:
-    """Train the original loss and the best of each search over fresh seeds."""
-
-    def with_theta(theta: list[float]) -> Classifier:
+    def with_theta(theta: list[float] | None) -> Classifier:
         module = recipe.module()
-        recipe.slots().install(module, theta)
+        recipe.slots().install(module, theta or [])
         return module
 
     modules: dict[str, Callable[[], Classifier]] = {"original": recipe.module}
-    modules |= {kind: partial(with_theta, best.theta or []) for kind, s in searches.items() if (best := _found(s))}
+    modules |= {kind: partial(with_theta, finalist.theta) for kind, finalist in found.items()}
     cfg = recipe.cfg
     progress = cfg.trainer.get("enable_progress_bar", True)
     return train_and_test(recipe, modules, fresh_seeds(cfg.seed, cfg.evaluation.seeds), cfg.monitor, progress=progress)
 
 
 def _result(
-    recipe: Recipe, searches: dict[str, SearchResult | None], scores: dict[str, Scores], seconds: float
+    recipe: Recipe, search: SearchResult | None, found: dict[str, Finalist], scores: dict[str, Scores], seconds: float
 ) -> dict[str, Any]:
     """Return what `result.json` holds."""
     criterion = recipe.criterion()
     losses: dict[str, Any] = {"original": _described(criterion) | {"test": scores["original"].summary()}}
-    for kind, each in searches.items():
-        if best := _found(each):
-            first = loss_like(criterion, split_theta(best.theta, best.losses)[0])  # type: ignore[arg-type]
-            losses[kind] = {"name": first.name, "theta": best.theta, "formula": best.formula}
-            losses[kind]["test"] = scores[kind].summary()
+    for kind, best in found.items():
+        first = loss_like(criterion, split_theta(best.theta, best.losses)[0])  # type: ignore[arg-type]
+        losses[kind] = {"name": first.name, "theta": best.theta, "formula": best.formula}
+        losses[kind]["test"] = scores[kind].summary()
     against_baseline = welch_tests(scores, BASELINE)
-    search = searches[METALEARNED]
     counts = ("candidates", "infeasible", "failed", "seconds")
     packages = ("tglo-lightning", "torch", "pytorch-lightning", "cma", "numpy")
     return {
@@ -198,9 +194,3 @@ def _finish_wandb(exit_code: int) -> None:
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
         wandb.finish(exit_code=exit_code)
-
-
-if __name__ == "__main__":
-    from tglo_lightning.cli.commands import train
-
-    train()

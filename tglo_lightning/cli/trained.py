@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
 from tglo_lightning.callbacks.samples import random_batches
@@ -21,24 +22,44 @@ from tglo_lightning.evaluation import restore_loss
 from tglo_lightning.models import Classifier
 from tglo_lightning.untrusted import load_yaml
 
-__all__ = ["checkpoint", "images", "known_targets", "of_run", "trained"]
+__all__ = ["images", "known_targets", "load", "of_run"]
 
 # What is taken from a run's own config, unless the command line chooses it
 DESCRIBED = ("task", "arch", "loss")
 GROUPS = ("task", "augment", "arch", "loss")
 
 
-def checkpoint(path: str, key: str) -> Path:
-    """Return the checkpoint at `path`: a file, or the one in the directory of a run.
+def load(cfg: DictConfig, path: str, key: str) -> tuple[Recipe, Classifier]:
+    """Return the network of a checkpoint, in evaluation mode with the loss it was trained with, and its recipe.
+
+    Args:
+        cfg: a config of `tglo-attack` or `tglo-landscape`.
+        path: a checkpoint, or the directory of a run.
+        key: of the config, for messages.
 
     Raises:
-        ConfigError: there is none; names `key`.
+        ConfigError: there is no checkpoint, or it does not fit the config.
     """
-    given = Path(path)
-    found = given / "checkpoints" / "last.ckpt" if given.is_dir() else given
-    if not found.is_file():
-        raise ConfigError(f"{key}: there is no checkpoint {found}")
-    return found
+    ckpt = Path(path) / "checkpoints" / "last.ckpt" if Path(path).is_dir() else Path(path)
+    if not ckpt.is_file():
+        raise ConfigError(f"{key}: there is no checkpoint {ckpt}")
+    with isolate_rng():
+        recipe = Recipe(of_run(cfg, ckpt))
+        module = recipe.module()
+    try:
+        state: dict[str, Any] = torch.load(ckpt, map_location="cpu", weights_only=True)["state_dict"]
+    except (KeyError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ConfigError(f"{key}: {ckpt} is no checkpoint that can be read with weights_only=True") from error
+    try:
+        restore_loss(module, state)
+        module.load_state_dict(state)
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"{key}: {ckpt} does not fit the network of this config, choose it by arch=... or experiment=... "
+            f"({' '.join(str(error).split())[:200]}); a module of your own is attacked in Python, by "
+            "tglo_lightning.attacks.evaluate_robustness"
+        ) from error
+    return recipe, module.eval()
 
 
 def of_run(cfg: DictConfig, ckpt: Path) -> DictConfig:
@@ -105,42 +126,16 @@ def _entries(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield from _entries(value, f"{key}.{name}")
 
 
-def trained(recipe: Recipe, ckpt: Path, key: str) -> Classifier:
-    """Return the network of a checkpoint, in evaluation mode, with the loss it was trained with.
-
-    Raises:
-        ConfigError: the file is no checkpoint, or is one of another network; names `key`.
-    """
-    try:
-        state: dict[str, Any] = torch.load(ckpt, map_location="cpu", weights_only=True)["state_dict"]
-    except (KeyError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise ConfigError(f"{key}: {ckpt} is no checkpoint that can be read with weights_only=True") from error
-    module = recipe.module()
-    try:
-        restore_loss(module, state)
-        module.load_state_dict(state)
-    except (RuntimeError, ValueError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise ConfigError(
-            f"{key}: {ckpt} does not fit the network of this config, choose it by arch=... or experiment=... "
-            f"({' '.join(lines[:2]) or type(error).__name__}); a module of your own is attacked in Python, by "
-            "tglo_lightning.attacks.evaluate_robustness"
-        ) from error
-    return module.eval()
-
-
 def images(recipe: Recipe, split: str, samples: int | None, seed: int) -> tuple[Tensor, Tensor]:
     """Return images and labels of a split: `samples` random ones, or all.
 
     Raises:
         ConfigError: there is no such split.
     """
-    loaders = {"test": recipe.datamodule.test_dataloader, "val": recipe.datamodule.val_dataloader}
-    if split not in loaders:
-        raise ConfigError(f"split: must be one of {', '.join(loaders)}, got {split!r}")
-    recipe.datamodule.prepare_data()
+    if split not in ("test", "val"):
+        raise ConfigError(f"split: must be test or val, got {split!r}")
     recipe.datamodule.setup("test")
-    loader = loaders[split]()
+    loader = getattr(recipe.datamodule, f"{split}_dataloader")()
     batches = list(loader) if samples is None else [batch for batch, _ in random_batches(loader, samples, seed)]
     x, labels = (torch.cat(parts) for parts in zip(*((batch[0], batch[1]) for batch in batches), strict=True))
     return x[:samples], labels[:samples]
