@@ -23,8 +23,7 @@ from torch import nn
 
 from tglo_lightning.attacks import RobustnessReport, evaluate_robustness
 from tglo_lightning.cli.commands import CONFIG_DIR
-from tglo_lightning.cli.recipe import Recipe
-from tglo_lightning.cli.train import _quiet
+from tglo_lightning.cli.recipe import Recipe, quiet_lightning
 from tglo_lightning.cli.trained import images
 from tglo_lightning.losses import TaylorGLOLoss
 from tglo_lightning.reporting.landscape import Landscape, measure_landscape
@@ -109,7 +108,7 @@ def main() -> None:
     """Do what is not done yet, then print and draw."""
     options = parser().parse_args()
     folder, overrides = options.folder, options.overrides
-    _quiet()
+    quiet_lightning()
     torch.set_num_threads(1)
     losses = dict(BASELINES)
     thetas = {} if options.losses is None else json.loads(options.losses.read_text())["thetas"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from tglo_lightning.cli.comparison import Scores, welch_tests
+from tglo_lightning.cli.fresh_seeds import Scores, welch_tests
 from tglo_lightning.losses import CrossEntropyLoss, loss_like
 from tglo_lightning.reporting.attraction_record import AttractionRecord, measure
 from tglo_lightning.reporting.robustness_report import AttackResult, Finding, RobustnessReport

@@ -142,7 +142,7 @@ def searches(tmp_path):
     for seed, values in enumerate(([0.7, 0.8], [0.8, 0.9], [0.9, 1.0])):
         found = {
             "metalearned": ("TaylorGLOLoss", [float(seed)] * 8, {"acc": values}),
-            "opponent": ("SmoothedCrossEntropyLoss", [1.0, 0.1 * seed], {"acc": [v - 0.05 for v in values]}),
+            "baseline": ("SmoothedCrossEntropyLoss", [1.0, 0.1 * seed], {"acc": [v - 0.05 for v in values]}),
         }
         write_run(tmp_path / str(seed), given("CrossEntropyLoss", [0.5 + 0.01 * seed, 0.6]) | found, seed=seed)
     return tmp_path
@@ -151,14 +151,14 @@ def searches(tmp_path):
 def test_each_found_loss_has_a_row(searches):
     rows = by_loss(compare([searches]))
     assert "metalearned (seed 1)" in rows
-    assert "opponent: SmoothedCrossEntropyLoss (seed 2)" in rows
+    assert "baseline: SmoothedCrossEntropyLoss (seed 2)" in rows
     assert len(rows) == 7
     assert rows["CrossEntropyLoss"].n == 6
 
 
 def test_by_run_the_found_losses_are_one_row(searches):
-    rows = by_loss(compare([searches], unit="run", reference="opponent"))
-    assert list(rows) == ["CrossEntropyLoss", "metalearned", "opponent: SmoothedCrossEntropyLoss"]
+    rows = by_loss(compare([searches], unit="run", reference="baseline"))
+    assert list(rows) == ["CrossEntropyLoss", "metalearned", "baseline: SmoothedCrossEntropyLoss"]
     assert rows["metalearned"].values == pytest.approx([0.75, 0.85, 0.95])
     assert rows["CrossEntropyLoss"].values == pytest.approx([0.55, 0.555, 0.56])
     assert rows["metalearned"].theta is None

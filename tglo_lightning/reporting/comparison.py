@@ -161,7 +161,7 @@ def compare(
     Args:
         paths: `result.json` files, or folders below which they are.
         reference: short name of the loss to compare with, or the name of its class, or how it was found, such as
-            `"opponent"`; by default cross-entropy as it is, else the loss that most runs have as their original.
+            `"baseline"`; by default cross-entropy as it is, else the loss that most runs have as their original.
         pool: keys of the config whose differences are not to make a condition of its own.
         unit: `"training"`: one value a training, and a row for every loss that was found. `"run"`: one value a run,
             the mean of its trainings, and one row for all losses found in the same way, as is right if the question

@@ -13,10 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from tglo_lightning.losses.published import published_name
+from tglo_lightning.untrusted import load_yaml
 
 __all__ = ["Loss", "Run", "conditions", "find_runs", "labels"]
 
@@ -121,13 +119,8 @@ def _floats(values: Sequence[float | None]) -> list[float | None]:
 
 
 def _yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        values = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, ValueError, OmegaConfBaseException) as error:
-        raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
-    return values if isinstance(values, dict) else {}  # type: ignore[return-value]
+    values = load_yaml(path) if path.exists() else {}
+    return values if isinstance(values, dict) else {}
 
 
 def _loss(kind: str, entry: Mapping[str, Any], config: Mapping[str, Any]) -> Loss:

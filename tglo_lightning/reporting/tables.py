@@ -10,7 +10,7 @@ def results_table(result: Mapping[str, Any]) -> Table:
     """One row a loss, one column a test metric, from a run's `result.json`.
 
     Cells are mean ± sample standard deviation over the seeds. The last rows hold the one-sided p-values of Welch's
-    tests (metalearned better than original, better than its opponent), where there are any.
+    tests (metalearned better than original, better than its baseline), where there are any.
     """
     losses = result["losses"]
     metrics = list(losses["original"]["test"])
@@ -20,7 +20,7 @@ def results_table(result: Mapping[str, Any]) -> Table:
     table = Table("loss", "name", *(f"test/{m}" for m in metrics), title=title)
     for kind, loss in losses.items():
         table.add_row(kind, loss["name"], *(_cell(loss["test"][m]) for m in metrics))
-    tests = {"original": result["welch"], "opponent": result.get("welch_opponent")}
+    tests = {"original": result["welch"], "baseline": result.get("welch_baseline")}
     for reference, p_values in tests.items():
         if p_values:
             table.add_section()

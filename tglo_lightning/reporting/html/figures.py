@@ -35,7 +35,7 @@ SERIES = 8
 DASHES = ("solid", "dash", "dot", "dashdot")
 REFERENCES = (
     ("cross-entropy", "cross_entropy", "@original", "dash"),
-    ("squared error", "brier", "@opponent", "dashdot"),
+    ("squared error", "brier", "@baseline", "dashdot"),
     ("Baikal", "baikal", "@baikal", "dot"),
 )
 STAGES = {"val": "validation", "train": "training", "test": "test"}
@@ -504,7 +504,7 @@ def _named(entrant: Finalist) -> str:
 
 def colour_of(kind: str) -> str:
     """The colour of a loss by how it came about."""
-    return kind if kind in ("original", "metalearned", "opponent") else "ink"
+    return kind if kind in ("original", "metalearned", "baseline") else "ink"
 
 
 def curves(recorded: Curves, names: Mapping[str, str], monitor: str) -> list[Panel]:
@@ -539,7 +539,7 @@ def _curve(recorded: Curves, names: Mapping[str, str], metric: str, kinds: Seque
         if len(rows) > 1:
             low, high = _plain([m - s for m, s in middle]), _plain([m + s for m, s in middle])
             data.append(_band(x, low, high, colour))
-        dash = {"original": "dash", "opponent": "dot"}.get(kind, "solid")
+        dash = {"original": "dash", "baseline": "dot"}.get(kind, "solid")
         line = _line(x, _plain([m for m, _ in middle]), colour, dash=dash, width=2.5)
         if len(x) == 1:
             line["mode"] = "markers"

@@ -14,6 +14,7 @@ from tglo_lightning.reporting.attraction_record import AttractionRecord
 from tglo_lightning.reporting.html.fit import Fit, fit_path
 from tglo_lightning.search import SearchResult
 from tglo_lightning.search.journal import Journal
+from tglo_lightning.untrusted import load_yaml
 
 if TYPE_CHECKING:
     from tglo_lightning.reporting.robustness_report import RobustnessReport
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["RunFiles", "read_run"]
 
 SEARCH = "search"
-# Journal of the second search of `tglo-train evaluation.opponent=true`
-OPPONENT = "opponent"
+# Journal of the second search of `tglo-train evaluation.baseline=true`
+BASELINE = "baseline"
 Curves = dict[str, list[dict[str, list[float | None]]]]
 T = TypeVar("T")
 
@@ -197,7 +198,7 @@ def _stem(folder: Path) -> str:
     if any((folder / f"{SEARCH}{suffix}").is_file() for suffix in (".json", ".jsonl")):
         return SEARCH
     others = sorted(
-        path for path in folder.glob("*.jsonl") if path.stem != OPPONENT and "journal" in Journal.header(path)
+        path for path in folder.glob("*.jsonl") if path.stem != BASELINE and "journal" in Journal.header(path)
     )
     if len(others) > 1:
         names = ", ".join(path.name for path in others)
@@ -224,9 +225,7 @@ def _curves(path: Path) -> Curves:
 
 
 def _overrides(path: Path) -> list[str]:
-    from omegaconf import OmegaConf
-
-    return [str(entry) for entry in OmegaConf.to_container(OmegaConf.load(path)) or []]
+    return [str(entry) for entry in load_yaml(path) or []]
 
 
 def _attack(files: RunFiles, reader: _Reader, name: str, path: Path) -> None:

@@ -111,7 +111,7 @@ def _comparison(files: RunFiles) -> Section:
         [_named(kind, loss["name"]), *(_mean(loss["test"][m]["values"]) for m in metrics)]
         for kind, loss in losses.items()
     ]
-    for reference in ("original", "opponent"):
+    for reference in ("original", "baseline"):
         if "metalearned" in losses and reference in losses:
             contests = [_contest(losses, m, reference) for m in metrics]
             rows.append([f"p, metalearned better than {reference}", *(p_value(c.p) for c in contests)])

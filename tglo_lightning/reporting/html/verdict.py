@@ -166,8 +166,8 @@ def _of_test(files: RunFiles) -> Verdict:
         told.headline = f"The metalearned loss is {side} {name}; {seeds} not settle it."
     if contest.constant:
         told.sentences.append(f"{ALIKE}. {AS_ONE}.")
-    if "opponent" in values and all(map(math.isfinite, values["opponent"])):
-        other = Contest(values["metalearned"], values["opponent"], less)
+    if "baseline" in values and all(map(math.isfinite, values["baseline"])):
+        other = Contest(values["metalearned"], values["baseline"], less)
         if other.sure:
             stands = "beats, too," if told.tone == "good" else "beats"
         else:
@@ -300,6 +300,6 @@ def _spread(values: Sequence[float]) -> tuple[str, str]:
 
 
 def _label(kind: str, name: str) -> str:
-    return {"original": f"{name} (original)", "metalearned": "Metalearned", "opponent": "Searched opponent"}.get(
+    return {"original": f"{name} (original)", "metalearned": "Metalearned", "baseline": "Searched baseline"}.get(
         kind, kind
     )

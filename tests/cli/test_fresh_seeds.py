@@ -5,9 +5,9 @@ import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
 
-from tglo_lightning.cli import comparison
+from tglo_lightning.cli import fresh_seeds as module
 from tglo_lightning.cli.commands import CONFIG_DIR
-from tglo_lightning.cli.comparison import Scores, fresh_seeds, train_and_test, welch_tests
+from tglo_lightning.cli.fresh_seeds import Scores, fresh_seeds, train_and_test, welch_tests
 from tglo_lightning.cli.recipe import Recipe
 
 
@@ -36,13 +36,13 @@ def test_curves_are_recorded_and_change_nothing(tmp_path, monkeypatch):
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         cfg = compose("train", overrides=[f"paths.output_dir={tmp_path}", *overrides])
     found = []
-    for recorder in (comparison.CurveRecorder, None):
+    for recorder in (module.CurveRecorder, None):
         if recorder is None:
 
             class Nothing(pl.Callback):
                 curves = None
 
-            monkeypatch.setattr(comparison, "CurveRecorder", Nothing)
+            monkeypatch.setattr(module, "CurveRecorder", Nothing)
         recipe = Recipe(cfg)
         scores = train_and_test(recipe, {"original": recipe.module}, [1, 2], "val/acc", progress=False)["original"]
         found.append((scores.monitor, scores.test, torch.get_rng_state().tolist()))

@@ -1,4 +1,4 @@
-"""Train losses over fresh seeds and test each training once."""
+"""Trainings of losses over fresh seeds, each tested once."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,9 +18,12 @@ from tglo_lightning.reporting.stats import LESS_IS_BETTER
 
 @dataclass
 class Scores:
-    """What one loss reached, one value a seed: the monitored validation metric, and each test metric by name.
+    """Scores of one loss, one value per seed.
 
-    `curves` holds for each seed what was logged at the end of every epoch, see `CurveRecorder`.
+    Attributes:
+        monitor: the monitored validation metric.
+        test: each test metric by name.
+        curves: what was logged at the end of every epoch, see `CurveRecorder`.
     """
 
     monitor: list[float] = field(default_factory=list)
@@ -28,12 +31,12 @@ class Scores:
     curves: list[dict[str, list[float | None]]] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
-        """`{metric: {"values", "mean", "std"}}` of the test metrics."""
+        """Return `{metric: {"values", "mean", "std"}}` of the test metrics."""
         return {name: summarize(values) for name, values in self.test.items()}
 
 
 def fresh_seeds(seed: int, count: int) -> list[int]:
-    """`count` seeds that follow from `seed` and are used for nothing else."""
+    """Return `count` seeds that follow from `seed` and are used for nothing else."""
     return [int(s) for s in np.random.SeedSequence((seed, 0x7E57)).generate_state(count)]
 
 
@@ -46,8 +49,8 @@ def train_and_test(
 
     Args:
         recipe: builds modules and trainers.
-        modules: for the name of each loss, what builds an untrained module with it.
-        seeds: one training of each loss a seed.
+        modules: for the name of each loss, a function that builds an untrained module with it.
+        seeds: one training of each loss per seed.
         monitor: the validation metric to report.
         progress: show a progress bar on stderr.
     """
@@ -73,7 +76,7 @@ def train_and_test(
 
 
 def welch_tests(scores: Mapping[str, Scores], reference: str = "original") -> dict[str, Any]:
-    """`{metric: {"p_one_sided", "p_two_sided"}}` of metalearned against `reference`; empty without one of the two.
+    """Return `{metric: {"p_one_sided", "p_two_sided"}}` of metalearned against `reference`; empty if one is missing.
 
     The one-sided alternative is that the metalearned loss is better: higher, or lower for `LESS_IS_BETTER`.
     """
