@@ -10,7 +10,7 @@ import torch
 from helpers.searches import CENTRE, FREE, FULL, theta
 
 from tglo_lightning.search import CMAES, FamilySpace, ProductSpace, RandomSearch, Space, Strategy, TaylorSpace
-from tglo_lightning.search.strategy import as_strategy
+from tglo_lightning.search.portfolio import as_strategy
 
 SPACES = {
     "one": FamilySpace("smoothing", step=False),

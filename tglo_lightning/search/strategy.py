@@ -16,7 +16,7 @@ from tglo_lightning.search.criterion import Criterion
 from tglo_lightning.search.evaluator import Evaluation, Population
 from tglo_lightning.search.space import Space
 
-__all__ = ["CMAES", "STRATEGIES", "RandomSearch", "Strategy", "as_strategy"]
+__all__ = ["CMAES", "RandomSearch", "Strategy"]
 
 # Some seconds of drawing: a constraint that rejects so many in a row can hardly be satisfied
 MAX_REJECTED = 10_000
@@ -251,22 +251,3 @@ def _numbers(part: Any) -> dict[str, Any]:
         elif isinstance(value, bool | int | float | np.integer | np.floating) and isfinite(value):
             found[name] = value.item() if isinstance(value, np.generic) else value
     return found
-
-
-STRATEGIES: dict[str, type[Strategy]] = {"cmaes": CMAES, "random": RandomSearch}
-
-
-def as_strategy(strategy: Strategy | str) -> Strategy:
-    """Return a strategy: ``"cmaes"``, ``"random"``, or an object.
-
-    Raises:
-        TypeError, ValueError: it is none of these.
-    """
-    if isinstance(strategy, str):
-        if strategy not in STRATEGIES:
-            known = ", ".join(map(repr, STRATEGIES))
-            raise ValueError(f"`strategy` must be one of {known}, or a Strategy, got {strategy!r}.")
-        return STRATEGIES[strategy]()
-    if not isinstance(strategy, Strategy):
-        raise TypeError(f"`strategy` must be a name or an instance of a Strategy, got {strategy!r}.")
-    return strategy
