@@ -27,9 +27,8 @@ from tglo_lightning.cli.recipe import Recipe
 from tglo_lightning.cli.train import _quiet
 from tglo_lightning.cli.trained import images
 from tglo_lightning.losses import TaylorGLOLoss
+from tglo_lightning.reporting import pictures
 from tglo_lightning.reporting.landscape import Landscape, measure_landscape
-from tglo_lightning.reporting.landscape_plot import plot_basins, plot_surfaces
-from tglo_lightning.reporting.robustness import plot_worst_cases
 from tglo_lightning.search import SearchResult
 
 # The name in the tables and the fitness of each search
@@ -169,13 +168,15 @@ def show(folder: Path, reports: dict[str, list[RobustnessReport]], thetas: dict[
     distinct = [name for name in reports if thetas.get(name) not in [thetas[n] for n in earlier(thetas, name)]]
     own = {name: (radii, [report[OWN].accuracy for report in reports[name]]) for name in distinct}
     worst = {name: (radii, [report.worst_case for report in reports[name]]) for name in distinct}
-    plot_worst_cases(own, folder / "own_loss_fgsm.png", norm="linf", title="FGSM through the own loss")
-    plot_worst_cases(worst, folder / "worst_case.png", norm="linf", title="Worst case of the standard set")
+    fgsm = pictures.worst_cases(own, norm="linf", title="FGSM through the own loss")
+    pictures.save(fgsm, folder / "own_loss_fgsm.png")
+    standard = pictures.worst_cases(worst, norm="linf", title="Worst case of the standard set")
+    pictures.save(standard, folder / "worst_case.png")
     paths = {name: folder / "landscapes" / f"{slug(name)}.json" for name in distinct}
     landscapes = {name: Landscape.load(path) for name, path in paths.items() if path.exists()}
     if landscapes:
-        plot_basins(landscapes, folder / "basins.png")
-        plot_surfaces(landscapes, folder / "surfaces.png")
+        pictures.save(pictures.basins(landscapes), folder / "basins.png")
+        pictures.save(pictures.surfaces(landscapes), folder / "surfaces.png")
     for name, landscape in landscapes.items():
         console.print(f"{name}: accuracy falls to 90 % at a step of {landscape.width(0.9)[0]:.3f}")
 

@@ -10,7 +10,6 @@ from attacked_networks import Net, linear
 from torch import nn
 
 from tglo_lightning.reporting.landscape import Landscape, filter_normalized, measure_landscape
-from tglo_lightning.reporting.landscape_plot import plot_basins, plot_surfaces
 
 
 @pytest.fixture
@@ -88,15 +87,6 @@ def test_a_loss_that_is_not_finite_survives(data, tmp_path):
     landscape = measure_landscape(net, data, directions=1, points=3)
     landscape.cross_entropy[0, 0] = torch.inf
     assert Landscape.load(landscape.save(tmp_path / "a.json")).cross_entropy[0, 0].isnan()
-
-
-def test_pictures(landscape, tmp_path):
-    pytest.importorskip("matplotlib")
-    both = {"cross-entropy": landscape, "metalearned": landscape}
-    assert plot_basins(both, tmp_path / "new" / "basins.png").stat().st_size > 10_000
-    assert plot_surfaces(both, tmp_path / "surfaces.png").stat().st_size > 10_000
-    with pytest.raises(ValueError, match="Nothing to draw"):
-        plot_basins({}, tmp_path / "none.png")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from tglo_lightning import AttractionMonitor, TaylorGLO, TaylorGLOLoss, theory
 from tglo_lightning.losses import BaikalLoss, CrossEntropyLoss, as_loss
-from tglo_lightning.reporting.attraction_record import QUANTITIES, AttractionRecord, measure
+from tglo_lightning.reporting.attraction import QUANTITIES, AttractionRecord, measure
 
 # Evolved for MNIST by the method's authors (arXiv 2010.00788)
 THETA = [-10.9408, 7.5216, 8.2896, 0.2415, 7.8726, 8.9666, 2.0184, 7.0513]

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 import pytest
 from helpers.command import tglo_train
 
-from tglo_lightning.reporting.attraction_record import AttractionRecord
+from tglo_lightning.reporting.attraction import AttractionRecord
 
 TINY = (
     "callbacks=attraction",

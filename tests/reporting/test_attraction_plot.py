@@ -11,7 +11,7 @@ from tglo_lightning.reporting.attraction_plot import (
     interactive_attraction,
     plot_attraction,
 )
-from tglo_lightning.reporting.attraction_record import AttractionRecord, measure
+from tglo_lightning.reporting.attraction import AttractionRecord, measure
 from tglo_lightning.reporting.dashboard import workspace
 
 # Settles at eps = 0.469 with 10 classes (arXiv 2010.00788)

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from tglo_lightning.losses import CrossEntropyLoss, TaylorGLOLoss
-from tglo_lightning.reporting import plot_explanation
 from tglo_lightning.theory import coefficients, explain
 
 MNIST = [-10.9408, 7.5216, 8.2896, 0.2415, 7.8726, 8.9666, 2.0184, 7.0513]
@@ -52,14 +51,6 @@ def test_label_smoothing_of_the_module_counts(loss):
 
 def test_pull_of_cross_entropy_at_the_null_epoch():
     assert explain("cross_entropy", 4).null_pull == pytest.approx(0.75)
-
-
-@pytest.mark.parametrize("loss", [MNIST, "baikal", [0.0] * 12, "mse"])
-def test_picture(loss, tmp_path):
-    image = pytest.importorskip("matplotlib.image")
-    path = plot_explanation(explain(loss, 2 if loss == "mse" else 10), tmp_path / "new" / "loss.png")
-    height, width, _ = image.imread(path).shape
-    assert width > height > 400
 
 
 def test_bad_input_is_refused():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tglo_lightning.attacks.model import AttackedModel
 from tglo_lightning.evaluation.isolation import seed_all
-from tglo_lightning.reporting.robustness_report import AttackResult, Finding
+from tglo_lightning.reporting.robustness import AttackResult, Finding
 
 __all__ = ["about_attacks", "about_forward", "about_huge_epsilon", "about_mode"]
 

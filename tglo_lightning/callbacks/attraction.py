@@ -19,7 +19,7 @@ from tglo_lightning.evaluation.bases import Callback
 from tglo_lightning.evaluation.isolation import generators, isolated, preserved, seed_all
 from tglo_lightning.evaluation.untouched import untouched
 from tglo_lightning.losses import SeparableLoss, as_loss
-from tglo_lightning.reporting.attraction_record import AttractionRecord, measure
+from tglo_lightning.reporting.attraction import AttractionRecord, measure
 from tglo_lightning.reporting.dashboard import AttractionPanels, is_wandb
 
 __all__ = ["AttractionMonitor"]
@@ -62,7 +62,7 @@ class AttractionMonitor(Callback):
             ``trainer.default_root_dir``.
 
     Attributes:
-        record: the :class:`~tglo_lightning.reporting.attraction_record.AttractionRecord`, ``None`` before a training.
+        record: the :class:`~tglo_lightning.reporting.attraction.AttractionRecord`, ``None`` before a training.
         path: the file that the training has written; ``None`` before its end.
 
     Raises:

@@ -15,6 +15,8 @@ from tglo_lightning.cli.checks import check, naming, writable
 from tglo_lightning.cli.recipe import Recipe
 from tglo_lightning.cli.train import _quiet
 from tglo_lightning.cli.trained import checkpoint, images, of_run, trained
+from tglo_lightning.reporting import pictures
+from tglo_lightning.reporting.tables import robustness_table
 
 FILES = ("robustness.json", "robustness.png")
 # A table of seven epsilons needs this many columns
@@ -55,7 +57,7 @@ def run(cfg: DictConfig) -> float:
     _print(report, ckpt)
     print(path)
     try:
-        print(report.plot(folder / FILES[1]))
+        print(pictures.save(pictures.robustness(report), folder / FILES[1]))
     except ImportError as error:
         print(error)
     return report.worst_case[-1]
@@ -65,7 +67,7 @@ def _print(report: RobustnessReport, ckpt: Path) -> None:
     console = Console(highlight=False, width=max(WIDTH, Console().width))
     own = f", own loss {report.own_loss}" if report.own_loss else ""
     console.print(f"{ckpt}{own}", soft_wrap=True)
-    console.print(report.table())
+    console.print(robustness_table(report))
     for message in report.warnings:
         console.print(f"Warning: {message}", soft_wrap=True)
 

@@ -9,8 +9,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from tglo_lightning.reporting.attraction_plot import plot_attraction
-from tglo_lightning.reporting.attraction_record import AttractionRecord
+from tglo_lightning.reporting import pictures
+from tglo_lightning.reporting.attraction import AttractionRecord
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class AttractionFigure(Callback):
         if not records:
             return
         try:
-            path = plot_attraction(records, directory / self.filename)
+            path = pictures.save(pictures.attraction(records), directory / self.filename)
         except ImportError as error:
             log.warning("No picture of the attraction. %s", error)
         else:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tglo_lightning.cli.given import given_loss, read_json, theta_of_result
 from tglo_lightning.losses.published import EVOLVED, PUBLISHED_NAMES
 from tglo_lightning.losses.registry import NAMED
-from tglo_lightning.reporting import plot_explanation
+from tglo_lightning.reporting import pictures
 from tglo_lightning.search import SearchResult
 from tglo_lightning.search.journal import Journal
 from tglo_lightning.search.record import FOLDER
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         num_classes, told = subject.classes(options.num_classes)
         explanation = explain(subject.loss, num_classes)
         # Before anything is printed, so that a picture that cannot be written is all that is told
-        picture = None if options.output is None else plot_explanation(explanation, _picture(options.output))
+        picture = options.output and pictures.save(pictures.explanation(explanation), _picture(options.output))
         for line in filter(None, (subject.note, told)):
             print(f"{line}\n")
         print(explanation.text)

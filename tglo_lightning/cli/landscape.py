@@ -12,8 +12,8 @@ from tglo_lightning.cli.checks import ConfigError, check, naming, writable
 from tglo_lightning.cli.recipe import Recipe
 from tglo_lightning.cli.train import _quiet
 from tglo_lightning.cli.trained import checkpoint, images, of_run, trained
+from tglo_lightning.reporting import pictures
 from tglo_lightning.reporting.landscape import Landscape, measure_landscape
-from tglo_lightning.reporting.landscape_plot import plot_basins, plot_surfaces
 
 
 def run(cfg: DictConfig) -> dict[str, Landscape]:
@@ -48,9 +48,9 @@ def run(cfg: DictConfig) -> dict[str, Landscape]:
         found[name] = landscape
     _print(found)
     try:
-        print(plot_basins(found, folder / "basins.png"))
+        print(pictures.save(pictures.basins(found), folder / "basins.png"))
         if cfg.landscape.surface:
-            print(plot_surfaces(found, folder / "surfaces.png"))
+            print(pictures.save(pictures.surfaces(found), folder / "surfaces.png"))
     except ImportError as error:
         print(error)
     return found

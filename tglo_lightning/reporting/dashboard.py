@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pytorch_lightning.utilities import rank_zero_warn
 
-from tglo_lightning.reporting.attraction_record import AttractionRecord
+from tglo_lightning.reporting import pictures
+from tglo_lightning.reporting.attraction import AttractionRecord
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
@@ -29,10 +30,10 @@ def is_wandb(logger: Any) -> bool:
 
 
 class AttractionPanels:
-    """Writes a :class:`~tglo_lightning.reporting.attraction_record.AttractionRecord` to a W&B run.
+    """Writes a :class:`~tglo_lightning.reporting.attraction.AttractionRecord` to a W&B run.
 
-    Series and histograms have the epoch as axis. The pictures need matplotlib and plotly: without them a warning names
-    what to install, and the rest is written.
+    Series and histograms have the epoch as axis. The picture needs matplotlib: without it a warning names what to
+    install, and the rest is written.
 
     Args:
         run: the W&B run.
@@ -56,29 +57,17 @@ class AttractionPanels:
         self.run.log(entries | {"attraction/epoch": record.epochs[-1]})
 
     def finish(self, record: AttractionRecord) -> None:
-        """Write the table of the last measurement and the scatter over the epochs, as a picture and interactive."""
+        """Write the table of the last measurement and the picture over the epochs."""
         import wandb
-
-        from tglo_lightning.reporting.attraction_plot import attraction_figure, interactive_attraction
 
         columns, rows = record.rows()
         entries: dict[str, Any] = {"attraction/samples": wandb.Table(columns=[*columns], data=rows)}
         try:
-            figure = attraction_figure({"this training": record})
-            entries["attraction/scatter"] = wandb.Image(_pixels(figure))
-            entries["attraction/interactive"] = wandb.Plotly(interactive_attraction(record))
+            figure = pictures.attraction({"this training": record})
+            entries["attraction/scatter"] = wandb.Image(pictures.pixels(figure), caption=figure.get_label())
         except ImportError as error:
             rank_zero_warn(f"AttractionMonitor: no picture in W&B. {error}")
         self.run.log(entries | {"attraction/epoch": record.epochs[-1]})
-
-
-def _pixels(figure: Any) -> Any:
-    """A matplotlib figure as an array (height, width, 4) of bytes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())
 
 
 # Sections of the saved workspace: title, axis, panels (title, metrics)
@@ -105,7 +94,7 @@ SECTIONS: tuple[tuple[str, str, tuple[tuple[str, tuple[str, ...]], ...]], ...] =
     ("Training", "epoch", (("Training loss", ("train/loss",)),)),
     ("Validation", "epoch", (("Accuracy", ("val/acc",)), ("Negative log-likelihood (nats)", ("val/nll",)))),
 )
-MEDIA: Mapping[str, Sequence[str]] = {"Attraction": ("attraction/scatter", "attraction/interactive")}
+MEDIA: Mapping[str, Sequence[str]] = {"Attraction": ("attraction/scatter",)}
 
 
 def workspace(entity: str, project: str, name: str = "tglo-lightning") -> Workspace:

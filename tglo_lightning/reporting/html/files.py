@@ -10,13 +10,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tglo_lightning.reporting.attraction_record import AttractionRecord
+from tglo_lightning.reporting.attraction import AttractionRecord
 from tglo_lightning.reporting.html.fit import Fit, fit_path
 from tglo_lightning.search import SearchResult
 from tglo_lightning.search.journal import Journal
 
 if TYPE_CHECKING:
-    from tglo_lightning.reporting.robustness_report import RobustnessReport
+    from tglo_lightning.reporting.robustness import RobustnessReport
 
 __all__ = ["RunFiles", "read_run"]
 
@@ -71,6 +71,16 @@ class RunFiles:
     def command(self) -> bool:
         """Whether a command of this package made the run; else it is a search from a program of the user's."""
         return self.overrides is not None or self.result is not None
+
+    @property
+    def own(self) -> bool:
+        """Whether it is a search from the user's program, which commands of this package cannot continue."""
+        return self.search is not None and not self.command
+
+    @property
+    def pending(self) -> str:
+        """Why there is nothing yet of the fit that follows a search as a callback."""
+        return f"The fit that follows the search is not over{', nor is the search' if self.interrupted else ''}."
 
     @property
     def plain(self) -> bool:
@@ -230,7 +240,7 @@ def _overrides(path: Path) -> list[str]:
 
 
 def _attack(files: RunFiles, reader: _Reader, name: str, path: Path) -> None:
-    from tglo_lightning.reporting.robustness_report import RobustnessReport
+    from tglo_lightning.reporting.robustness import RobustnessReport
 
     report = reader.read(path, RobustnessReport.load)
     if report is not None:
