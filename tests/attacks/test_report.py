@@ -6,7 +6,6 @@ import sys
 
 import pytest
 import torch
-from rich.console import Console
 
 from tglo_lightning.attacks import FGSM, PGD, RobustnessReport, evaluate_robustness
 

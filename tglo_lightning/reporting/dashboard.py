@@ -64,7 +64,7 @@ class AttractionPanels:
         entries: dict[str, Any] = {"attraction/samples": wandb.Table(columns=[*columns], data=rows)}
         try:
             figure = pictures.attraction({"this training": record})
-            entries["attraction/scatter"] = wandb.Image(pictures.pixels(figure), caption=figure.get_label())
+            entries["attraction/scatter"] = wandb.Image(pictures.pixels(figure), caption=str(figure.get_label()))
         except ImportError as error:
             rank_zero_warn(f"AttractionMonitor: no picture in W&B. {error}")
         self.run.log(entries | {"attraction/epoch": record.epochs[-1]})

@@ -6,10 +6,21 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
-from tglo_lightning.reporting.stats import LESS_IS_BETTER
+__all__ = [
+    "LESS_IS_BETTER",
+    "NORMS",
+    "direction",
+    "fixed",
+    "long_name",
+    "mean_sd",
+    "number",
+    "p_value",
+    "percent",
+    "signed",
+]
 
-__all__ = ["NORMS", "direction", "fixed", "long_name", "mean_sd", "number", "p_value", "percent", "signed"]
-
+# Test metrics of which less is better; of any other, more is
+LESS_IS_BETTER = frozenset({"nll", "loss", "error", "ece", "brier"})
 STAGES = {"val": "validation", "train": "training", "test": "test"}
 METRICS = {
     "acc": "accuracy",
@@ -39,7 +50,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def p_value(p: float | None) -> str:
     """A p-value, ``"n/a"`` for None."""
-    return "n/a" if p is None else f"{p:.2g}"
+    return number(p, 2)
 
 
 def percent(share: float) -> str:

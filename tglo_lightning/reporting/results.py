@@ -62,7 +62,7 @@ def leader(search: SearchResult) -> Finalist | None:
 
 
 def final_verdict(search: SearchResult, entrant: Finalist | None = None) -> Verdict | None:
-    """How a finalist, the best one by default, compares with the original loss; None without a finite figure of both."""
+    """How a finalist, by default the best, compares with the original loss; None without finite figures of both."""
     entrant = search.best if entrant is None else entrant
     if entrant is None:
         return None

@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 from scipy.stats import ttest_ind, ttest_rel
 
+from tglo_lightning.reporting.numbers import LESS_IS_BETTER, number, p_value, signed
+
 __all__ = ["LESS_IS_BETTER", "Verdict", "hedges_g", "holm", "summarize", "verdict", "welch"]
 
 Alternative = Literal["two-sided", "less", "greater"]
 
-# Metrics of which less is better; of any other, more is.
-LESS_IS_BETTER = frozenset({"nll", "loss", "error", "ece", "brier"})
 SIGNIFICANT = 0.05
 
 
@@ -120,20 +120,22 @@ class Verdict:
         for level, words in ((0.001, "very unlikely to be chance"), (0.01, "strong evidence"), (0.05, "some evidence")):
             if self.p < level:
                 return f"{words} (p\u00a0<\u00a0{level})"
-        return f"may well be chance (p\u00a0=\u00a0{self.p:.2g})"
+        return f"may well be chance (p\u00a0=\u00a0{p_value(self.p)})"
 
     @property
     def details(self) -> str:
         """Interval of the difference, p and effect size, in one line."""
         told = []
         if self.interval is not None:
-            low, high = (f"{value:+.4f}".replace("-", "−") for value in self.interval)
+            low, high = map(signed, self.interval)
             told.append(f"95\u00a0% confidence interval of the difference {low} to {high}")
         told.append(
-            "one value, or values without spread, allow no test" if self.p is None else f"p\u00a0=\u00a0{self.p:.2g}"
+            "one value, or values without spread, allow no test"
+            if self.p is None
+            else f"p\u00a0=\u00a0{p_value(self.p)}"
         )
         if self.effect is not None:
-            told.append(f"effect size {abs(self.effect):.2g}\u00a0standard deviations")
+            told.append(f"effect size {number(abs(self.effect), 2)}\u00a0standard deviations")
         return "; ".join(told)
 
 

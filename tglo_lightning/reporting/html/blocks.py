@@ -59,7 +59,13 @@ def code(label: str, source: str) -> Markup:
 def formula(head: str, function: str) -> Markup:
     """``f(y, h)`` as the losses of this package write it, and of what it is."""
     what = Markup("<i>f</i>(<i>y</i>, <i>h</i>)")
-    return Markup('<p class="formula">{}{} = {}</p>').format(what, head, typeset(function))
+    return Markup('<p class="formula">{}{} = {}</p>').format(what, head, function_of(function))
+
+
+def function_of(plain: str) -> Markup:
+    """A formula whose products do not break at the end of a line; what follows a comma is words."""
+    terms, comma, words = plain.partition(", ")
+    return typeset(re.sub(r"(?<![+-]) (?![+-])", "\u00a0", terms) + comma + words)
 
 
 def typeset(plain: str) -> Markup:

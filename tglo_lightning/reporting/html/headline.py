@@ -163,8 +163,8 @@ def same_for_every_seed(files: RunFiles) -> str:
     if files.search is None or files.search.seeds_matter:
         return ""
     why = {
-        "given": ', because nothing is left to chance: no shuffling, no dropout, init="given". More seeds would not help',
-        "plain": ", because fn draws nothing at random, or sets a seed of its own. More seeds would not help",
+        "given": ', because nothing is random: no shuffling, no dropout, init="given". More seeds change nothing',
+        "plain": ", because fn draws nothing at random, or sets a seed of its own. More seeds change nothing",
     }.get("plain" if files.plain else files.init or "", "")
     return (
         f"The seeds made no difference: each loss came to the same number in all its trainings{why}. So the comparison "

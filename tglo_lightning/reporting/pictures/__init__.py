@@ -1,7 +1,7 @@
 """Every picture of the package: one function each, which returns a matplotlib figure.
 
-The report embeds it by :func:`svg`, a file is written by :func:`save`; its label describes it in words. A new picture is
-one function with the decorator :func:`~tglo_lightning.reporting.pictures.canvas.picture`, in the file of its subject.
+The report embeds it by :func:`svg`, :func:`save` writes a file; its label describes it in words. A new picture is one
+function with the decorator :func:`~tglo_lightning.reporting.pictures.canvas.picture`, in the file of its subject.
 
 >>> from tglo_lightning.reporting import pictures
 >>> from tglo_lightning.theory import explain

@@ -10,19 +10,8 @@ from numpy.typing import NDArray
 
 from tglo_lightning.reporting.attraction import AttractionRecord
 from tglo_lightning.reporting.numbers import number, percent
-from tglo_lightning.reporting.pictures.canvas import (
-    INK,
-    MUTED,
-    PULL,
-    PUSH,
-    WIDTH,
-    dots,
-    draw_legend,
-    integer_axis,
-    new_figure,
-    picture,
-    spread_out,
-)
+from tglo_lightning.reporting.pictures import canvas
+from tglo_lightning.reporting.pictures.canvas import picture
 from tglo_lightning.wording import counted
 
 if TYPE_CHECKING:
@@ -34,9 +23,9 @@ if TYPE_CHECKING:
 def attraction(records: Mapping[str, AttractionRecord]) -> Figure:
     """Attraction, and below it confidence, of every sample over the epochs; one column a record.
 
-    Above, points over 0 are samples that the loss pulls to zero training error, points under 0 samples that it pushes
-    away. Below, confidence ``h_T = 1 - eps`` with the loss's predicted equilibrium ``1 - eps*``, if it has one. Each
-    column has an attraction axis of its own: a factor of the loss is only a learning rate.
+    Above, the velocity of the true class's logit: the loss pulls points over 0 to zero training error and pushes points
+    under 0 away. Below, confidence ``h_T = 1 - eps`` with the loss's predicted equilibrium ``1 - eps*``, if it has one.
+    Each column has an attraction axis of its own: a factor of the loss is only a learning rate.
 
     Args:
         records: what to draw, by title.
@@ -47,24 +36,26 @@ def attraction(records: Mapping[str, AttractionRecord]) -> Figure:
     """
     if not records or not all(record.epochs for record in records.values()):
         raise ValueError("Nothing to draw: every record must hold a measurement.")
-    figure = new_figure(5.6, max(WIDTH, 0.8 + 3.8 * len(records)))
+    figure = canvas.new_figure(5.4, max(canvas.WIDTH, 0.8 + 3.4 * len(records)))
     axes = figure.subplots(2, len(records), sharex="col", squeeze=False)
     for (title, record), (above, below) in zip(records.items(), axes.T, strict=True):
         pulls, confidence = record.quantity("attraction"), 1 - record.quantity("eps")
         for axis, heights in ((above, pulls), (below, confidence)):
             _samples(axis, record, heights)
-        above.axhline(0, color=INK, linewidth=0.8)
+        above.axhline(0, color=canvas.INK, linewidth=0.8)
         for eps in record.equilibria[-1]:
-            below.axhline(1 - eps, color=INK, linestyle="--", linewidth=1.4, label="predicted equilibrium, 1 − ε*")
-        below.axhline(1 / record.num_classes, color=MUTED, linestyle=":", linewidth=1.4, label="chance, 1/n")
+            below.axhline(
+                1 - eps, color=canvas.INK, linestyle="--", linewidth=1.4, label="predicted equilibrium, 1 − ε*"
+            )
+        below.axhline(1 / record.num_classes, color=canvas.MUTED, linestyle=":", linewidth=1.4, label="chance, 1/n")
         # All of [0, 1], unless the samples keep to a small part of it
         if np.nanmax(confidence) - np.nanmin(confidence) > 0.3:
             below.set_ylim(-0.03, 1.03)
-        above.set_title(title)
-        integer_axis(below, "epochs trained")
-    axes[0, 0].set_ylabel("attraction\n(velocity of the true class’s logit)")
-    axes[1, 0].set_ylabel("confidence\nin the true class")
-    draw_legend(figure, 3 if len(records) > 1 else 2)
+        canvas.set_title(above, title)
+        canvas.integer_axis(below, "epochs trained")
+    axes[0, 0].set_ylabel("attraction (logit velocity)")
+    axes[1, 0].set_ylabel("confidence in the true class")
+    canvas.draw_legend(figure, 3 if len(records) > 1 else 2)
     figure.set_label(" ".join(f"Attraction, {title}: {_description(record)}" for title, record in records.items()))
     return figure
 
@@ -90,7 +81,7 @@ def _samples(axis: Axes, record: AttractionRecord, heights: NDArray[np.float32])
     epochs = np.asarray(record.epochs, float)
     gap = np.diff(epochs).min() if len(epochs) > 1 else 1.0
     count = pulls.shape[1]
-    places = epochs[:, None] + spread_out(range(count), count, 0.7 * gap)
-    for colour, label, where in ((PULL, "pulled in", pulls >= 0), (PUSH, "pushed away", pulls < 0)):
-        dots(axis, places[where], heights[where], s=4, c=colour, alpha=0.4, label=label)
-    axis.plot(record.epochs, np.nanmedian(heights, axis=1), color=INK, linewidth=1.8, label="median")
+    places = epochs[:, None] + canvas.spread_out(range(count), count, 0.7 * gap)
+    for colour, label, where in ((canvas.PULL, "pulled in", pulls >= 0), (canvas.PUSH, "pushed away", pulls < 0)):
+        canvas.dots(axis, places[where], heights[where], s=4, c=colour, alpha=0.4, label=label)
+    axis.plot(record.epochs, np.nanmedian(heights, axis=1), color=canvas.INK, linewidth=1.8, label="median")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from functools import wraps
 from html import escape
@@ -46,7 +47,7 @@ ORIGINAL, METALEARNED = BLUE, ORANGE
 KINDS = {"original": "blue", "metalearned": "orange", "opponent": "purple"}
 DASHES = ("-", "--", "-.", ":")
 MARKERS = "osD^vPX*"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "text.color": INK,
     "text.parse_math": False,
@@ -70,7 +71,8 @@ STYLE = {
     "legend.fontsize": 9,
     "legend.handlelength": 1.6,
 }
-WIDTH = 4.8  # inches: on a phone the text of an SVG of this width is still readable
+WIDTH = 4.2  # inches: narrow, so that the text of the SVG stays readable on a phone
+TITLE_CHARACTERS = 36  # of a line as wide as the axes
 VECTOR_POINTS = 400
 DPI = 200
 
@@ -102,8 +104,15 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def set_title(axes: Axes, title: str) -> None:
+    """Set the title, in several lines if it is long."""
+    axes.set_title(textwrap.fill(title, TITLE_CHARACTERS))
+
+
 def draw_legend(figure: Figure, columns: int = 2) -> None:
     """Draw the legend of all axes below them, each label once, dots opaque and large enough to see."""
+    from matplotlib.collections import PathCollection
+
     handles: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -111,11 +120,9 @@ def draw_legend(figure: Figure, columns: int = 2) -> None:
     if not handles:
         return
     legend = figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=columns)
-    for handle in legend.legend_handles:
-        if handle is not None and hasattr(handle, "set_sizes"):
-            handle.set_sizes([24])
-            handle.set_alpha(1)
-            handle.set_rasterized(False)
+    for mark in legend.legend_handles:
+        if isinstance(mark, PathCollection):
+            mark.set(sizes=[24], alpha=1, rasterized=False)
 
 
 def integer_axis(axes: Axes, label: str, last: int | None = None) -> None:
@@ -123,7 +130,7 @@ def integer_axis(axes: Axes, label: str, last: int | None = None) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel(label)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10]))
     if last is not None:
         axes.set_xlim(0.5, last + 0.5)
 

@@ -9,17 +9,8 @@ from scipy.stats import t as student
 
 from tglo_lightning.reporting.comparison import Comparison, Row
 from tglo_lightning.reporting.numbers import direction, mean_sd
-from tglo_lightning.reporting.pictures.canvas import (
-    METALEARNED,
-    MUTED,
-    ORIGINAL,
-    WIDTH,
-    dots,
-    finite,
-    jitter,
-    new_figure,
-    picture,
-)
+from tglo_lightning.reporting.pictures import canvas
+from tglo_lightning.reporting.pictures.canvas import picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +40,7 @@ def comparison(comparison: Comparison, metric: str | None = None) -> Figure:
     columns = 2 if len(conditions) == 4 else min(COLUMNS, len(conditions))
     lines = math.ceil(len(conditions) / columns)
     width = 0.075 * max(map(len, losses)) + 3.6 * columns + 0.6
-    figure = new_figure((0.36 * len(losses) + 0.75) * lines + 0.85, max(WIDTH, width))
+    figure = canvas.new_figure((0.36 * len(losses) + 0.75) * lines + 0.85, max(canvas.WIDTH, width))
     panels = figure.subplots(lines, columns, squeeze=False, sharey=True)
     for axes, condition in zip(panels.flat, conditions, strict=False):
         _panel(axes, comparison.select(condition, metric), losses, comparison.reference)
@@ -73,9 +64,9 @@ def _panel(axes: Axes, rows: list[Row], losses: list[str], reference: str) -> No
     for row in rows:
         line = losses.index(row.loss)
         is_reference = row.loss == reference
-        colour = ORIGINAL if is_reference else MUTED if row.kind == "original" else METALEARNED
-        values = finite(row.values)
-        dots(axes, values, line + jitter(len(values), 0.22), s=16, color=colour, alpha=0.55, zorder=2)
+        colour = canvas.ORIGINAL if is_reference else canvas.MUTED if row.kind == "original" else canvas.METALEARNED
+        values = canvas.finite(row.values)
+        canvas.dots(axes, values, line + canvas.jitter(len(values), 0.22), s=16, color=colour, alpha=0.55, zorder=2)
         if len(values) < len(row.values):
             text = f"{len(row.values) - len(values)} not finite"
             axes.text(0.99, line, text, transform=axes.get_yaxis_transform(), ha="right", va="center", fontsize=7)
@@ -86,7 +77,7 @@ def _panel(axes: Axes, rows: list[Row], losses: list[str], reference: str) -> No
             axes.plot([row.mean - half, row.mean + half], [line + 0.3] * 2, color=colour, linewidth=1.6, zorder=3)
         axes.plot([row.mean], [line + 0.3], "D", color=colour, markersize=4.5, zorder=4)
         if is_reference:
-            axes.axvline(row.mean, color=ORIGINAL, linewidth=1, linestyle=":", zorder=1)
+            axes.axvline(row.mean, color=canvas.ORIGINAL, linewidth=1, linestyle=":", zorder=1)
     axes.tick_params(axis="x", labelsize=8)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)

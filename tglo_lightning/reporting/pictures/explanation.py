@@ -8,20 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tglo_lightning.reporting.numbers import number
-from tglo_lightning.reporting.pictures.canvas import (
-    AXIS,
-    BLUE,
-    GOLD,
-    INK,
-    MUTED,
-    PAPER,
-    PULL,
-    PURPLE,
-    PUSH,
-    draw_legend,
-    new_figure,
-    picture,
-)
+from tglo_lightning.reporting.pictures import canvas
+from tglo_lightning.reporting.pictures.canvas import picture
 from tglo_lightning.theory import attraction_curve, equilibria
 from tglo_lightning.theory.subject import LossLike
 
@@ -33,9 +21,9 @@ if TYPE_CHECKING:
 
 # The dashes tell them apart also without colour
 REFERENCES = {
-    "cross-entropy": ("cross_entropy", BLUE, "--"),
-    "squared error": ("brier", PURPLE, "-."),
-    "Baikal": ("baikal", GOLD, (0, (3, 1, 1, 1, 1, 1))),
+    "cross-entropy": ("cross_entropy", canvas.BLUE, "--"),
+    "squared error": ("brier", canvas.PURPLE, "-."),
+    "Baikal": ("baikal", canvas.GOLD, (0, (3, 1, 1, 1, 1, 1))),
 }
 EPS = np.concatenate([np.geomspace(1e-4, 0.01, 40), np.linspace(0.01, 0.99, 393), 1 - np.geomspace(0.01, 1e-4, 40)])
 EPS = np.unique(EPS)
@@ -55,25 +43,29 @@ def explanation(explanation: Explanation) -> Figure:
         ImportError: matplotlib is not installed.
     """
     n, own = explanation.num_classes, scaled_curve(explanation.loss, explanation.num_classes)
-    figure = new_figure(4.6)
+    figure = canvas.new_figure(4.6)
     axes = figure.add_subplot()
     regimes = _regimes(own)
-    for sign, colour, label in ((1, PULL, "pulls to zero error"), (-1, PUSH, "pushes away from it")):
+    for sign, colour, label in ((1, canvas.PULL, "pulls to zero error"), (-1, canvas.PUSH, "pushes away from it")):
         for at, (_, start, stop) in enumerate(regime for regime in regimes if regime[0] == sign):
-            axes.axvspan(start, stop, color=colour, alpha=0.14, linewidth=0, label=label if at == 0 else None)
-    axes.axhline(0, color=AXIS, linewidth=0.8)
+            axes.axvspan(start, stop, color=colour, alpha=0.14, linewidth=0, label="" if at else label)
+    axes.axhline(0, color=canvas.AXIS, linewidth=0.8)
     chance = (n - 1) / n
-    axes.axvline(chance, color=AXIS, linewidth=1, linestyle=":")
+    axes.axvline(chance, color=canvas.AXIS, linewidth=1, linestyle=":")
     for label, (name, colour, dashes) in REFERENCES.items():
         axes.plot(EPS, scaled_curve(name, n), color=colour, linestyle=dashes, linewidth=1.6, label=label)
         others = equilibria(name, n)
-        axes.plot(others, np.zeros(len(others)), "o", markersize=7, markerfacecolor=PAPER, markeredgecolor=colour)
-    axes.plot(EPS, own, color=INK, linewidth=2.6, label="this loss")
+        axes.plot(
+            others, np.zeros(len(others)), "o", markersize=7, markerfacecolor=canvas.PAPER, markeredgecolor=colour
+        )
+    axes.plot(EPS, own, color=canvas.INK, linewidth=2.6, label="this loss")
     settles = [eps for eps, *_ in explanation.equilibria]
     for eps in settles:
-        axes.axvline(eps, color=INK, linewidth=1)
-        axes.plot([eps], [0], "o", color=INK, markersize=8, label=f"settles at ε* = {eps:.3f}")
-    axes.plot([], [], "o", markersize=7, markerfacecolor=PAPER, markeredgecolor=MUTED, label="another settles")
+        axes.axvline(eps, color=canvas.INK, linewidth=1)
+        axes.plot([eps], [0], "o", color=canvas.INK, markersize=8, label=f"settles at ε* = {eps:.3f}")
+    axes.plot(
+        [], [], "o", markersize=7, markerfacecolor=canvas.PAPER, markeredgecolor=canvas.MUTED, label="another settles"
+    )
     _scale(axes, own)
     axes.set_xlim(0, 1)
     axes.set_xlabel("ε = 1 − confidence in the true class")
@@ -85,21 +77,21 @@ def explanation(explanation: Explanation) -> Figure:
         xytext=(-5, 0),
         textcoords="offset points",
         ha="right",
-        color=MUTED,
+        color=canvas.MUTED,
         fontsize=9,
     )
-    axes.set_title(f"D(ε) of the {explanation.name}, n = {n}")
-    draw_legend(figure)
+    canvas.set_title(axes, f"D(ε) of the {explanation.name}, n = {n}")
+    canvas.draw_legend(figure)
     pulls = ", ".join(
         f"{'pulls towards' if sign > 0 else 'pushes away from'} zero training error for ε from {number(start, 2)} to "
         f"{number(stop, 2)}"
         for sign, start, stop in regimes
     )
-    at = ", ".join(f"at ε* = {number(eps)} (confidence {number(1 - eps)})" for eps in settles) or "nowhere"
+    where = ", ".join(f"at ε* = {number(eps)} (confidence {number(1 - eps)})" for eps in settles) or "nowhere"
     trained = {"yes": "is trainable", "no": "cannot be trained", "doubtful": "is doubtful to train"}
     figure.set_label(
-        f"The loss {trained[explanation.trainable]}; it {pulls}. Samples settle {at}. Cross-entropy pulls towards zero "
-        "training error everywhere and settles nowhere."
+        f"The loss {trained[explanation.trainable]}; it {pulls}. Samples settle {where}. Cross-entropy pulls towards zero"
+        " training error everywhere and settles nowhere."
     )
     return figure
 

@@ -9,7 +9,8 @@ import torch
 
 from tglo_lightning.reporting.landscape import Landscape
 from tglo_lightning.reporting.numbers import number
-from tglo_lightning.reporting.pictures.canvas import DASHES, SERIES, draw_legend, new_figure, picture
+from tglo_lightning.reporting.pictures import canvas
+from tglo_lightning.reporting.pictures.canvas import picture
 from tglo_lightning.wording import counted
 
 if TYPE_CHECKING:
@@ -28,11 +29,14 @@ def basins(landscapes: Mapping[str, Landscape]) -> Figure:
         ValueError: nothing to draw.
     """
     _check(landscapes)
-    figure = new_figure(4.2, 9.0)
+    figure = canvas.new_figure(4.2, 9.0)
     left, right = figure.subplots(1, 2)
     for at, (name, landscape) in enumerate(landscapes.items()):
-        colour = SERIES[at % len(SERIES)]
-        style: dict[str, Any] = {"color": colour, "linestyle": DASHES[at // len(SERIES) % len(DASHES)]}
+        colour = canvas.SERIES[at % len(canvas.SERIES)]
+        style: dict[str, Any] = {
+            "color": colour,
+            "linestyle": canvas.DASHES[at // len(canvas.SERIES) % len(canvas.DASHES)],
+        }
         for axes, values in ((left, landscape.accuracy), (right, landscape.cross_entropy.clamp(min=1e-4).log10())):
             mean = values.mean(0)
             spread = values.std(0) if len(values) > 1 else torch.zeros_like(mean)
@@ -47,7 +51,7 @@ def basins(landscapes: Mapping[str, Landscape]) -> Figure:
         axes.set_xlabel("step along a filter-normalised direction\n(1 = each filter moved by its own length)")
     first = next(iter(landscapes.values()))
     left.set_title(f"{counted(len(first.accuracy), 'direction')}, {counted(first.samples, 'image')}")
-    draw_legend(figure, 4)
+    canvas.draw_legend(figure, 4)
     widths = (f"{number(landscape.width()[0])} with {name}" for name, landscape in landscapes.items())
     figure.set_label(f"The step at which accuracy falls to 90 % of its own is {', '.join(widths)}.")
     return figure
@@ -66,7 +70,7 @@ def surfaces(landscapes: Mapping[str, Landscape]) -> Figure:
     """
     shown = {name: landscape for name, landscape in landscapes.items() if len(landscape.surface_steps)}
     _check(shown)
-    figure = new_figure(3.6, 1.2 + 3.3 * len(shown))
+    figure = canvas.new_figure(3.6, 1.2 + 3.3 * len(shown))
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
     for axes, (name, landscape) in zip(panels, shown.items(), strict=True):
         steps, accuracy = landscape.surface_steps, landscape.surface_accuracy

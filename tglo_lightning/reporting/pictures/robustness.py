@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tglo_lightning.reporting.numbers import NORMS, percent
-from tglo_lightning.reporting.pictures.canvas import (
-    INK,
-    MARKERS,
-    MUTED,
-    SERIES,
-    draw_legend,
-    new_figure,
-    picture,
-)
+from tglo_lightning.reporting.pictures import canvas
+from tglo_lightning.reporting.pictures.canvas import picture
 from tglo_lightning.wording import counted
 
 if TYPE_CHECKING:
@@ -35,21 +28,23 @@ def robustness(report: RobustnessReport, title: str = "Accuracy under attack") -
     Raises:
         ImportError: matplotlib is not installed.
     """
-    figure = new_figure(3.6 + 0.2 * ((len(report.attacks) + 3) // 2))
+    figure = canvas.new_figure(3.6 + 0.2 * ((len(report.attacks) + 3) // 2))
     axes = _axes(figure, report.norm)
     for at, attack in enumerate(report.attacks):
-        style = {"color": SERIES[at % len(SERIES)], "marker": MARKERS[at % len(MARKERS)]}
+        style: dict[str, Any] = {
+            "color": canvas.SERIES[at % len(canvas.SERIES)],
+            "marker": canvas.MARKERS[at % len(canvas.MARKERS)],
+        }
         dashes = "-" if attack.iterated else "--"
         axes.plot(report.epsilons, attack.accuracy, dashes, **style, markersize=5, linewidth=1.6, label=attack.name)
-    axes.plot(report.epsilons, report.worst_case, color=INK, linewidth=3, label="worst case")
-    axes.axhline(report.clean_accuracy, color=MUTED, linewidth=1.2, linestyle=":", label="without attack")
-    doubts = f" ({counted(len(report.findings), 'warning')})" if report.findings else ""
-    axes.set_title(f"{title}{doubts}")
-    draw_legend(figure)
+    axes.plot(report.epsilons, report.worst_case, color=canvas.INK, linewidth=3, label="worst case")
+    axes.axhline(report.clean_accuracy, color=canvas.MUTED, linewidth=1.2, linestyle=":", label="without attack")
+    canvas.set_title(axes, title)
+    canvas.draw_legend(figure)
     figure.set_label(
         f"{percent(report.clean_accuracy)} of {counted(report.samples, 'image')} are classified correctly without an "
         f"attack, {percent(report.worst_case[-1])} in the worst case over {counted(len(report.attacks), 'attack')} at "
-        f"ε = {report.epsilons[-1]:g}."
+        f"ε = {report.epsilons[-1]:g}. Reasons for doubt: {len(report.findings) or 'none'}."
     )
     return figure
 
@@ -66,16 +61,18 @@ def worst_cases(series: Mapping[str, tuple[list[float], list[list[float]]]], *, 
     Raises:
         ImportError: matplotlib is not installed.
     """
-    figure = new_figure(4.2, 6.4)
+    figure = canvas.new_figure(4.2, 6.4)
     axes = _axes(figure, norm)
     for at, (name, (epsilons, rows)) in enumerate(series.items()):
-        colour, columns = SERIES[at % len(SERIES)], list(zip(*rows, strict=True))
+        colour, columns = canvas.SERIES[at % len(canvas.SERIES)], list(zip(*rows, strict=True))
         mean = [sum(column) / len(column) for column in columns]
-        axes.plot(epsilons, mean, marker=MARKERS[at % len(MARKERS)], color=colour, linewidth=1.8, label=name)
+        axes.plot(
+            epsilons, mean, marker=canvas.MARKERS[at % len(canvas.MARKERS)], color=colour, linewidth=1.8, label=name
+        )
         low, high = [min(c) for c in columns], [max(c) for c in columns]
         axes.fill_between(epsilons, low, high, color=colour, alpha=0.15, linewidth=0)
-    axes.set_title(title)
-    draw_legend(figure)
+    canvas.set_title(axes, title)
+    canvas.draw_legend(figure)
     figure.set_label(f"{title}: accuracy over the radius of the attack, for {', '.join(series)}.")
     return figure
 

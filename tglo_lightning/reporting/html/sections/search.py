@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from tglo_lightning.reporting import pictures
 from tglo_lightning.reporting.html import snippets
-from tglo_lightning.reporting.html.blocks import Section, details, drawn, missing, table, typeset
+from tglo_lightning.reporting.html.blocks import Section, details, drawn, function_of, missing, table
 from tglo_lightning.reporting.html.files import RunFiles
 from tglo_lightning.reporting.html.headline import same_for_every_seed
 from tglo_lightning.reporting.numbers import fixed, mean_sd, p_value
@@ -99,7 +99,7 @@ def finalists(files: RunFiles) -> Section:
         told = final_verdict(found, entrant) if len(entrant.fitness) == len(found.original.fitness) else None
         generation = "" if entrant.generation is None else str(entrant.generation + 1)
         p = p_value(told.p if told else None)
-        rows.append([*cells, fixed(entrant.found), generation, p, typeset(entrant.formula)])
+        rows.append([*cells, fixed(entrant.found), generation, p, function_of(entrant.formula)])
     several = ", mean ± sd" if len(found.original.fitness) > 1 else ""
     head = [
         "loss",
