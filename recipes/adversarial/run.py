@@ -63,7 +63,7 @@ def config(folder: Path, *overrides: str) -> DictConfig:
 def searched(folder: Path, key: str, overrides: list[str]) -> SearchResult:
     """The result of one search."""
     name, fitness = SEARCHES[key]
-    path = folder / "searches" / f"{slug(name)}.json"
+    path = folder / "searches" / f"{slug(name)}.npz"
     if not path.exists():
         # A journal each: that of another search is refused
         cfg = config(folder, f"search.journal={path.with_suffix('.jsonl')}", *overrides, *fitness)
@@ -99,7 +99,7 @@ def evaluated(
         if landscape:
             data = images(recipe, "test", 500, 0)
             measured = measure_landscape(module, data, directions=10, points=21, surface=True, surface_points=11)
-            measured.save(folder / "landscapes" / f"{slug(name)}.json")
+            measured.save(folder / "landscapes" / f"{slug(name)}.npz")
         report.save(path)
     return RobustnessReport.load(path)
 
@@ -172,7 +172,7 @@ def show(folder: Path, reports: dict[str, list[RobustnessReport]], thetas: dict[
     pictures.save(fgsm, folder / "own_loss_fgsm.png")
     standard = pictures.worst_cases(worst, norm="linf", title="Worst case of the standard set")
     pictures.save(standard, folder / "worst_case.png")
-    paths = {name: folder / "landscapes" / f"{slug(name)}.json" for name in distinct}
+    paths = {name: folder / "landscapes" / f"{slug(name)}.npz" for name in distinct}
     landscapes = {name: Landscape.load(path) for name, path in paths.items() if path.exists()}
     if landscapes:
         pictures.save(pictures.basins(landscapes), folder / "basins.png")

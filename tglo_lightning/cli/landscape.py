@@ -44,7 +44,7 @@ def run(cfg: DictConfig) -> dict[str, Landscape]:
             landscape = measure_landscape(
                 module, data, batch_size=cfg.batch_size, **{str(key): value for key, value in options.items()}
             )
-        landscape.save(folder / f"{name}.json")
+        landscape.save(folder / f"{name}.npz")
         found[name] = landscape
     _print(found)
     try:

@@ -36,8 +36,7 @@ class Row:
         hedges_g: effect size against the reference, **positive where the loss is better**, whatever the metric.
         p_one_sided: of Welch's test, the alternative being that the loss is better than the reference.
         p_two_sided: of Welch's test.
-        holm_one_sided: corrected for the number of all comparisons by this metric, over all conditions.
-        holm_two_sided: the same.
+        holm_two_sided: corrected for the number of all comparisons by this metric, over all conditions.
     """
 
     condition: str
@@ -53,7 +52,6 @@ class Row:
     hedges_g: float | None = None
     p_one_sided: float | None = None
     p_two_sided: float | None = None
-    holm_one_sided: float | None = None
     holm_two_sided: float | None = None
 
     @property
@@ -229,10 +227,8 @@ def _test(rows: Sequence[Row], reference: str) -> None:
             row.hedges_g = None if told.effect is None else -told.effect if less else told.effect
     for metric in dict.fromkeys(row.metric for row in rows):
         family = [row for row in rows if row.metric == metric]
-        one_sided = holm([row.p_one_sided for row in family])
-        two_sided = holm([row.p_two_sided for row in family])
-        for row, one, two in zip(family, one_sided, two_sided, strict=True):
-            row.holm_one_sided, row.holm_two_sided = one, two
+        for row, p in zip(family, holm([row.p_two_sided for row in family]), strict=True):
+            row.holm_two_sided = p
 
 
 def _floats(values: Sequence[float | None]) -> list[float]:

@@ -7,7 +7,7 @@ arranges the panels further; see :func:`workspace`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,37 +64,37 @@ class AttractionPanels:
         entries: dict[str, Any] = {"attraction/samples": wandb.Table(columns=[*columns], data=rows)}
         try:
             figure = pictures.attraction({"this training": record})
-            entries["attraction/scatter"] = wandb.Image(pictures.pixels(figure), caption=str(figure.get_label()))
+            entries[PICTURE] = wandb.Image(pictures.pixels(figure), caption=str(figure.get_label()))
         except ImportError as error:
             rank_zero_warn(f"AttractionMonitor: no picture in W&B. {error}")
         self.run.log(entries | {"attraction/epoch": record.epochs[-1]})
 
 
-# Sections of the saved workspace: title, axis, panels (title, metrics)
-SECTIONS: tuple[tuple[str, str, tuple[tuple[str, tuple[str, ...]], ...]], ...] = (
+# Sections of the saved workspace: title, axis, {title of a panel: metrics}
+SECTIONS: tuple[tuple[str, str, dict[str, tuple[str, ...]]], ...] = (
     (
         "Search",
         "search/generation",
-        (
-            ("Fitness", ("search/fitness_best_so_far", "search/fitness_best", "search/fitness_mean")),
-            ("Step size", ("search/sigma",)),
-        ),
+        {
+            "Fitness": ("search/fitness_best_so_far", "search/fitness_best", "search/fitness_mean"),
+            "Step size": ("search/sigma",),
+        },
     ),
     (
         "Attraction",
         "attraction/epoch",
-        (
-            ("Attraction, quantiles over samples", tuple(f"attraction/q{q}" for q in ("05", "25", "50", "75", "95"))),
-            ("Share of repelled samples", ("attraction/repelled",)),
-            ("Distance from zero training error, median", ("attraction/eps",)),
-            ("Entropy, median (nats)", ("attraction/entropy",)),
-            ("gamma, medians", ("attraction/gamma_T", "attraction/gamma_notT")),
-        ),
+        {
+            "Attraction, quantiles over samples": tuple(f"attraction/q{q}" for q in ("05", "25", "50", "75", "95")),
+            "Share of repelled samples": ("attraction/repelled",),
+            "Distance from zero training error, median": ("attraction/eps",),
+            "Entropy, median (nats)": ("attraction/entropy",),
+            "gamma, medians": ("attraction/gamma_T", "attraction/gamma_notT"),
+        },
     ),
-    ("Training", "epoch", (("Training loss", ("train/loss",)),)),
-    ("Validation", "epoch", (("Accuracy", ("val/acc",)), ("Negative log-likelihood (nats)", ("val/nll",)))),
+    ("Training", "epoch", {"Training loss": ("train/loss",)}),
+    ("Validation", "epoch", {"Accuracy": ("val/acc",), "Negative log-likelihood (nats)": ("val/nll",)}),
 )
-MEDIA: Mapping[str, Sequence[str]] = {"Attraction": ("attraction/scatter",)}
+PICTURE = "attraction/scatter"
 
 
 def workspace(entity: str, project: str, name: str = "tglo-lightning") -> Workspace:
@@ -117,8 +117,8 @@ def workspace(entity: str, project: str, name: str = "tglo-lightning") -> Worksp
         raise ImportError("A saved workspace needs: pip install 'tglo-lightning[workspaces]'") from error
     sections = []
     for title, axis, plots in SECTIONS:
-        found: list[Any] = [panels.LinePlot(title=label, x=axis, y=list(metrics)) for label, metrics in plots]
-        if title in MEDIA:
-            found.append(panels.MediaBrowser(title="Samples over epochs", media_keys=list(MEDIA[title])))
+        found: list[Any] = [panels.LinePlot(title=label, x=axis, y=[*metrics]) for label, metrics in plots.items()]
+        if title == "Attraction":
+            found.append(panels.MediaBrowser(title="Samples over epochs", media_keys=[PICTURE]))
         sections.append(workspaces.Section(name=title, panels=found, is_open=True))
     return workspaces.Workspace(entity=entity, project=project, name=name, sections=sections)

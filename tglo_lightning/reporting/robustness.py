@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -146,20 +146,13 @@ class RobustnessReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON. Images are written as ``"1"`` (right) and ``"0"``, in one text an epsilon."""
+        derived = {"samples": self.samples, "clean_accuracy": self.clean_accuracy, "worst_case": self.worst_case}
         attacks = [
             {**vars(attack), "accuracy": attack.accuracy, "robust": [_bits(row) for row in attack.robust]}
             for attack in self.attacks
         ]
-        return {
-            **{key: value for key, value in vars(self).items() if key not in ("clean", "attacks", "findings")},
-            "bounds": list(self.bounds),
-            "samples": self.samples,
-            "clean_accuracy": self.clean_accuracy,
-            "worst_case": self.worst_case,
-            "findings": [asdict(finding) for finding in self.findings],
-            "attacks": attacks,
-            "clean": _bits(self.clean),
-        }
+        findings = [asdict(finding) for finding in self.findings]
+        return vars(self) | derived | {"findings": findings, "attacks": attacks, "clean": _bits(self.clean)}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> RobustnessReport:
@@ -169,22 +162,14 @@ class RobustnessReport:
             ValueError: ``data`` is something else.
         """
         try:
-            attacks = [
-                AttackResult(
-                    **{key: value for key, value in attack.items() if key not in ("accuracy", "robust")},
-                    robust=torch.stack([_flags(row) for row in attack["robust"]]),
-                )
+            own = {item.name: data[item.name] for item in fields(cls)}
+            of_attack = [item.name for item in fields(AttackResult)]
+            own["attacks"] = [
+                AttackResult(**{name: attack[name] for name in of_attack} | {"robust": _flags(attack["robust"])})
                 for attack in data["attacks"]
             ]
-            derived = ("samples", "clean_accuracy", "worst_case")
-            own = {key: value for key, value in data.items() if key not in derived}
-            parts = {
-                "bounds": tuple(data["bounds"]),
-                "attacks": attacks,
-                "clean": _flags(data["clean"]),
-                "findings": [Finding(**finding) for finding in data["findings"]],
-            }
-            return cls(**(own | parts))
+            own["findings"] = [Finding(**finding) for finding in data["findings"]]
+            return cls(**own | {"bounds": tuple(data["bounds"]), "clean": _flags([data["clean"]])[0]})
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"This is no robustness report: {error}") from error
 
@@ -218,5 +203,5 @@ def _bits(flags: Tensor) -> str:
     return "".join("1" if flag else "0" for flag in flags.tolist())
 
 
-def _flags(bits: str) -> Tensor:
-    return torch.tensor([bit == "1" for bit in bits], dtype=torch.bool)
+def _flags(rows: Sequence[str]) -> Tensor:
+    return torch.tensor([[bit == "1" for bit in row] for row in rows], dtype=torch.bool)

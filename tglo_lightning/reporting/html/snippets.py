@@ -12,14 +12,12 @@ from tglo_lightning.losses.functional import order_of
 from tglo_lightning.reporting.html.files import RunFiles
 from tglo_lightning.reporting.html.fit import Fit
 from tglo_lightning.reporting.results import parts
-from tglo_lightning.search.result import Finalist, SearchResult
-from tglo_lightning.search.space import CONSTRAINTS
+from tglo_lightning.search.result import Finalist
 
 __all__ = [
     "EXAMPLE",
     "again",
     "attack",
-    "callback",
     "command",
     "comparison",
     "drop_in",
@@ -169,32 +167,6 @@ attacks = [{attacks}PGD("cross_entropy"), PGD("margin")]
 # Again with the network that was trained with the original loss, saved as robustness-original.json
 report = evaluate_robustness({network}, {images}, attacks, [0, 2 / 255, 8 / 255]{loss})
 report.save("RUN_DIR/robustness.json")"""
-
-
-def callback(files: RunFiles, search: SearchResult) -> str:
-    """The call that makes this search, as far as its files tell it."""
-    header = files.header
-    values: dict[str, Any]
-    if files.plain:
-        values = {"num_classes": files.num_classes}
-    else:
-        paths = header.get("loss", ["criterion"])
-        values = {"loss": paths[0] if len(paths) == 1 else paths}
-        values |= {"monitor": search.monitor, "mode": search.mode}
-        budget = dict(header.get("budget", {}))
-        minimum = budget.pop("minimum", None)
-        values |= {f"candidate_{name}": value for name, value in budget.items() if value is not None}
-        values |= {"min_fitness_after": (minimum["after"], minimum["value"])} if minimum else {}
-        values |= {"init": header["init"]} if "init" in header else {}
-    hidden = ["losses", "num_classes", "original_options", *(["evaluator"] if files.plain else [])]
-    values |= {name: value for name, value in search.settings.items() if name not in hidden}
-    # Objects and functions are known by their names only
-    own = {"init": (None, "given", "reset"), "constraint": (None, *CONSTRAINTS)}
-    lines = [
-        f"    {name}={value!r},\n" if value in own.get(name, (value,)) else f"    {name}=...,  # {value}\n"
-        for name, value in values.items()
-    ]
-    return "".join(["minimize(\n    fn,\n" if files.plain else "TaylorGLO(\n", *lines, ")"])
 
 
 def _path(files: RunFiles) -> str:

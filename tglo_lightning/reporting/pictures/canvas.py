@@ -194,7 +194,7 @@ def svg(figure: Figure) -> str:
     # Inside a page the style of one SVG, and its names of parts, would be those of all
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->|\s*<defs>\s*</defs>", "", text, flags=re.S)
     used = set(re.findall(r"#([\w-]+)", text))
-    text = re.sub(r' id="([\w-]+)"', lambda m: m[0] if m[1] in used else "", text)
+    text = re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in used else "", text)
     for name, (light, _) in PALETTE.items():
         text = text.replace(light, f"var(--plot-{name})")
     text = re.sub(r"(font: [^'\"]*)'[^;\"]*", r"\1system-ui, sans-serif", text)

@@ -21,9 +21,7 @@ def setup(files: RunFiles) -> Section:
                     f"search.evaluator={evaluator}, and install the versions below."
                 )
             )
-    elif search is not None:
-        section.add(code("The search, as a callback", snippets.callback(files, search)))
-    else:
+    elif search is None:
         section.add(missing("The command was not recorded: there is no .hydra/overrides.yaml in this directory."))
     versions = (files.result or {}).get("versions") or files.header.get("versions") or {}
     if versions:
@@ -31,10 +29,13 @@ def setup(files: RunFiles) -> Section:
     else:
         section.add(missing("The versions of the packages were not recorded: there is no result.json or journal."))
     if search is not None and search.settings:
-        told = {key: value for key, value in search.settings.items() if key != "original_options"}
-        told |= {} if files.init is None else {"init": files.init}
-        rows = [[key, "none" if value is None else str(value)] for key, value in told.items()]
-        section.add(details("Settings of the search", table("Settings", ["setting", "value"], rows)))
+        told: dict[str, object] = {
+            name: files.header[name] for name in ("loss", "init", "budget") if name in files.header
+        }
+        told |= {"monitor": search.monitor, "mode": search.mode, **search.settings}
+        rows = [[name, "none" if value is None else str(value)] for name, value in told.items()]
+        settings = table("Settings of the search", ["setting", "value"], rows)
+        section.add(details("Settings of the search", settings) if typed else settings)
     if files.config:
         section.add(details("Full configuration", code("config.yaml", files.config.rstrip())))
     elif files.command:
