@@ -64,7 +64,7 @@ class Landscape:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
-            np.savez_compressed(file, **{name: np.asarray(value) for name, value in vars(self).items()})
+            np.savez_compressed(file, **vars(self))
         return path
 
     @classmethod
@@ -76,9 +76,8 @@ class Landscape:
         """
         try:
             with np.load(path, allow_pickle=False) as file:
-                values = {name: torch.from_numpy(file[name]) for name in file.files}
-            numbers: dict[str, Any] = {name: int(values.pop(name)) for name in ("samples", "seed")}
-            return cls(**values, **numbers)
+                values: dict[str, Any] = {name: torch.from_numpy(file[name]) for name in file.files}
+            return cls(**values | {name: int(values[name]) for name in ("samples", "seed")})
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise ValueError(f"{path} is no landscape: {error}") from error
 

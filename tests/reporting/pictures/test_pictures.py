@@ -102,7 +102,7 @@ def test_finals_show_every_training(search):
     figure = pictures.finals(search)
     shown = np.concatenate([part.get_offsets()[:, 0] for part in figure.axes[0].collections[::2]])
     assert set(search.original.fitness + search.best.fitness) <= set(np.asarray(shown).tolist())
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()][0] == "original"
+    assert next(label.get_text() for label in figure.axes[0].get_yticklabels()) == "original"
     assert f"{search.best.mean:.4f}" in figure.get_label()
 
 

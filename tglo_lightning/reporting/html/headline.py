@@ -36,111 +36,76 @@ class Headline:
     measure: str = ""
     sure: str = ""
 
-    def bar(self, kind: str, label: str, values: Sequence[float]) -> None:
-        """Add the figures of a loss."""
-        self.bars.append((label, mean_sd(values), KINDS.get(kind, "ink")))
-
-    def compare(self, told: Verdict, what: str, data: str) -> None:
-        """Say how sure the comparison is."""
-        self.sure = f"{signed(told.difference)} in {what}: {told.words}."
-        self.sentences.append(
-            f"Welch’s test, n\u00a0=\u00a0{counted(told.n, 'training')} of each loss, on {data}: {told.details}."
-        )
-
 
 def headline(files: RunFiles) -> Headline:
     """The headline of a run."""
-    if files.result is not None:
-        return _of_test(files)
-    if files.search is None:
+    if files.result is None and files.search is None:
         return Headline("plain", "A training that was measured, without a search or a comparison.")
-    return _unfinished(files) if files.interrupted else _of_finals(files)
+    return _unfinished(files) if files.result is None and files.interrupted else _compared(files)
 
 
 def verdict_on_test(files: RunFiles, metric: str, against: str = "original") -> Verdict | None:
     """The metalearned loss against another, on test data; None if a value is missing or not finite."""
-    assert files.result is not None
-    losses = files.result["losses"]
+    losses = files.result["losses"] if files.result else {}
     if not {"metalearned", against} <= losses.keys():
         return None
     ours, theirs = (losses[kind]["test"][metric]["values"] for kind in ("metalearned", against))
     return verdict(ours, theirs, less=metric in LESS_IS_BETTER)
 
 
-def _of_test(files: RunFiles) -> Headline:
-    assert files.result is not None
-    losses = files.result["losses"]
-    tests, wanted = losses["original"]["test"], str(files.result["monitor"]).rpartition("/")[2]
-    metric = wanted if wanted in tests else next(iter(tests))
-    name, what = losses["original"]["name"], long_name(metric)
-    values = {kind: loss["test"][metric]["values"] for kind, loss in losses.items()}
-    head = Headline("plain", "", measure=f"Test {what}, {over_seeds([*values.values()])}")
-    labels = {"original": f"{name} (original)", "metalearned": "Metalearned", "opponent": "Searched baseline"}
-    for kind, each in values.items():
-        head.bar(kind, labels.get(kind, kind), each)
+def _compared(files: RunFiles) -> Headline:
+    search, metric, baseline = files.search, "", None
+    if files.result is not None:
+        losses, kept = files.result["losses"], files.result["kept"] == "metalearned"
+        tests, wanted = losses["original"]["test"], str(files.result["monitor"]).rpartition("/")[2]
+        metric = wanted if wanted in tests else next(iter(tests))
+        name, what, data = losses["original"]["name"], f"test {long_name(metric)}", "test data"
+        values = {kind: loss["test"][metric]["values"] for kind, loss in losses.items()}
+        told, baseline = verdict_on_test(files, metric), verdict_on_test(files, metric, "opponent")
+    else:
+        assert search is not None
+        name, kept, what, data = search.original.name, search.kept == "metalearned", search.monitor, search.monitor
+        values = {"original": search.original.fitness}
+        values |= {} if search.best is None else {"metalearned": search.best.fitness}
+        told = final_verdict(search)
+    head = Headline("plain", f"{name} stays: no metalearned loss beat it on validation data.")
+    head.measure = f"{what.replace('test ', 'Test ', 1)}, {over_seeds([*values.values()])}"
+    found = "Metalearned" if kept else "Best finalist, not kept"
+    labels = {"original": f"{name} (original)", "metalearned": found, "opponent": "Searched baseline"}
+    head.bars = [(labels.get(k, k), mean_sd(each), KINDS.get(k, "ink")) for k, each in values.items()]
     if "metalearned" not in values:
-        head.title = f"{name}, without a search."
-        if files.search is not None:
-            head.title = f"No candidate could be trained; {name} stays."
+        head.title = f"{name}, without a search." if search is None else f"No candidate could be trained; {name} stays."
         return head
-    told = verdict_on_test(files, metric)
     if told is None:
         head.tone, head.title = "open", "Some trainings from fresh seeds did not come to a finite result."
         return head
-    head.compare(told, f"test {what}", "test data")
-    if files.result["kept"] != "metalearned":
-        head.title = f"{name} stays: no metalearned loss beat it on validation data."
-    elif told.outcome == "better":
-        head.tone, head.title = "good", f"The metalearned loss beats {name}."
-    elif told.outcome == "worse":
-        head.tone = "open"
-        head.title = f"Better on validation data, the metalearned loss is worse than {name} on test data."
-    else:
-        head.tone = "open"
-        side = "ahead of" if told.better else "not ahead of"
-        seeds = f"{counted(told.n, 'seed')} {'does' if told.n == 1 else 'do'}"
-        head.title = f"The metalearned loss is {side} {name}; {seeds} not settle it."
-    other = verdict_on_test(files, metric, "opponent")
-    if other is not None:
-        stands = {"better": "beats", "worse": "is worse than", "undecided": "does not clearly beat"}[other.outcome]
+    head.sure = f"{signed(told.difference)} in {what}: {told.words}."
+    trainings = counted(told.n, "training")
+    head.sentences.append(f"Welch’s test, n\u00a0=\u00a0{trainings} of each loss, on {data}: {told.details}.")
+    if kept:
+        head.tone = "good" if told.outcome == "better" else "open"
+        seeds = "one training does" if told.constant or told.n == 1 else f"{told.n} seeds do"
+        head.title = {
+            "better": f"The metalearned loss beats {name}.",
+            "worse": f"Better on validation data, the metalearned loss is worse than {name} on {data}.",
+        }.get(
+            told.outcome,
+            f"The metalearned loss is {'' if told.better else 'not '}ahead of {name}; {seeds} not settle it.",
+        )
+    if baseline is not None:
+        stands = {"better": "beats", "worse": "is worse than", "undecided": "does not clearly beat"}[baseline.outcome]
         head.sentences.append(
             f"The metalearned loss {stands} the best smoothed cross-entropy that a search of the same budget found: "
-            f"{signed(other.difference)}; {other.details}."
+            f"{signed(baseline.difference)}; {baseline.details}."
         )
-    return head
-
-
-def _of_finals(files: RunFiles) -> Headline:
-    search = files.search
-    assert search is not None
-    original, best, name = search.original, search.best, search.original.name
-    head = Headline("plain", f"{name} stays: no finalist beat it.")
-    head.bar("original", f"{name} (original)", original.fitness)
-    head.measure = f"{search.monitor}, {over_seeds([original.fitness])}"
-    if best is None:
-        head.title = f"No candidate could be trained; {name} stays."
-        return head
-    kept = search.kept == "metalearned"
-    head.bar("metalearned", "Metalearned" if kept else "Best finalist, not kept", best.fitness)
-    told = final_verdict(search)
-    if told is None:
-        head.tone = "open"
-        head.title = f"The {search.kept} loss was kept; some trainings did not come to a finite result."
-        return head
-    head.measure = f"{search.monitor}, {over_seeds([original.fitness, best.fitness])}"
-    head.compare(told, search.monitor, search.monitor)
-    if kept and told.outcome == "better":
-        head.tone, head.title = "good", f"The metalearned loss beats {name}."
-    elif kept:
-        trainings = "a single training" if told.constant else f"n = {told.n}"
-        head.tone = "open"
-        head.title = f"The metalearned loss was kept; whether it is better, {trainings} does not settle."
-    head.sentences += filter(None, (same_for_every_seed(files), files.starts))
-    if len(search.finalists) > 1 and kept:
-        head.sentences.append(
-            f"The loss is the best of {len(search.finalists)} finalists by these same figures, on the data that it was "
-            "chosen by, which flatters it a little. Test data have the last word."
-        )
+    if files.result is None:
+        assert search is not None
+        head.sentences += filter(None, (same_for_every_seed(files), files.starts))
+        if len(search.finalists) > 1 and kept:
+            head.sentences.append(
+                f"The loss is the best of {len(search.finalists)} finalists by these same figures, on the data that it "
+                "was chosen by, which flatters it a little. Test data have the last word."
+            )
     return head
 
 

@@ -1,5 +1,7 @@
 """Every picture of the package: one function each, which returns a matplotlib figure.
 
+All raise ``ImportError``, with what to install, if matplotlib is missing, and ``ValueError`` if nothing is to draw.
+
 The report embeds it by :func:`svg`, :func:`save` writes a file; its label describes it in words. A new picture is one
 function with the decorator :func:`~tglo_lightning.reporting.pictures.canvas.picture`, in the file of its subject.
 

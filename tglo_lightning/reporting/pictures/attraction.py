@@ -31,7 +31,6 @@ def attraction(records: Mapping[str, AttractionRecord]) -> Figure:
         records: what to draw, by title.
 
     Raises:
-        ImportError: matplotlib is not installed.
         ValueError: nothing to draw.
     """
     if not records or not all(record.epochs for record in records.values()):

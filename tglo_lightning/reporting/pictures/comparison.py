@@ -28,7 +28,6 @@ def comparison(comparison: Comparison, metric: str | None = None) -> Figure:
         metric: one of the comparison; the first by default.
 
     Raises:
-        ImportError: matplotlib is not installed.
         ValueError: no such metric.
     """
     metric = comparison.metrics[0] if metric is None else metric

@@ -25,9 +25,6 @@ def curves(recorded: Curves, metric: str, names: Mapping[str, str] | None = None
         recorded: the curves of each loss, by its kind, such as ``"original"``; losses without the metric are left out.
         metric: such as ``"val/acc"``.
         names: what to call the losses, by their kind.
-
-    Raises:
-        ImportError: matplotlib is not installed.
     """
     figure = canvas.new_figure(3.2)
     axes = figure.add_subplot()

@@ -38,9 +38,6 @@ def explanation(explanation: Explanation) -> Figure:
 
     Args:
         explanation: of :func:`tglo_lightning.theory.explain`.
-
-    Raises:
-        ImportError: matplotlib is not installed.
     """
     n, own = explanation.num_classes, scaled_curve(explanation.loss, explanation.num_classes)
     figure = canvas.new_figure(4.6)

@@ -25,7 +25,6 @@ def basins(landscapes: Mapping[str, Landscape]) -> Figure:
         landscapes: what to draw, by name.
 
     Raises:
-        ImportError: matplotlib is not installed.
         ValueError: nothing to draw.
     """
     _check(landscapes)
@@ -65,7 +64,6 @@ def surfaces(landscapes: Mapping[str, Landscape]) -> Figure:
         landscapes: what to draw, by name; those without a surface are left out.
 
     Raises:
-        ImportError: matplotlib is not installed.
         ValueError: nothing to draw.
     """
     shown = {name: landscape for name, landscape in landscapes.items() if len(landscape.surface_steps)}

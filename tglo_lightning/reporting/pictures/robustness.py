@@ -24,9 +24,6 @@ def robustness(report: RobustnessReport, title: str = "Accuracy under attack") -
     Args:
         report: what to draw.
         title: of the picture.
-
-    Raises:
-        ImportError: matplotlib is not installed.
     """
     figure = canvas.new_figure(3.6 + 0.2 * ((len(report.attacks) + 3) // 2))
     axes = _axes(figure, report.norm)
@@ -57,9 +54,6 @@ def worst_cases(series: Mapping[str, tuple[list[float], list[list[float]]]], *, 
         series: for each name the epsilons, and one list of accuracies a seed.
         norm: ``"linf"`` or ``"l2"``.
         title: of the picture.
-
-    Raises:
-        ImportError: matplotlib is not installed.
     """
     figure = canvas.new_figure(4.2, 6.4)
     axes = _axes(figure, norm)

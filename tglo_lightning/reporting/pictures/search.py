@@ -22,11 +22,7 @@ if TYPE_CHECKING:
 
 @picture
 def fitness(search: SearchResult) -> Figure:
-    """Every candidate's fitness by generation, the failed ones at the foot, and the best so far.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
+    """Every candidate's fitness by generation, the failed ones at the foot, and the best so far."""
     figure = canvas.new_figure(3.8)
     axes = figure.add_subplot()
     trained = [c for c in search.history if math.isfinite(c.fitness)]
@@ -86,7 +82,6 @@ def feasible(search: SearchResult) -> Figure:
     """Share of the draws of each generation that the constraint accepted.
 
     Raises:
-        ImportError: matplotlib is not installed.
         ValueError: it was not recorded.
     """
     if not search.refused:
@@ -113,7 +108,6 @@ def parameters(search: SearchResult) -> Figure:
     """The parameters of the candidates over the generations; lines: those of the best of each generation.
 
     Raises:
-        ImportError: matplotlib is not installed.
         ValueError: no candidate came to a finite fitness.
     """
     best = leaders(search)
@@ -151,11 +145,7 @@ def parameters(search: SearchResult) -> Figure:
 
 @picture
 def finals(search: SearchResult) -> Figure:
-    """Finalists and original loss, trained again from fresh seeds: a training a dot, mean and deviation beside.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
+    """Finalists and original loss, trained again from fresh seeds: a training a dot, mean and deviation beside."""
     shown = entrants(search)
     figure = canvas.new_figure(1.6 + 0.42 * len(shown))
     axes = figure.add_subplot()
