@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -176,16 +175,11 @@ def _values(runs: Sequence[Run], names: dict[Loss, str], unit: str) -> tuple[Val
     values: Values = {}
     for (name, *_), by_metric in seen.items():
         for metric, each in by_metric.items():
-            several = [_mean(each)] if unit == "run" else each
+            several = [summarize(_floats(each))["mean"]] if unit == "run" else each
             values.setdefault(name, {}).setdefault(metric, []).extend(several)
     # originals first, in the order of the runs
     kinds = {name: loss.kind for loss, name in names.items()}
     return dict(sorted(values.items(), key=lambda item: kinds[item[0]] != "original")), notes
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    finite = [value for value in values if value is not None]
-    return statistics.fmean(finite) if finite and len(finite) == len(values) else None
 
 
 def _row(condition: str, name: str, metric: str, loss: Loss, values: list[float | None], unit: str) -> Row:

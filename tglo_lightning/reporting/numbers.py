@@ -6,19 +6,6 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
-__all__ = [
-    "LESS_IS_BETTER",
-    "NORMS",
-    "direction",
-    "fixed",
-    "long_name",
-    "mean_sd",
-    "number",
-    "p_value",
-    "percent",
-    "signed",
-]
-
 # Test metrics of which less is better; of any other, more is
 LESS_IS_BETTER = frozenset({"nll", "loss", "error", "ece", "brier"})
 STAGES = {"val": "validation", "train": "training", "test": "test"}

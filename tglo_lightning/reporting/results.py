@@ -14,8 +14,6 @@ from tglo_lightning.search.result import Candidate, Finalist, SearchResult
 from tglo_lightning.search.space import split_theta
 from tglo_lightning.theory.explanation import parameter_meanings
 
-__all__ = ["entrants", "final_verdict", "leaders", "losses_of", "parameter_names", "parts", "vector"]
-
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 

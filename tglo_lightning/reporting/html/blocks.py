@@ -14,8 +14,6 @@ from tglo_lightning.reporting import pictures
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Section", "code", "details", "drawn", "formula", "missing", "points", "table", "text", "typeset"]
-
 
 @dataclass
 class Section:

@@ -17,8 +17,6 @@ from tglo_lightning.reporting.robustness import RobustnessReport
 from tglo_lightning.search import SearchResult
 from tglo_lightning.search.journal import Journal
 
-__all__ = ["RunFiles", "read_run"]
-
 SEARCH = "search"
 # Journal of the second search of `tglo-train evaluation.opponent=true`
 OPPONENT = "opponent"
@@ -123,7 +121,7 @@ class RunFiles:
 
     @property
     def num_classes(self) -> int | None:
-        """Number of classes, from whatever file knows it."""
+        """Number of classes, from any file that knows it."""
         known = [self.result or {}, {} if self.search is None else self.search.settings]
         found = [values["num_classes"] for values in known if values.get("num_classes")]
         found += [self.header[key] for key in ("classes", "num_classes") if key in self.header]

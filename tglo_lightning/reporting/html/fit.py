@@ -7,8 +7,6 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Fit", "fit_path"]
-
 
 def fit_path(search: Path) -> Path:
     """The file beside the journal or the result of a search: ``fit.json``, or ``NAME-fit.json`` for ``NAME.jsonl``."""

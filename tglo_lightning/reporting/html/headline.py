@@ -13,8 +13,6 @@ from tglo_lightning.reporting.results import final_verdict, leader
 from tglo_lightning.reporting.stats import LESS_IS_BETTER, Verdict, verdict
 from tglo_lightning.wording import counted
 
-__all__ = ["Headline", "headline", "over_seeds", "same_for_every_seed", "verdict_on_test"]
-
 
 @dataclass
 class Headline:

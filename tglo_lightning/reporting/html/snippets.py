@@ -14,17 +14,6 @@ from tglo_lightning.reporting.html.fit import Fit
 from tglo_lightning.reporting.results import parts
 from tglo_lightning.search.result import Finalist
 
-__all__ = [
-    "EXAMPLE",
-    "again",
-    "attack",
-    "command",
-    "comparison",
-    "drop_in",
-    "monitored",
-    "original_options",
-]
-
 Options = Mapping[str, Any]
 EXAMPLE = "tglo-train experiment=digits_noisy"
 # What a Trainer does where it is not told; the journal knows these of the search, and so of the fit

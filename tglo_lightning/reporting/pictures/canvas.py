@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["PALETTE", "dots", "draw_legend", "integer_axis", "new_figure", "picture", "pixels", "save", "svg"]
 
 # Name: colour on white, colour on the dark background of the report
 PALETTE = {
@@ -74,7 +73,7 @@ STYLE: dict[Any, Any] = {
 WIDTH = 4.2  # inches: narrow, so that the text of the SVG stays readable on a phone
 TITLE_CHARACTERS = 36  # of a line as wide as the axes
 VECTOR_POINTS = 400
-DPI = 200
+DPI = 160
 
 P = ParamSpec("P")
 

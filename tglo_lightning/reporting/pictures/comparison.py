@@ -54,8 +54,11 @@ def comparison(comparison: Comparison, metric: str | None = None) -> Figure:
         fontsize=8,
         wrap=True,
     )
-    means = (f"{row.loss} {mean_sd(row.values)}" for c in conditions for row in comparison.select(c, metric))
-    figure.set_label(f"test/{metric}: {'; '.join(means)}.")
+    told = []
+    for condition in conditions:
+        means = "; ".join(f"{row.loss} {mean_sd(row.values)}" for row in comparison.select(condition, metric))
+        told.append(f"test/{metric}{f' with {condition}' if condition else ''}: {means}.")
+    figure.set_label(" ".join(told))
     return figure
 
 

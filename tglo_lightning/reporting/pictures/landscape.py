@@ -47,6 +47,7 @@ def basins(landscapes: Mapping[str, Landscape]) -> Figure:
     right.set_yscale("log")
     right.set_ylabel("cross-entropy (nats)")
     for axes in (left, right):
+        axes.locator_params(axis="x", nbins=5)
         axes.set_xlabel("step along a filter-normalised direction\n(1 = each filter moved by its own length)")
     first = next(iter(landscapes.values()))
     left.set_title(f"{counted(len(first.accuracy), 'direction')}, {counted(first.samples, 'image')}")

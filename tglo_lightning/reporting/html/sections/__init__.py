@@ -10,8 +10,6 @@ from tglo_lightning.reporting.html.sections.search import finalists, search
 from tglo_lightning.reporting.html.sections.setup import setup
 from tglo_lightning.reporting.html.sections.training import attraction, curves, robustness
 
-__all__ = ["sections"]
-
 
 def sections(files: RunFiles, num_classes: int | None = None) -> list[Section]:
     """All sections, in the order of the page.
