@@ -33,7 +33,7 @@ class AttractionMonitor(Callback):
     in use (:math:`h_T \sum_j h_j (\gamma_T - \gamma_j)` with :math:`\gamma = df/dh`, positive: pulled in), and what
     goes with it, are kept in :attr:`record`, logged in numbers to every logger as ``attraction/*``, and written to a
     compressed ``.npz`` file in the run's directory when the training ends, also when it ends early. A W&B run gets
-    histograms too, and at the end a picture of all samples over the epochs and a table.
+    histograms too, and at the end a picture of the samples over the epochs and a table.
     A fit that resumes from a checkpoint goes on with the record of the checkpoint. A loss that
     :class:`~tglo_lightning.TaylorGLO` puts in is followed.
 

@@ -12,12 +12,15 @@ import torch
 import torch.nn.functional as F
 from helpers.data import blobs
 from helpers.modules import TINY, classifier, cnn, quiet_trainer, seeded
+from markupsafe import Markup
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from tglo_lightning import AttractionMonitor, TaylorGLO
 from tglo_lightning.losses import loss_like, loss_options
 from tglo_lightning.reporting import write_report
+from tglo_lightning.reporting.html.files import RunFiles
+from tglo_lightning.reporting.html.sections.loss import loss
 from tglo_lightning.search import Finalist, SearchResult, minimize
 from tglo_lightning.search.journal import Journal
 
@@ -45,6 +48,11 @@ def values(loss):
     return loss(logits, torch.tensor([0, 1, 2, 1] * 3))
 
 
+def shown(result):
+    """The section on the loss that was found."""
+    return str(Markup().join(loss(RunFiles("search", search=result)).blocks))
+
+
 def found(theta, options, losses=1):
     best = Finalist(theta, "finalist 1", [0.9, 0.8], 0.9, 0, losses)
     settings = {"num_classes": 3, "losses": losses, "original_options": options}
@@ -65,27 +73,27 @@ def found(theta, options, losses=1):
     ],
     ids=lambda original: getattr(original, "__name__", type(original).__name__),
 )
-def test_the_code_of_the_loss_builds_that_loss(tmp_path, theta, original):
+def test_the_code_of_the_loss_builds_that_loss(theta, original):
     result = found(theta, [loss_options(original)])
     result = SearchResult.from_dict(result.to_dict())
     scope = {}
-    exec(codes(write_report(result, tmp_path / "a.html"), "loss")[0], scope)
+    exec(html.unescape(re.search("<code>(.*?)</code>", shown(result), re.S)[1]), scope)
     torch.testing.assert_close(values(scope["criterion"]), values(result.loss(original)), rtol=0, atol=0)
 
 
-def test_the_code_of_several_losses_builds_each(tmp_path):
+def test_the_code_of_several_losses_builds_each():
     originals = [nn.CrossEntropyLoss(WEIGHT), nn.CrossEntropyLoss(ignore_index=2)]
     result = found(THETAS["cubic"] + THETAS["cubic"][::-1], list(map(loss_options, originals)), losses=2)
     scope = {}
-    exec(codes(write_report(result, tmp_path / "a.html"), "loss")[0], scope)
+    exec(html.unescape(re.search("<code>(.*?)</code>", shown(result), re.S)[1]), scope)
     for i, (original, theta) in enumerate(zip(originals, (THETAS["cubic"], THETAS["cubic"][::-1]), strict=True)):
         assert torch.equal(values(scope[f"criterion_{i}"]), values(loss_like(original, theta)))
 
 
-def test_options_that_no_file_knows_are_not_passed_over(tmp_path):
+def test_options_that_no_file_knows_are_not_passed_over():
     result = found(THETAS["cubic"], [])
     del result.settings["original_options"]
-    assert "The options of the original loss were not recorded" in write_report(result, tmp_path / "a.html").read_text()
+    assert "The options of the original loss were not recorded" in shown(result)
 
 
 def test_the_code_after_a_search_in_plain_pytorch(tmp_path):

@@ -11,6 +11,8 @@ from helpers.runs import attacked, finished, interrupt, record, searched
 from tglo_lightning.cli.report import main
 from tglo_lightning.reporting import write_report
 from tglo_lightning.reporting.html import report_quietly
+from tglo_lightning.reporting.html.files import read_run
+from tglo_lightning.reporting.html.headline import headline as html_headline
 from tglo_lightning.search import SearchResult
 
 pytest.importorskip("matplotlib")
@@ -216,7 +218,7 @@ def test_the_headline_claims_no_more_than_the_test(tmp_path, kept, shift, headli
     result["losses"]["metalearned"]["test"]["acc"]["values"] = [value + shift for value in base]
     result["kept"] = kept
     (tmp_path / "result.json").write_text(json.dumps(result))
-    assert headline in words(Page(write_report(tmp_path).read_text()).sections["header"])
+    assert headline in html_headline(read_run(tmp_path)).title
 
 
 def test_damaged_files_are_told_and_the_rest_is_shown(tmp_path):

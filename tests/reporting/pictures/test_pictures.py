@@ -43,6 +43,8 @@ def test_attraction_draws_every_sample_of_every_loss():
     assert settles == pytest.approx([0.531], abs=5e-4)
     assert "pushes 100\u00a0% of 60 samples away" in figure.get_label()
     assert "predicts an equilibrium at 0.531" in figure.get_label()
+    long = pictures.attraction({"long": record_of("cross_entropy", epochs=range(200))})
+    assert 1200 < len(points(long.axes[0])) <= 2500
 
 
 def test_nothing_to_draw():

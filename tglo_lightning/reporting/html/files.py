@@ -160,7 +160,7 @@ def read_run(
     files.search = _read(files, saved, SearchResult.load) or _read(
         files, saved.with_suffix(".jsonl"), SearchResult.load
     )
-    files.curves = _read(files, folder / "curves.json", _json) or {}
+    files.curves = _read(files, folder / "curves.json", lambda p: dict(_json(p))) or {}
     for kind in files.result["losses"] if files.result else ():
         for npz in sorted((folder / "seeds" / f"{kind}-0").glob("*.npz"))[:1]:
             _measured(files, kind, npz)

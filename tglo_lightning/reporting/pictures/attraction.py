@@ -19,13 +19,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+POINTS = 2500
+
+
 @picture
 def attraction(records: Mapping[str, AttractionRecord]) -> Figure:
-    """Attraction, and below it confidence, of every sample over the epochs; one column a record.
+    """Attraction, and below it confidence, of samples over the epochs; one column a record.
 
     Above, the velocity of the true class's logit: the loss pulls points over 0 to zero training error and pushes points
     under 0 away. Below, confidence ``h_T = 1 - eps`` with the loss's predicted equilibrium ``1 - eps*``, if it has one.
-    Each column has an attraction axis of its own: a factor of the loss is only a learning rate.
+    Each column has an attraction axis of its own: a factor of the loss is only a learning rate. Of a long record every
+    so many samples are drawn, the same at each epoch; median and description are those of all.
 
     Args:
         records: what to draw, by title.
@@ -66,7 +70,7 @@ def _description(record: AttractionRecord) -> str:
         return "the loss ignores all samples."
     settles = ", ".join(number(1 - eps) for eps in record.equilibria[-1])
     return (
-        f"after {counted(record.epochs[-1], 'epoch')} the loss pushes {percent(float(np.mean(last < 0)))} of "
+        f"after epoch {record.epochs[-1]} the loss pushes {percent(float(np.mean(last < 0)))} of "
         f"{counted(len(record.index), 'sample')} away from zero training error; the median attraction is "
         f"{number(float(np.median(last)))}. The median confidence in the true class goes from "
         f"{number(float(np.nanmedian(confidence[0])))} to {number(float(np.nanmedian(confidence[-1])))}; "
@@ -77,10 +81,11 @@ def _description(record: AttractionRecord) -> str:
 def _samples(axis: Axes, record: AttractionRecord, heights: NDArray[np.float32]) -> None:
     """One point a sample and measurement, coloured by the sign of its attraction; and the median."""
     pulls = record.quantity("attraction")
+    shown = np.arange(0, pulls.shape[1], -(-pulls.size // POINTS))
     epochs = np.asarray(record.epochs, float)
     gap = np.diff(epochs).min() if len(epochs) > 1 else 1.0
-    count = pulls.shape[1]
-    places = epochs[:, None] + canvas.spread_out(range(count), count, 0.7 * gap)
+    places = epochs[:, None] + canvas.spread_out(shown, pulls.shape[1], 0.7 * gap)
+    pulls, drawn = pulls[:, shown], heights[:, shown]
     for colour, label, where in ((canvas.PULL, "pulled in", pulls >= 0), (canvas.PUSH, "pushed away", pulls < 0)):
-        canvas.dots(axis, places[where], heights[where], s=4, c=colour, alpha=0.4, label=label)
+        canvas.dots(axis, places[where], drawn[where], s=4, c=colour, alpha=0.4, label=label)
     axis.plot(record.epochs, np.nanmedian(heights, axis=1), color=canvas.INK, linewidth=1.8, label="median")

@@ -187,7 +187,7 @@ def svg(figure: Figure) -> str:
     file = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": figure.get_label()}):
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(file, format="svg", transparent=True, dpi=120, metadata=nothing)
+        figure.savefig(file, format="svg", transparent=True, dpi=100, metadata=nothing)
     text = file.getvalue()
     text = text[text.index("<svg") :]
     # Inside a page the style of one SVG, and its names of parts, would be those of all

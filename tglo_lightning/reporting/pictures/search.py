@@ -121,12 +121,11 @@ def parameters(search: SearchResult) -> Figure:
     places = generations + canvas.spread_out([c.index for c in search.history], width, 0.5)
     figure = canvas.new_figure(3.2 + 0.19 * len(moving) / 2)
     axes = figure.add_subplot()
+    colours = [canvas.SERIES[at % len(canvas.SERIES)] for at in range(len(moving))]
+    everywhere = np.tile(places, len(moving))
+    canvas.dots(axes, everywhere, rows[:, moving].T.ravel(), s=7, c=np.repeat(colours, len(rows)), alpha=0.3)
     for at, i in enumerate(moving):
-        colour, dash = (
-            canvas.SERIES[at % len(canvas.SERIES)],
-            canvas.DASHES[at // len(canvas.SERIES) % len(canvas.DASHES)],
-        )
-        canvas.dots(axes, places, rows[:, i], s=7, color=colour, alpha=0.3)
+        colour, dash = colours[at], canvas.DASHES[at // len(canvas.SERIES) % len(canvas.DASHES)]
         heights = [vector(c)[i] for c in best]
         marker = canvas.MARKERS[at % len(canvas.MARKERS)]
         axes.plot(
