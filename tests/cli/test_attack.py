@@ -103,7 +103,7 @@ def test_landscapes_of_two_networks_in_one_picture(runs):
     ran = run(runs, "landscape", "ckpts={robust: robust, given: given}", *options, "hydra.run.dir=landscapes")
     assert ran.returncode == 0, ran.stderr
     for name in ("robust", "given"):
-        assert Landscape.load(runs / "landscapes" / f"{name}.json").accuracy.shape == (2, 3)
+        assert Landscape.load(runs / "landscapes" / f"{name}.npz").accuracy.shape == (2, 3)
         assert name in ran.stdout
     assert {path.name for path in (runs / "landscapes").glob("*.png")} == {"basins.png", "surfaces.png"}
 

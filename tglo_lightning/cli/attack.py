@@ -10,6 +10,8 @@ from tglo_lightning.arguments import integer, optional
 from tglo_lightning.attacks import GradientMaskingWarning, evaluate_robustness
 from tglo_lightning.cli.recipe import naming, prepare
 from tglo_lightning.cli.trained import images, load
+from tglo_lightning.reporting import pictures
+from tglo_lightning.reporting.tables import robustness_table
 
 FILES = ("robustness.json", "robustness.png")
 # A table of seven epsilons needs this many columns
@@ -39,12 +41,12 @@ def run(cfg: DictConfig) -> float:
     console = Console(highlight=False, width=max(WIDTH, Console().width))
     own = f", own loss {report.own_loss}" if report.own_loss else ""
     console.print(f"{cfg.ckpt}{own}", soft_wrap=True)
-    console.print(report.table())
+    console.print(robustness_table(report))
     for message in report.warnings:
         console.print(f"Warning: {message}", soft_wrap=True)
     print(path)
     try:
-        print(report.plot(folder / FILES[1]))
+        print(pictures.save(pictures.robustness(report), folder / FILES[1]))
     except ImportError as error:
         print(error)
     return report.worst_case[-1]

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tglo_lightning.reporting import pictures
 from tglo_lightning.reporting.comparison import UNITS, Comparison, compare
-from tglo_lightning.reporting.comparison_plot import plot_comparison
+from tglo_lightning.reporting.tables import comparison_legend, comparison_table
 from tglo_lightning.untrusted import regular_target
 
 FILE = "comparison.json"
@@ -68,14 +69,14 @@ def report(
     for metric in shown:
         for condition in comparison.conditions:
             if comparison.select(condition, metric):
-                console.print(comparison.table(condition, metric, markdown=markdown))
-        console.print(comparison.legend(metric))
+                console.print(comparison_table(comparison, condition, metric, markdown=markdown))
+        console.print(comparison_legend(comparison, metric))
     for note in comparison.notes:
         console.print(f"Note: {note}.")
     path.write_text(json.dumps(comparison.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     console.print(str(path))
     try:
-        console.print(str(plot_comparison(comparison, picture, shown[0])))
+        console.print(str(pictures.save(pictures.comparison(comparison, shown[0]), picture)))
     except ImportError as error:
         console.print(f"No picture. {error}", markup=False)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tglo_lightning.cli.given import given_loss, read_json, theta_of_result
 from tglo_lightning.losses.published import EVOLVED, PUBLISHED_NAMES
 from tglo_lightning.losses.registry import NAMED
-from tglo_lightning.reporting import plot_explanation
+from tglo_lightning.reporting import pictures
 from tglo_lightning.search import SearchResult
 from tglo_lightning.search.record import FOLDER
 from tglo_lightning.theory import LossLike, explain
@@ -49,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         num_classes, note = subject.classes(options.num_classes)
         explanation = explain(subject.loss, num_classes)
         # Drawn before anything is printed, so that an error is the only output
-        picture = None if options.output is None else plot_explanation(explanation, _picture(options.output))
+        figure = None if options.output is None else pictures.explanation(explanation)
+        picture = None if figure is None else pictures.save(figure, _picture(options.output))
         for line in filter(None, (subject.note, note)):
             print(f"{line}\n")
         print(explanation.text)

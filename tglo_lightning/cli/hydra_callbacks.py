@@ -11,8 +11,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from tglo_lightning.cli.compare import report
-from tglo_lightning.reporting.attraction_plot import plot_attraction
-from tglo_lightning.reporting.attraction_record import AttractionRecord
+from tglo_lightning.reporting import pictures
+from tglo_lightning.reporting.attraction import AttractionRecord
 from tglo_lightning.reporting.comparison import compare
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class AttractionFigure(Callback):
         }
         try:
             if records:
-                print(plot_attraction(records, directory / self.filename))
+                print(pictures.save(pictures.attraction(records), directory / self.filename))
         except ImportError as error:
             log.warning("No picture of the attraction. %s", error)
 

@@ -6,8 +6,8 @@ from rich.table import Table
 
 from tglo_lightning.cli.recipe import ConfigError, naming, prepare
 from tglo_lightning.cli.trained import images, load
+from tglo_lightning.reporting import pictures
 from tglo_lightning.reporting.landscape import Landscape, measure_landscape
-from tglo_lightning.reporting.landscape_plot import plot_basins, plot_surfaces
 
 
 def run(cfg: DictConfig) -> dict[str, Landscape]:
@@ -29,13 +29,13 @@ def run(cfg: DictConfig) -> dict[str, Landscape]:
             landscape = measure_landscape(
                 module, data, batch_size=cfg.batch_size, **{str(key): value for key, value in options.items()}
             )
-        landscape.save(folder / f"{name}.json")
+        landscape.save(folder / f"{name}.npz")
         found[name] = landscape
     _print(found)
     try:
-        print(plot_basins(found, folder / "basins.png"))
+        print(pictures.save(pictures.basins(found), folder / "basins.png"))
         if cfg.landscape.surface:
-            print(plot_surfaces(found, folder / "surfaces.png"))
+            print(pictures.save(pictures.surfaces(found), folder / "surfaces.png"))
     except ImportError as error:
         print(error)
     return found

@@ -27,8 +27,8 @@ class SearchSettings:
     Attributes:
         generations: number of generations, at least 1.
         population: candidates a generation, at least 2.
-        space: what is searched over: ``"taylorglo"``, ``"shape"``, ``"original"`` (its learning rate), the name or class of a family of losses, or a
-            :class:`~tglo_lightning.search.Space`.
+        space: what is searched over: ``"taylorglo"``, ``"shape"``, ``"original"`` (its learning rate), the name or
+            class of a family of losses, or a :class:`~tglo_lightning.search.Space`.
         strategy: how: ``"cmaes"``, ``"random"``, ``"portfolio"``, or a :class:`~tglo_lightning.search.Strategy`.
         finals: how the winner is chosen and confirmed: :class:`~tglo_lightning.search.Finals`, or the number of seeds
             to confirm by.

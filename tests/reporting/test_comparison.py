@@ -1,7 +1,6 @@
 """Runs to a table: which trainings belong together, and what the statistics say of them."""
 
 import json
-import math
 from pathlib import Path
 
 import pytest
@@ -9,8 +8,8 @@ import yaml
 from scipy.stats import ttest_ind
 
 from tglo_lightning.losses import published_theta
+from tglo_lightning.reporting import pictures
 from tglo_lightning.reporting.comparison import compare
-from tglo_lightning.reporting.stats import hedges_g, holm
 
 CE = {"_target_": "torch.nn.CrossEntropyLoss", "label_smoothing": 0.0}
 
@@ -52,19 +51,6 @@ def runs(tmp_path):
     write_run(tmp_path / "1", given("BaikalLoss", B, nll=[0.5, 0.6, 0.7]), loss={"_target_": "tglo.BaikalLoss"})
     write_run(tmp_path / "2", given("BrierLoss", C, nll=[2.0, 2.1, 1.7]), loss={"_target_": "tglo.BrierLoss"})
     return tmp_path
-
-
-def test_hedges_g_by_hand():
-    # means 5 and 2, variances 1 and 4, pooled sqrt(2.5), factor 1 - 3/15
-    assert hedges_g([4.0, 5.0, 6.0], [0.0, 2.0, 4.0]) == pytest.approx(0.8 * 3 / math.sqrt(2.5))
-    for a, b in (([1.0], [1.0, 2.0]), ([1.0, 1.0], [2.0, 2.0]), ([1.0, math.nan], [1.0, 2.0])):
-        assert hedges_g(a, b) is None
-
-
-def test_holm_by_hand():
-    assert holm([0.01, 0.04, None, 0.03, 0.005]) == pytest.approx([0.03, 0.06, None, 0.06, 0.02])
-    assert holm([0.6, 0.9]) == [1.0, 1.0]
-    assert holm([]) == []
 
 
 def test_statistics_are_those_of_scipy(runs):
@@ -227,12 +213,12 @@ def test_json_is_json(searches):
     assert values["rows"][0]["n"] == 6
 
 
-def test_picture(searches, tmp_path):
+def test_picture(searches):
     pytest.importorskip("matplotlib")
-    from tglo_lightning.reporting.comparison_plot import plot_comparison
-
     comparison = compare([searches])
-    path = plot_comparison(comparison, tmp_path / "deep" / "strip.png")
-    assert path.stat().st_size > 10_000
+    figure = pictures.comparison(comparison)
+    shown = [point for part in figure.axes[0].collections for point in part.get_offsets()[:, 0].tolist()]
+    assert sorted(shown) == sorted(value for row in comparison.rows for value in row.values)
+    assert "metalearned (seed 1) 0.8500 ± 0.0707" in figure.get_label()
     with pytest.raises(ValueError, match="metric must be one of acc"):
-        plot_comparison(comparison, path, "f1")
+        pictures.comparison(comparison, "f1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -207,30 +208,29 @@ class AttractionRecord:
         if not isinstance(file, np.lib.npyio.NpzFile) or not {*QUANTITIES, "epoch", "index"} <= set(file.files):
             raise ValueError(f"{path} is no file of AttractionMonitor.")
         with file:
-            stored = {name: file[name] for name in file.files}
-        values = torch.from_numpy(np.stack([stored[name] for name in QUANTITIES], axis=1))
-        return cls(
-            index=torch.from_numpy(stored["index"]),
-            target=torch.from_numpy(stored["target"]),
-            num_classes=int(stored["num_classes"]),
-            epochs=stored["epoch"].tolist(),
-            steps=stored["step"].tolist(),
-            losses=stored["loss"].tolist(),
-            equilibria=[row[~np.isnan(row)].tolist() for row in stored["equilibria"]],
-            values=list(values),
-        )
+            return cls._from_arrays({name: file[name] for name in file.files})
 
     def state_dict(self) -> dict[str, Any]:
-        """The record as tensors and plain values, which a checkpoint keeps with ``weights_only=True``."""
-        state = dict(vars(self))
-        empty = torch.empty(0, len(QUANTITIES), len(self.index))
-        return state | {"values": torch.stack(self.values) if self.values else empty}
+        """The arrays as tensors, and texts as lists, which a checkpoint keeps with ``weights_only=True``."""
+        return {k: v.tolist() if v.dtype.kind == "U" else torch.from_numpy(v) for k, v in self.arrays().items()}
 
     @classmethod
-    def from_state_dict(cls, state: dict[str, Any]) -> AttractionRecord:
+    def from_state_dict(cls, state: Mapping[str, Any]) -> AttractionRecord:
         """The record of a :meth:`state_dict`."""
-        lists = {name: list(state[name]) for name in ("epochs", "steps", "losses", "equilibria", "values")}
-        return cls(**(state | lists))
+        return cls._from_arrays({name: np.asarray(value) for name, value in state.items()})
+
+    @classmethod
+    def _from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> AttractionRecord:
+        return cls(
+            index=torch.from_numpy(arrays["index"]),
+            target=torch.from_numpy(arrays["target"]),
+            num_classes=int(arrays["num_classes"]),
+            epochs=arrays["epoch"].tolist(),
+            steps=arrays["step"].tolist(),
+            losses=arrays["loss"].tolist(),
+            equilibria=[row[~np.isnan(row)].tolist() for row in arrays["equilibria"]],
+            values=list(torch.from_numpy(np.stack([arrays[name] for name in QUANTITIES], axis=1))),
+        )
 
 
 def describe(loss: SeparableLoss) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +79,7 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
     """
     files: dict[Path, Path] = {}
     for given in map(Path, paths):
-        found = [given] if given.is_file() else sorted(given.rglob("result.json"), key=_natural)
+        found = [given] if given.is_file() else sorted(given.rglob("result.json"), key=lambda path: _natural(str(path)))
         if not found:
             raise ValueError(f"no result.json in {given}" if given.is_dir() else f"no such file or folder: {given}")
         files |= {path.resolve(): path for path in found}
@@ -87,9 +88,10 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
     return [_read(path) for path in files.values()]
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
+def _natural(text: str) -> list[tuple[float, str]]:
     """Orders 10 after 9."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in path.parts]
+    parts = re.split(r"(\d+(?:\.\d+)?)", text)
+    return [(float(part), "") if i % 2 else (-1.0, part) for i, part in enumerate(parts)]
 
 
 def _read(path: Path) -> Run:
@@ -106,16 +108,12 @@ def _read(path: Path) -> Run:
         losses = json.loads(path.read_text(encoding="utf-8"))["losses"]
         for kind, entry in losses.items():
             loss = _loss(kind, entry, config.get("loss", {}))
-            run.values[loss] = {name: _floats(metric["values"]) for name, metric in entry["test"].items()}
+            run.values[loss] = {name: list(metric["values"]) for name, metric in entry["test"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a result of tglo-train: {type(error).__name__} {error}") from None
     if not run.values:
         raise ValueError(f"{path} is not a result of tglo-train: it has no losses")
     return run
-
-
-def _floats(values: Sequence[float | None]) -> list[float | None]:
-    return [None if value is None else float(value) for value in values]
 
 
 def _yaml(path: Path) -> dict[str, Any]:
@@ -125,15 +123,10 @@ def _yaml(path: Path) -> dict[str, Any]:
 
 def _loss(kind: str, entry: Mapping[str, Any], config: Mapping[str, Any]) -> Loss:
     theta = entry.get("theta")
-    options: dict[str, Any] = {}
-    if kind == "original":
-        options = {k: v for k, v in config.items() if k != "_target_" and not (k in ("theta", "order") and theta)}
-    return Loss(
-        kind,
-        str(entry["name"]),
-        None if theta is None else tuple(map(float, theta)),
-        tuple(f"{k}={v}" for k, v in _flat(options) if v not in (None, 0, 0.0, False, "")),
-    )
+    hidden = {"_target_", "theta", "order"} if theta else {"_target_"}
+    options = {k: v for k, v in config.items() if k not in hidden} if kind == "original" else {}
+    told = tuple(f"{k}={v}" for k, v in _flat(options) if v not in (None, 0, 0.0, False, ""))
+    return Loss(kind, str(entry["name"]), None if theta is None else tuple(map(float, theta)), told)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -173,36 +166,19 @@ def conditions(runs: Sequence[Run], pool: Iterable[str] = ()) -> dict[str, list[
     settings = [{k: v for k, v in run.settings.items() if kept(k)} for run in runs]
     # A change of group, say of the task, changes many keys; its name says more than they do
     choices = [{k: v for k, v in run.choices.items() if kept(k)} for run in runs]
+    changed = _differing(choices)
     grouped: dict[str, list[Run]] = {}
     for run, own, chosen in zip(runs, settings, choices, strict=True):
-        changed = _differing(choices)
-        peers = [other for other, c in zip(settings, choices, strict=True) if c == chosen]
-        if not changed:
-            peers = settings
+        peers = [other for other, c in zip(settings, choices, strict=True) if c == chosen] if changed else settings
         parts = {k: chosen.get(k) for k in changed} | {k: own.get(k) for k in _differing(peers)}
-        name = ", ".join(f"{key}={_short(value)}" for key, value in parts.items())
+        name = ", ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in parts.items())
         grouped.setdefault(name, []).append(run)
-    return dict(sorted(grouped.items(), key=lambda item: _sortable(item[0]))) if len(grouped) > 1 else {"": [*runs]}
+    return {name: grouped[name] for name in sorted(grouped, key=_natural)} if len(grouped) > 1 else {"": [*runs]}
 
 
 def _differing(maps: Sequence[Mapping[str, Any]]) -> list[str]:
     keys = dict.fromkeys(key for each in maps for key in each)
     return [key for key in keys if len({repr(each.get(key)) for each in maps}) > 1]
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _sortable(name: str) -> list[tuple[str, float, str]]:
-    def of(part: str) -> tuple[str, float, str]:
-        key, _, value = part.partition("=")
-        try:
-            return key, float(value), ""
-        except ValueError:
-            return key, 0.0, value
-
-    return [of(part) for part in name.split(", ")]
 
 
 def labels(runs: Sequence[Run], *, pooled: bool = False) -> dict[Loss, str]:
@@ -217,33 +193,19 @@ def labels(runs: Sequence[Run], *, pooled: bool = False) -> dict[Loss, str]:
         for loss in run.values:
             owners.setdefault(loss, run)
     names = {loss: _label(loss) for loss in owners}
-    if pooled:
-        names = {loss: names[loss] if loss.kind == "original" else _label(Loss(loss.kind, loss.name)) for loss in names}
-        found = {loss: name for loss, name in names.items() if loss.kind != "original"}
-        rest = {loss: name for loss, name in names.items() if loss.kind == "original"}
-        return _distinct(rest, owners) | found
-    return _distinct(names, owners)
+    free = {loss: name for loss, name in names.items() if loss.kind == "original" or not pooled}
+    for loss, name in free.items():
+        twins = [other for other, same in free.items() if same == name]
+        seeds = [owners[other].seed for other in twins]
+        if len(twins) > 1 and loss.kind != "original" and None not in seeds and len(set(seeds)) == len(seeds):
+            names[loss] = f"{name} (seed {owners[loss].seed})"
+        elif len(twins) > 1:
+            names[loss] = f"{name} #{hashlib.sha256(repr(loss).encode()).hexdigest()[:6]}"
+    return names
 
 
 def _label(loss: Loss) -> str:
     if loss.kind != "original":
         return loss.kind if loss.name == "TaylorGLOLoss" else f"{loss.kind}: {loss.name}"
     known = None if loss.theta is None else published_name(loss.theta)
-    name = loss.name if known is None else known
-    return " ".join([name, *loss.options])
-
-
-def _distinct(names: dict[Loss, str], owners: Mapping[Loss, Run]) -> dict[Loss, str]:
-    taken = list(names.values())
-    result = {}
-    for loss, name in names.items():
-        if taken.count(name) == 1:
-            result[loss] = name
-            continue
-        twins = [other for other, same in names.items() if same == name]
-        seeds = [owners[other].seed for other in twins]
-        if loss.kind != "original" and None not in seeds and len(set(seeds)) == len(seeds):
-            result[loss] = f"{name} (seed {owners[loss].seed})"
-        else:
-            result[loss] = f"{name} #{hashlib.sha256(repr(loss).encode()).hexdigest()[:6]}"
-    return result
+    return " ".join([loss.name if known is None else known, *loss.options])
