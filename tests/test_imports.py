@@ -9,7 +9,7 @@ import pytest
 
 import tglo_lightning.reporting
 
-HEAVY = ("pytorch_lightning", "lightning", "wandb", "matplotlib", "plotly", "datasets", "hydra", "torchmetrics")
+HEAVY = ("pytorch_lightning", "lightning", "wandb", "matplotlib", "datasets", "hydra", "torchmetrics")
 
 
 def modules(statement: str) -> list[str]:
@@ -84,7 +84,7 @@ def test_the_top_level_is_lazy():
 def test_the_callback_imports_no_extras():
     # torchmetrics imports matplotlib where it is installed
     found = set(modules("from tglo_lightning import TaylorGLO"))
-    assert found & {"plotly", "datasets", "kornia", "foolbox", "wandb"} == set()
+    assert found & {"datasets", "kornia", "foolbox", "wandb"} == set()
     assert "pytorch_lightning" in found
 
 

@@ -3,18 +3,24 @@
 import ast
 import os
 import pickle
+import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 from faults import victim
+from helpers.runs import finished
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 import tglo_lightning
 from tglo_lightning.cli import trained
-from tglo_lightning.cli.checks import ConfigError
+from tglo_lightning.cli.recipe import ConfigError
+from tglo_lightning.untrusted import load_yaml
 
+MLP = {"_target_": "tglo_lightning.models.MLP"}
 PACKAGE = Path(tglo_lightning.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 # Functions that run what they read
@@ -76,41 +82,126 @@ def test_pickles_are_not_run(tmp_path, where):
     [
         "os.system",
         "builtins.eval",
-        "torch.load",
         "torch.hub.load",
+        "torch.nn.ParameterDict",
+        "torch.nn.Module.__call__",
+        "torch.nn.utils._deprecation_utils.lazy_deprecated_import",
         "torch.nn.functional.torch.hub.load",
-        "torch.optim.optimizer.torch.load",
-        "tglo_lightning.models.metrics.torch.load",
+        "torch.optim.SGD",
+        "torch.utils.collect_env.run",
+        "tglo_lightning.cli.given.theta_of_result",
         "tglo_lightning.data.images.Path",
+        "tglo_lightning.models.MLP.__init__",
+        "tglo_lightning.models.metrics.torch.load",
         "somewhere.Net",
-        "${oc.env:HOME}",
+        {"_target_": "os.system"},
         5,
     ],
 )
 @pytest.mark.parametrize("depth", [0, 1])
-def test_a_runs_config_calls_what_is_known_only(tmp_path, monkeypatch, target, depth):
-    run, cfg = write_run(tmp_path, monkeypatch, {"_target_": target} if depth == 0 else {"a": [{"_target_": target}]})
+def test_a_runs_config_names_only_what_the_configs_of_the_package_name(tmp_path, monkeypatch, target, depth):
+    arch = {"_target_": target} if depth == 0 else MLP | {"a": [{"_target_": target}]}
+    run, cfg = write_run(tmp_path, monkeypatch, arch)
     name = "arch._target_" if depth == 0 else r"arch\.a\.0\._target_"
-    with pytest.raises(ConfigError, match=f"^{name}: .* is taken from the command line only"):
+    with pytest.raises(ConfigError, match=f"^{name}: .* is not in this package's configs; .* 'trust="):
         trained.of_run(cfg, run)
 
 
-def test_a_runs_config_calls_what_is_known_or_asked_for(tmp_path, monkeypatch):
-    known = {"_target_": "tglo_lightning.models.MLP", "_partial_": True}
-    run, cfg = write_run(tmp_path, monkeypatch, known)
-    assert trained.of_run(cfg, run).arch._target_ == "tglo_lightning.models.MLP"
-    run, cfg = write_run(tmp_path, monkeypatch, {"_target_": "somewhere.Net"}, ["arch._target_=somewhere.Net"])
-    assert trained.of_run(cfg, run).arch._target_ == "somewhere.Net"
+@pytest.mark.parametrize(
+    "arch",
+    [
+        "${oc.create:'{_target_: os.system, command: touch mark}'}",
+        MLP | {"hidden": "${oc.env:HOME}"},
+        {"_target_": "${oc.decode:os.system}"},
+        {"_target_": "\\\\${oc.decode:os.system}"},
+    ],
+)
+def test_a_runs_config_is_not_resolved(tmp_path, monkeypatch, arch):
+    run, cfg = write_run(tmp_path, monkeypatch, arch)
+    with pytest.raises(ConfigError, match=r"^arch"):
+        trained.of_run(cfg, run)
 
 
-def write_run(folder, monkeypatch, arch, overrides=()):
+@pytest.mark.parametrize("tag", ["!!pairs", "!!omap"])
+def test_pairs_do_not_hide_a_target(tmp_path, monkeypatch, tag):
+    run, cfg = write_run(tmp_path, monkeypatch, MLP)
+    (tmp_path / ".hydra" / "config.yaml").write_text(f"arch:\n  a: {tag} [b: {{_target_: os.system}}]\n")
+    with pytest.raises(ConfigError, match=r"^arch\.a\.0\.1\._target_"):
+        trained.of_run(cfg, run)
+
+
+def test_a_runs_config_may_name_what_is_known_or_trusted(tmp_path, monkeypatch):
+    assert trained.known_targets() >= {"tglo_lightning.data.DigitsDataModule", "torch.nn.CrossEntropyLoss"}
+    for target, trust in ((MLP["_target_"], []), ("somewhere.Net", ["somewhere.Net"])):
+        run, cfg = write_run(tmp_path, monkeypatch, {"_target_": target, "_partial_": True}, trust)
+        assert trained.of_run(cfg, run).arch._target_ == target
+
+
+def test_every_known_target_is_of_the_package_or_a_loss_of_torch():
+    strange = {t for t in trained.known_targets() if not t.startswith("tglo_lightning.")}
+    assert strange == {"torch.nn.CrossEntropyLoss"}
+    for target in trained.known_targets() - strange - {"tglo_lightning.cli.given.given_loss"}:
+        assert isinstance(get_object(target), type), target
+
+
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (BOMB, "aliases"),
+        ("base: &base {a: 1}\narch:\n  <<: *base\n", "aliases"),
+        ("arch: " + "x" * 1_000_000, "more than 100,000 bytes"),
+        ("arch: " + "[" * 90_000, "cannot be read"),
+        ("arch: !!python/object/apply:os.system [touch mark]", "cannot be read"),
+        ("arch: [", "cannot be read"),
+        ("\x00", "cannot be read"),
+        ("arch: " + "9" * 90_000, "cannot be read"),
+    ],
+)
+def test_yaml_that_costs_more_than_its_size_is_rejected(tmp_path, monkeypatch, content, message):
+    monkeypatch.chdir(tmp_path)
+    run, cfg = write_run(tmp_path, monkeypatch, MLP)
+    path = tmp_path / ".hydra" / "config.yaml"
+    path.write_text(content)
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=message):
+        load_yaml(path)
+    with pytest.raises(ConfigError, match=f"^ckpt: .*{message}"):
+        trained.of_run(cfg, run)
+    assert time.monotonic() - start < 5
+    assert not (tmp_path / "mark").exists()
+
+
+def test_a_pipe_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "config.yaml")
+    with pytest.raises(ValueError, match="not a file"):
+        load_yaml(tmp_path / "config.yaml")
+
+
+def write_run(folder, monkeypatch, arch, trust=()):
     """A run's checkpoint with a config beside it, and the config of a command that reads it."""
     (folder / ".hydra").mkdir(exist_ok=True)
     OmegaConf.save(OmegaConf.create({"arch": arch}), folder / ".hydra" / "config.yaml")
-    hydra = OmegaConf.create({"overrides": {"task": list(overrides)}})
+    hydra = OmegaConf.create({"overrides": {"task": []}})
     monkeypatch.setattr(HydraConfig, "initialized", staticmethod(lambda: True))
     monkeypatch.setattr(HydraConfig, "get", staticmethod(lambda: hydra))
-    return folder / "last.ckpt", OmegaConf.create({"arch": {"_target_": "tglo_lightning.models.MLP"}})
+    return folder / "last.ckpt", OmegaConf.create({"arch": MLP, "trust": list(trust)})
+
+
+@pytest.mark.parametrize("name", ["report.html", "comparison.json", "comparison.png"])
+def test_nothing_is_written_through_a_link(tmp_path, name, capsys):
+    kept = tmp_path / "kept"
+    kept.write_text("mine")
+    run = tmp_path / "run"
+    run.mkdir()
+    finished(run)
+    (run / name).symlink_to(kept)
+    command = "report" if name == "report.html" else "compare"
+    assert import_module(f"tglo_lightning.cli.{command}").main([str(run)]) == 2
+    assert "is a symbolic link" in capsys.readouterr().err
+    assert kept.read_text() == "mine"
 
 
 def test_a_search_writes_below_the_runs_directory_only(tmp_path, monkeypatch):

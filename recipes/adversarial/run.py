@@ -23,13 +23,11 @@ from torch import nn
 
 from tglo_lightning.attacks import RobustnessReport, evaluate_robustness
 from tglo_lightning.cli.commands import CONFIG_DIR
-from tglo_lightning.cli.recipe import Recipe
-from tglo_lightning.cli.train import _quiet
+from tglo_lightning.cli.recipe import Recipe, quiet_lightning
 from tglo_lightning.cli.trained import images
 from tglo_lightning.losses import TaylorGLOLoss
+from tglo_lightning.reporting import pictures
 from tglo_lightning.reporting.landscape import Landscape, measure_landscape
-from tglo_lightning.reporting.landscape_plot import plot_basins, plot_surfaces
-from tglo_lightning.reporting.robustness import plot_worst_cases
 from tglo_lightning.search import SearchResult
 
 # The name in the tables and the fitness of each search
@@ -64,7 +62,7 @@ def config(folder: Path, *overrides: str) -> DictConfig:
 def searched(folder: Path, key: str, overrides: list[str]) -> SearchResult:
     """The result of one search."""
     name, fitness = SEARCHES[key]
-    path = folder / "searches" / f"{slug(name)}.json"
+    path = folder / "searches" / f"{slug(name)}.npz"
     if not path.exists():
         # A journal each: that of another search is refused
         cfg = config(folder, f"search.journal={path.with_suffix('.jsonl')}", *overrides, *fitness)
@@ -100,7 +98,7 @@ def evaluated(
         if landscape:
             data = images(recipe, "test", 500, 0)
             measured = measure_landscape(module, data, directions=10, points=21, surface=True, surface_points=11)
-            measured.save(folder / "landscapes" / f"{slug(name)}.json")
+            measured.save(folder / "landscapes" / f"{slug(name)}.npz")
         report.save(path)
     return RobustnessReport.load(path)
 
@@ -109,7 +107,7 @@ def main() -> None:
     """Do what is not done yet, then print and draw."""
     options = parser().parse_args()
     folder, overrides = options.folder, options.overrides
-    _quiet()
+    quiet_lightning()
     torch.set_num_threads(1)
     losses = dict(BASELINES)
     thetas = {} if options.losses is None else json.loads(options.losses.read_text())["thetas"]
@@ -169,13 +167,15 @@ def show(folder: Path, reports: dict[str, list[RobustnessReport]], thetas: dict[
     distinct = [name for name in reports if thetas.get(name) not in [thetas[n] for n in earlier(thetas, name)]]
     own = {name: (radii, [report[OWN].accuracy for report in reports[name]]) for name in distinct}
     worst = {name: (radii, [report.worst_case for report in reports[name]]) for name in distinct}
-    plot_worst_cases(own, folder / "own_loss_fgsm.png", norm="linf", title="FGSM through the own loss")
-    plot_worst_cases(worst, folder / "worst_case.png", norm="linf", title="Worst case of the standard set")
-    paths = {name: folder / "landscapes" / f"{slug(name)}.json" for name in distinct}
+    fgsm = pictures.worst_cases(own, norm="linf", title="FGSM through the own loss")
+    pictures.save(fgsm, folder / "own_loss_fgsm.png")
+    standard = pictures.worst_cases(worst, norm="linf", title="Worst case of the standard set")
+    pictures.save(standard, folder / "worst_case.png")
+    paths = {name: folder / "landscapes" / f"{slug(name)}.npz" for name in distinct}
     landscapes = {name: Landscape.load(path) for name, path in paths.items() if path.exists()}
     if landscapes:
-        plot_basins(landscapes, folder / "basins.png")
-        plot_surfaces(landscapes, folder / "surfaces.png")
+        pictures.save(pictures.basins(landscapes), folder / "basins.png")
+        pictures.save(pictures.surfaces(landscapes), folder / "surfaces.png")
     for name, landscape in landscapes.items():
         console.print(f"{name}: accuracy falls to 90 % at a step of {landscape.width(0.9)[0]:.3f}")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from tglo_lightning.data import DigitsDataModule
-from tglo_lightning.reporting.attraction_record import AttractionRecord
+from tglo_lightning.reporting.attraction import AttractionRecord
 
 
 def mislabelled(record: AttractionRecord) -> np.ndarray:

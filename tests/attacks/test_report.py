@@ -6,7 +6,6 @@ import sys
 
 import pytest
 import torch
-from rich.console import Console
 
 from tglo_lightning.attacks import FGSM, PGD, RobustnessReport, evaluate_robustness
 
@@ -61,20 +60,6 @@ def test_another_file_is_refused(tmp_path, content):
         RobustnessReport.load(path)
 
 
-def test_table(report):
-    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(report.table())
-    text = console.export_text()
-    for part in ("fgsm-own", "pgd-margin", "worst case", "48 images", "0.05", "forward", "zero"):
-        assert part in text
-
-
-def test_picture(report, tmp_path):
-    pytest.importorskip("matplotlib")
-    path = report.plot(tmp_path / "new" / "report.png")
-    assert path.stat().st_size > 10_000
-
-
 @pytest.mark.parametrize(
     ("module", "attack", "hint"),
     [
@@ -104,9 +89,3 @@ def test_a_missing_extra_says_what_to_type(net, data, monkeypatch, module, attac
     with pytest.raises(ImportError, match=hint):
         evaluate_robustness(net, data, chosen, 0.1, checks=False)
     _foolbox_attacks.cache_clear()
-
-
-def test_a_missing_matplotlib_says_what_to_type(report, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"pip install 'tglo-lightning\[plots\]'"):
-        report.plot(tmp_path / "report.png")

@@ -14,9 +14,8 @@ from omegaconf import OmegaConf
 
 from tglo_lightning.attacks import Attack, RobustnessReport
 from tglo_lightning.cli.attack import run as attack
-from tglo_lightning.cli.checks import ConfigError
 from tglo_lightning.cli.commands import CONFIG_DIR
-from tglo_lightning.cli.recipe import Recipe
+from tglo_lightning.cli.recipe import ConfigError, Recipe
 from tglo_lightning.cli.trained import of_run
 from tglo_lightning.reporting.landscape import Landscape
 
@@ -32,7 +31,7 @@ TRAINING = ("trainer.max_epochs=2", "task.train_size=200", "evaluation.seeds=1",
 def run(cwd, command, *arguments):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     environment |= {"PYTHONPATH": str(ROOT), "NETRC": str(cwd / "no-login"), "OMP_NUM_THREADS": "1"}
-    call = [sys.executable, "-m", f"tglo_lightning.cli.{command}", *arguments]
+    call = [sys.executable, "-c", f"from tglo_lightning.cli.commands import {command}; {command}()", *arguments]
     return subprocess.run(call, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -104,7 +103,7 @@ def test_landscapes_of_two_networks_in_one_picture(runs):
     ran = run(runs, "landscape", "ckpts={robust: robust, given: given}", *options, "hydra.run.dir=landscapes")
     assert ran.returncode == 0, ran.stderr
     for name in ("robust", "given"):
-        assert Landscape.load(runs / "landscapes" / f"{name}.json").accuracy.shape == (2, 3)
+        assert Landscape.load(runs / "landscapes" / f"{name}.npz").accuracy.shape == (2, 3)
         assert name in ran.stdout
     assert {path.name for path in (runs / "landscapes").glob("*.png")} == {"basins.png", "surfaces.png"}
 
@@ -162,7 +161,7 @@ def test_it_composes_with_experiments(config, experiment):
         "attack.loss=loss_fn",
     ],
 )
-def test_a_value_out_of_range_is_refused_by_its_key(config, checkpoint, override):
+def test_a_value_out_of_range_is_rejected_by_its_key(config, checkpoint, override):
     cfg = config("arch=cnn", "attack=pgd", "attack.attacks.pgd.loss=own", f"ckpt={checkpoint}", override)
     with pytest.raises(ConfigError, match=r"^attack"):
         attack(cfg)
@@ -174,7 +173,7 @@ def test_a_value_out_of_range_is_refused_by_its_key(config, checkpoint, override
         (("ckpt=nowhere",), "^ckpt: there is no checkpoint nowhere"),
         (("ckpt={checkpoint}", "arch=mlp"), "^ckpt: .* does not fit the network of this config.*evaluate_robustness"),
         (("ckpt={config}", "arch=cnn"), "^ckpt: .* is no checkpoint"),
-        (("ckpt={checkpoint}", "arch=cnn", "split=train"), "^split: must be one of test, val"),
+        (("ckpt={checkpoint}", "arch=cnn", "split=train"), "^split: must be test or val"),
     ],
 )
 def test_a_wrong_checkpoint_or_split_is_told(config, checkpoint, overrides, message):
@@ -182,11 +181,6 @@ def test_a_wrong_checkpoint_or_split_is_told(config, checkpoint, overrides, mess
     cfg = config("attack=paper", *(override.format(**paths) for override in overrides))
     with pytest.raises(ConfigError, match=message):
         attack(cfg)
-
-
-def test_a_missing_checkpoint_is_asked_for(config):
-    with pytest.raises(ConfigError, match=r"^ckpt: a value is needed"):
-        attack(config())
 
 
 @pytest.mark.parametrize("experiment", ["robust_digits", "robust_mnist", "robust_cifar10"])

@@ -12,7 +12,7 @@ from tglo_lightning.cli.compare import main
 def swept(tmp_path_factory):
     """A multirun of two methods, one of them with a search."""
     cwd = tmp_path_factory.mktemp("sweep")
-    sweep = ("task.label_noise=0.4", "method=brier,metalearned", f"hydra.sweep.dir={cwd / 'runs'}")
+    sweep = ("task.label_noise=0.4", "loss=brier,metalearned", f"hydra.sweep.dir={cwd / 'runs'}")
     ran = tglo_train(cwd, "-m", "experiment=noise_levels", *sweep, *TINY)
     assert ran.returncode == 0, ran.stderr
     return cwd / "runs", ran.stdout
@@ -25,7 +25,7 @@ def test_an_experiment_ends_with_its_comparison(swept):
     assert comparison["reference"] == "CrossEntropyLoss"
     assert {row["condition"] for row in comparison["rows"]} == {""}
     assert {row["metric"] for row in comparison["rows"]} == {"acc", "brier", "ece", "nll"}
-    assert {row["kind"] for row in comparison["rows"]} == {"original", "metalearned", "opponent"}
+    assert {row["kind"] for row in comparison["rows"]} == {"original", "metalearned", "baseline"}
     assert {row["n"] for row in comparison["rows"]} == {2}
     for text in ("test/acc (higher is better)", "BrierLoss", "Hedges' g", "Holm"):
         assert text in printed
@@ -42,10 +42,10 @@ def test_the_directory_of_a_multirun_is_enough(swept, capsys, tmp_path):
 
 
 def test_markdown(swept, capsys, tmp_path):
-    arguments = ["--markdown", "--reference", "opponent", "--output", str(tmp_path)]
+    arguments = ["--markdown", "--reference", "baseline", "--output", str(tmp_path)]
     assert main([str(swept[0]), *arguments]) == 0
     out = capsys.readouterr().out
-    assert "| opponent: SmoothedCrossEntropyLoss |" in out.replace("  ", "")
+    assert "| baseline: SmoothedCrossEntropyLoss |" in out.replace("  ", "")
     assert "|---" in out.replace(" ", "")
 
 

@@ -19,6 +19,7 @@ TINY = (
     "++search.candidate_epochs=null",
     "++search.candidate_steps=2",
     "evaluation.seeds=2",
+    "evaluation.report=false",
 )
 
 
@@ -27,5 +28,5 @@ def tglo_train(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), str(cwd)]), "NETRC": str(cwd / "no-login")}
     environment["OMP_NUM_THREADS"] = "1"
-    command = [sys.executable, "-m", "tglo_lightning.cli.train", *arguments]
+    command = [sys.executable, "-c", "from tglo_lightning.cli.commands import train; train()", *arguments]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)

@@ -1,8 +1,11 @@
 import io
 
+from helpers.runs import attacked
 from rich.console import Console
 
 from tglo_lightning.reporting import results_table, summarize
+from tglo_lightning.reporting.robustness import RobustnessReport
+from tglo_lightning.reporting.tables import robustness_table
 
 
 def _result(with_search):
@@ -35,3 +38,10 @@ def test_without_a_search_there_is_one_row():
     assert "metalearned" not in text
     assert "Welch" not in text
     assert "0.5500" in text
+
+
+def test_attacks(tmp_path):
+    attacked(tmp_path)
+    text = _text(robustness_table(RobustnessReport.load(tmp_path / "robustness.json")))
+    for part in ("fgsm-own", "pgd", "worst case", "50 images", "0.05", "forward", "zero"):
+        assert part in text

@@ -53,7 +53,10 @@ def test_the_finalists_are_the_best_of_the_search_and_the_choice_is_confirmed_on
     choice = [("choice", number, (CRITERIA[3], chosen)) for number in range(2)]
     assert asked == choice + [("confirmation", number, (chosen, ORIGINAL)) for number in range(3)]
     assert [f.criterion for f in outcome.finalists] == [chosen, CRITERIA[3]]
-    assert [(f.name, f.found, f.generation) for f in outcome.finalists] == [("finalist 2", 0.3, 0), ("finalist 1", 0.4, 0)]
+    assert [(f.name, f.found, f.generation) for f in outcome.finalists] == [
+        ("finalist 2", 0.3, 0),
+        ("finalist 1", 0.4, 0),
+    ]
     assert (outcome.best.criterion, outcome.best.found, len(outcome.best.fitness)) == (chosen, 0.3, 3)
     assert (outcome.original.name, len(outcome.original.fitness)) == ("CrossEntropyLoss", 3)
     assert outcome.replaces and outcome.p_value < 0.001
@@ -65,7 +68,9 @@ def test_minimising_mirrors_maximising():
 
 
 def test_a_criterion_that_was_tried_twice_is_one_finalist_at_its_best():
-    outcome, _ = ran(noisy, criteria=[CRITERIA[0], *CRITERIA[1:3], CRITERIA[0]], found=(0.1, 0.2, 0.3, 0.4), finalists=4)
+    outcome, _ = ran(
+        noisy, criteria=[CRITERIA[0], *CRITERIA[1:3], CRITERIA[0]], found=(0.1, 0.2, 0.3, 0.4), finalists=4
+    )
     assert [f.found for f in sorted(outcome.finalists, key=lambda f: f.name)] == [0.4, 0.3, 0.2]
 
 

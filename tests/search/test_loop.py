@@ -166,9 +166,7 @@ def test_early_rejection_restarts_nobody(mode):
         return Evaluation(sign * sphere(criterion, seed, trained).fitness)
 
     evaluator.score = score
-    result = run(
-        evaluator, Objective(10, "val/acc", mode), budget=Budget(epochs=5, min_fitness_after=(2, sign * -2.5))
-    )
+    result = run(evaluator, Objective(10, "val/acc", mode), budget=Budget(epochs=5, min_fitness_after=(2, sign * -2.5)))
     rejected = [c for c in result.history if c.status == "rejected"]
     assert 0 < len(rejected) < 18
     assert all("after 2 epochs, min_fitness_after asks for" in c.error for c in rejected)

@@ -9,7 +9,7 @@ from tglo_lightning.attacks.ensemble import AutoAttack, Square
 from tglo_lightning.attacks.evaluate import GradientMaskingWarning, evaluate_robustness
 from tglo_lightning.attacks.gradient import FGSM, PGD
 from tglo_lightning.attacks.model import AttackedModel
-from tglo_lightning.reporting.robustness_report import AttackResult, Finding, RobustnessReport
+from tglo_lightning.reporting.robustness import AttackResult, Finding, RobustnessReport
 
 __all__ = [
     "FGSM",

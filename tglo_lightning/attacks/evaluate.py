@@ -22,7 +22,7 @@ from tglo_lightning.attacks.base import NORMS, Attack, derived_seed, project
 from tglo_lightning.attacks.gradient import PGD, GradientAttack
 from tglo_lightning.attacks.model import AttackedModel, Passes, attackable
 from tglo_lightning.module.loaders import generators
-from tglo_lightning.reporting.robustness_report import AttackResult, RobustnessReport
+from tglo_lightning.reporting.robustness import AttackResult, RobustnessReport
 from tglo_lightning.search.seeding import random_states, seed_all
 
 __all__ = ["GradientMaskingWarning", "check_epsilons", "evaluate_robustness"]

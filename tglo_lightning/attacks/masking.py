@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tglo_lightning.attacks.model import AttackedModel
-from tglo_lightning.reporting.robustness_report import AttackResult, Finding
+from tglo_lightning.reporting.robustness import AttackResult, Finding
 from tglo_lightning.search.seeding import seed_all
 
 __all__ = ["about_attacks", "about_forward", "about_huge_epsilon", "about_mode"]

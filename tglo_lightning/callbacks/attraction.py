@@ -20,7 +20,7 @@ from tglo_lightning.module.bases import Callback
 from tglo_lightning.module.capture import loss_inputs
 from tglo_lightning.module.loaders import generators
 from tglo_lightning.module.preserving import preserved_module
-from tglo_lightning.reporting.attraction_record import AttractionRecord, measure
+from tglo_lightning.reporting.attraction import AttractionRecord, measure
 from tglo_lightning.reporting.dashboard import AttractionPanels, is_wandb
 from tglo_lightning.search.seeding import seed_all
 
@@ -35,7 +35,7 @@ class AttractionMonitor(Callback):
     in use (:math:`h_T \sum_j h_j (\gamma_T - \gamma_j)` with :math:`\gamma = df/dh`, positive: pulled in), and what
     goes with it, are kept in :attr:`record`, logged in numbers to every logger as ``attraction/*``, and written to a
     compressed ``.npz`` file in the run's directory when the training ends, also when it ends early. A W&B run gets
-    histograms too, and at the end a scatter of all samples over the epochs, as a picture and interactive, and a table.
+    histograms too, and at the end a picture of the samples over the epochs and a table.
     A fit that resumes from a checkpoint goes on with the record of the checkpoint. A loss that
     :class:`~tglo_lightning.TaylorGLO` puts in is followed.
 
@@ -64,7 +64,7 @@ class AttractionMonitor(Callback):
             ``trainer.default_root_dir``.
 
     Attributes:
-        record: the :class:`~tglo_lightning.reporting.attraction_record.AttractionRecord`, ``None`` before a training.
+        record: the :class:`~tglo_lightning.reporting.attraction.AttractionRecord`, ``None`` before a training.
         path: the file that the training has written; ``None`` before its end.
 
     Raises:
@@ -170,7 +170,10 @@ class AttractionMonitor(Callback):
     def _loss(self, pl_module: Any) -> SeparableLoss:
         present = self.slot.get(pl_module)
         try:
-            return as_loss(present)
+            loss = as_loss(present)
+            if isinstance(loss, SeparableLoss):
+                return loss
+            raise TypeError(loss)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"`loss={self.slot.path!r}`: AttractionMonitor cannot tell the attraction of "

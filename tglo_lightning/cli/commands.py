@@ -1,81 +1,57 @@
 """The commands that are Hydra apps: `tglo-train`, `tglo-attack` and `tglo-landscape`.
 
-What a command does is imported when it does it, so that `--help` and shell completion are quick.
+What a command runs is imported when it runs, so that `--help` and shell completion are quick.
 """
 
-import shutil
-from contextlib import suppress
+import signal
+import sys
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+import hydra
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
-from tglo_lightning.cli.command_line import CONFIG_DIR, command
+import tglo_lightning
 
 __all__ = ["CONFIG_DIR", "attack", "landscape", "train"]
 
+_PACKAGE = Path(tglo_lightning.__file__).parent
+# In a wheel the configs lie in the package, in a checkout beside it
+CONFIG_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+# Flags with which Hydra prints and runs nothing
+_PRINTING = {"-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion"}
 
-@command("train")
-def train(cfg: DictConfig) -> float:
-    """Run one config. Returns the optimised metric to a sweeper.
 
-    A refused config or journal, or a search without one valid candidate, ends the process.
+def _command(name: str) -> Callable[[], None]:
+    """Return the Hydra app over `conf/NAME.yaml` that calls `run(cfg)` of `tglo_lightning.cli.NAME`.
+
+    What `run` returns is the value that a sweeper optimises. An error of the config, of a journal or of a search ends
+    the process with one line.
     """
-    from tglo_lightning.cli.checks import ConfigError
-    from tglo_lightning.cli.train import run
-    from tglo_lightning.search import SearchError
-    from tglo_lightning.search.journal import JournalError
 
-    try:
-        return run(cfg)
-    except (ConfigError, JournalError, SearchError) as error:
-        _leave_nothing()
-        raise SystemExit(f"tglo-train: {error}") from error
+    @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=name)
+    def task(cfg: DictConfig) -> Any:
+        from tglo_lightning.cli.recipe import ConfigError
+        from tglo_lightning.search import SearchError
+        from tglo_lightning.search.journal import JournalError
 
+        try:
+            return import_module(f"tglo_lightning.cli.{name}").run(cfg)
+        except (ConfigError, JournalError, SearchError, OmegaConfBaseException) as error:
+            raise SystemExit(f"tglo-{name}: {' '.join(str(error).split())}") from error
 
-@command("attack")
-def attack(cfg: DictConfig) -> float:
-    """Attack one network. Returns its worst-case accuracy at the largest epsilon; a refused config ends the process."""
-    from tglo_lightning.cli.attack import run
-    from tglo_lightning.cli.checks import ConfigError
+    def main() -> None:
+        if _PRINTING.intersection(sys.argv) and hasattr(signal, "SIGPIPE"):
+            # `tglo-train --help | head` ends like any other command whose reader has gone
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        task()
 
-    try:
-        return run(cfg)
-    except (ConfigError, ImportError) as error:
-        _leave_nothing()
-        raise SystemExit(f"tglo-attack: {' '.join(str(error).split())}") from error
+    return main
 
 
-@command("landscape")
-def landscape(cfg: DictConfig) -> None:
-    """Measure the networks of one config; a refused config ends the process."""
-    from tglo_lightning.cli.checks import ConfigError
-    from tglo_lightning.cli.landscape import run
-
-    try:
-        run(cfg)
-    except ConfigError as error:
-        _leave_nothing()
-        raise SystemExit(f"tglo-landscape: {' '.join(str(error).split())}") from error
-
-
-def _leave_nothing() -> None:
-    """Remove the directory of a run that was refused, if there is nothing in it but what Hydra wrote at its start."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    hydra = HydraConfig.get()
-    folder = Path(hydra.runtime.output_dir)
-    config, log = folder / str(hydra.output_subdir), folder / f"{hydra.job.name}.log"
-    if hydra.mode != RunMode.RUN or not folder.is_dir() or not set(folder.iterdir()) <= {config, log}:
-        return
-    with suppress(OSError):
-        shutil.rmtree(config)
-        log.unlink(missing_ok=True)
-        if folder == Path.cwd():
-            return
-        folder.rmdir()
-        day, outputs = list(folder.parents)[:2]
-        if outputs.name == "outputs":
-            # Where this was the only run
-            day.rmdir()
-            outputs.rmdir()
+train = _command("train")
+attack = _command("attack")
+landscape = _command("landscape")

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
 from rich.console import Console
 
+from tglo_lightning.reporting import pictures
 from tglo_lightning.reporting.comparison import UNITS, Comparison, compare
-from tglo_lightning.reporting.comparison_plot import plot_comparison
+from tglo_lightning.reporting.tables import comparison_legend, comparison_table
+from tglo_lightning.untrusted import regular_target
 
-log = logging.getLogger(__name__)
 FILE = "comparison.json"
 PICTURE = "comparison.png"
 EXAMPLES = """Examples
   tglo-compare multirun/DAY/TIME                        all jobs of a sweep
   tglo-compare RUN1 RUN2 --reference "cross-entropy"
   tglo-compare multirun/DAY/TIME --metric all --markdown
-  tglo-compare multirun --pool seed --unit run          one value a search, over several search seeds
+  tglo-compare multirun --pool seed --unit run          one value per search, over several search seeds
 """
 WIDTH = 140  # of a table in a file
 
@@ -53,33 +50,33 @@ def report(
 
     Args:
         comparison: what to report.
-        folder: where to; made if need be.
-        metrics: those to print, the first of them to draw; by default the first of the comparison, `["all"]` for all.
+        folder: where to write; made if it is not there.
+        metrics: to print, and the first to draw; by default the first of the comparison, `["all"]` for all.
         markdown: print tables in Markdown.
 
     Raises:
-        ValueError: no such metric.
+        ValueError: no such metric, or a file to write is a symbolic link.
     """
     shown = comparison.metrics[:1] if not metrics else comparison.metrics if "all" in metrics else list(metrics)
     unknown = [metric for metric in shown if metric not in comparison.metrics]
     if unknown:
         raise ValueError(f"--metric must be all or one of {', '.join(comparison.metrics)}, got {unknown[0]!r}")
     folder.mkdir(parents=True, exist_ok=True)
+    path, picture = (regular_target(folder / name) for name in (FILE, PICTURE))
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = WIDTH
     for metric in shown:
         for condition in comparison.conditions:
             if comparison.select(condition, metric):
-                console.print(comparison.table(condition, metric, markdown=markdown))
-        console.print(comparison.legend(metric))
+                console.print(comparison_table(comparison, condition, metric, markdown=markdown))
+        console.print(comparison_legend(comparison, metric))
     for note in comparison.notes:
         console.print(f"Note: {note}.")
-    path = folder / FILE
     path.write_text(json.dumps(comparison.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     console.print(str(path))
     try:
-        console.print(str(plot_comparison(comparison, folder / PICTURE, shown[0])))
+        console.print(str(pictures.save(pictures.comparison(comparison, shown[0]), picture)))
     except ImportError as error:
         console.print(f"No picture. {error}", markup=False)
 
@@ -92,39 +89,18 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUNS", help="run or multirun directories, or result.json files"
-    )
-    parser.add_argument(
-        "--reference", metavar="LOSS", help="loss to compare with, as named in the table (default: cross-entropy)"
-    )
-    parser.add_argument(
-        "--metric",
-        action="append",
-        metavar="NAME",
-        help="test metric to print, again for more, all for all; the first is drawn (default: the first there is)",
-    )
-    parser.add_argument(
-        "--pool",
-        action="append",
-        default=[],
-        metavar="KEY",
-        help="a key of the config, such as optimizer.lr, whose values are to share a table",
-    )
-    parser.add_argument(
-        "--unit",
-        choices=UNITS,
-        default=UNITS[0],
-        help="what one value is: a training; or a run, the mean of its trainings, which pools the losses that several "
-        "searches found (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="FOLDER",
-        help=f"where to write {FILE} and {PICTURE} (default: the folder that holds all RUNS)",
-    )
-    parser.add_argument("--markdown", action="store_true", help="print tables in Markdown")
+    add = parser.add_argument
+    add("runs", nargs="+", type=Path, metavar="RUNS", help="run or multirun directories, or result.json files")
+    add("--reference", metavar="LOSS", help="loss to compare with, as named in the table (default: cross-entropy)")
+    metric = "test metric to print, again for more, all for all; the first is drawn (default: the first there is)"
+    add("--metric", action="append", metavar="NAME", help=metric)
+    pool = "a key of the config, such as optimizer.lr, whose values share a table"
+    add("--pool", action="append", default=[], metavar="KEY", help=pool)
+    unit = "what one value is: a training; or a run, the mean of its trainings, which pools the losses that several "
+    add("--unit", choices=UNITS, default=UNITS[0], help=unit + "searches found (default: %(default)s)")
+    output = f"where to write {FILE} and {PICTURE} (default: the folder that holds all RUNS)"
+    add("--output", type=Path, metavar="FOLDER", help=output)
+    add("--markdown", action="store_true", help="print tables in Markdown")
     return parser
 
 
@@ -132,29 +108,7 @@ def _folder(options: argparse.Namespace) -> Path:
     if options.output is not None:
         return Path(options.output)
     folders = [path if path.is_dir() else path.parent for path in options.runs]
-    common = Path(os.path.commonpath([folder.resolve() for folder in folders]))
-    return folders[0] if folders[0].resolve() == common else common
-
-
-class CompareRuns(Callback):
-    """Compares the jobs of a multirun when the last one is done: `callbacks=compare`, or an experiment that has it.
-
-    Args:
-        options: of :func:`tglo_lightning.reporting.comparison.compare`.
-        metrics: of :func:`report`.
-    """
-
-    def __init__(self, metrics: Sequence[str] | None = None, **options: Any) -> None:
-        self.metrics = metrics
-        self.options = options
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Write and print the comparison into the directory of the multirun."""
-        folder = Path(config.hydra.sweep.dir)
-        try:
-            report(compare([folder], **self.options), folder, self.metrics)
-        except (ValueError, OSError) as error:
-            log.warning("The runs of %s could not be compared: %s", folder, error)
+    return Path(os.path.commonpath([folder.resolve() for folder in folders]))
 
 
 if __name__ == "__main__":

@@ -1,19 +1,13 @@
 """`tglo-landscape`: how flat are the minima that networks were trained to."""
 
-from pathlib import Path
-
-import torch
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities.seed import isolate_rng
 from rich.console import Console
 from rich.table import Table
 
-from tglo_lightning.cli.checks import ConfigError, check, naming, writable
-from tglo_lightning.cli.recipe import Recipe
-from tglo_lightning.cli.train import _quiet
-from tglo_lightning.cli.trained import checkpoint, images, of_run, trained
+from tglo_lightning.cli.recipe import ConfigError, naming, prepare
+from tglo_lightning.cli.trained import images, load
+from tglo_lightning.reporting import pictures
 from tglo_lightning.reporting.landscape import Landscape, measure_landscape
-from tglo_lightning.reporting.landscape_plot import plot_basins, plot_surfaces
 
 
 def run(cfg: DictConfig) -> dict[str, Landscape]:
@@ -22,35 +16,26 @@ def run(cfg: DictConfig) -> dict[str, Landscape]:
     Raises:
         ConfigError: the config cannot run.
     """
-    _quiet()
-    check(cfg)
-    writable(cfg, "paths.output_dir")
+    folder = prepare(cfg)
     if not isinstance(cfg.ckpts, DictConfig) or not cfg.ckpts:
         raise ConfigError("ckpts: must name checkpoints, as in 'ckpts={cross-entropy: RUN1, metalearned: RUN2}'")
-    if cfg.num_threads is not None:
-        torch.set_num_threads(cfg.num_threads)
     options = OmegaConf.to_container(cfg.landscape, resolve=True)
     assert isinstance(options, dict)
-    folder = Path(cfg.paths.output_dir)
     found: dict[str, Landscape] = {}
     for name, path in ((str(name), str(path)) for name, path in cfg.ckpts.items()):
-        ckpt = checkpoint(path, f"ckpts.{name}")
-        config = of_run(cfg, ckpt)
-        with isolate_rng():
-            recipe = Recipe(config)
-            module = trained(recipe, ckpt, f"ckpts.{name}")
+        recipe, module = load(cfg, path, f"ckpts.{name}")
         data = images(recipe, cfg.split, cfg.samples, cfg.landscape.seed)
-        with naming(cfg, "landscape"):
+        with naming("landscape"):
             landscape = measure_landscape(
                 module, data, batch_size=cfg.batch_size, **{str(key): value for key, value in options.items()}
             )
-        landscape.save(folder / f"{name}.json")
+        landscape.save(folder / f"{name}.npz")
         found[name] = landscape
     _print(found)
     try:
-        print(plot_basins(found, folder / "basins.png"))
+        print(pictures.save(pictures.basins(found), folder / "basins.png"))
         if cfg.landscape.surface:
-            print(plot_surfaces(found, folder / "surfaces.png"))
+            print(pictures.save(pictures.surfaces(found), folder / "surfaces.png"))
     except ImportError as error:
         print(error)
     return found
@@ -70,9 +55,3 @@ def _print(landscapes: dict[str, Landscape]) -> None:
         widths = (landscape.width(share) for share in (0.9, 0.5))
         table.add_row(name, f"{middle:.4f}", *(f"{mean:.3f} ± {std:.3f}" for mean, std in widths))
     Console(highlight=False).print(table)
-
-
-if __name__ == "__main__":
-    from tglo_lightning.cli.commands import landscape
-
-    landscape()

@@ -11,31 +11,21 @@ from pytorch_lightning.loggers import WandbLogger
 
 
 def logged_in() -> bool:
-    """Whether W&B finds credentials by itself: in the environment or stored by `wandb login`.
-
-    Nothing is asked and nothing is sent.
-    """
+    """Return whether there are W&B credentials: in the environment, or stored by `wandb login`."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc
-    stored = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
-    for path in (Path(name).expanduser() for name in stored):
-        try:
-            login = netrc.netrc(path).authenticators(host)
-        except (OSError, netrc.NetrcParseError):
-            continue
-        if login and login[2]:
-            return True
-    return False
+    try:
+        return bool(netrc.netrc(Path(os.environ.get("NETRC") or "~/.netrc").expanduser()).authenticators(host))
+    except (OSError, netrc.NetrcParseError):
+        return False
 
 
 def wandb_logger(*, save_dir: str, project: str, name: str | None = None, **kwargs: Any) -> WandbLogger:
-    """A `WandbLogger` that writes below `save_dir`: offline, unless the user is logged in.
-
-    `WANDB_MODE`, where set, decides instead.
+    """Return a `WandbLogger` that writes below `save_dir`: as `WANDB_MODE` says, else offline unless logged in.
 
     Args:
-        save_dir: directory of the run's files, made if it is not there.
+        save_dir: directory of the run's files; made if it is not there.
         project: W&B project.
         name: name of the run; W&B makes one up if None.
         **kwargs: passed on to `WandbLogger`.
@@ -44,7 +34,7 @@ def wandb_logger(*, save_dir: str, project: str, name: str | None = None, **kwar
     Path(save_dir).mkdir(parents=True, exist_ok=True)
     kwargs.setdefault("settings", wandb.Settings(quiet=True))
     logger = WandbLogger(save_dir=save_dir, project=project, name=name, offline=mode != "online", mode=mode, **kwargs)
-    # Lightning hands it on even where nobody gave it, and W&B warns of it at each run
+    # Lightning hands it on even if nobody gave it, and W&B warns of it at each run
     if kwargs.get("anonymous") is None:
         logger._wandb_init.pop("anonymous", None)
     return logger

@@ -1,19 +1,65 @@
 """Fresh parts of a training, built from a config as often as they are needed."""
 
-from collections.abc import Callable
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 from torch import nn
 
+from tglo_lightning.arguments import integer, optional
 from tglo_lightning.callbacks import TaylorGLO
-from tglo_lightning.cli.checks import ConfigError, check, naming, writable
 from tglo_lightning.data import Task
 from tglo_lightning.models import Classifier, Normalize
 from tglo_lightning.module.slot import LossSlots
+
+
+class ConfigError(ValueError):
+    """A config that cannot run; the message begins with the key."""
+
+
+@contextmanager
+def naming(key: str) -> Iterator[None]:
+    """Turn an error of what the config builds from `key` into a `ConfigError` that begins with the key."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+        raise ConfigError(f"{key}: {' '.join(str(cause).split()) or type(cause).__name__}") from error
+
+
+def prepare(cfg: DictConfig) -> Path:
+    """Set the number of threads, silence Lightning and make the output directory, which is returned.
+
+    Raises:
+        ConfigError: `num_threads` or `paths.output_dir` cannot be used.
+    """
+    quiet_lightning()
+    with naming("num_threads"):
+        if optional(integer, "num_threads", cfg.num_threads, 1):
+            torch.set_num_threads(cfg.num_threads)
+    folder = Path(cfg.paths.output_dir)
+    with naming("paths.output_dir"):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def quiet_lightning() -> None:
+    """Silence what Lightning says about every one of the many small trainings."""
+    for name in ("pytorch_lightning", "lightning.pytorch"):  # with both installed the second one speaks for the first
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*LeafSpec.*"):
+        warnings.filterwarnings("ignore", message)
 
 
 class Recipe:
@@ -23,110 +69,94 @@ class Recipe:
         cfg: a composed config of `conf/train.yaml`.
 
     Raises:
-        ConfigError: a value is out of range, or something cannot be built; found here, before any training.
+        ConfigError: something cannot be built, found by building everything once, before any training.
     """
 
     def __init__(self, cfg: DictConfig) -> None:
-        check(cfg)
         self.cfg = cfg
+        with naming("seed"):
+            integer("seed", cfg.seed, 0, 2**32 - 1)
+        with naming("evaluation.seeds"):
+            integer("seeds", cfg.evaluation.seeds, 1)
         # Before data are read, which may take its time
         self.search()
-        if cfg.search.get("journal") is not None:
-            writable(cfg, "search.journal")
         self.criterion()
-        with naming(cfg, "task"):
+        with naming("task"):
             self.datamodule = instantiate(cfg.task)
             if isinstance(self.datamodule, Task):
-                # Here, where what is wrong with the data can be told by the task's keys
                 self.datamodule.prepare_data()
                 self.datamodule.setup()
         module = self.module()
-        with naming(cfg, "optimizer"):
-            optimizer = module.optimizer(module.parameters())
-        with naming(cfg, "scheduler"):
-            if module.scheduler is not None:
-                module.scheduler(optimizer)
+        with naming("optimizer, scheduler"):
+            module.configure_optimizers()
+        self.callbacks()
         self._validate(module)
 
     def _validate(self, module: Classifier) -> None:
         """Validate one batch, to see that the parts fit and that the monitored metric is there."""
-        self.callbacks()
         trainer = self.quiet_trainer(limit_val_batches=1)
-        [metrics] = trainer.validate(module, datamodule=self.datamodule, verbose=False)
-        if self.cfg.monitor not in metrics:
-            raise ConfigError(
-                f"monitor: {self.cfg.monitor!r} is not logged in validation; logged: {', '.join(metrics)}"
-            )
+        with naming("task, arch, loss"):
+            [metrics] = trainer.validate(module, datamodule=self.datamodule, verbose=False)
+        monitor = self.cfg.monitor
+        if monitor not in list(metrics):
+            raise ConfigError(f"monitor: {monitor!r} is not logged in validation; logged: {', '.join(metrics)}")
 
     def criterion(self) -> nn.Module:
-        """The original loss."""
-        with naming(self.cfg, "loss"):
+        """Return the original loss."""
+        with naming("loss"):
             # theta must reach the loss as a plain list, not as a node of the config
             return instantiate(self.cfg.loss, _convert_="all")
 
     def module(self, criterion: nn.Module | None = None) -> Classifier:
-        """An untrained module, its weights drawn from the global generator; with the original loss by default."""
-        with naming(self.cfg, "arch"):
-            net = instantiate(self.cfg.arch)(
-                input_shape=self.datamodule.input_shape, num_classes=self.datamodule.num_classes
-            )
+        """Return an untrained module with a loss, by default the original one; weights from the global generator."""
+        data = self.datamodule
+        with naming("arch"):
+            net = instantiate(self.cfg.arch)(input_shape=data.input_shape, num_classes=data.num_classes)
         aux = getattr(net, "aux", 0)
-        if getattr(self.datamodule, "mean", None) is not None:
+        if getattr(data, "mean", None) is not None:
             # In the network, not in the data: inputs stay pixels in [0, 1]
-            net = nn.Sequential(Normalize(self.datamodule.mean, self.datamodule.std), net)
-        parts = {}
-        for key in ("optimizer", "scheduler"):
-            with naming(self.cfg, key):
-                parts[key] = instantiate(self.cfg[key], _convert_="all")
-        return Classifier(
-            net,
-            self.criterion() if criterion is None else criterion,
-            self.datamodule.num_classes,
-            aux_criteria=[self.criterion() for _ in range(aux)],
-            **parts,
-        )
+            net = nn.Sequential(Normalize(data.mean, data.std), net)
+        with naming("optimizer, scheduler"):
+            parts = {key: instantiate(self.cfg[key], _convert_="all") for key in ("optimizer", "scheduler")}
+        losses = [self.criterion() for _ in range(aux)]
+        return Classifier(net, criterion or self.criterion(), data.num_classes, aux_criteria=losses, **parts)
 
     def callbacks(self, *, checkpoints: bool = True) -> list[pl.Callback]:
-        """The callbacks of the config's group, without those that write checkpoints if so asked."""
-        with naming(self.cfg, "callbacks"):
+        """Return the callbacks of the config, with or without those that write checkpoints."""
+        with naming("callbacks"):
             found = [instantiate(node) for node in self.cfg.callbacks.values() if node]
         return [c for c in found if checkpoints or not isinstance(c, pl.callbacks.Checkpoint)]
 
     def search(self, **overrides: Any) -> TaylorGLO | None:
-        """The search, None with `search=none`. Its candidates are fresh modules, so that seeds cover their weights.
+        """Return the search, None with `search=none`.
 
-        `overrides` go before the config.
+        Its candidates are fresh modules, so that seeds cover their weights. `overrides` replace keys of the config.
         """
         if "_target_" not in self.cfg.search:
             return None
-        with naming(self.cfg, "search"):
+        with naming("search"):
             build: Callable[..., TaylorGLO] = instantiate(self.cfg.search)
             return build(**({} if "init" in self.cfg.search else {"init": self.module}), **overrides)
 
     def slots(self) -> LossSlots:
-        """Where a module keeps the losses that are searched for."""
+        """Return where a module keeps the losses that are searched for."""
         paths = OmegaConf.to_container(self.cfg.search, resolve=True).get("loss", "criterion")  # type: ignore[union-attr]
         return LossSlots(paths)
 
     def logger(self) -> Logger | None:
-        """The logger, None with `logger=none`."""
+        """Return the logger, None with `logger=none`."""
         if "_target_" not in self.cfg.logger:
             return None
-        with naming(self.cfg, "logger"):
+        with naming("logger"):
             return instantiate(self.cfg.logger)
 
     def trainer(self, **kwargs: Any) -> pl.Trainer:
-        """A fresh trainer; `kwargs` go before the config."""
-        with naming(self.cfg, "trainer"):
+        """Return a fresh trainer; `kwargs` replace arguments of the config."""
+        with naming("trainer"):
             # a partial, because a config cannot hold the objects in kwargs
             return instantiate(self.cfg.trainer, _partial_=True)(**kwargs)
 
     def quiet_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """A fresh trainer that neither logs, nor writes checkpoints, nor prints; with no callbacks by default."""
-        silent = {
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-        }
-        return self.trainer(**({"callbacks": []} | kwargs | silent))
+        """Return a fresh trainer that does not log, write checkpoints or print; without callbacks by default."""
+        silent = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+        return self.trainer(**({"callbacks": []} | kwargs | dict.fromkeys(silent, False)))

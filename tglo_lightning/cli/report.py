@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tglo_lightning.reporting import write_report
+from tglo_lightning.untrusted import regular_target
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,6 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
+        if options.output is None:
+            for path in (options.run if options.run.is_dir() else options.run.parent).glob("*report.html"):
+                regular_target(path)
         attacks, attraction = (dict(map(_named, entries)) for entries in (options.attack, options.attraction))
         path = write_report(
             options.run, options.output, attacks=attacks, attraction=attraction, num_classes=options.num_classes
@@ -46,30 +50,15 @@ def _parser() -> argparse.ArgumentParser:
   tglo-report RUN_DIR --attack cross-entropy=outputs/A --attack metalearned=outputs/B""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "run",
-        type=Path,
-        metavar="RUN_DIR",
-        help="directory of a run of tglo-train, or of a search with a journal; or the journal itself",
-    )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="file to write (default: report.html in RUN_DIR)")
-    parser.add_argument(
-        "--attack",
-        action="append",
-        default=[],
-        metavar="[NAME=]PATH",
-        help="a report of tglo-attack, or its directory, again for more; those below RUN_DIR are found",
-    )
-    parser.add_argument(
-        "--attraction",
-        action="append",
-        default=[],
-        metavar="[NAME=]PATH",
-        help="an .npz file of AttractionMonitor, again for more; those below RUN_DIR are found",
-    )
-    parser.add_argument(
-        "--num-classes", type=int, metavar="N", help="number of classes, where no file of the run has it"
-    )
+    add = parser.add_argument
+    run = "directory of a run of tglo-train, or of a search with a journal; or the journal itself"
+    attack = "a report of tglo-attack, or its directory, again for more; those below RUN_DIR are found"
+    attraction = "an .npz file of AttractionMonitor, again for more; those below RUN_DIR are found"
+    add("run", type=Path, metavar="RUN_DIR", help=run)
+    add("--output", type=Path, metavar="FILE", help="file to write (default: report.html in RUN_DIR)")
+    add("--attack", action="append", default=[], metavar="[NAME=]PATH", help=attack)
+    add("--attraction", action="append", default=[], metavar="[NAME=]PATH", help=attraction)
+    add("--num-classes", type=int, metavar="N", help="number of classes, if no file of the run has it")
     return parser
 
 

@@ -1,12 +1,10 @@
-"""`tglo-train`: metalearn a loss from a Hydra config, and compare it with the original over fresh seeds."""
+"""`tglo-train`: search for a loss, train with it, and compare it with the original over fresh seeds."""
 
 import json
-import logging
 import platform
 import statistics
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
@@ -14,59 +12,53 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
 from rich.console import Console
 
-import tglo_lightning
-from tglo_lightning.cli.checks import writable
-from tglo_lightning.cli.comparison import Scores, fresh_seeds, train_and_test, welch_tests
-from tglo_lightning.cli.recipe import Recipe
-from tglo_lightning.losses import as_loss, loss_like, loss_options
+from tglo_lightning.cli.fresh_seeds import Scores, fresh_seeds, train_and_test, welch_tests
+from tglo_lightning.cli.recipe import Recipe, prepare
+from tglo_lightning.losses import loss_like, loss_options
+from tglo_lightning.losses.registry import loss_name
 from tglo_lightning.models import Classifier
 from tglo_lightning.reporting import results_table
 from tglo_lightning.reporting.html import report_quietly
 from tglo_lightning.search import Finalist, SearchResult
 
-# Losses that are found beside the original one: by the search, and by its fair opponent
-FOUND = ("metalearned", "opponent")
+# What is found beside the original loss: by the search, and by the search over smoothed cross-entropy
+METALEARNED, BASELINE = "metalearned", "baseline"
 # With several ranks it holds the number of this process
 _rank_zero_only: Any = rank_zero_only
 
 
 def run(cfg: DictConfig) -> float:
-    """Search a loss, train with the better one, compare both over fresh seeds; write result and report, print a table.
+    """Search, train with the loss that is kept, compare the losses over fresh seeds; write the result, print a table.
 
     Returns:
         The mean over the fresh seeds of the monitored validation metric of the loss that was kept. Test data have no
-        part in it, so it is safe to optimise.
+        part in it, so a sweeper may optimise it.
 
     Raises:
         ConfigError: the config cannot run. Nothing was trained or logged then.
     """
     start = time.monotonic()
-    _quiet()
-    writable(cfg, "paths.output_dir")
+    path = prepare(cfg) / "result.json"
     with isolate_rng():
         recipe = Recipe(cfg)
-    if cfg.num_threads is not None:
-        torch.set_num_threads(cfg.num_threads)
-    path = Path(cfg.paths.output_dir) / "result.json"
     failed = True
     try:
         with isolate_rng():
             logger = recipe.logger()
             if logger is not None:
                 logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
-            search = _search_and_train(recipe, logger)
-            opponent = _opponent(recipe)
-            scores = _compare(recipe, search, opponent)
-        result = _result(recipe, search, opponent, scores, time.monotonic() - start)
+            search, baseline = _search_and_train(recipe, logger), _baseline(recipe)
+            searches = {METALEARNED: search, BASELINE: baseline}
+            found = {kind: each.best for kind, each in searches.items() if each and each.best and each.best.theta}
+            scores = _compare(recipe, found)
+        result = _result(recipe, search, found, scores, time.monotonic() - start)
         if first := _rank_zero_only.rank == 0:
-            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
             curves = {kind: each.curves for kind, each in scores.items()}
             path.with_name("curves.json").write_text(json.dumps(curves, allow_nan=False) + "\n")
@@ -83,103 +75,77 @@ def run(cfg: DictConfig) -> float:
 
 
 def _search_and_train(recipe: Recipe, logger: Logger | None) -> SearchResult | None:
-    """The fit that a user of the callback makes: the search at its start, then a training with what it kept."""
+    """Fit as a user of the callback does: the search at the start, then a training with the loss that it kept."""
     pl.seed_everything(recipe.cfg.seed, verbose=False)
     search = recipe.search()
     callbacks = recipe.callbacks() + ([] if search is None else [search])
-    # without a logger of ours Lightning would make one of its own
+    # Without a logger Lightning would make one of its own
     trainer = recipe.trainer(logger=logger if logger is not None else False, callbacks=callbacks)
     trainer.fit(recipe.module(), datamodule=recipe.datamodule)
     return None if search is None else search.result
 
 
-def _opponent(recipe: Recipe) -> SearchResult | None:
-    """A search of the same budget over smoothed cross-entropy with a factor, if the config asks for one."""
-    if not recipe.cfg.evaluation.opponent:
-        return None
-    journal = Path(recipe.cfg.paths.output_dir) / "opponent.jsonl"
-    search = recipe.search(parameterization="smoothed_ce", journal=str(journal))
+def _baseline(recipe: Recipe) -> SearchResult | None:
+    """Search over smoothed cross-entropy with a factor, with the same budget, if the config asks for it."""
+    journal = Path(recipe.cfg.paths.output_dir) / f"{BASELINE}.jsonl"
+    wanted = recipe.cfg.evaluation.baseline
+    search = recipe.search(parameterization="smoothed_ce", journal=str(journal)) if wanted else None
     if search is None:
         return None
     pl.seed_everything(recipe.cfg.seed, verbose=False)
-    # the search alone, without the training after it; the epochs stay, since candidates may ask for them
+    # The search without the training after it; the epochs stay, since candidates may use them
     silent = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     trainer = recipe.trainer(callbacks=[search], max_steps=0, **silent)
     trainer.fit(recipe.module(), datamodule=recipe.datamodule)
     return search.result
 
 
-def _compare(recipe: Recipe, *searches: SearchResult | None) -> dict[str, Scores]:
-    """Scores of the original loss and, where there are any, of the best losses that were found, kept or not."""
+def _compare(recipe: Recipe, found: dict[str, Finalist]) -> dict[str, Scores]:
+    """Train the original loss and what was found over fresh seeds."""
+
+    def with_theta(theta: list[float] | None) -> Classifier:
+        module = recipe.module()
+        recipe.slots().install(module, theta or [])
+        return module
+
     modules: dict[str, Callable[[], Classifier]] = {"original": recipe.module}
-    for kind, search in zip(FOUND, searches, strict=True):
-        if search is not None and search.best is not None and search.best.theta is not None:
-            modules[kind] = partial(_found, recipe, search.best.theta)
+    modules |= {kind: partial(with_theta, finalist.theta) for kind, finalist in found.items()}
     cfg = recipe.cfg
     progress = cfg.trainer.get("enable_progress_bar", True)
     return train_and_test(recipe, modules, fresh_seeds(cfg.seed, cfg.evaluation.seeds), cfg.monitor, progress=progress)
 
 
-def _found(recipe: Recipe, theta: list[float]) -> Classifier:
-    """An untrained module with the loss, or the losses, that were found."""
-    module = recipe.module()
-    recipe.slots().install(module, theta)
-    return module
-
-
 def _result(
-    recipe: Recipe,
-    search: SearchResult | None,
-    opponent: SearchResult | None,
-    scores: dict[str, Scores],
-    seconds: float,
+    recipe: Recipe, search: SearchResult | None, found: dict[str, Finalist], scores: dict[str, Scores], seconds: float
 ) -> dict[str, Any]:
-    losses: dict[str, Any] = {
-        "original": {
-            **_described(recipe.criterion()),
-            "options": loss_options(recipe.criterion()),
-            "test": scores["original"].summary(),
-        },
-    }
-    for kind, outcome in zip(FOUND, (search, opponent), strict=True):
-        if kind in scores and outcome is not None and outcome.best is not None and outcome.best.theta is not None:
-            losses[kind] = {
-                "name": loss_like(recipe.criterion(), split_theta(outcome.best.theta, outcome.best.losses)[0]).name,
-                "theta": outcome.best.theta,
-                "formula": outcome.best.formula,
-                "test": scores[kind].summary(),
-            }
-    against_opponent = welch_tests(scores, "opponent")
+    """Return what `result.json` holds."""
+    criterion = recipe.criterion()
+    losses: dict[str, Any] = {"original": _described(criterion) | {"test": scores["original"].summary()}}
+    for kind, best in found.items():
+        first = loss_like(criterion, split_theta(best.theta, best.losses)[0])  # type: ignore[arg-type]
+        losses[kind] = {"name": first.name, "theta": best.theta, "formula": best.formula}
+        losses[kind]["test"] = scores[kind].summary()
+    against_baseline = welch_tests(scores, BASELINE)
+    counts = ("candidates", "infeasible", "failed", "seconds")
+    packages = ("tglo-lightning", "torch", "pytorch-lightning", "cma", "numpy")
     return {
         "monitor": recipe.cfg.monitor,
         "num_classes": recipe.datamodule.num_classes,
         "kept": "original" if search is None else search.kept,
         "losses": losses,
         "welch": welch_tests(scores),
-        **({"welch_opponent": against_opponent} if against_opponent else {}),
-        "search": {
-            "candidates": 0 if search is None else search.candidates,
-            "infeasible": 0 if search is None else search.infeasible,
-            "failed": 0 if search is None else search.failed,
-            "seconds": 0.0 if search is None else search.seconds,
-        },
+        **({f"welch_{BASELINE}": against_baseline} if against_baseline else {}),
+        "search": {count: 0 if search is None else getattr(search, count) for count in counts},
         "seconds": seconds,
-        "versions": {
-            "python": platform.python_version(),
-            "tglo-lightning": tglo_lightning.__version__,
-            **{name: version(name) for name in ("torch", "pytorch-lightning", "cma", "numpy")},
-        },
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
     }
 
 
-def _described(criterion: torch.nn.Module) -> dict[str, Any]:
-    """Name of a loss that was given, and its parameters if it has any."""
-    try:
-        loss = as_loss(criterion)
-    except TypeError:  # a loss from outside of the family, given as loss._target_
-        return {"name": type(criterion).__name__}
-    theta = getattr(loss, "theta", None)
-    return {"name": loss.name} | ({} if theta is None else {"theta": theta.tolist(), "formula": loss.formula})
+def _described(criterion: Any) -> dict[str, Any]:
+    """Return name and options of the original loss, and its parameters and formula if it has any."""
+    described: dict[str, Any] = {"name": loss_name(criterion), "options": loss_options(criterion)}
+    theta = getattr(criterion, "theta", None)
+    return described | ({} if theta is None else {"theta": theta.tolist(), "formula": criterion.formula})
 
 
 def _log(logger: Logger, result: dict[str, Any]) -> None:
@@ -188,12 +154,12 @@ def _log(logger: Logger, result: dict[str, Any]) -> None:
     for kind, loss in result["losses"].items():
         for name, values in loss["test"].items():
             metrics |= {f"test/{kind}/{name}_{part}": values[part] for part in ("mean", "std")}
-    for test in ("welch", "welch_opponent"):
+    for test in ("welch", f"welch_{BASELINE}"):
         for name, p_values in result.get(test, {}).items():
             metrics[f"test/{test}/{name}_p_one_sided"] = p_values["p_one_sided"]
     finite = {key: value for key, value in metrics.items() if value is not None}
     if isinstance(logger, WandbLogger):
-        best = result["losses"].get("metalearned", {})
+        best = result["losses"].get(METALEARNED, {})
         texts = {"kept": result["kept"], "formula": best.get("formula"), "theta": best.get("theta")}
         logger.experiment.summary.update(finite | {k: v for k, v in texts.items() if v is not None})
     else:
@@ -207,13 +173,13 @@ def _print(result: dict[str, Any], search: SearchResult | None, path: Path) -> N
         console.width = 120
     console.print(results_table(result))
     if search is not None:
-        chosen = "no finalist could be trained" if search.best is None else f"metalearned {_figures(search.best)}"
+        found = "no finalist could be trained" if search.best is None else f"metalearned {_figures(search.best)}"
         console.print(
-            f"Kept the {search.kept} loss by {search.monitor}: {chosen}, original {_figures(search.original)}."
+            f"Kept the {search.kept} loss by {search.monitor}: {found}, original {_figures(search.original)}."
         )
-    for kind in FOUND:
-        if kind in result["losses"]:
-            console.print(f"{kind}: f(y, h) = {result['losses'][kind]['formula']}")
+    for kind, loss in result["losses"].items():
+        if kind != "original":
+            console.print(f"{kind}: f(y, h) = {loss['formula']}")
     console.print(str(path))
 
 
@@ -222,22 +188,8 @@ def _figures(finalist: Finalist) -> str:
     return f"{finalist.mean:.4f}{f' ± {finalist.std:.4f}' if n > 1 else ''} (n = {n})"
 
 
-def _quiet() -> None:
-    """Silence what Lightning says about every one of the many small trainings."""
-    for name in ("pytorch_lightning", "lightning.pytorch"):  # with both installed the second one speaks for the first
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*LeafSpec.*"):
-        warnings.filterwarnings("ignore", message)
-
-
 def _finish_wandb(exit_code: int) -> None:
     """End the W&B run of this job, so that the next job of a sweep starts one of its own."""
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
         wandb.finish(exit_code=exit_code)
-
-
-if __name__ == "__main__":
-    from tglo_lightning.cli.commands import train
-
-    train()

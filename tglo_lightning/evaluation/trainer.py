@@ -187,7 +187,7 @@ class TrainerPopulation:
         """Return parameters and buffers of a member; of one that is done, until the next score is asked for."""
         module = self._trainings[member].module
         assert module is not None, "the training is over, and its memory free"
-        return {name: value.detach() for name, value in module.state_dict().items()}
+        return {name: value.detach() for name, value in (*module.named_parameters(), *module.named_buffers())}
 
     def close(self) -> None:
         """End all trainings."""
@@ -206,24 +206,25 @@ class _Training:
         self._until: int | None = None
         self._fitness = float("nan")
         self._put_back: Callable[[], None] | None = None
-        self._final: Evaluation | None = None
+        self._at = 0
+        self._last: Evaluation | None = None
+        self._ended = False
 
     def score(self, until: int) -> Evaluation:
         """Train until so many epochs or steps are done, and return the monitored metric after them."""
-        if self._final is not None:
-            return self._final
+        if self._last is not None and (self._ended or until == self._at):
+            return self._last
+        self._at = until
         self._until = None if until >= self.fit.budget.length else until
         try:
             with isolated(self.fit.generators), self.clock.running():
                 self._advance()
         except Exception as error:
-            self._final = failed(error, self.clock.seconds)
+            self._last, self._ended = failed(error, self.clock.seconds), True
             self.close()
-            return self._final
-        evaluation = Evaluation(self._fitness, "ok", self.clock.seconds)
-        if self._until is None:
-            self._final = evaluation
-        return evaluation
+            return self._last
+        self._last, self._ended = Evaluation(self._fitness, "ok", self.clock.seconds), self._until is None
+        return self._last
 
     def close(self) -> None:
         """End the training, and free its memory."""

@@ -142,5 +142,5 @@ class _Kept:
 
 def _states() -> Any:
     """Of the global generators on the CPU, which loaders draw from, something to compare."""
-    _, words, *rest = np.random.get_state()  # noqa: NPY002
-    return random.getstate(), words.tobytes(), rest, torch.get_rng_state().numpy().tobytes()
+    state = np.random.get_state(legacy=False)["state"]  # noqa: NPY002
+    return random.getstate(), state["key"].tobytes(), state["pos"], torch.get_rng_state().numpy().tobytes()

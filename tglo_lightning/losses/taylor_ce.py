@@ -22,7 +22,7 @@ class TaylorCrossEntropyLoss(LinearLoss):
     integers the last term counts by the fraction, so that a search can move in ``k`` as in any number.
 
     Args:
-        k: order from 1 to 10; 2 by default, a low order as the paper advises for much noise.
+        k: order from 1 to 10; 2 by default.
         options: those of :class:`~tglo_lightning.losses.ClassificationLoss`.
 
     Source: Feng et al., *Can Cross Entropy Loss Be Robust to Label Noise?* (IJCAI 2020, doi 10.24963/ijcai.2020/305).

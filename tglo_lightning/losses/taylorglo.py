@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -123,17 +123,6 @@ class TaylorGLOLoss(SeparableLoss):
             f_off, f_on = [c[0] for c in both], [c[1] for c in both[:-1]]
         # Labels have no part in the highest power of h
         return [-c for c in f_off], [a - b for a, b in zip(f_off[:-1], f_on, strict=True)]
-
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> TaylorGLOLoss:
-        # Apple's devices hold no float64
-        if self.theta.dtype == torch.float64 and fn(torch.empty(0)).device.type == "mps":
-            self.theta = self.theta.float()
-        exact = self.theta
-        super()._apply(fn, recurse)
-        if self.theta.dtype.itemsize < 4:
-            # a network in half precision must not change what its loss is
-            self.theta = exact.to(self.theta.device)
-        return self
 
     def extra_repr(self) -> str:
         """The order, the polynomial, and the arguments that are not the defaults."""

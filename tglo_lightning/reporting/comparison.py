@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
-from tglo_lightning.reporting.comparison_runs import Loss, Run, conditions, find_runs, labels
-from tglo_lightning.reporting.stats import LESS_IS_BETTER, Alternative, hedges_g, holm, summarize, welch
+from tglo_lightning.reporting.numbers import direction
+from tglo_lightning.reporting.runs import Loss, Run, conditions, find_runs, labels
+from tglo_lightning.reporting.stats import LESS_IS_BETTER, holm, summarize, verdict
 
 __all__ = ["Comparison", "Row", "compare"]
 
@@ -37,8 +35,7 @@ class Row:
         hedges_g: effect size against the reference, **positive where the loss is better**, whatever the metric.
         p_one_sided: of Welch's test, the alternative being that the loss is better than the reference.
         p_two_sided: of Welch's test.
-        holm_one_sided: corrected for the number of all comparisons by this metric, over all conditions.
-        holm_two_sided: the same.
+        holm_two_sided: corrected for the number of all comparisons by this metric, over all conditions.
     """
 
     condition: str
@@ -54,7 +51,6 @@ class Row:
     hedges_g: float | None = None
     p_one_sided: float | None = None
     p_two_sided: float | None = None
-    holm_one_sided: float | None = None
     holm_two_sided: float | None = None
 
     @property
@@ -105,46 +101,12 @@ class Comparison:
             "reference": self.reference,
             "unit": self.unit,
             "runs": self.runs,
-            "better": {m: "lower" if m in LESS_IS_BETTER else "higher" for m in self.metrics},
+            "better": {m: direction(m) for m in self.metrics},
             "effect_size": "Hedges' g, positive where the loss is better than the reference",
             "comparisons": {m: self.comparisons(m) for m in self.metrics},
             "rows": [{**asdict(row), "n": row.n} for row in self.rows],
             "notes": self.notes,
         }
-
-    def table(self, condition: str, metric: str, *, markdown: bool = False) -> Table:
-        """The table of one condition and metric, as text for a terminal or as Markdown."""
-        direction = "lower" if metric in LESS_IS_BETTER else "higher"
-        title = f"{condition + ': ' if condition else ''}test/{metric} ({direction} is better)"
-        table = Table(title=title, box=box.MARKDOWN if markdown else box.HEAVY_HEAD, title_justify="left")
-        table.add_column("loss", no_wrap=True)
-        for name in ("n", "mean ± sd", "difference", "Hedges' g", "p (better)", "p (two-sided)", "Holm"):
-            table.add_column(name, justify="right")
-        for row in self.select(condition, metric):
-            mean = "not finite" if row.mean is None else f"{row.mean:.4f}"
-            spread = "" if row.std is None else f" ± {row.std:.4f}"
-            is_reference = row.loss == self.reference
-            tests = (row.p_one_sided, row.p_two_sided, row.holm_two_sided)
-            table.add_row(
-                row.loss,
-                str(row.n),
-                mean + spread,
-                "reference" if is_reference else _text(row.difference, "+.4f"),
-                "" if is_reference else _text(row.hedges_g, "+.2f"),
-                *("" if is_reference else _text(p, ".2g") for p in tests),
-            )
-        return table
-
-    def legend(self, metric: str) -> str:
-        """What the columns of a table mean, in one paragraph."""
-        return (
-            f"n: one value a {self.unit}. Welch's t-test and Hedges' g (positive: better) against {self.reference}; "
-            f"Holm: the two-sided p corrected for all {self.comparisons(metric)} comparisons by test/{metric}."
-        )
-
-
-def _text(value: float | None, form: str) -> str:
-    return "n/a" if value is None else format(value, form)
 
 
 def compare(
@@ -161,7 +123,7 @@ def compare(
     Args:
         paths: `result.json` files, or folders below which they are.
         reference: short name of the loss to compare with, or the name of its class, or how it was found, such as
-            `"opponent"`; by default cross-entropy as it is, else the loss that most runs have as their original.
+            `"baseline"`; by default cross-entropy as it is, else the loss that most runs have as their original.
         pool: keys of the config whose differences are not to make a condition of its own.
         unit: `"training"`: one value a training, and a row for every loss that was found. `"run"`: one value a run,
             the mean of its trainings, and one row for all losses found in the same way, as is right if the question
@@ -213,20 +175,15 @@ def _values(runs: Sequence[Run], names: dict[Loss, str], unit: str) -> tuple[Val
     values: Values = {}
     for (name, *_), by_metric in seen.items():
         for metric, each in by_metric.items():
-            several = [_mean(each)] if unit == "run" else each
+            several = [summarize(_floats(each))["mean"]] if unit == "run" else each
             values.setdefault(name, {}).setdefault(metric, []).extend(several)
     # originals first, in the order of the runs
     kinds = {name: loss.kind for loss, name in names.items()}
     return dict(sorted(values.items(), key=lambda item: kinds[item[0]] != "original")), notes
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    finite = [value for value in values if value is not None]
-    return statistics.fmean(finite) if finite and len(finite) == len(values) else None
-
-
 def _row(condition: str, name: str, metric: str, loss: Loss, values: list[float | None], unit: str) -> Row:
-    summary = summarize([float("nan") if value is None else value for value in values])
+    summary = summarize(_floats(values))
     single = loss.kind == "original" or unit == "training"
     theta = list(loss.theta) if loss.theta is not None and single else None
     return Row(condition, name, metric, loss.kind, loss.name, theta, **summary)
@@ -257,25 +214,16 @@ def _test(rows: Sequence[Row], reference: str) -> None:
         other = base.get((row.condition, row.metric))
         if other is None or other is row:
             continue
-        if row.mean is not None and other.mean is not None:
-            row.difference = row.mean - other.mean
-        ours, theirs = (_finite(each.values) for each in (row, other))
-        if ours is None or theirs is None:
-            continue
         less = row.metric in LESS_IS_BETTER
-        better: Alternative = "less" if less else "greater"
-        g = hedges_g(ours, theirs)
-        row.hedges_g = None if g is None else -g if less else g
-        row.p_one_sided = welch(ours, theirs, better)
-        row.p_two_sided = welch(ours, theirs)
+        told = verdict(_floats(row.values), _floats(other.values), less=less)
+        if told is not None:
+            row.difference, row.p_one_sided, row.p_two_sided = told.difference, told.p, told.p_two_sided
+            row.hedges_g = None if told.effect is None else -told.effect if less else told.effect
     for metric in dict.fromkeys(row.metric for row in rows):
         family = [row for row in rows if row.metric == metric]
-        one_sided = holm([row.p_one_sided for row in family])
-        two_sided = holm([row.p_two_sided for row in family])
-        for row, one, two in zip(family, one_sided, two_sided, strict=True):
-            row.holm_one_sided, row.holm_two_sided = one, two
+        for row, p in zip(family, holm([row.p_two_sided for row in family]), strict=True):
+            row.holm_two_sided = p
 
 
-def _finite(values: Sequence[float | None]) -> list[float] | None:
-    finite = [value for value in values if value is not None]
-    return finite if len(finite) == len(values) else None
+def _floats(values: Sequence[float | None]) -> list[float]:
+    return [math.nan if value is None else value for value in values]

@@ -7,13 +7,14 @@ arranges the panels further; see :func:`workspace`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pytorch_lightning.utilities import rank_zero_warn
 
-from tglo_lightning.reporting.attraction_record import AttractionRecord
+from tglo_lightning.reporting import pictures
+from tglo_lightning.reporting.attraction import AttractionRecord
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
@@ -29,10 +30,10 @@ def is_wandb(logger: Any) -> bool:
 
 
 class AttractionPanels:
-    """Writes a :class:`~tglo_lightning.reporting.attraction_record.AttractionRecord` to a W&B run.
+    """Writes a :class:`~tglo_lightning.reporting.attraction.AttractionRecord` to a W&B run.
 
-    Series and histograms have the epoch as axis. The pictures need matplotlib and plotly: without them a warning names
-    what to install, and the rest is written.
+    Series and histograms have the epoch as axis. The picture needs matplotlib: without it a warning names what to
+    install, and the rest is written.
 
     Args:
         run: the W&B run.
@@ -56,56 +57,44 @@ class AttractionPanels:
         self.run.log(entries | {"attraction/epoch": record.epochs[-1]})
 
     def finish(self, record: AttractionRecord) -> None:
-        """Write the table of the last measurement and the scatter over the epochs, as a picture and interactive."""
+        """Write the table of the last measurement and the picture over the epochs."""
         import wandb
-
-        from tglo_lightning.reporting.attraction_plot import attraction_figure, interactive_attraction
 
         columns, rows = record.rows()
         entries: dict[str, Any] = {"attraction/samples": wandb.Table(columns=[*columns], data=rows)}
         try:
-            figure = attraction_figure({"this training": record})
-            entries["attraction/scatter"] = wandb.Image(_pixels(figure))
-            entries["attraction/interactive"] = wandb.Plotly(interactive_attraction(record))
+            figure = pictures.attraction({"this training": record})
+            entries[PICTURE] = wandb.Image(pictures.pixels(figure), caption=str(figure.get_label()))
         except ImportError as error:
             rank_zero_warn(f"AttractionMonitor: no picture in W&B. {error}")
         self.run.log(entries | {"attraction/epoch": record.epochs[-1]})
 
 
-def _pixels(figure: Any) -> Any:
-    """A matplotlib figure as an array (height, width, 4) of bytes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())
-
-
-# Sections of the saved workspace: title, axis, panels (title, metrics)
-SECTIONS: tuple[tuple[str, str, tuple[tuple[str, tuple[str, ...]], ...]], ...] = (
+# Sections of the saved workspace: title, axis, {title of a panel: metrics}
+SECTIONS: tuple[tuple[str, str, dict[str, tuple[str, ...]]], ...] = (
     (
         "Search",
         "search/generation",
-        (
-            ("Fitness", ("search/fitness_best_so_far", "search/fitness_best", "search/fitness_mean")),
-            ("Step size", ("search/sigma",)),
-        ),
+        {
+            "Fitness": ("search/fitness_best_so_far", "search/fitness_best", "search/fitness_mean"),
+            "Step size": ("search/sigma",),
+        },
     ),
     (
         "Attraction",
         "attraction/epoch",
-        (
-            ("Attraction, quantiles over samples", tuple(f"attraction/q{q}" for q in ("05", "25", "50", "75", "95"))),
-            ("Share of repelled samples", ("attraction/repelled",)),
-            ("Distance from zero training error, median", ("attraction/eps",)),
-            ("Entropy, median (nats)", ("attraction/entropy",)),
-            ("gamma, medians", ("attraction/gamma_T", "attraction/gamma_notT")),
-        ),
+        {
+            "Attraction, quantiles over samples": tuple(f"attraction/q{q}" for q in ("05", "25", "50", "75", "95")),
+            "Share of repelled samples": ("attraction/repelled",),
+            "Distance from zero training error, median": ("attraction/eps",),
+            "Entropy, median (nats)": ("attraction/entropy",),
+            "gamma, medians": ("attraction/gamma_T", "attraction/gamma_notT"),
+        },
     ),
-    ("Training", "epoch", (("Training loss", ("train/loss",)),)),
-    ("Validation", "epoch", (("Accuracy", ("val/acc",)), ("Negative log-likelihood (nats)", ("val/nll",)))),
+    ("Training", "epoch", {"Training loss": ("train/loss",)}),
+    ("Validation", "epoch", {"Accuracy": ("val/acc",), "Negative log-likelihood (nats)": ("val/nll",)}),
 )
-MEDIA: Mapping[str, Sequence[str]] = {"Attraction": ("attraction/scatter", "attraction/interactive")}
+PICTURE = "attraction/scatter"
 
 
 def workspace(entity: str, project: str, name: str = "tglo-lightning") -> Workspace:
@@ -128,8 +117,8 @@ def workspace(entity: str, project: str, name: str = "tglo-lightning") -> Worksp
         raise ImportError("A saved workspace needs: pip install 'tglo-lightning[workspaces]'") from error
     sections = []
     for title, axis, plots in SECTIONS:
-        found: list[Any] = [panels.LinePlot(title=label, x=axis, y=list(metrics)) for label, metrics in plots]
-        if title in MEDIA:
-            found.append(panels.MediaBrowser(title="Samples over epochs", media_keys=list(MEDIA[title])))
+        found: list[Any] = [panels.LinePlot(title=label, x=axis, y=[*metrics]) for label, metrics in plots.items()]
+        if title == "Attraction":
+            found.append(panels.MediaBrowser(title="Samples over epochs", media_keys=[PICTURE]))
         sections.append(workspaces.Section(name=title, panels=found, is_open=True))
     return workspaces.Workspace(entity=entity, project=project, name=name, sections=sections)

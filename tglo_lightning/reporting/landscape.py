@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -48,52 +48,38 @@ class Landscape:
 
         Linear between the steps, at most the last of them. Mean over directions and sides, and standard deviation.
         """
-        middle = int((self.steps == 0).nonzero()[0])
-        floor = share * float(self.accuracy[0, middle])
+        middle = len(self.steps) // 2
+        steps, floor = self.steps[middle:].tolist(), share * float(self.accuracy[0, middle])
         widths = []
-        for row in self.accuracy:
-            for steps, values in (
-                (self.steps[middle:], row[middle:]),
-                (-self.steps[: middle + 1].flip(0), row[: middle + 1].flip(0)),
-            ):
-                below = (values < floor).nonzero()
-                if not len(below):
-                    widths.append(float(steps[-1]))
-                    continue
-                i = int(below[0])
-                part = (values[i - 1] - floor) / (values[i - 1] - values[i])
-                widths.append(float(steps[i - 1] + part * (steps[i] - steps[i - 1])))
+        for side in (self.accuracy[:, middle:], self.accuracy[:, : middle + 1].flip(1)):
+            for row in side.tolist():
+                i = next((i for i, value in enumerate(row) if value < floor), 0)
+                part = (row[i - 1] - floor) / (row[i - 1] - row[i]) if i else 0.0
+                widths.append(steps[i - 1] + part * (steps[i] - steps[i - 1]) if i else steps[-1])
         found = torch.tensor(widths, dtype=torch.float64)
         return float(found.mean()), float(found.std())
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON; a loss that is not finite becomes ``None``."""
-        return {key: _plain(value) for key, value in vars(self).items()}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Landscape:
-        """The landscape of a :meth:`to_dict`.
-
-        Raises:
-            ValueError: ``data`` is something else.
-        """
-        try:
-            values: dict[str, Any] = {k: _tensor(v) if isinstance(v, list) else v for k, v in data.items()}
-            return cls(**values)
-        except (TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"This is no landscape: {error}") from error
-
     def save(self, path: str | Path) -> Path:
-        """Write the landscape as JSON; the folder is made if need be."""
+        """Write an ``.npz`` file of one array an attribute; the folder is made if need be."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.to_dict(), allow_nan=False) + "\n", encoding="utf-8")
+        with path.open("wb") as file:
+            np.savez_compressed(file, **vars(self))
         return path
 
     @classmethod
     def load(cls, path: str | Path) -> Landscape:
-        """Read a file that :meth:`save` wrote."""
-        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        """Read a file that :meth:`save` wrote.
+
+        Raises:
+            ValueError: the file holds something else.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                values: dict[str, Any] = {name: torch.from_numpy(file[name]) for name in file.files}
+            return cls(**values | {name: int(values[name]) for name in ("samples", "seed")})
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise ValueError(f"{path} is no landscape: {error}") from error
 
 
 def measure_landscape(
@@ -140,18 +126,19 @@ def measure_landscape(
     batches = list(zip(x.to(device).split(batch_size), labels.to(device).split(batch_size), strict=True))
     generator = torch.Generator().manual_seed(seed)
     ways = [filter_normalized(module, generator) for _ in range(directions)]
-    steps, plane = _positions(reach, points), _positions(reach, surface_points if surface else 0)
+    steps = reach * torch.linspace(-1, 1, points, dtype=torch.float64)
+    plane = reach * torch.linspace(-1, 1, surface_points if surface else 0, dtype=torch.float64)
     modes = [(child, child.training) for child in module.modules()]
     module.eval()
     try:
-        along = _tensor([[_at(module, batches, ((float(s), way),)) for s in steps] for way in ways])
-        over = _tensor(
-            [[_at(module, batches, ((float(s), ways[0]), (float(t), ways[1]))) for t in plane] for s in plane]
-        ).reshape(len(plane), len(plane), 2)
+        along = [[_at(module, batches, [(s, way)]) for s in steps.tolist()] for way in ways]
+        over = [[_at(module, batches, [(s, ways[0]), (t, ways[1])]) for t in plane.tolist()] for s in plane.tolist()]
     finally:
         for child, training in modes:
             child.training = training
-    return Landscape(steps, along[..., 0], along[..., 1], plane, over[..., 0], over[..., 1], samples=len(x), seed=seed)
+    accuracy, cross_entropy = torch.tensor(along, dtype=torch.float64).unbind(-1)
+    flat, losses = torch.tensor(over, dtype=torch.float64).reshape(len(plane), len(plane), 2).unbind(-1)
+    return Landscape(steps, accuracy, cross_entropy, plane, flat, losses, samples=len(x), seed=seed)
 
 
 def filter_normalized(module: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
@@ -175,17 +162,15 @@ def filter_normalized(module: nn.Module, generator: torch.Generator) -> dict[str
     return direction
 
 
-def _positions(reach: float, count: int) -> Tensor:
-    half = count // 2
-    return reach * torch.arange(-half, half + 1, dtype=torch.float64)[: max(count, 0)] / max(half, 1)
-
-
 @torch.no_grad()
 def _at(
-    module: nn.Module, batches: list[tuple[Tensor, Tensor]], moves: tuple[tuple[float, dict[str, Tensor]], ...]
+    module: nn.Module, batches: list[tuple[Tensor, Tensor]], moves: Sequence[tuple[float, dict[str, Tensor]]]
 ) -> list[float]:
     """Accuracy and cross-entropy with the weights moved."""
-    weights = dict(_moved(module, moves))
+    weights = {name: weight.detach() for name, weight in module.named_parameters()}
+    for step, direction in moves:
+        if step:
+            weights |= {name: weights[name] + step * way for name, way in direction.items()}
     right, loss, count = 0, 0.0, 0
     for x, labels in batches:
         logits = torch.func.functional_call(module, weights, (x,))
@@ -193,29 +178,3 @@ def _at(
         loss += float(F.cross_entropy(logits.double(), labels, reduction="sum"))
         count += len(x)
     return [right / count, loss / count]
-
-
-def _moved(module: nn.Module, moves: tuple[tuple[float, dict[str, Tensor]], ...]) -> Iterator[tuple[str, Tensor]]:
-    for name, weight in module.named_parameters():
-        moved = weight.detach()
-        for step, direction in moves:
-            if step and name in direction:
-                moved = moved + step * direction[name]
-        yield name, moved
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        value = value.tolist()
-    if isinstance(value, list):
-        return [_plain(entry) for entry in value]
-    return None if isinstance(value, float) and not abs(value) < float("inf") else value
-
-
-def _tensor(values: Any) -> Tensor:
-    def known(value: Any) -> Any:
-        if isinstance(value, list):
-            return [known(entry) for entry in value]
-        return float("nan") if value is None else value
-
-    return torch.tensor(known(values), dtype=torch.float64)

@@ -1,128 +1,207 @@
-"""A robustness report as a table and as a picture."""
+"""What attacks have done to a network: kept image by image, saved, read again."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from rich.table import Table
+import torch
+from torch import Tensor
 
-from tglo_lightning.reporting.canvas import new_figure, save_figure
-from tglo_lightning.wording import counted
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from tglo_lightning.reporting.robustness_report import RobustnessReport
-
-__all__ = ["plot_robustness", "plot_worst_cases", "robustness_table"]
-
-# The palette of Okabe and Ito for the losses; the dashes tell attacks apart also without colour
-COLOURS = {"own": "#D55E00", "cross_entropy": "#0072B2", "margin": "#009E73"}
-GRADIENT_FREE, ENSEMBLE = "#CC79A7", "#E69F00"
-SERIES = ("#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#009E73", "#CC79A7")
-MARKERS = "osD^vP"
-UNITS = {"linf": "$L_\\infty$", "l2": "$L_2$"}
+__all__ = ["AttackResult", "Finding", "RobustnessReport"]
 
 
-def robustness_table(report: RobustnessReport) -> Table:
-    """One row an attack, one column an epsilon, and the worst case over the attacks below.
+@dataclass(frozen=True)
+class Finding:
+    """A reason not to trust the figures of a report.
 
-    Passes are in images, forward and backward; the last column is the share of gradients that are exactly zero.
+    Attributes:
+        kind: ``"own_loss_weaker"``, ``"cross_entropy_weaker"``, ``"gradient_free_stronger"``, ``"huge_epsilon"``,
+            ``"zero_gradients"``, ``"rises_with_epsilon"``, ``"training_mode"`` or ``"random_forward"``.
+        message: what was seen, and what it means.
     """
-    title = (
-        f"Robust accuracy, {report.norm}, {counted(report.samples, 'image')}, clean accuracy "
-        f"{report.clean_accuracy:.1%}, seed {report.seed}"
-    )
-    radii = (f"{epsilon:g}" for epsilon in report.epsilons)
-    table = Table("attack", *radii, "forward", "backward", "zero", title=title)
-    for column in table.columns:
-        column.no_wrap = True
-        column.justify = "left" if column.header == "attack" else "right"
-    for attack in report.attacks:
-        zero = "-" if attack.zero_gradients is None else f"{attack.zero_gradients:.1%}"
-        cells = [f"{value:.3f}" for value in attack.accuracy]
-        table.add_row(attack.name, *cells, f"{attack.forward:,}", f"{attack.backward:,}", zero)
-    table.add_section()
-    worst = [f"{value:.3f}" for value in report.worst_case]
-    table.add_row("worst case", *worst, f"{report.forward:,}", f"{report.backward:,}", "")
-    return table
+
+    kind: str
+    message: str
 
 
-def plot_robustness(report: RobustnessReport, path: str | Path) -> Path:
-    """Draw accuracy over epsilon, one line an attack, and the worst case over them.
+@dataclass
+class AttackResult:
+    """What one attack did.
 
-    Args:
-        report: what to draw.
-        path: file to write; its suffix chooses the format, and its folder is made if need be.
-
-    Returns:
-        The path.
-
-    Raises:
-        ImportError: matplotlib is not installed.
+    Attributes:
+        name: of the attack.
+        knowledge: ``"gradient"``, ``"scores"``, ``"decisions"`` or ``"ensemble"``.
+        iterated: whether it takes many steps.
+        settings: its settings.
+        robust: bool of shape ``(E, N)``: images that are classified rightly before and after the attack.
+        forward: images that went forward through the network, over all epsilons.
+        backward: images whose gradient was computed.
+        zero_gradients: share of these gradients that are exactly zero (or not finite) in all pixels; ``None`` without.
+        seconds: time it took.
     """
-    figure, axes = _canvas(report.norm)
-    known = {"iterated": "-", "single": "--"}
-    for number, attack in enumerate(report.attacks):
-        colour = COLOURS.get(str(attack.settings.get("loss")), "")
-        if not colour:
-            colour = ENSEMBLE if attack.knowledge == "ensemble" else GRADIENT_FREE
-        axes.plot(
-            report.epsilons,
-            attack.accuracy,
-            marker=MARKERS[number % len(MARKERS)],
-            markersize=5,
-            linestyle=known["iterated" if attack.iterated else "single"],
-            color=colour,
-            linewidth=1.6,
-            label=attack.name,
-        )
-    axes.plot(report.epsilons, report.worst_case, color="black", linewidth=3, alpha=0.55, label="worst case")
-    axes.axhline(report.clean_accuracy, color="0.4", linewidth=1, linestyle=":", label="clean")
-    doubts = f"; warnings: {len(report.findings)}" if report.findings else ""
-    axes.set_title(f"{counted(report.samples, 'image')}{doubts}", loc="left")
-    figure.legend(loc="outside right upper", frameon=False)
-    return save_figure(figure, path)
+
+    name: str
+    knowledge: str
+    iterated: bool
+    settings: dict[str, Any]
+    robust: Tensor
+    forward: int
+    backward: int
+    zero_gradients: float | None
+    seconds: float
+
+    @property
+    def accuracy(self) -> list[float]:
+        """Robust accuracy at each epsilon."""
+        return _shares(self.robust)
 
 
-def plot_worst_cases(
-    series: Mapping[str, tuple[list[float], list[list[float]]]], path: str | Path, *, norm: str, title: str = ""
-) -> Path:
-    """Draw several networks' accuracy over epsilon in one axis: mean over seeds, and the span from least to greatest.
+@dataclass
+class RobustnessReport:
+    """Clean and robust accuracy of a network.
 
-    Args:
-        series: for each name the epsilons, and one list of accuracies a seed.
-        path: file to write.
+    An image counts as robust at an epsilon if it is classified rightly as it is (the image itself lies in the ball) and
+    under the attack. So accuracy at epsilon 0 is the clean accuracy.
+
+    Attributes:
         norm: ``"linf"`` or ``"l2"``.
-        title: of the picture.
-
-    Returns:
-        The path.
-
-    Raises:
-        ImportError: matplotlib is not installed.
+        epsilons: radii in units of pixels, ascending.
+        bounds: least and greatest value of a pixel.
+        seed: of all that was random.
+        num_classes: classes of the network.
+        own_loss: name of the network's own loss, ``None`` if no attack used it.
+        clean: bool of shape ``(N,)``: images classified rightly as they are.
+        attacks: one result an attack.
+        huge_epsilon: what plain PGD leaves of the accuracy when it may make any image of any image; per loss.
+        forward: images that went forward through the network, checks included.
+        backward: images whose gradient was computed.
+        findings: reasons not to trust the figures.
+        versions: versions of the libraries.
     """
-    figure, axes = _canvas(norm)
-    for number, (name, (epsilons, rows)) in enumerate(series.items()):
-        colour, columns = SERIES[number % len(SERIES)], list(zip(*rows, strict=True))
-        mean = [sum(column) / len(column) for column in columns]
-        axes.plot(epsilons, mean, marker=MARKERS[number % len(MARKERS)], color=colour, linewidth=1.8, label=name)
-        axes.fill_between(
-            epsilons, [min(c) for c in columns], [max(c) for c in columns], color=colour, alpha=0.15, linewidth=0
-        )
-    axes.set_title(title, loc="left")
-    axes.legend(frameon=False)
-    return save_figure(figure, path)
+
+    norm: str
+    epsilons: list[float]
+    bounds: tuple[float, float]
+    seed: int
+    num_classes: int
+    own_loss: str | None
+    clean: Tensor
+    attacks: list[AttackResult]
+    huge_epsilon: dict[str, float] = field(default_factory=dict)
+    forward: int = 0
+    backward: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def samples(self) -> int:
+        """Number of images."""
+        return len(self.clean)
+
+    @property
+    def clean_accuracy(self) -> float:
+        """Accuracy on the images as they are."""
+        return _shares(self.clean[None])[0]
+
+    @property
+    def warnings(self) -> list[str]:
+        """The findings in words."""
+        return [finding.message for finding in self.findings]
+
+    def __getitem__(self, name: str) -> AttackResult:
+        """The result of the attack called ``name``."""
+        for attack in self.attacks:
+            if attack.name == name:
+                return attack
+        raise KeyError(f"No attack {name!r} in this report; there are: {', '.join(a.name for a in self.attacks)}.")
+
+    def accuracy(self, name: str, epsilon: float) -> float:
+        """Robust accuracy under one attack at one epsilon."""
+        return self[name].accuracy[self._index(epsilon)]
+
+    def robust(self, names: Sequence[str] | None = None) -> Tensor:
+        """Images that withstand every attack, or every one of ``names``: bool of shape ``(E, N)``."""
+        chosen = self.attacks if names is None else [self[name] for name in names]
+        everywhere = self.clean.expand(len(self.epsilons), -1)
+        return torch.stack([everywhere, *(attack.robust for attack in chosen)]).all(0)
+
+    @property
+    def worst_case(self) -> list[float]:
+        """Accuracy at each epsilon if each image meets the attack that is worst for it."""
+        return _shares(self.robust())
+
+    def worst(self, epsilon: float) -> float:
+        """:attr:`worst_case` at one epsilon."""
+        return self.worst_case[self._index(epsilon)]
+
+    def _index(self, epsilon: float) -> int:
+        for index, known in enumerate(self.epsilons):
+            if abs(known - epsilon) <= 1e-9 * max(1.0, abs(known)):
+                return index
+        raise KeyError(f"No epsilon {epsilon!r} in this report; there are: {self.epsilons}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON. Images are written as ``"1"`` (right) and ``"0"``, in one text an epsilon."""
+        derived = {"samples": self.samples, "clean_accuracy": self.clean_accuracy, "worst_case": self.worst_case}
+        attacks = [
+            {**vars(attack), "accuracy": attack.accuracy, "robust": [_bits(row) for row in attack.robust]}
+            for attack in self.attacks
+        ]
+        findings = [asdict(finding) for finding in self.findings]
+        return vars(self) | derived | {"findings": findings, "attacks": attacks, "clean": _bits(self.clean)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> RobustnessReport:
+        """The report of a :meth:`to_dict`.
+
+        Raises:
+            ValueError: ``data`` is something else.
+        """
+        try:
+            own = {item.name: data[item.name] for item in fields(cls)}
+            of_attack = [item.name for item in fields(AttackResult)]
+            own["attacks"] = [
+                AttackResult(**{name: attack[name] for name in of_attack} | {"robust": _flags(attack["robust"])})
+                for attack in data["attacks"]
+            ]
+            own["findings"] = [Finding(**finding) for finding in data["findings"]]
+            return cls(**own | {"bounds": tuple(data["bounds"]), "clean": _flags([data["clean"]])[0]})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"This is no robustness report: {error}") from error
+
+    def save(self, path: str | Path) -> Path:
+        """Write the report as JSON; the folder is made if need be."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> RobustnessReport:
+        """Read a file that :meth:`save` wrote.
+
+        Raises:
+            ValueError: the file holds something else.
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is not JSON: {error}") from None
+        return cls.from_dict(data)
 
 
-def _canvas(norm: str) -> tuple[Figure, Axes]:
-    figure = new_figure(8.4, 4.6)
-    axes = figure.add_subplot()
-    axes.set_xlabel(f"epsilon, radius of the ball around an image in {UNITS[norm]}, units of pixels")
-    axes.set_ylabel("accuracy")
-    axes.set_ylim(-0.02, 1.02)
-    axes.grid(color="0.9", linewidth=0.6)
-    return figure, axes
+def _shares(flags: Tensor) -> list[float]:
+    counts: list[int] = flags.sum(1).tolist()
+    return [count / flags.shape[1] for count in counts]
+
+
+def _bits(flags: Tensor) -> str:
+    return "".join("1" if flag else "0" for flag in flags.tolist())
+
+
+def _flags(rows: Sequence[str]) -> Tensor:
+    return torch.tensor([[bit == "1" for bit in row] for row in rows], dtype=torch.bool)

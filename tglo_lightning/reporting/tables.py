@@ -1,9 +1,21 @@
-"""The table of a run's result."""
+"""Every table for a terminal."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.table import Table
+
+from tglo_lightning.reporting.comparison import Comparison
+from tglo_lightning.reporting.numbers import direction, mean_sd, p_value, signed
+from tglo_lightning.wording import counted
+
+if TYPE_CHECKING:
+    from tglo_lightning.reporting.robustness import RobustnessReport
+
+__all__ = ["comparison_legend", "comparison_table", "results_table", "robustness_table"]
 
 
 def results_table(result: Mapping[str, Any]) -> Table:
@@ -19,21 +31,60 @@ def results_table(result: Mapping[str, Any]) -> Table:
     title = f"Test data, {over} (n = {n}); kept: {result['kept']}"
     table = Table("loss", "name", *(f"test/{m}" for m in metrics), title=title)
     for kind, loss in losses.items():
-        table.add_row(kind, loss["name"], *(_cell(loss["test"][m]) for m in metrics))
+        table.add_row(kind, loss["name"], *(mean_sd(loss["test"][m]["values"]) for m in metrics))
     tests = {"original": result["welch"], "opponent": result.get("welch_opponent")}
     for reference, p_values in tests.items():
         if p_values:
             table.add_section()
-            cells = (_p_value(p_values[m]["p_one_sided"]) for m in metrics)
+            cells = (p_value(p_values[m]["p_one_sided"]) for m in metrics)
             table.add_row("Welch p", f"better than {reference}", *cells)
     return table
 
 
-def _cell(metric: Mapping[str, Any]) -> str:
-    if metric["mean"] is None:
-        return "not finite"
-    return f"{metric['mean']:.4f}" + ("" if metric["std"] is None else f" ± {metric['std']:.4f}")
+def comparison_table(comparison: Comparison, condition: str, metric: str, *, markdown: bool = False) -> Table:
+    """The losses under one condition by one metric, against the reference; as text or as Markdown."""
+    title = f"{condition + ': ' if condition else ''}test/{metric} ({direction(metric)} is better)"
+    table = Table(title=title, box=box.MARKDOWN if markdown else box.HEAVY_HEAD, title_justify="left")
+    table.add_column("loss", no_wrap=True)
+    for name in ("n", "mean ± sd", "difference", "Hedges' g", "p (better)", "p (two-sided)", "Holm"):
+        table.add_column(name, justify="right")
+    for row in comparison.select(condition, metric):
+        tests = (row.p_one_sided, row.p_two_sided, row.holm_two_sided)
+        against = [signed(row.difference), signed(row.hedges_g, 2), *map(p_value, tests)]
+        if row.loss == comparison.reference:
+            against = ["reference"] + [""] * 4
+        table.add_row(row.loss, str(row.n), mean_sd(row.values), *against)
+    return table
 
 
-def _p_value(p: float | None) -> str:
-    return "n/a" if p is None else f"{p:.2g}"
+def comparison_legend(comparison: Comparison, metric: str) -> str:
+    """What the columns of :func:`comparison_table` mean, in one paragraph."""
+    return (
+        f"n: one value a {comparison.unit}. Welch's t-test and Hedges' g (positive: better) against "
+        f"{comparison.reference}; Holm: the two-sided p corrected for all {comparison.comparisons(metric)} comparisons "
+        f"by test/{metric}."
+    )
+
+
+def robustness_table(report: RobustnessReport) -> Table:
+    """One row an attack, one column an epsilon, and the worst case over the attacks below.
+
+    Passes are in images, forward and backward; the last column is the share of gradients that are exactly zero.
+    """
+    title = (
+        f"Robust accuracy, {report.norm}, {counted(report.samples, 'image')}, clean accuracy "
+        f"{report.clean_accuracy:.1%}, seed {report.seed}"
+    )
+    radii = (f"{epsilon:g}" for epsilon in report.epsilons)
+    table = Table("attack", *radii, "forward", "backward", "zero", title=title)
+    for column in table.columns:
+        column.no_wrap = True
+        column.justify = "left" if column.header == "attack" else "right"
+    for attack in report.attacks:
+        zero = "-" if attack.zero_gradients is None else f"{attack.zero_gradients:.1%}"
+        cells = [f"{value:.3f}" for value in attack.accuracy]
+        table.add_row(attack.name, *cells, f"{attack.forward:,}", f"{attack.backward:,}", zero)
+    table.add_section()
+    worst = [f"{value:.3f}" for value in report.worst_case]
+    table.add_row("worst case", *worst, f"{report.forward:,}", f"{report.backward:,}", "")
+    return table

@@ -11,9 +11,10 @@ from tglo_lightning.search.finals import Finals
 from tglo_lightning.search.journal import Journal, JournalError
 from tglo_lightning.search.loop import Listener, SearchError, search
 from tglo_lightning.search.minimize import minimize
+from tglo_lightning.search.portfolio import Portfolio
 from tglo_lightning.search.result import Candidate, Finalist, SearchResult
 from tglo_lightning.search.settings import Objective, SearchSettings
-from tglo_lightning.search.space import FamilySpace, ProductSpace, Space, TaylorSpace
+from tglo_lightning.search.space import FamilySpace, ProductSpace, ShapeSpace, Space, StepSpace, TaylorSpace
 from tglo_lightning.search.strategy import CMAES, RandomSearch, Strategy
 
 __all__ = [
@@ -32,12 +33,15 @@ __all__ = [
     "LossSpec",
     "Objective",
     "Population",
+    "Portfolio",
     "ProductSpace",
     "RandomSearch",
     "SearchError",
     "SearchResult",
     "SearchSettings",
+    "ShapeSpace",
     "Space",
+    "StepSpace",
     "Strategy",
     "TaylorSpace",
     "minimize",

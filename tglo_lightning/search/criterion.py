@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tglo_lightning.arguments import number
-from tglo_lightning.losses import SeparableLoss, family, loss_like
+from tglo_lightning.losses import ClassificationLoss, family, loss_like
 
 __all__ = ["Criterion", "LossSpec"]
 
@@ -35,7 +35,7 @@ class LossSpec:
             raise TypeError(f"`family` must be the name of a family of losses, got {self.family!r}.")
         object.__setattr__(self, "theta", tuple(number("theta", value) for value in self.theta))
 
-    def build(self, original: Any = None) -> SeparableLoss:
+    def build(self, original: Any = None) -> ClassificationLoss:
         """Build the loss with the class weights, ``ignore_index`` and reduction of ``original``.
 
         Raises:

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tglo_lightning.arguments import choice, integer
-from tglo_lightning.losses import SeparableLoss
+from tglo_lightning.losses import ClassificationLoss
 from tglo_lightning.search.budget import Budget, as_budget
 from tglo_lightning.search.finals import Finals, as_finals
+from tglo_lightning.search.portfolio import as_strategy
 from tglo_lightning.search.seeding import derived_seed
 from tglo_lightning.search.space import Space, as_space
-from tglo_lightning.search.strategy import Strategy, as_strategy
+from tglo_lightning.search.strategy import Strategy
 
 __all__ = ["MODES", "Objective", "SearchSettings"]
 
@@ -26,9 +27,9 @@ class SearchSettings:
     Attributes:
         generations: number of generations, at least 1.
         population: candidates a generation, at least 2.
-        space: what is searched over: ``"taylorglo"``, the name or class of a family of losses, or a
-            :class:`~tglo_lightning.search.Space`.
-        strategy: how: ``"cmaes"``, ``"random"``, or a :class:`~tglo_lightning.search.Strategy`.
+        space: what is searched over: ``"taylorglo"``, ``"shape"``, ``"original"`` (its learning rate), the name or
+            class of a family of losses, or a :class:`~tglo_lightning.search.Space`.
+        strategy: how: ``"cmaes"``, ``"random"``, ``"portfolio"``, or a :class:`~tglo_lightning.search.Strategy`.
         finals: how the winner is chosen and confirmed: :class:`~tglo_lightning.search.Finals`, or the number of seeds
             to confirm by.
         budget: how long a candidate trains: a :class:`~tglo_lightning.search.Budget`, or a number of epochs; ``None``
@@ -41,7 +42,7 @@ class SearchSettings:
 
     generations: int = 10
     population: int = 20
-    space: Space | str | type[SeparableLoss] = "taylorglo"
+    space: Space | str | type[ClassificationLoss] = "taylorglo"
     strategy: Strategy | str = "cmaes"
     finals: Finals | int = field(default_factory=Finals)
     budget: Budget | int | None = None

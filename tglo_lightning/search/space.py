@@ -13,13 +13,24 @@ import torch
 from typing_extensions import Self
 
 from tglo_lightning.arguments import choice, flag, integer, number
-from tglo_lightning.losses import FAMILIES, SeparableLoss, family
+from tglo_lightning.losses import FAMILIES, ClassificationLoss, family
 from tglo_lightning.losses.functional import num_parameters
+from tglo_lightning.losses.robust import SHAPE
 from tglo_lightning.search.criterion import Criterion, LossSpec
-from tglo_lightning.theory import from_minimal, trainability
+from tglo_lightning.theory import from_minimal, from_shape, trainability
 from tglo_lightning.wording import counted
 
-__all__ = ["CONSTRAINTS", "COORDINATES", "FamilySpace", "ProductSpace", "Space", "TaylorSpace", "as_space"]
+__all__ = [
+    "CONSTRAINTS",
+    "COORDINATES",
+    "FamilySpace",
+    "ProductSpace",
+    "ShapeSpace",
+    "Space",
+    "StepSpace",
+    "TaylorSpace",
+    "as_space",
+]
 
 CONSTRAINTS = ("trainable", "stable", "published")
 COORDINATES = ("minimal", "full")
@@ -37,8 +48,10 @@ class Space(ABC):
         axes: names of the coordinates.
         centre: coordinates that a search starts from.
         spread: standard deviation of the first draws, for each coordinate.
+        num_classes: classes of the task, set by :meth:`for_task`.
     """
 
+    num_classes: int = 2
     axes: tuple[str, ...]
     centre: tuple[float, ...]
     spread: tuple[float, ...]
@@ -53,7 +66,15 @@ class Space(ABC):
 
     def for_task(self, num_classes: int) -> Self:
         """Return the space for a task with ``num_classes`` classes."""
-        return self
+        twin = copy.copy(self)
+        twin.num_classes = num_classes
+        return twin
+
+    def around(self, x: Sequence[float], spread: float) -> Self:
+        """Return the same space with its centre at ``x`` and ``spread`` times the spread."""
+        twin = copy.copy(self)
+        twin.centre, twin.spread = tuple(x), tuple(spread * value for value in self.spread)
+        return twin
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that tell this space from another one."""
@@ -97,18 +118,11 @@ class TaylorSpace(Space):
             choice("constraint", constraint, CONSTRAINTS, ", None or a function")
         self.constraint = constraint
         self.step = flag("step", step)
-        self.num_classes = 2
         spread = number("spread", spread, above=0)
         names = [f"c_{i}" for i in range(2 * (order - 1))]
         if coordinates == "full":
             names = [f"theta_{i}" for i in range(num_parameters(order))]
         self.axes, self.centre, self.spread = _with_step(names, [0.0] * len(names), [spread] * len(names), step)
-
-    def for_task(self, num_classes: int) -> Self:
-        """Return the space whose constraint is that of ``num_classes`` classes."""
-        twin = copy.copy(self)
-        twin.num_classes = num_classes
-        return twin
 
     def decode(self, x: Sequence[float]) -> Criterion:
         """Return the TaylorGLO loss at coordinates ``x``."""
@@ -136,6 +150,52 @@ class TaylorSpace(Space):
         return {"name": "taylorglo", **options, "spread": list(self.spread)}
 
 
+class ShapeSpace(Space):
+    """Shape and step: TaylorGLO losses of order 3 without their scale, and the learning rate.
+
+    A factor of a loss does nothing under Adam and its kin, so it is no coordinate. Every loss is divided by its mean
+    pull and trains at the learning rate of cross-entropy; the step is a true factor on that rate, under any optimizer.
+    The search starts at the shape of :func:`~tglo_lightning.losses.robust`, which was found on many tasks at once.
+
+    Args:
+        spread: standard deviation of the first draws of each coordinate, above 0.
+
+    Raises:
+        TypeError, ValueError: a spread that is no number above 0.
+
+    >>> ShapeSpace().axes
+    ('t_1', 't_2', 't_3', 'log_step')
+    """
+
+    def __init__(self, spread: float = 0.3) -> None:
+        spread = number("spread", spread, above=0)
+        self.axes, self.centre, self.spread = _with_step(["t_1", "t_2", "t_3"], SHAPE, [spread] * 3, True)
+
+    def decode(self, x: Sequence[float]) -> Criterion:
+        """Return the normalised loss of shape ``x[:3]``, and the step."""
+        t, step = _split_step(x, True)
+        theta = from_minimal(from_shape(1.0, t, self.num_classes))
+        if not bool(torch.isfinite(theta).all()):
+            # Without a pull there is nothing to divide by; a loss of zeros cannot be trained either
+            theta = torch.zeros_like(theta)
+        return Criterion.of("taylorglo", theta.tolist(), step)
+
+    def feasible(self, criterion: Criterion) -> bool:
+        """Whether the first step pushes the true class up."""
+        return bool(trainability(list(criterion.losses[0].theta), self.num_classes).exact)
+
+
+class StepSpace(Space):
+    """The learning rate of the module's own loss."""
+
+    def __init__(self) -> None:
+        self.axes, self.centre, self.spread = _with_step([], [], [], True)
+
+    def decode(self, x: Sequence[float]) -> Criterion:
+        """Return the module's own loss at ``exp(x[0])`` times its learning rate."""
+        return Criterion.original(_split_step(x, True)[1])
+
+
 class FamilySpace(Space):
     """The parameters of one family of losses, and the learning rate.
 
@@ -150,7 +210,7 @@ class FamilySpace(Space):
     ('alpha', 'log_step')
     """
 
-    def __init__(self, family: str | type[SeparableLoss], step: bool = True) -> None:
+    def __init__(self, family: str | type[ClassificationLoss], step: bool = True) -> None:
         self.family = _find(family)
         if self.family.family == "taylorglo":
             raise ValueError("`family` must not be 'taylorglo', whose parameters are many: that is TaylorSpace.")
@@ -213,8 +273,8 @@ class ProductSpace(Space):
         return {"name": "product", "spaces": [space.to_dict() for space in self.spaces]}
 
 
-def as_space(space: Space | str | type[SeparableLoss], places: int | None = None) -> Space:
-    """Return a space: ``"taylorglo"``, a family by its name or class, or an object.
+def as_space(space: Space | str | type[ClassificationLoss], places: int | None = None) -> Space:
+    """Return a space: ``"taylorglo"``, ``"shape"``, ``"original"``, a family by its name or class, or an object.
 
     Args:
         space: what is given.
@@ -223,9 +283,11 @@ def as_space(space: Space | str | type[SeparableLoss], places: int | None = None
     Raises:
         TypeError, ValueError: it is none of these, or a space of another number of losses.
     """
-    if space == "taylorglo" or getattr(space, "family", None) == "taylorglo":
+    if isinstance(space, str) and space in NAMED:
+        space = NAMED[space]()
+    elif getattr(space, "family", None) == "taylorglo":
         space = TaylorSpace()
-    elif isinstance(space, str) or (isinstance(space, type) and issubclass(space, SeparableLoss)):
+    elif isinstance(space, str) or (isinstance(space, type) and issubclass(space, ClassificationLoss)):
         space = FamilySpace(space)
     if not isinstance(space, Space):
         raise TypeError(f"`space` must be the name or class of a family of losses, or a Space, got {space!r}.")
@@ -239,7 +301,10 @@ def as_space(space: Space | str | type[SeparableLoss], places: int | None = None
     return space
 
 
-def _find(given: str | type[SeparableLoss]) -> type[SeparableLoss]:
+NAMED: dict[str, type[Space]] = {"taylorglo": TaylorSpace, "shape": ShapeSpace, "original": StepSpace}
+
+
+def _find(given: str | type[ClassificationLoss]) -> type[ClassificationLoss]:
     if isinstance(given, str) and given not in FAMILIES:
         raise ValueError(f"`space` must be one of {', '.join(map(repr, sorted(FAMILIES)))}, or a Space, got {given!r}.")
     return family(given) if isinstance(given, str) else given

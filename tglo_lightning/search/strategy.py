@@ -16,7 +16,7 @@ from tglo_lightning.search.criterion import Criterion
 from tglo_lightning.search.evaluator import Evaluation, Population
 from tglo_lightning.search.space import Space
 
-__all__ = ["CMAES", "STRATEGIES", "RandomSearch", "Strategy", "as_strategy"]
+__all__ = ["CMAES", "RandomSearch", "Strategy"]
 
 # Some seconds of drawing: a constraint that rejects so many in a row can hardly be satisfied
 MAX_REJECTED = 10_000
@@ -154,7 +154,7 @@ class CMAES(Strategy):
     """
 
     # The parts of cma's object whose numbers change from one generation to the next
-    PARTS = ("sm", "adapt_sigma", "sigma_vec")
+    PARTS = ("sm", "adapt_sigma", "sigma_vec", "fit")
     # Points and directions that the next generation is to hold
     LISTS = ("pop_injection_directions", "pop_injection_solutions")
 
@@ -173,6 +173,10 @@ class CMAES(Strategy):
         padding = max(0, 2 - len(space.axes))
         options = {
             "popsize": population,
+            # Mirrors for the next generation are lost if a constraint rejects them, and no number of `es` tells them.
+            # Two candidates cannot do without
+            "CMA_mirrors": population < 3,
+            "CMA_mirrormethod": 0,
             "CMA_stds": [*space.spread, *[1.0] * padding],
             # NaN: do not seed the global generator
             "seed": np.nan,
@@ -230,38 +234,20 @@ class CMAES(Strategy):
         for name in ("es", *self.PARTS):
             part = self._es if name == "es" else getattr(self._es, name)
             for key, value in state[name].items():
-                if key in self.LISTS:
-                    value = [np.array(entry) for entry in value]
-                vars(part)[key] = np.array(value) if isinstance(value, list) and key not in self.LISTS else value
+                if isinstance(value, dict):
+                    value = np.array(value["array"], order=value["order"])
+                vars(part)[key] = [np.array(entry) for entry in value] if isinstance(value, list) else value
         self._generator.bit_generator.state = state["generator"]
 
 
 def _numbers(part: Any) -> dict[str, Any]:
-    """Return the numbers and arrays of numbers among the attributes of an object."""
+    """Return the numbers and arrays of numbers among the attributes of an object, for JSON."""
     found: dict[str, Any] = {}
     for name, value in vars(part).items():
         if isinstance(value, np.ndarray) and value.dtype.kind in "iuf":
-            found[name] = value.tolist()
+            # Products of a matrix that lies in memory by columns differ in their last bits
+            found[name] = {"array": value.tolist(), "order": "F" if np.isfortran(value) else "C"}
         # What is infinite is a limit, and never changes
         elif isinstance(value, bool | int | float | np.integer | np.floating) and isfinite(value):
             found[name] = value.item() if isinstance(value, np.generic) else value
     return found
-
-
-STRATEGIES: dict[str, type[Strategy]] = {"cmaes": CMAES, "random": RandomSearch}
-
-
-def as_strategy(strategy: Strategy | str) -> Strategy:
-    """Return a strategy: ``"cmaes"``, ``"random"``, or an object.
-
-    Raises:
-        TypeError, ValueError: it is none of these.
-    """
-    if isinstance(strategy, str):
-        if strategy not in STRATEGIES:
-            known = ", ".join(map(repr, STRATEGIES))
-            raise ValueError(f"`strategy` must be one of {known}, or a Strategy, got {strategy!r}.")
-        return STRATEGIES[strategy]()
-    if not isinstance(strategy, Strategy):
-        raise TypeError(f"`strategy` must be a name or an instance of a Strategy, got {strategy!r}.")
-    return strategy

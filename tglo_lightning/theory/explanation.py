@@ -192,7 +192,7 @@ def explain(loss: LossLike, num_classes: int) -> Explanation:
         num_classes: ``n``.
 
     Returns:
-        :class:`Explanation`, with ``.text`` and ``.to_dict()``; :func:`tglo_lightning.reporting.plot_explanation`
+        :class:`Explanation`, with ``.text`` and ``.to_dict()``; :func:`tglo_lightning.reporting.pictures.explanation`
         draws it.
 
     Raises:

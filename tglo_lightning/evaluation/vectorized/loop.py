@@ -79,9 +79,10 @@ class PopulationLoop(Callback):
 
     def weights(self, member: int) -> dict[str, Tensor]:
         """Return parameters and buffers of one member."""
+        frozen = {name: p.detach() for name, p in self.step.module.named_parameters() if not p.requires_grad}
         for chunk, rows in zip(self.chunks, self._rows, strict=True):
             if member in rows:
-                return chunk.weights(rows.index(member))
+                return frozen | chunk.weights(rows.index(member))
         raise KeyError(member)
 
     def keep(self, members: Sequence[int]) -> None:

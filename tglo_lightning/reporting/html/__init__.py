@@ -3,14 +3,88 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
+from tglo_lightning._version import __version__
+from tglo_lightning.arguments import integer, optional
+from tglo_lightning.reporting.html.files import SEARCH, RunFiles, read_run
 from tglo_lightning.reporting.html.fit import Fit, fit_path
-from tglo_lightning.reporting.html.page import write_report
+from tglo_lightning.search.result import SearchResult
 
 __all__ = ["report_quietly", "write_report"]
 
+REPORT = "report.html"
 log = logging.getLogger(__name__)
+
+
+def write_report(
+    run: str | Path | SearchResult,
+    output: str | Path | None = None,
+    *,
+    attacks: Mapping[str, str | Path] | None = None,
+    attraction: Mapping[str, str | Path] | None = None,
+    num_classes: int | None = None,
+) -> Path:
+    """Write the report of a run: one HTML file, pictures included, that opens without a network.
+
+    What the run does not have is said in the report, with the way to get it.
+
+    Args:
+        run: a directory of ``tglo-train`` or of a search with a journal, finished or not; the journal or ``.json`` file
+            of a search, if several lie in one directory; or the ``result`` of a ``TaylorGLO`` callback.
+        output: file to write; ``report.html`` in the directory by default.
+        attacks: further attack reports by name: files that ``tglo-attack`` wrote, or its directories. Those below the
+            run's own directory are found.
+        attraction: further ``.npz`` files of ``AttractionMonitor`` by name; those below the run's own directory are
+            found.
+        num_classes: number of classes, for a run whose files do not know it.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: there is no run to report, or ``num_classes`` is below 2.
+    """
+    num_classes = optional(integer, "num_classes", num_classes, 2)
+    if isinstance(run, SearchResult):
+        if output is None:
+            raise ValueError("`output` must name a file where `run` is a result and not a directory.")
+        files = RunFiles(name="search", search=run)
+    else:
+        files = read_run(run, attacks, attraction)
+        if output is None:
+            assert files.folder is not None
+            output = files.folder / (REPORT if files.stem == SEARCH else f"{files.stem}-{REPORT}")
+    page = _render(files, num_classes)
+    path = Path(output)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _render(files: RunFiles, num_classes: int | None) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from tglo_lightning.reporting.html.headline import headline
+    from tglo_lightning.reporting.html.sections import sections
+    from tglo_lightning.reporting.pictures import PALETTE
+
+    loader = PackageLoader("tglo_lightning.reporting.html")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    light, dark = ("; ".join(f"--plot-{name}: {pair[i]}" for name, pair in PALETTE.items()) for i in (0, 1))
+    return environment.get_template("report.html").render(
+        files=files,
+        head=headline(files),
+        sections=sections(files, num_classes or files.num_classes),
+        version=__version__,
+        style=loader.get_source(environment, "report.css")[0],
+        light=light,
+        dark=dark,
+    )
 
 
 def report_quietly(run: str | Path, fit: Fit | None = None) -> Path | None:

@@ -8,21 +8,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from tglo_lightning.reporting.attraction_record import AttractionRecord
+from tglo_lightning.reporting.attraction import AttractionRecord
 from tglo_lightning.reporting.html.fit import Fit, fit_path
+from tglo_lightning.reporting.results import entrants
+from tglo_lightning.reporting.robustness import RobustnessReport
 from tglo_lightning.search import SearchResult
 from tglo_lightning.search.journal import Journal
-
-if TYPE_CHECKING:
-    from tglo_lightning.reporting.robustness_report import RobustnessReport
-
-__all__ = ["RunFiles", "read_run"]
+from tglo_lightning.untrusted import load_yaml
 
 SEARCH = "search"
-# Journal of the second search of `tglo-train evaluation.opponent=true`
-OPPONENT = "opponent"
+# Journal of the second search of `tglo-train evaluation.baseline=true`
+BASELINE = "baseline"
 Curves = dict[str, list[dict[str, list[float | None]]]]
 T = TypeVar("T")
 
@@ -38,8 +36,6 @@ class RunFiles:
         written: when the last of the files was.
         result: ``result.json`` of ``tglo-train``.
         search: the search, read from its journal where it did not come to its end.
-        interrupted: whether the search did not come to its end.
-        trainings: of an interrupted search: trainings done, and those that it takes.
         header: of the journal.
         config: ``.hydra/config.yaml`` as text.
         overrides: the arguments of the command line.
@@ -56,8 +52,6 @@ class RunFiles:
     written: datetime | None = None
     result: dict[str, Any] | None = None
     search: SearchResult | None = None
-    interrupted: bool = False
-    trainings: tuple[int, int] = (0, 0)
     header: dict[str, Any] = field(default_factory=dict)
     config: str = ""
     overrides: list[str] | None = None
@@ -71,6 +65,31 @@ class RunFiles:
     def command(self) -> bool:
         """Whether a command of this package made the run; else it is a search from a program of the user's."""
         return self.overrides is not None or self.result is not None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether there is a search that did not come to its end."""
+        return self.search is not None and not self.search.finished
+
+    @property
+    def trainings(self) -> tuple[int, int]:
+        """Of an interrupted search: trainings done, and those that it takes."""
+        assert self.search is not None
+        search, settings = self.search, self.search.settings
+        finals = sum(len(entrant.fitness) for entrant in entrants(search))
+        finalists = min(settings["finalists"], search.candidates - search.failed or settings["finalists"])
+        takes = max(search.candidates, settings["generations"] * settings["population"])
+        return search.candidates + finals, takes + settings["repeats"] * (finalists + 1)
+
+    @property
+    def own(self) -> bool:
+        """Whether it is a search from the user's program, which commands of this package cannot continue."""
+        return self.search is not None and not self.command
+
+    @property
+    def pending(self) -> str:
+        """Why there is nothing yet of the fit that follows a search as a callback."""
+        return f"The fit that follows the search is not over{', nor is the search' if self.interrupted else ''}."
 
     @property
     def plain(self) -> bool:
@@ -103,7 +122,7 @@ class RunFiles:
 
     @property
     def num_classes(self) -> int | None:
-        """Number of classes, from whatever file knows it."""
+        """Number of classes, from any file that knows it."""
         known = [self.result or {}, {} if self.search is None else self.search.settings]
         found = [values["num_classes"] for values in known if values.get("num_classes")]
         found += [self.header[key] for key in ("classes", "num_classes") if key in self.header]
@@ -134,62 +153,59 @@ def read_run(
     if stem in (None, "result"):
         stem = _stem(folder)
     files = RunFiles(name=folder.resolve().name, folder=folder, stem=stem or SEARCH)
-    reader = _Reader(files)
-    files.result = reader.read(folder / "result.json", _result)
-    files.config = reader.read(folder / ".hydra" / "config.yaml", lambda p: p.read_text(encoding="utf-8")) or ""
-    files.overrides = reader.read(folder / ".hydra" / "overrides.yaml", _overrides)
-    _read_search(files, reader)
-    files.curves = reader.read(folder / "curves.json", _curves) or {}
-    losses = list(files.result["losses"]) if files.result else []
-    for kind in losses:
+    files.result = _read(files, folder / "result.json", _result)
+    files.config = _read(files, folder / ".hydra" / "config.yaml", lambda p: p.read_text(encoding="utf-8")) or ""
+    files.overrides = _read(files, folder / ".hydra" / "overrides.yaml", _overrides)
+    saved = folder / f"{files.stem}.json"
+    files.header = Journal.header(saved.with_suffix(".jsonl"))
+    files.search = _read(files, saved, SearchResult.load) or _read(
+        files, saved.with_suffix(".jsonl"), SearchResult.load
+    )
+    files.curves = _read(files, folder / "curves.json", lambda p: dict(_json(p))) or {}
+    for kind in files.result["losses"] if files.result else ():
         for npz in sorted((folder / "seeds" / f"{kind}-0").glob("*.npz"))[:1]:
-            _measured(files, reader, kind, npz)
+            _measured(files, kind, npz)
     for name, given in (attraction or {}).items():
         files.attraction[name] = AttractionRecord.load(given)
     # Below a directory that is not the search's own lie other runs
     below = "**/" if (folder / ".hydra").is_dir() or files.result is not None else ""
-    if not files.curves and (fit := reader.read(fit_path(folder / f"{files.stem}.json"), Fit.load)):
+    if not files.curves and (fit := _read(files, fit_path(saved), Fit.load)):
         files.fit = fit
         files.curves = {fit.loss: [fit.curves]} if fit.curves else {}
         for name, npz in fit.attraction.items() if not files.attraction else ():
-            _measured(files, reader, name, npz)
+            _measured(files, name, npz)
     if not files.attraction:
         for npz in sorted(folder.glob(f"{below}attraction*.npz"))[:1]:
-            _measured(files, reader, "this training", npz)
+            _measured(files, "this training", npz)
     reports = sorted(folder.glob(f"{below}robustness*.json"))
     for report in reports:
         beside = sum(other.parent == report.parent for other in reports) > 1
         name = report.stem if beside else report.parent.name
-        _attack(files, reader, name if len(reports) > 1 else "this run", report)
+        _attacked(files, name if len(reports) > 1 else "this run", report)
     for name, given in (attacks or {}).items():
         report = Path(given) / "robustness.json" if Path(given).is_dir() else Path(given)
         if not report.is_file():
             raise ValueError(f"no attack report {report}")
-        _attack(files, reader, name, report)
+        _attacked(files, name, report)
     if files.result is None and files.search is None and not files.curves and not files.attraction:
         why = f": {files.problems[0]}" if files.problems else " (no result.json, search.json or search.jsonl)"
         raise ValueError(f"{path} holds no run that could be reported{why}")
     return files
 
 
-class _Reader:
-    """Reads files that may be missing or damaged: a report of the rest is worth having."""
-
-    def __init__(self, files: RunFiles) -> None:
-        self.files = files
-
-    def read(self, path: Path, parse: Callable[[Path], T]) -> T | None:
-        if not path.is_file():
-            return None
-        try:
-            value = parse(path)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            told = " ".join(str(error).split())[:200]
-            self.files.problems.append(f"{path.name} cannot be read ({type(error).__name__}: {told})")
-            return None
-        when = datetime.fromtimestamp(path.stat().st_mtime)
-        self.files.written = when if self.files.written is None else max(self.files.written, when)
-        return value
+def _read(files: RunFiles, path: Path, parse: Callable[[Path], T]) -> T | None:
+    """Parse a file that may be missing or damaged: a report of the rest is worth having."""
+    if not path.is_file():
+        return None
+    try:
+        value = parse(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        words = " ".join(str(error).split())[:200]
+        files.problems.append(f"{path.name} cannot be read ({type(error).__name__}: {words})")
+        return None
+    when = datetime.fromtimestamp(path.stat().st_mtime)
+    files.written = max(files.written or when, when)
+    return value
 
 
 def _stem(folder: Path) -> str:
@@ -197,7 +213,7 @@ def _stem(folder: Path) -> str:
     if any((folder / f"{SEARCH}{suffix}").is_file() for suffix in (".json", ".jsonl")):
         return SEARCH
     others = sorted(
-        path for path in folder.glob("*.jsonl") if path.stem != OPPONENT and "journal" in Journal.header(path)
+        path for path in folder.glob("*.jsonl") if path.stem != BASELINE and "journal" in Journal.header(path)
     )
     if len(others) > 1:
         names = ", ".join(path.name for path in others)
@@ -219,45 +235,17 @@ def _result(path: Path) -> dict[str, Any]:
     return dict(result)
 
 
-def _curves(path: Path) -> Curves:
-    return {str(kind): [dict(seed) for seed in seeds] for kind, seeds in _json(path).items()}
-
-
 def _overrides(path: Path) -> list[str]:
-    from omegaconf import OmegaConf
-
-    return [str(entry) for entry in OmegaConf.to_container(OmegaConf.load(path)) or []]
+    return [str(entry) for entry in load_yaml(path) or []]
 
 
-def _attack(files: RunFiles, reader: _Reader, name: str, path: Path) -> None:
-    from tglo_lightning.reporting.robustness_report import RobustnessReport
-
-    report = reader.read(path, RobustnessReport.load)
+def _attacked(files: RunFiles, name: str, path: Path) -> None:
+    report = _read(files, path, RobustnessReport.load)
     if report is not None:
         files.robustness[name if name not in files.robustness else f"{name} ({path.parent.name})"] = report
 
 
-def _measured(files: RunFiles, reader: _Reader, name: str, path: Path) -> None:
-    record = reader.read(path, AttractionRecord.load)
+def _measured(files: RunFiles, name: str, path: Path) -> None:
+    record = _read(files, path, AttractionRecord.load)
     if record is not None and record.epochs:
         files.attraction[name] = record
-
-
-def _read_search(files: RunFiles, reader: _Reader) -> None:
-    assert files.folder is not None
-    path = files.folder / f"{files.stem}.json"
-    journal = path.with_suffix(".jsonl")
-    files.header = Journal.header(journal)
-    files.search = reader.read(path, SearchResult.load) or reader.read(journal, SearchResult.load)
-    if files.search is not None and not files.search.finished:
-        files.interrupted = True
-        files.trainings = _trainings(files.search)
-
-
-def _trainings(search: SearchResult) -> tuple[int, int]:
-    """Of an interrupted search: trainings done, and those that it takes."""
-    settings = search.settings
-    finals = sum(len(entrant.fitness) for entrant in (*search.finalists, search.original))
-    finalists = min(settings["finalists"], search.candidates - search.failed or settings["finalists"])
-    takes = max(search.candidates, settings["generations"] * settings["population"])
-    return search.candidates + finals, takes + settings["repeats"] * (finalists + 1)

@@ -11,12 +11,11 @@ from typing import Any
 from tglo_lightning.losses.functional import order_of
 from tglo_lightning.reporting.html.files import RunFiles
 from tglo_lightning.reporting.html.fit import Fit
-from tglo_lightning.search.result import Finalist, SearchResult
-from tglo_lightning.search.space import CONSTRAINTS, split_theta
-
-__all__ = ["again", "attack", "callback", "command", "comparison", "drop_in", "monitored", "original_options"]
+from tglo_lightning.reporting.results import parts
+from tglo_lightning.search.result import Finalist
 
 Options = Mapping[str, Any]
+EXAMPLE = "tglo-train experiment=digits_noisy"
 # What a Trainer does where it is not told; the journal knows these of the search, and so of the fit
 TRAINER = {
     "precision": "32-true",
@@ -54,13 +53,12 @@ def original_options(files: RunFiles) -> list[Options] | None:
 
 def drop_in(best: Finalist, options: Sequence[Options] | None) -> str:
     """The code that builds the metalearned losses, with the options that they took over."""
-    assert best.theta is not None
-    parts = split_theta(best.theta, best.losses)
-    kind = _kind(parts[0])
-    given = options or [{}] * len(parts)
+    found = parts(best)
+    kind = "SmoothedCrossEntropyLoss" if len(found[0]) == 2 else "TaylorGLOLoss"
+    given = options or [{}] * len(found)
     lines = ["import torch"] if any("weight" in each for each in given) else []
     lines += [f"from tglo_lightning.losses import {kind}", ""]
-    for name, part, each in zip(_names(len(parts)), parts, given, strict=True):
+    for name, part, each in zip(_names(len(found)), found, given, strict=True):
         # Label smoothing is in theta already, where the search found it to help
         taken = {key: value for key, value in each.items() if key != "label_smoothing"}
         arguments = [str(part), *_arguments(part, taken)]
@@ -160,39 +158,9 @@ report = evaluate_robustness({network}, {images}, attacks, [0, 2 / 255, 8 / 255]
 report.save("RUN_DIR/robustness.json")"""
 
 
-def callback(files: RunFiles, search: SearchResult) -> str:
-    """The call that makes this search, as far as its files tell it."""
-    header = files.header
-    values: dict[str, Any]
-    if files.plain:
-        values = {"num_classes": files.num_classes}
-    else:
-        paths = header.get("loss", ["criterion"])
-        values = {"loss": paths[0] if len(paths) == 1 else paths}
-        values |= {"monitor": search.monitor, "mode": search.mode}
-        budget = dict(header.get("budget", {}))
-        minimum = budget.pop("minimum", None)
-        values |= {f"candidate_{name}": value for name, value in budget.items() if value is not None}
-        values |= {"min_fitness_after": (minimum["after"], minimum["value"])} if minimum else {}
-        values |= {"init": header["init"]} if "init" in header else {}
-    hidden = ["losses", "num_classes", "original_options", *(["evaluator"] if files.plain else [])]
-    values |= {name: value for name, value in search.settings.items() if name not in hidden}
-    # Objects and functions are known by their names only
-    own = {"init": (None, "given", "reset"), "constraint": (None, *CONSTRAINTS)}
-    lines = [
-        f"    {name}={value!r},\n" if value in own.get(name, (value,)) else f"    {name}=...,  # {value}\n"
-        for name, value in values.items()
-    ]
-    return "".join(["minimize(\n    fn,\n" if files.plain else "TaylorGLO(\n", *lines, ")"])
-
-
 def _path(files: RunFiles) -> str:
     """The path of the loss, or of the first of several."""
     return str((files.header.get("loss") or ["criterion"])[0])
-
-
-def _kind(theta: Sequence[float]) -> str:
-    return "SmoothedCrossEntropyLoss" if len(theta) == 2 else "TaylorGLOLoss"
 
 
 def _names(losses: int) -> list[str]:

@@ -1,0 +1,57 @@
+import json
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra import compose, initialize_config_dir
+
+from tglo_lightning.cli import fresh_seeds as module
+from tglo_lightning.cli.commands import CONFIG_DIR
+from tglo_lightning.cli.fresh_seeds import Scores, fresh_seeds, train_and_test, welch_tests
+from tglo_lightning.cli.recipe import Recipe
+
+
+def test_fresh_seeds_differ_and_repeat():
+    seeds = fresh_seeds(0, 5)
+    assert seeds == fresh_seeds(0, 5)
+    assert len({*seeds, *fresh_seeds(1, 5)}) == 10
+
+
+def test_better_is_higher_accuracy_and_lower_nll():
+    original = Scores(test={"acc": [0.6, 0.62, 0.64], "nll": [1.0, 1.1, 1.2]})
+    better = Scores(test={"acc": [0.8, 0.82, 0.84], "nll": [0.5, 0.6, 0.7]})
+    for first, second, close in ((original, better, 0.0), (better, original, 1.0)):
+        tests = welch_tests({"original": first, "metalearned": second})
+        for metric in ("acc", "nll"):
+            assert tests[metric]["p_one_sided"] == pytest.approx(close, abs=0.01)
+            assert tests[metric]["p_two_sided"] < 0.02
+
+
+def test_no_test_without_a_metalearned_loss():
+    assert welch_tests({"original": Scores(test={"acc": [0.5, 0.6]})}) == {}
+
+
+def test_curves_are_recorded_and_change_nothing(tmp_path, monkeypatch):
+    overrides = ["task.train_size=100", "task.val_size=60", "trainer.max_epochs=3", "search=none", "logger=none"]
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        cfg = compose("train", overrides=[f"paths.output_dir={tmp_path}", *overrides])
+    found = []
+    for recorder in (module.CurveRecorder, None):
+        if recorder is None:
+
+            class Nothing(pl.Callback):
+                curves = None
+
+            monkeypatch.setattr(module, "CurveRecorder", Nothing)
+        recipe = Recipe(cfg)
+        scores = train_and_test(recipe, {"original": recipe.module}, [1, 2], "val/acc", progress=False)["original"]
+        found.append((scores.monitor, scores.test, torch.get_rng_state().tolist()))
+        if recorder is not None:
+            curves = scores.curves
+    assert found[0] == found[1]
+    assert len(curves) == 2
+    for seed, monitored in zip(curves, found[0][0], strict=True):
+        assert {"train/loss", "val/acc", "val/nll"} <= set(seed)
+        assert all(len(values) == 3 for values in seed.values())
+        assert seed["val/acc"][-1] == pytest.approx(monitored, rel=1e-5)
+        json.dumps(seed, allow_nan=False)

@@ -1,0 +1,48 @@
+import json
+
+import pytest
+from helpers.command import tglo_train
+
+from tglo_lightning.reporting.attraction import AttractionRecord
+
+TINY = (
+    "callbacks=attraction",
+    "callbacks.attraction.samples=30",
+    "task.train_size=100",
+    "task.val_size=60",
+    "trainer.max_epochs=2",
+    "trainer.enable_progress_bar=false",
+    "search.generations=1",
+    "search.population=3",
+    "search.finalists=1",
+    "search.repeats=1",
+    "search.constraint=stable",
+    "evaluation.seeds=2",
+    "logger=none",
+)
+
+
+def test_both_losses_are_watched_and_drawn_side_by_side(tmp_path):
+    pytest.importorskip("matplotlib")
+    ran = tglo_train(tmp_path, *TINY, f"hydra.run.dir={tmp_path / 'run'}")
+    assert ran.returncode == 0, ran.stderr
+    run = tmp_path / "run"
+    assert (run / "attraction.png").read_bytes().startswith(b"\x89PNG")
+    assert str(run / "attraction.png") in ran.stdout
+    losses = json.loads((run / "result.json").read_text())["losses"]
+    assert str(run / "report.html") in ran.stdout
+    text = (run / "report.html").read_text()
+    assert text.count('aria-label="Attraction, ') == 2
+    assert 'aria-label="Validation accuracy over' in text
+    assert f"tglo-train {TINY[0]} {TINY[1]}" in text
+    records = {}
+    for kind, loss in losses.items():
+        for i in range(2):
+            record = AttractionRecord.load(run / "seeds" / f"{kind}-{i}" / "attraction.npz")
+            assert record.epochs == [0, 1, 2]
+            assert all(text.startswith(loss["name"]) for text in record.losses)
+            records[kind, i] = record
+    # The same samples in both, from the same weights
+    assert (records["original", 0].index == records["metalearned", 0].index).all()
+    eps = [records[kind, 0].quantity("eps")[0] for kind in losses]
+    assert eps[0].tolist() == eps[1].tolist()

@@ -1,0 +1,286 @@
+"""The report of a run, as text: what it says, what it says is missing, what it escapes."""
+
+import json
+import re
+import sys
+from html.parser import HTMLParser
+
+import pytest
+from helpers.runs import attacked, finished, interrupt, record, searched
+
+from tglo_lightning.cli.report import main
+from tglo_lightning.reporting import write_report
+from tglo_lightning.reporting.html import report_quietly
+from tglo_lightning.reporting.html.files import read_run
+from tglo_lightning.reporting.html.headline import headline as html_headline
+from tglo_lightning.search import SearchResult
+
+pytest.importorskip("matplotlib")
+IDS = ["comparison", "loss", "why", "search", "finalists", "curves", "attraction", "robustness", "setup"]
+
+
+class Page(HTMLParser):
+    """The text of a page by section, its tables and plots."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.sections, self.missing, self.tables, self.pictures = {"header": ""}, [], [], []
+        self.at, self.open, self.silent, self.tags = "header", [], False, set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.tags.add(tag)
+        if tag == "section":
+            self.at = given["id"]
+            self.sections[self.at] = ""
+        if "missing" in given.get("class", ""):
+            self.missing.append(self.at)
+        if tag == "table":
+            self.tables.append([])
+        if tag in ("caption", "th"):
+            self.tables[-1].append((tag, given.get("scope")))
+        if given.get("role") == "img":
+            self.pictures.append(given["aria-label"])
+        self.silent = tag in ("script", "style")
+
+    def handle_endtag(self, tag):
+        self.silent = False
+
+    def handle_data(self, data):
+        if not self.silent:
+            self.sections[self.at] += data
+
+
+def words(text):
+    return " ".join(text.split())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "noisy"
+    finished(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def text(folder):
+    return write_report(folder).read_text()
+
+
+@pytest.fixture(scope="module")
+def page(text):
+    return Page(text)
+
+
+def test_the_headline_says_by_how_much_and_how_sure(page, folder):
+    told = words(page.sections["header"])
+    losses = json.loads((folder / "result.json").read_text())["losses"]
+    means = {kind: loss["test"]["acc"]["mean"] for kind, loss in losses.items()}
+    assert "The metalearned loss beats CrossEntropyLoss." in told
+    assert f"{means['original']:.4f}" in told
+    assert f"{means['metalearned']:.4f}" in told
+    assert f"{means['metalearned'] - means['original']:+.4f} in test accuracy: very unlikely to be chance" in told
+    assert "confidence interval" in told
+
+
+def test_every_section_has_something_to_say(page):
+    assert list(page.sections)[1:] == IDS
+    assert page.missing == []
+    assert all(len(words(page.sections[name])) > 60 for name in IDS)
+    assert "seed: 0" in page.sections["setup"]
+    assert "tglo-train experiment=digits_noisy 'loss.theta=[0,0,1]'" in page.sections["setup"]
+    assert "Many gradients are zero." in page.sections["robustness"]
+    assert "search.evaluator=vectorized" in page.sections["setup"]
+
+
+def test_every_picture_has_words_beside_it(text, page):
+    assert len(page.pictures) == 1 + 3 + 1 + 3 + 2 + 1
+    assert all(len(words(told)) > 40 for told in page.pictures)
+    assert text.count("<svg") == len(page.pictures) == text.count("<figcaption>") - text.count('class="code"')
+    names = set(re.findall(r"var\(--plot-(\w+)\)", text))
+    assert all(text.count(f"--plot-{name}: #") == 2 for name in names)
+
+
+def test_it_is_small(folder):
+    assert (folder / "report.html").stat().st_size < 500_000
+
+
+def test_tables_have_captions_and_scopes(page):
+    assert len(page.tables) > 8
+    for table in page.tables:
+        assert [tag for tag, _ in table].count("caption") == 1
+        assert all(scope in ("col", "row") for tag, scope in table if tag == "th")
+
+
+def test_the_page_loads_nothing(text):
+    assert re.findall(r'(?:src|href)="(?!#|data:)', text) == []
+    assert "<script" not in text
+    assert "default-src 'none'" in text
+
+
+def test_the_same_run_gives_the_same_report(folder, text, tmp_path):
+    assert write_report(folder, tmp_path / "again.html").read_text() == text
+
+
+def test_what_comes_from_data_is_escaped(tmp_path):
+    evil = "</script><img src=x onerror=alert(1)>"
+    finished(tmp_path / "run", name=evil)
+    text = write_report(tmp_path / "run").read_text()
+    assert evil not in text
+    assert "<img" not in text
+    assert "a &lt;b&gt; &amp; c" in text
+
+
+def test_an_interrupted_search(tmp_path):
+    searched(tmp_path)
+    interrupt(tmp_path, trainings=10)
+    page = Page(write_report(tmp_path).read_text())
+    assert "10 of 36 trainings" in words(page.sections["header"])
+    assert page.missing == ["comparison", "search", "search", "finalists", "curves", "attraction", "robustness"]
+    assert len(page.pictures) == 3
+    assert "best candidate so far" in page.sections["loss"]
+    assert "continues from there" in page.sections["search"]
+
+
+def test_an_interrupted_final_shows_what_there_is(tmp_path):
+    searched(tmp_path)
+    interrupt(tmp_path, trainings=29)
+    page = Page(write_report(tmp_path).read_text())
+    assert "29 of 36" in page.sections["header"]
+    assert "finalists" not in page.missing
+
+
+def test_a_journal_alone_tells_the_whole_search(tmp_path):
+    result = searched(tmp_path)
+    (tmp_path / "search.json").unlink()
+    (tmp_path / "search.jsonl").rename(tmp_path / "mine.jsonl")
+    path = write_report(tmp_path)
+    assert path.name == "mine-report.html"
+    page = Page(path.read_text())
+    assert f"{result.best.mean:.4f}" in page.sections["header"]
+    assert "not finished" not in page.sections["header"]
+
+
+def test_a_search_without_tglo_train(tmp_path):
+    result = searched(tmp_path)
+    page = Page(write_report(tmp_path).read_text())
+    told = words(page.sections["header"])
+    assert "best of 3 finalists" in told
+    assert f"{result.original.mean:.4f}" in told
+    assert page.missing == ["comparison", "curves", "attraction", "robustness"]
+    assert "generations" in page.sections["setup"]
+    assert "feasible in the first generation" in page.sections["search"]
+
+
+def test_a_result_without_files_needs_a_place(tmp_path):
+    result = searched(tmp_path / "run")
+    page = Page(write_report(result, tmp_path / "result.html").read_text())
+    assert "finalist 1" in page.sections["finalists"]
+    with pytest.raises(ValueError, match="`output`"):
+        write_report(result)
+
+
+def test_nothing_could_be_trained(tmp_path):
+    result = searched(tmp_path)
+    values = result.to_dict()
+    for candidate in values["history"]:
+        candidate |= {"fitness": None, "status": "crashed", "error": "boom <b>"}
+    values |= {"best": None, "finalists": [], "kept": "original"}
+    page = Page(write_report(SearchResult.from_dict(values), tmp_path / "a.html").read_text())
+    assert "No candidate could be trained" in page.sections["header"]
+    assert "no candidate came to a finite result" in page.sections["loss"]
+    assert "24 candidates in 4 generations, 24 failed" in page.sections["search"]
+
+
+def test_diverged_seeds_are_no_average(tmp_path):
+    finished(tmp_path)
+    result = json.loads((tmp_path / "result.json").read_text())
+    result["losses"]["metalearned"]["test"]["acc"]["values"][2] = None
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    page = Page(write_report(tmp_path).read_text())
+    assert "did not come to a finite result" in page.sections["header"]
+    assert "not finite" in page.sections["comparison"]
+
+
+@pytest.mark.parametrize(
+    ("kept", "shift", "headline"),
+    [
+        ("original", 0.2, "CrossEntropyLoss stays"),
+        ("metalearned", 0.001, "5 seeds do not settle it"),
+        ("metalearned", -0.3, "is worse than CrossEntropyLoss on test data"),
+    ],
+)
+def test_the_headline_claims_no_more_than_the_test(tmp_path, kept, shift, headline):
+    finished(tmp_path)
+    result = json.loads((tmp_path / "result.json").read_text())
+    base = result["losses"]["original"]["test"]["acc"]["values"]
+    result["losses"]["metalearned"]["test"]["acc"]["values"] = [value + shift for value in base]
+    result["kept"] = kept
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    assert headline in html_headline(read_run(tmp_path)).title
+
+
+def test_damaged_files_are_told_and_the_rest_is_shown(tmp_path):
+    finished(tmp_path)
+    (tmp_path / "curves.json").write_text("{")
+    (tmp_path / "seeds" / "original-0" / "attraction.npz").write_bytes(b"PK")
+    page = Page(write_report(tmp_path).read_text())
+    assert "curves.json cannot be read" in page.sections["header"]
+    assert "attraction.npz cannot be read" in page.sections["header"]
+    assert page.missing == ["curves"]
+
+
+def test_attacks_and_measurements_from_elsewhere(tmp_path):
+    searched(tmp_path / "run")
+    record(tmp_path / "logs", None)
+    attacked(tmp_path / "other")
+    out = tmp_path / "out.html"
+    given = [
+        "--attack",
+        f"mine & yours={tmp_path / 'other'}",
+        "--attraction",
+        str(tmp_path / "logs" / "attraction.npz"),
+    ]
+    assert main([str(tmp_path / "run"), "--output", str(out), *given]) == 0
+    page = Page(out.read_text())
+    assert "Accuracy under attack: mine & yours" in page.sections["robustness"]
+    assert "Attraction, attraction" in page.sections["attraction"]
+    record(tmp_path / "run" / "logs", None)  # of somebody else's run, for all that is known
+    assert "Attraction, this training" not in write_report(tmp_path / "run").read_text()
+    record(tmp_path / "run", None)
+    assert "Attraction, this training" in write_report(tmp_path / "run").read_text()
+
+
+def test_what_cannot_be_reported_is_refused(tmp_path, capsys):
+    for arguments, message in (
+        ([str(tmp_path / "none")], "no such file or directory"),
+        ([str(tmp_path)], "holds no run"),
+        ([str(tmp_path), "--num-classes", "1"], "`num_classes` must be at least 2"),
+    ):
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err
+    for name in ("a", "b"):
+        searched(tmp_path)
+        (tmp_path / "search.jsonl").rename(tmp_path / f"{name}.jsonl")
+        (tmp_path / "search.json").unlink()
+    assert main([str(tmp_path)]) == 2
+    assert "several searches; give the journal of one of them: a.jsonl, b.jsonl" in capsys.readouterr().err
+    assert main([str(tmp_path / "a.jsonl")]) == 0
+    for option in ("--attack", "--attraction"):
+        assert main([str(tmp_path / "a.jsonl"), option, str(tmp_path / "nowhere")]) == 2
+
+
+def test_without_matplotlib_the_command_says_what_to_install_and_a_run_goes_on(tmp_path, monkeypatch, caplog, capsys):
+    searched(tmp_path)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main([str(tmp_path)]) == 2
+    assert "pip install 'tglo-lightning[plots]'" in capsys.readouterr().err
+    with caplog.at_level("INFO"):
+        assert report_quietly(tmp_path) is None
+    assert "tglo-lightning[plots]" in caplog.text
+
+
+def test_an_automatic_report_never_fails(tmp_path, caplog):
+    assert report_quietly(tmp_path / "nowhere") is None
+    assert "No report.html" in caplog.text

@@ -1,0 +1,92 @@
+"""Trainings of losses over fresh seeds, each tested once."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from rich.console import Console
+from rich.progress import track
+
+from tglo_lightning.callbacks.curves import CurveRecorder
+from tglo_lightning.cli.recipe import Recipe
+from tglo_lightning.reporting import summarize, welch
+from tglo_lightning.reporting.stats import LESS_IS_BETTER
+
+
+@dataclass
+class Scores:
+    """Scores of one loss, one value per seed.
+
+    Attributes:
+        monitor: the monitored validation metric.
+        test: each test metric by name.
+        curves: what was logged at the end of every epoch, see `CurveRecorder`.
+    """
+
+    monitor: list[float] = field(default_factory=list)
+    test: dict[str, list[float]] = field(default_factory=dict)
+    curves: list[dict[str, list[float | None]]] = field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        """Return `{metric: {"values", "mean", "std"}}` of the test metrics."""
+        return {name: summarize(values) for name, values in self.test.items()}
+
+
+def fresh_seeds(seed: int, count: int) -> list[int]:
+    """Return `count` seeds that follow from `seed` and are used for nothing else."""
+    return [int(s) for s in np.random.SeedSequence((seed, 0x7E57)).generate_state(count)]
+
+
+def train_and_test(
+    recipe: Recipe, modules: Mapping[str, Callable[[], Any]], seeds: list[int], monitor: str, *, progress: bool
+) -> dict[str, Scores]:
+    """Train a fresh module for every loss and seed, as the recipe says, and test it once.
+
+    A seed covers initial weights and data order, and is the same for every loss.
+
+    Args:
+        recipe: builds modules and trainers.
+        modules: for the name of each loss, a function that builds an untrained module with it.
+        seeds: one training of each loss per seed.
+        monitor: the validation metric to report.
+        progress: show a progress bar on stderr.
+    """
+    scores = {name: Scores() for name in modules}
+    jobs = [(name, seed) for seed in seeds for name in modules]
+    shown = track(jobs, "Fresh seeds", console=Console(stderr=True), transient=True, disable=not progress)
+    for name, seed in shown:
+        pl.seed_everything(seed, verbose=False)
+        module = modules[name]()
+        # A folder of its own for what callbacks write
+        folder = Path(recipe.cfg.paths.output_dir) / "seeds" / f"{name}-{seeds.index(seed)}"
+        recorder = CurveRecorder()
+        callbacks = [*recipe.callbacks(checkpoints=False), recorder]
+        trainer = recipe.quiet_trainer(callbacks=callbacks, default_root_dir=str(folder))
+        trainer.fit(module, datamodule=recipe.datamodule)
+        [validated] = trainer.validate(module, datamodule=recipe.datamodule, verbose=False)
+        [tested] = trainer.test(module, datamodule=recipe.datamodule, verbose=False)
+        scores[name].curves.append(recorder.curves)
+        scores[name].monitor.append(float(validated[monitor]))
+        for key, value in tested.items():
+            scores[name].test.setdefault(key.removeprefix("test/"), []).append(float(value))
+    return scores
+
+
+def welch_tests(scores: Mapping[str, Scores], reference: str = "original") -> dict[str, Any]:
+    """Return `{metric: {"p_one_sided", "p_two_sided"}}` of metalearned against `reference`; empty if one is missing.
+
+    The one-sided alternative is that the metalearned loss is better: higher, or lower for `LESS_IS_BETTER`.
+    """
+    if not {"metalearned", reference} <= scores.keys():
+        return {}
+    tests = {}
+    for name, other in scores[reference].test.items():
+        metalearned = scores["metalearned"].test[name]
+        tests[name] = {
+            "p_one_sided": welch(metalearned, other, "less" if name in LESS_IS_BETTER else "greater"),
+            "p_two_sided": welch(metalearned, other),
+        }
+    return tests

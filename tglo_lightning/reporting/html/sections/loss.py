@@ -1,0 +1,132 @@
+"""The loss that was found, and what the theory says of it."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+
+from tglo_lightning.reporting import pictures
+from tglo_lightning.reporting.html import snippets
+from tglo_lightning.reporting.html.blocks import (
+    Section,
+    code,
+    details,
+    drawn,
+    formula,
+    missing,
+    points,
+    table,
+    text,
+    typeset,
+)
+from tglo_lightning.reporting.html.files import RunFiles
+from tglo_lightning.reporting.html.headline import headline
+from tglo_lightning.reporting.numbers import number
+from tglo_lightning.reporting.results import leader, losses_of
+from tglo_lightning.search.result import Finalist
+from tglo_lightning.theory import Explanation, explain
+from tglo_lightning.theory.explanation import parameter_meanings
+
+ERRORS = (ValueError, TypeError)
+
+
+def chosen(files: RunFiles) -> tuple[Finalist | None, str]:
+    """The loss that the report is about, and what it is in words; None if there is none."""
+    search = files.search
+    if search is None:
+        theta = files.result["losses"].get("metalearned", {}).get("theta") if files.result else None
+        return (None, "") if theta is None else (Finalist(theta, "metalearned"), "the metalearned loss")
+    if search.best is not None and not files.interrupted:
+        return search.best, "the metalearned loss" if search.kept == "metalearned" else "the best finalist, not kept"
+    return leader(search), "the best candidate so far"
+
+
+def loss(files: RunFiles) -> Section:
+    """The formula, and code to use the loss elsewhere."""
+    best, what = chosen(files)
+    section = Section("loss", "The loss")
+    if best is None:
+        if files.search is None:
+            return section.add(
+                missing("There is no metalearned loss: this run made no search.", "tglo-train search=taylorglo")
+            )
+        return section.add(missing("There is no metalearned loss: no candidate came to a finite result."))
+    section.lead = (
+        f"This is {what}. A network’s loss is the sum over the classes −Σₖ f(yₖ, hₖ), with the label y and the softmax "
+        "output h; cross-entropy is f = y log h."
+    )
+    try:
+        losses = losses_of(best)
+    except ERRORS as error:
+        return section.add(missing(f"The formula cannot be told: {error}"))
+    paths = files.header.get("loss") or []
+    for i, each in enumerate(losses):
+        head = f" of {paths[i] if i < len(paths) else f'loss {i + 1}'}" if len(losses) > 1 else ""
+        section.add(formula(head, each.formula))
+    options = snippets.original_options(files)
+    original = files.search.original.name if files.search else files.result["losses"]["original"]["name"]  # type: ignore[index]
+    section.add(code(f"In place of {original}, in any training loop", snippets.drop_in(best, options)))
+    if options is None:
+        words = "The options of the original loss were not recorded."
+        section.add(
+            missing(f"{words} If it has class weights, ignore_index or a reduction, give them to this loss too.")
+        )
+    elif any("label_smoothing" in each for each in options):
+        smoothed = ", ".join(f"{each.get('label_smoothing', 0):g}" for each in options)
+        section.add(
+            text(
+                f"The original loss smooths its labels by {smoothed}. The metalearned one does not take that over, nor "
+                "did it in the search: its parameters say all that it does to a label."
+            )
+        )
+    return section
+
+
+def theory(files: RunFiles, num_classes: int | None) -> Section:
+    """What the theory says of the loss, with the curve of its attraction."""
+    best, _ = chosen(files)
+    section = Section("why", "Why it works" if headline(files).tone == "good" else "What the theory says of it")
+    if best is None:
+        words = "Without a metalearned loss there is nothing to explain."
+        return section.add(missing(words, "tglo-explain cross_entropy"))
+    if num_classes is None:
+        words = "What a loss does depends on the number of classes, which no file of this run knows."
+        return section.add(missing(words, "tglo-report RUN_DIR --num-classes 10"))
+    section.lead = (
+        "With a softmax, a loss pulls a sample towards zero training error where D(ε) > 0 and pushes it away where "
+        "D(ε) < 0; ε is the sample’s distance from full confidence in its label. Samples settle where D crosses zero "
+        "from below. Cross-entropy pulls everywhere, wrong labels included."
+    )
+    try:
+        told = [explain(each, num_classes) for each in losses_of(best)]
+    except ERRORS as error:
+        return section.add(missing(f"This loss cannot be explained: {error}"))
+    for i, each in enumerate(told, start=1):
+        section.add(*_explained(each, f"loss {i}: " if len(told) > 1 else ""))
+    return section
+
+
+def _explained(told: Explanation, prefix: str) -> list[Markup]:
+    # The last two paragraphs of the text are the words; formula and numbers are shown otherwise
+    blocks = [drawn([pictures.explanation(told)])]
+    for paragraph in told.text.split("\n\n")[-2:]:
+        head, *lines = paragraph.splitlines()
+        blocks.append(points(prefix + typeset(head), [typeset(line.removeprefix("  ")) for line in lines]))
+    if told.theta is not None and told.coefficients is not None and len(told.theta) > 2:
+        blocks.append(
+            text(
+                "The D(ε) of a polynomial stays finite as ε goes to 1, while that of cross-entropy grows without "
+                "bound. So a sample that the network classifies confidently otherwise, as it soon does with a wrong "
+                "label, loses its pull; cross-entropy pulls it with full force."
+            )
+        )
+        meanings = zip(parameter_meanings(told.theta).items(), told.theta, strict=True)
+        own = [[name, number(value, 5), meaning] for (name, meaning), value in meanings]
+        slopes = [[name, number(value, 5)] for name, value in told.coefficients.items()]
+        blocks.append(
+            details(
+                f"{prefix}All parameters".capitalize(),
+                table("Parameters θ", ["name", "value", "stands before"], own),
+                table("Coefficients of γ = ∂f/∂h, the learning rule", ["coefficient", "value"], slopes),
+            )
+        )
+    return blocks

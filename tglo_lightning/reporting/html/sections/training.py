@@ -1,0 +1,158 @@
+"""What was recorded of trainings: curves, attraction of the samples, accuracy under attack."""
+
+from __future__ import annotations
+
+import math
+from itertools import zip_longest
+
+import numpy as np
+from markupsafe import Markup
+
+from tglo_lightning.reporting import pictures
+from tglo_lightning.reporting.html import snippets
+from tglo_lightning.reporting.html.blocks import Section, details, drawn, missing, points, table
+from tglo_lightning.reporting.html.files import RunFiles
+from tglo_lightning.reporting.numbers import mean_sd, number, percent
+from tglo_lightning.wording import counted
+
+
+def curves(files: RunFiles) -> Section:
+    """The metrics over the epochs, all losses in one picture; each loss's own value in a picture of its own."""
+    section = Section("curves", "Training and validation")
+    if not files.curves:
+        return section.add(_no_curves(files))
+    names = {kind: kind for kind in files.curves}
+    monitor = files.result["monitor"] if files.result else ""
+    if files.fit and files.search is not None:
+        kept = files.search.original.name if files.search.kept == "original" else "the metalearned loss"
+        names, monitor = dict.fromkeys(files.curves, kept), files.search.monitor
+        section.lead = (
+            f"The one training that followed the search, with {kept}. The curves of both losses, over fresh seeds, "
+            "come from the code under “Comparison on test data”, with a logger for each Trainer."
+        )
+    else:
+        if files.result is not None and "original" in names:
+            names["original"] = files.result["losses"]["original"]["name"]
+        n = max(map(len, files.curves.values()))
+        over = "One seed." if n == 1 else f"Mean over {n} fresh seeds, with ± one standard deviation."
+        section.lead = (
+            f"{over} Each training loss has a picture of its own: values of different losses cannot be compared."
+        )
+    metrics = {metric for seeds in files.curves.values() for seed in seeds for metric in seed}
+    figures = []
+    for metric in sorted(metrics, key=lambda m: (m != monitor, not m.startswith("val/"), m)):
+        name = metric.rpartition("/")[2]
+        if name in ("brier", "ece"):
+            continue
+        shown = {k: seeds for k, seeds in files.curves.items() if any(metric in seed for seed in seeds)}
+        groups = [{kind: shown[kind]} for kind in shown] if name.startswith("loss") else [shown]
+        figures += [pictures.curves(group, metric, names) for group in groups]
+    section.add(drawn(figures))
+    return section.add(details("Epoch by epoch", _epochs(files, names, monitor))) if monitor else section
+
+
+def _no_curves(files: RunFiles) -> Markup:
+    if files.plain:
+        return missing("A training loop of your own keeps its own curves; the search knows its last figure only.")
+    if files.own and files.fit:
+        return missing("The fit that followed the search logged nothing at the end of an epoch with self.log.")
+    if files.own:
+        return missing(f"{files.pending} When it is, this report is written again, with its curves.")
+    words = "No curves were recorded. tglo-train records them when it compares the losses over fresh seeds."
+    typed = snippets.command(files) if files.result is not None else ""
+    return missing(words, typed if files.overrides is not None else snippets.EXAMPLE)
+
+
+def _epochs(files: RunFiles, names: dict[str, str], monitor: str) -> Markup:
+    columns = {
+        names[kind]: [
+            mean_sd(epoch) for epoch in zip(*(seed[monitor] for seed in seeds if monitor in seed), strict=False)
+        ]
+        for kind, seeds in files.curves.items()
+    }
+    rows = [[str(epoch), *cells] for epoch, cells in enumerate(zip_longest(*columns.values(), fillvalue=""), start=1)]
+    spread = ": mean ± standard deviation" if max(map(len, files.curves.values())) > 1 else ""
+    return table(f"{monitor}{spread}", ["epoch", *columns], rows)
+
+
+def attraction(files: RunFiles) -> Section:
+    """Which samples are pulled in and which are pushed away."""
+    section = Section("attraction", "Attraction to zero training error")
+    if not files.attraction:
+        return section.add(_no_attraction(files))
+    section.lead = (
+        "Every dot is a training sample. Above zero the loss pulls it to zero training error, below zero it pushes it "
+        "away. A loss that does not memorise single samples keeps confidence below one."
+    )
+    figures, rows = [], []
+    for kind, record in files.attraction.items():
+        name = files.result["losses"][kind]["name"] if files.result and kind == "original" else kind
+        figures.append(pictures.attraction({str(name): record}))
+        pulls, confidence = record.quantity("attraction")[-1], 1 - record.quantity("eps")[-1]
+        pulls, confidence = pulls[~np.isnan(pulls)], confidence[~np.isnan(confidence)]
+        quantiles = np.quantile(pulls, (0.05, 0.5, 0.95)).tolist() if pulls.size else [math.nan] * 3
+        away = percent(float(np.mean(pulls < 0))) if pulls.size else "n/a"
+        middle = number(float(np.median(confidence))) if confidence.size else "n/a"
+        settles = ", ".join(number(1 - eps) for eps in record.equilibria[-1]) or "none below 1"
+        rows.append([str(name), away, *map(number, quantiles), middle, settles])
+    counts = {(len(record.index), record.epochs[-1]) for record in files.attraction.values()}
+    told = ", ".join(f"{counted(samples, 'sample')}, epoch {epoch}" for samples, epoch in sorted(counts))
+    head = ["loss", "pushed away", "attraction, 5 %", "median", "95 %", "median confidence", "predicted equilibrium"]
+    return section.add(drawn(figures), table(f"At the end of training ({told})", head, rows))
+
+
+def _no_attraction(files: RunFiles) -> Markup:
+    words = "What the loss does to single training samples was not measured."
+    if any(entry.endswith("callbacks=attraction") for entry in files.overrides or []):
+        return missing("The samples are measured when both losses are compared, which this run has not come to.")
+    if files.plain:
+        return missing(f"{words} AttractionMonitor, a callback for a Lightning Trainer, measures it.")
+    if files.own:
+        later = "" if files.fit else f" {files.pending} If it is added now, this report will show it after the fit."
+        words += f" AttractionMonitor, a second callback, measures it in the fit that follows the search.{later}"
+        return missing(words, snippets.monitored(files))
+    return missing(words, f"{snippets.command(files)} callbacks=attraction" if files.overrides is not None else "")
+
+
+def robustness(files: RunFiles) -> Section:
+    """Accuracy under attack."""
+    section = Section("robustness", "Adversarial robustness")
+    if not files.robustness:
+        return section.add(_not_attacked(files))
+    section.lead = (
+        "An image counts as robust if it is classified correctly as it is and under the attack. Only the worst case "
+        "over the attacks is a claim; an attack with the network’s own loss alone can be fooled by a flat loss."
+    )
+    for name, report in files.robustness.items():
+        rows = [[attack.name, *(f"{v:.3f}" for v in attack.accuracy)] for attack in report.attacks]
+        rows.append(["worst case", *(f"{v:.3f}" for v in report.worst_case)])
+        caption = f"{name}: accuracy of {counted(report.samples, 'image')} under attack, by radius ε ({report.norm})"
+        section.add(
+            drawn([pictures.robustness(report, f"Accuracy under attack: {name}")]),
+            table(caption, ["attack", *(f"{e:g}" for e in report.epsilons)], rows),
+        )
+        if report.findings:
+            section.add(points("Reasons to doubt these figures", report.warnings))
+    return section
+
+
+def _not_attacked(files: RunFiles) -> Markup:
+    words = "Accuracy under attack was not measured."
+    if files.own and files.images is False:
+        return missing("The attacks of this package are for images (N, C, H, W), and this search saw none.")
+    if files.own:
+        words += (
+            " For a network of images (N, C, H, W), pixels from 0 to 1 unless bounds= or normalize= says otherwise, "
+            "this measures it (pip install 'tglo-lightning[attacks]'); then tglo-report RUN_DIR writes this report "
+            f"again. {'network' if files.plain else 'module'} is the trained network to attack. Repeat it with the one "
+            "trained with the original loss, under another file name (robustness-original.json), to see the "
+            "difference."
+        )
+        return missing(words, snippets.attack(files))
+    ran = files.overrides is not None
+    typed = (
+        f"tglo-attack ckpt={'RUN_DIR' if ran else 'CHECKPOINT'} attack=standard "
+        f"hydra.run.dir={'RUN_DIR/attack' if ran else 'ATTACK_DIR'}\n"
+        f"tglo-report RUN_DIR{'' if ran else ' --attack ATTACK_DIR'}"
+    )
+    return missing(f"{words} Attack the trained network and write the report again:", typed)

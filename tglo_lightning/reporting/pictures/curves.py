@@ -1,0 +1,61 @@
+"""Training and validation over the epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING
+
+from tglo_lightning.reporting.numbers import long_name, number
+from tglo_lightning.reporting.pictures import canvas
+from tglo_lightning.reporting.pictures.canvas import picture
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Curves = Mapping[str, Sequence[Mapping[str, Sequence[float | None]]]]
+"""``{loss: [{metric: [one value an epoch]} a seed]}``; None where one is not finite."""
+
+
+@picture
+def curves(recorded: Curves, metric: str, names: Mapping[str, str] | None = None) -> Figure:
+    """One metric over the epochs, a line a loss: mean and, about it, one standard deviation over the seeds.
+
+    Args:
+        recorded: the curves of each loss, by its kind, such as ``"original"``; losses without the metric are left out.
+        metric: such as ``"val/acc"``.
+        names: what to call the losses, by their kind.
+    """
+    figure = canvas.new_figure(3.2)
+    axes = figure.add_subplot()
+    changes = []
+    for kind, seeds in recorded.items():
+        rows = [seed[metric] for seed in seeds if metric in seed]
+        if not rows:
+            continue
+        name = (names or {}).get(kind, kind)
+        colour = canvas.PALETTE[canvas.KINDS[kind]][0] if kind in canvas.KINDS else canvas.INK
+        # The epochs in which all seeds came to a finite value
+        columns = {
+            epoch: column for epoch, column in enumerate(zip(*rows, strict=False), start=1) if None not in column
+        }
+        epochs = list(columns)
+        means = [fmean(column) for column in columns.values()]
+        style = {"original": "--", "opponent": ":"}.get(kind, "-") if len(epochs) > 1 else "o"
+        axes.plot(epochs, means, style, color=colour, linewidth=2, label=name)
+        if len(rows) > 1:
+            spreads = [stdev(column) for column in columns.values()]
+            low, high = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
+            axes.fill_between(epochs, low, high, color=colour, alpha=0.16, linewidth=0)
+        if means:
+            changes.append(f"{name} goes from {number(means[0])} to {number(means[-1])}")
+    title = long_name(metric)
+    title = title[0].upper() + title[1:]
+    [first, *others] = axes.get_legend_handles_labels()[1] or [metric]
+    canvas.set_title(axes, title if others else f"{title}, {first}")
+    if others:
+        canvas.draw_legend(figure)
+    axes.set_ylabel(metric)
+    canvas.integer_axis(axes, "epoch")
+    figure.set_label(f"{title} over the epochs: {'; '.join(changes) or 'no finite value'}.")
+    return figure

@@ -1,0 +1,90 @@
+"""The landscape around trained networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tglo_lightning.reporting.landscape import Landscape
+from tglo_lightning.reporting.numbers import number
+from tglo_lightning.reporting.pictures import canvas
+from tglo_lightning.reporting.pictures.canvas import picture
+from tglo_lightning.wording import counted
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@picture
+def basins(landscapes: Mapping[str, Landscape]) -> Figure:
+    """Accuracy and cross-entropy along the directions, all networks in one axis: mean, and one deviation about it.
+
+    Args:
+        landscapes: what to draw, by name.
+
+    Raises:
+        ValueError: nothing to draw.
+    """
+    _check(landscapes)
+    figure = canvas.new_figure(4.2, 9.0)
+    left, right = figure.subplots(1, 2)
+    for at, (name, landscape) in enumerate(landscapes.items()):
+        colour = canvas.SERIES[at % len(canvas.SERIES)]
+        style: dict[str, Any] = {
+            "color": colour,
+            "linestyle": canvas.DASHES[at // len(canvas.SERIES) % len(canvas.DASHES)],
+        }
+        for axes, values in ((left, landscape.accuracy), (right, landscape.cross_entropy.clamp(min=1e-4).log10())):
+            mean = values.mean(0)
+            spread = values.std(0) if len(values) > 1 else torch.zeros_like(mean)
+            centre, low, high = (10**line if axes is right else line for line in (mean, mean - spread, mean + spread))
+            axes.plot(landscape.steps, centre, linewidth=1.9, label=name, **style)
+            axes.fill_between(landscape.steps, low, high, color=colour, alpha=0.15, linewidth=0)
+    left.set_ylabel("accuracy")
+    left.set_ylim(-0.02, 1.02)
+    right.set_yscale("log")
+    right.set_ylabel("cross-entropy (nats)")
+    for axes in (left, right):
+        axes.locator_params(axis="x", nbins=5)
+        axes.set_xlabel("step along a filter-normalised direction\n(1 = each filter moved by its own length)")
+    first = next(iter(landscapes.values()))
+    left.set_title(f"{counted(len(first.accuracy), 'direction')}, {counted(first.samples, 'image')}")
+    canvas.draw_legend(figure, 4)
+    widths = (f"{number(landscape.width()[0])} with {name}" for name, landscape in landscapes.items())
+    figure.set_label(f"The step at which accuracy falls to 90 % of its own is {', '.join(widths)}.")
+    return figure
+
+
+@picture
+def surfaces(landscapes: Mapping[str, Landscape]) -> Figure:
+    """Accuracy over the plane of two directions, one panel a network, one scale of colours.
+
+    Args:
+        landscapes: what to draw, by name; those without a surface are left out.
+
+    Raises:
+        ValueError: nothing to draw.
+    """
+    shown = {name: landscape for name, landscape in landscapes.items() if len(landscape.surface_steps)}
+    _check(shown)
+    figure = canvas.new_figure(3.6, 1.2 + 3.3 * len(shown))
+    panels = figure.subplots(1, len(shown), squeeze=False)[0]
+    for axes, (name, landscape) in zip(panels, shown.items(), strict=True):
+        steps, accuracy = landscape.surface_steps, landscape.surface_accuracy
+        filled = axes.contourf(steps, steps, accuracy, levels=[i / 20 for i in range(21)], cmap="viridis")
+        axes.contour(steps, steps, accuracy, levels=[0.5, 0.9], colors="white", linewidths=1.0)
+        axes.plot([0], [0], "+", color="white", markersize=9)
+        axes.set_title(name)
+        axes.set_aspect("equal")
+        axes.set_xlabel("second direction")
+    panels[0].set_ylabel("first direction")
+    figure.colorbar(filled, ax=list(panels), label="accuracy (white: 0.5, 0.9)")
+    figure.set_label(f"Accuracy over the plane of two directions around {', '.join(shown)}.")
+    return figure
+
+
+def _check(landscapes: Mapping[str, Landscape]) -> None:
+    if not landscapes:
+        raise ValueError("Nothing to draw: there are no landscapes.")

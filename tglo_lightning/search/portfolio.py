@@ -1,0 +1,164 @@
+"""A strategy that spends its candidates on several spaces."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tglo_lightning.arguments import integer, number
+from tglo_lightning.search.criterion import Criterion
+from tglo_lightning.search.space import Space, as_space
+from tglo_lightning.search.strategy import CMAES, RandomSearch, Strategy
+
+__all__ = ["KNOWN", "STRATEGIES", "Portfolio", "as_strategy"]
+
+KNOWN = ("original", "smoothing", "gce", "sce", "nce_rce", "focal")
+"""What a practitioner would try: the module's own loss and known losses, each with its learning rate."""
+
+
+class Portfolio(Strategy):
+    """Tries several spaces, then refines the best candidate.
+
+    First come the presets: the centre of each space at each of ``rates``. Random draws from the spaces follow, up to
+    ``explore`` candidates in all. From then on CMA-ES searches the space of the best candidate so far, around it.
+
+    Args:
+        spaces: names of spaces or families, or spaces; by default the module's own loss and known losses.
+        rates: factors on the learning rate that presets are tried with; only for spaces with a step.
+        explore: candidates before the refinement, at least 1.
+        sigma: first step size of the refinement, a factor on the space's spread.
+
+    Raises:
+        TypeError, ValueError: an argument of a wrong kind or out of range, by its name.
+
+    >>> from tglo_lightning.search import FamilySpace
+    >>> strategy = Portfolio(["original", "gce"], rates=[1.0, 0.3])
+    >>> strategy.start(FamilySpace("gce").for_task(10), population=4, seed=0)
+    >>> [criterion.formula for criterion in strategy.ask()][1:3]
+    ['y (h^0.7 - 1) / 0.7', 'learning rate x 0.3']
+    """
+
+    def __init__(
+        self,
+        spaces: Sequence[str | Space] = KNOWN,
+        rates: Sequence[float] = (1.0, 0.3, 3.0, 0.1),
+        explore: int = 60,
+        sigma: float = 0.5,
+    ) -> None:
+        if isinstance(spaces, str) or not spaces:
+            raise ValueError(f"`spaces` must be a list of spaces, got {spaces!r}.")
+        self.given = [as_space(space) for space in spaces]
+        self.rates = [number("rates", rate, above=0) for rate in rates]
+        self.explore = integer("explore", explore, 1)
+        self.sigma = number("sigma", sigma, above=0)
+
+    def start(self, space: Space, population: int, seed: int) -> None:
+        """Begin with the presets. ``space`` tells the number of classes and of losses only."""
+        super().start(space, population, seed)
+        places = max(1, len(space.decode(space.centre).losses))
+        self._spaces = [as_space(each, places).for_task(space.num_classes) for each in self.given]
+        self._generator = np.random.default_rng(seed)
+        self._seed = seed
+        self._asked: list[tuple[int, list[float]]] = []
+        self._tried = 0
+        self._best: tuple[float, int, list[float]] | None = None
+        self._refining: CMAES | None = None
+
+    def ask(self) -> list[Criterion]:
+        """Return presets, random draws, or a generation of the refinement."""
+        if self._refining is not None:
+            return self._refining.ask()
+        presets = [
+            (index, preset) for rate in self.rates for index, s in enumerate(self._spaces) if (preset := _at(s, rate))
+        ]
+        self._asked = presets[self._tried : self._tried + self.population]
+        while len(self._asked) < self.population:
+            self._asked.append(self._drawn((self._tried + len(self._asked)) % len(self._spaces)))
+        return [self._spaces[index].decode(x) for index, x in self._asked]
+
+    def tell(self, costs: Sequence[float]) -> None:
+        """Remember the best candidate; begin to refine it when enough were tried."""
+        if self._refining is not None:
+            self._refining.tell(costs)
+            return
+        self._tried += len(costs)
+        for cost, (index, x) in zip(costs, self._asked, strict=True):
+            if math.isfinite(cost) and (self._best is None or cost < self._best[0]):
+                self._best = (cost, index, x)
+        if self._tried >= self.explore and self._best is not None:
+            self._refine()
+
+    def metrics(self) -> dict[str, float]:
+        """Return the step size of the refinement."""
+        return {} if self._refining is None else self._refining.metrics()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was tried, and the state of the refinement."""
+        return {
+            "tried": self._tried,
+            "best": None if self._best is None else list(self._best),
+            "generator": self._generator.bit_generator.state,
+            "refining": None if self._refining is None else self._refining.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state."""
+        self._tried = state["tried"]
+        self._best = None if state["best"] is None else tuple(state["best"])
+        self._generator.bit_generator.state = state["generator"]
+        if state["refining"] is not None:
+            self._refine()
+            assert self._refining is not None
+            self._refining.load_state_dict(state["refining"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the spaces and the arguments."""
+        return {**super().to_dict(), "spaces": [space.to_dict() for space in self.given], "rates": self.rates}
+
+    def _drawn(self, index: int) -> tuple[int, list[float]]:
+        """A feasible random point of a space."""
+        space = self._spaces[index]
+        while True:
+            x = np.array(space.centre) + np.array(space.spread) * self._generator.standard_normal(len(space.centre))
+            if space.feasible(space.decode(x.tolist())):
+                return index, x.tolist()
+            self.rejected += 1
+
+    def _refine(self) -> None:
+        assert self._best is not None
+        _, index, x = self._best
+        self._refining = CMAES(self.sigma)
+        self._refining.start(self._spaces[index].around(x, 1.0), self.population, self._seed)
+
+
+def _at(space: Space, rate: float) -> list[float]:
+    """The centre of a space at a learning rate; empty if the space has no step and the rate is not 1."""
+    steps = [place for place, axis in enumerate(space.axes) if axis == "log_step"]
+    if not steps and rate != 1:
+        return []
+    x = list(space.centre)
+    for place in steps[:1]:
+        x[place] = math.log(rate)
+    return x
+
+
+STRATEGIES: dict[str, type[Strategy]] = {"cmaes": CMAES, "random": RandomSearch, "portfolio": Portfolio}
+
+
+def as_strategy(strategy: Strategy | str) -> Strategy:
+    """Return a strategy: ``"cmaes"``, ``"random"``, ``"portfolio"``, or an object.
+
+    Raises:
+        TypeError, ValueError: it is none of these.
+    """
+    if isinstance(strategy, str):
+        if strategy not in STRATEGIES:
+            known = ", ".join(map(repr, STRATEGIES))
+            raise ValueError(f"`strategy` must be one of {known}, or a Strategy, got {strategy!r}.")
+        return STRATEGIES[strategy]()
+    if not isinstance(strategy, Strategy):
+        raise TypeError(f"`strategy` must be a name or an instance of a Strategy, got {strategy!r}.")
+    return strategy
