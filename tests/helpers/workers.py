@@ -1,21 +1,19 @@
 """Modules that can be pickled, and a look at the worker processes."""
 
-import math
 import multiprocessing
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
+from helpers.fits import CRITERIA
 from helpers.modules import accuracy, mlp
-from tglo_lightning.search import Criterion
-
-CRITERIA = [Criterion.of("taylorglo", [0.0, 0.5, 0.0, 0.0, 0.0, 2.0, -1.0, 0.1 * i]) for i in range(6)]
+from tglo_lightning.search import Criterion, Evaluation
 
 
 class Top(pl.LightningModule):
@@ -48,12 +46,21 @@ def at(index: int, act: Callable[[], None]) -> type:
 
     class Acts(Top):
         def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-            last = CRITERIA[index].losses[0].theta[-1]
-            if hasattr(self.criterion, "theta") and math.isclose(self.criterion.theta[-1], last, abs_tol=1e-6):
+            theta = torch.tensor(CRITERIA[index].losses[0].theta)
+            if hasattr(self.criterion, "theta") and torch.allclose(self.criterion.theta.float(), theta):
                 act()
             return super().training_step(batch, batch_idx)
 
     return Acts
+
+
+def evaluate(evaluator: Any, criteria: Sequence[Criterion], seed: int = 1) -> list[Evaluation]:
+    """Evaluations of whole trainings by an evaluator that is set up, and stays so."""
+    population = evaluator.start(criteria, seed)
+    population.advance(population.length)
+    evaluations = list(population.scores())
+    population.close()
+    return evaluations
 
 
 def workers() -> list[int]:

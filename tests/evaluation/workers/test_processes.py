@@ -11,14 +11,14 @@ import pytest
 import pytorch_lightning as pl
 from helpers import fits
 from helpers.data import blobs, loader
-from helpers.fits import evaluate, nested, running
+from helpers.fits import CRITERIA, fitness, nested, running
 from helpers.modules import classifier, seeded
-from helpers.workers import CRITERIA, Slow, Top, processes
+from helpers.workers import Slow, Top, evaluate, processes
 
 from tglo_lightning.evaluation import ProcessEvaluator
 from tglo_lightning.search import Budget
 
-inner_fit = partial(fits.inner_fit, pl, probed=False)
+inner_fit = partial(fits.inner_fit, pl)
 
 
 def with_loading_processes():
@@ -30,8 +30,7 @@ def with_loading_processes():
 
 def test_spawned_workers(tmp_path):
     fit = inner_fit(tmp_path, seeded(Top))
-    with running(ProcessEvaluator(1, start_method="spawn"), fit) as evaluator:
-        assert [e.fitness for e in evaluate(evaluator, CRITERIA[:2])] == nested(fit, CRITERIA[:2])
+    assert fitness(ProcessEvaluator(1, start_method="spawn"), fit, CRITERIA[:2]) == nested(fit, CRITERIA[:2])
 
 
 def test_what_cannot_be_pickled_is_named(tmp_path):
@@ -58,9 +57,8 @@ def test_workers_that_die_as_they_start_end_the_search(tmp_path):
 
 
 def test_loaders_with_processes_of_their_own(tmp_path):
-    with running(ProcessEvaluator(1), inner_fit(tmp_path, seeded(Top), with_loading_processes())) as evaluator:
-        fitness = [e.fitness for e in evaluate(evaluator, CRITERIA[:2])]
-    assert fitness == nested(inner_fit(tmp_path, seeded(Top)), CRITERIA[:2])
+    fit = inner_fit(tmp_path, seeded(Top), with_loading_processes())
+    assert fitness(ProcessEvaluator(1), fit, CRITERIA[:2]) == nested(fit, CRITERIA[:2])
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP, signal.SIGQUIT])
@@ -90,13 +88,13 @@ def test_forgotten_workers_do_not_keep_the_program_from_ending(tmp_path):
         "from pathlib import Path\n"
         "import time\n"
         "import pytorch_lightning as pl\n"
-        "from helpers.fits import inner_fit\n"
+        "from helpers.fits import CRITERIA, inner_fit\n"
         "from helpers.modules import seeded\n"
-        "from helpers.workers import CRITERIA, at\n"
+        "from helpers.workers import at\n"
         "from tglo_lightning.evaluation import ProcessEvaluator\n"
         "evaluator = ProcessEvaluator(2)\n"
         "module = seeded(at(1, lambda: time.sleep(600)))\n"
-        f"evaluator.setup(inner_fit(pl, Path({str(tmp_path)!r}), module, probed=False))\n"
+        f"evaluator.setup(inner_fit(pl, Path({str(tmp_path)!r}), module))\n"
         "population = evaluator.start(CRITERIA[:2], 1)\n"
         "population.advance(3)\n"
         "scores = population.scores()\n"
