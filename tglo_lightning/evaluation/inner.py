@@ -23,7 +23,7 @@ from tglo_lightning.search import Budget, Criterion
 from tglo_lightning.search.rate import scale_built, scaled_rates
 from tglo_lightning.search.seeding import seed_all
 
-__all__ = ["InnerFit", "data_arguments", "rebuild_optimizers", "scale_optimizers"]
+__all__ = ["InnerFit", "data_arguments", "rebuild_optimizers", "scale_optimizers", "set_step"]
 
 NEVER = 2**31
 
@@ -123,8 +123,7 @@ class InnerFit:
                 setattr(module, hook, nothing)
         module.configure_callbacks = _no_callbacks
         self.slots.install(module, criterion)
-        if criterion.step != 1:
-            module.configure_optimizers = partial(_configured, module.configure_optimizers, criterion.step)
+        set_step(module, criterion.step)
         return module
 
     def trainer(self, *callbacks: Any, **overrides: Any) -> Any:
@@ -245,6 +244,12 @@ def _detached(datamodule: Any) -> Any:
 
 def _no_callbacks() -> list[Any]:
     return []
+
+
+def set_step(module: Any, step: float) -> None:
+    """Let a module configure its optimizers and schedules at ``step`` times the rates it gives them."""
+    if step != 1:
+        module.configure_optimizers = partial(_configured, module.configure_optimizers, step)
 
 
 def _configured(configure: Callable[[], Any], step: float) -> Any:
