@@ -23,7 +23,6 @@ from typing import Any
 import torch.distributed as dist
 from pytorch_lightning.utilities import rank_zero_only
 
-from tglo_lightning.evaluation.workers.worker import score
 from tglo_lightning.search import Evaluation
 
 __all__ = ["RankError", "Ranks", "check_strategy"]
@@ -355,10 +354,7 @@ def _shares(count: int, parts: int) -> list[range]:
 
 
 def _train(evaluator: Any, thetas: Sequence[list[float] | None], seed: int) -> Iterator[Evaluation]:
-    if len(thetas) == 1:
-        yield score(evaluator, thetas[0], seed)
-    else:
-        yield from evaluator.evaluate(thetas, seed)
+    yield from evaluator.evaluate(thetas, seed)
 
 
 def _connection(link: socket.socket) -> Connection:

@@ -175,7 +175,7 @@ class TrainerPopulation:
 
     def keep(self, members: Sequence[int]) -> None:
         """End the other trainings."""
-        ended = set(self.members) - set(members)
+        ended = [m for m in self.members if m not in members and self._trainings[m].module is not None]
         for member in ended:
             self._trainings[member].close()
         self.members = sorted(members)
