@@ -14,7 +14,7 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from torch.utils.data import DataLoader
 
 from tglo_lightning.module import LossSlot, LossSlots
-from tglo_lightning.module.copies import Init, fresh_module, replicate
+from tglo_lightning.module.copies import Init, fresh_module, leave_ranks, replicate
 from tglo_lightning.module.loaders import fresh_iterators, generators, nothing
 from tglo_lightning.search import Budget, Criterion
 from tglo_lightning.search.rate import scale_built, scaled_rates
@@ -66,6 +66,7 @@ class InnerFit:
         self.device = trainer.strategy.root_device
         self.epoch_batches = math.inf
         self.max_epochs: int = trainer.max_epochs
+        self._ranks: int = trainer.world_size
         self._trainer_class = type(trainer)
         self._trainer_kwargs = _trainer_kwargs(trainer)
 
@@ -119,6 +120,8 @@ class InnerFit:
             for hook in ("setup", "prepare_data", "teardown"):
                 setattr(module, hook, nothing)
         module.configure_callbacks = _no_callbacks
+        if self._ranks > 1:
+            leave_ranks(module)
         self.slots.install(module, criterion)
         if criterion.step != 1:
             module.configure_optimizers = partial(_configured, module.configure_optimizers, criterion.step)
