@@ -66,7 +66,6 @@ class InnerFit:
         self.device = trainer.strategy.root_device
         self.epoch_batches = math.inf
         self.max_epochs: int = trainer.max_epochs
-        self._ranks: int = trainer.world_size
         self._trainer_class = type(trainer)
         self._trainer_kwargs = _trainer_kwargs(trainer)
 
@@ -117,11 +116,12 @@ class InnerFit:
         module = fresh_module(self.module, self.init)
         if not callable(self.init):
             # Set up already, with the outer module; a second time might build other layers or other splits
-            for hook in ("setup", "prepare_data", "teardown"):
-                setattr(module, hook, nothing)
+            module.setup = module.teardown = nothing
+        else:
+            module.prepare_data()
+        module.prepare_data = _prepared(module)
         module.configure_callbacks = _no_callbacks
-        if self._ranks > 1:
-            leave_ranks(module)
+        leave_ranks(module)
         self.slots.install(module, criterion)
         if criterion.step != 1:
             module.configure_optimizers = partial(_configured, module.configure_optimizers, criterion.step)
@@ -214,12 +214,17 @@ def _detached(datamodule: Any) -> Any:
         return None
     twin = copy.copy(datamodule)
     twin.trainer = None
-    for hook in ("prepare_data", "setup", "teardown"):
-        setattr(twin, hook, nothing)
+    twin.setup = twin.teardown = nothing
+    twin.prepare_data = _prepared(twin)
     for name, value in list(vars(twin).items()):
         if isinstance(value, DataLoader):
             setattr(twin, name, fresh_iterators(value))
     return twin
+
+
+def _prepared(holder: Any) -> Any:
+    """Lightning's empty ``prepare_data``: before any other it would wait for all ranks."""
+    return next(base.prepare_data for base in type(holder).__mro__ if base.__name__ == "DataHooks")
 
 
 def _no_callbacks() -> list[Any]:

@@ -139,7 +139,7 @@ class Ranks:
             while self.leads and self._store.add("left", 0) < self.size and time.monotonic() < deadline:
                 time.sleep(POLL_SECONDS)
         del self._store
-        if error is not None and self._why is not None and not isinstance(error, RankError):
+        if self._why is not None and isinstance(error, Exception | _Interrupted) and not isinstance(error, RankError):
             raise RankError(self._why) from (None if isinstance(error, _Interrupted) else error)
 
     def agree(self, what: str, value: str) -> None:
@@ -202,20 +202,27 @@ class Ranks:
 
     def exchange(self, value: Any = None) -> list[Any]:
         """Return the values of all ranks, once all have called this."""
-        if self.size == 1:
-            return [value]
+        values = [value] * self.size
+        if self.size > 1:
+            self._together(lambda: dist.all_gather_object(values, value))
+        return values
+
+    def broadcast(self, value: Any, source: int) -> Any:
+        """Return the value of rank ``source``, once all have called this."""
+        return self._together(lambda: self.strategy.broadcast(value, source))
+
+    def _together(self, collective: Callable[[], Any]) -> Any:
+        """Run a collective once all ranks have come here."""
         self._meetings += 1
-        values = [None] * self.size
         try:
             self._store.add(f"meeting {self._meetings}", 1)
             while self._store.add(f"meeting {self._meetings}", 0) < self.size:
                 self._check()
                 time.sleep(POLL_SECONDS)
             self._check()
-            dist.all_gather_object(values, value)
+            return collective()
         except RuntimeError as error:
             raise RankError(self._why or _died("Another rank")) from (None if self._why else error)
-        return values
 
     def _check(self) -> None:
         # An interruption gets lost while an object is destroyed
@@ -323,7 +330,7 @@ class _RankPopulation:
         self.ranks.order("weights", member)
         weights = self._population.weights(self.own.index(member)) if member in self.own else {}
         weights = {name: value.cpu() for name, value in weights.items()}
-        sent: dict[str, Any] = self.ranks.strategy.broadcast(weights, member % self.ranks.size)
+        sent: dict[str, Any] = self.ranks.broadcast(weights, member % self.ranks.size)
         return sent
 
     def close(self) -> None:
