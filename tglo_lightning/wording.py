@@ -22,4 +22,4 @@ def plural(count: int, noun: str) -> str:
     >>> plural(1, "loss"), plural(2, "loss")
     ('loss', 'losses')
     """
-    return noun if count == 1 else noun + ("es" if noun.endswith(SIBILANTS) else "s")
+    return noun if count == 1 else noun + ("es" if noun.endswith(SIBILANTS) and noun != "epoch" else "s")

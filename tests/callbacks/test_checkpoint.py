@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from helpers.data import loader, loaders, split_datamodule
-from helpers.modules import TINY, classifier, mlp, quiet_trainer, seeded
+from helpers.modules import TINY, classifier, mlp, quiet_trainer, seeded, theta_of
 from torch import nn
 
 from tglo_lightning import TaylorGLO, load_from_checkpoint
@@ -51,7 +51,7 @@ def same(one, two):
 def test_result_is_in_the_checkpoint_as_plain_values(trained):
     _, search, path = trained
     checkpoint = torch.load(path, weights_only=True)
-    assert checkpoint["state_dict"]["criterion.theta"].tolist() == search.result.best.theta
+    assert checkpoint["state_dict"]["criterion.theta"].tolist() == theta_of(search.result.best)
     (state,) = [value for key, value in checkpoint["callbacks"].items() if key.startswith("TaylorGLO")]
     assert SearchResult.from_dict(state["result"]).to_dict() == search.result.to_dict()
     json.dumps(state, allow_nan=False)
@@ -64,7 +64,7 @@ def test_resume_with_a_class_that_builds_cross_entropy(api, trained, tmp_path):
     trainer = quiet_trainer(api, tmp_path, callbacks=[again], max_epochs=4)
     trainer.fit(resumed, **loaders(), ckpt_path=path)
     assert again.result.to_dict() == search.result.to_dict()
-    assert resumed.criterion.theta.tolist() == search.result.best.theta
+    assert resumed.criterion.theta.tolist() == theta_of(search.result.best)
     assert trainer.global_step == 24
 
 
@@ -120,7 +120,7 @@ def test_resume_from_last_and_test_the_best(api, tmp_path):
     for path in ("best", "last", None):
         (metrics,) = trainer.test(datamodule=data, ckpt_path=path, verbose=False)
         assert 0 <= metrics["test/acc"] <= 1
-    assert module.criterion.theta.tolist() == first.result.best.theta
+    assert module.criterion.theta.tolist() == theta_of(first.result.best)
 
 
 @pytest.mark.parametrize("verb", ["test", "validate", "predict"])
@@ -140,7 +140,7 @@ def test_load_from_checkpoint(api, trained):
     module, search, path = trained
     loaded = load_from_checkpoint(kind(api), path)
     assert same(loaded.state_dict(), module.state_dict())
-    assert loaded.criterion.theta.tolist() == search.result.best.theta
+    assert loaded.criterion.theta.tolist() == theta_of(search.result.best)
     assert loaded.hparams.width == 4
     assert load_from_checkpoint(kind(api), path, width=5).hparams.width == 5
 
@@ -170,7 +170,7 @@ def test_lightnings_own_load_with_the_metalearned_class(api, trained):
     """Where the class builds a TaylorGLOLoss, Lightning's own way is enough."""
     module, search, path = trained
     loaded = kind(api).load_from_checkpoint(path, criterion=TaylorGLOLoss())
-    assert loaded.criterion.theta.tolist() == search.result.best.theta
+    assert loaded.criterion.theta.tolist() == theta_of(search.result.best)
     assert same(loaded.state_dict(), module.state_dict())
 
 

@@ -7,7 +7,8 @@ from helpers.modules import classifier
 from torch import nn
 
 from tglo_lightning import TaylorGLO, TaylorGLOLoss, load_from_checkpoint
-from tglo_lightning.module.slot import LossSlots
+from tglo_lightning.module import LossSlots
+from tglo_lightning.search import Finals, TaylorSpace
 
 PATHS = ["criterion", "aux_criteria.0"]
 
@@ -27,7 +28,7 @@ def module_class(api):
 
 
 def search(**kwargs):
-    return TaylorGLO(PATHS, generations=2, population=4, candidate_epochs=1, finalists=2, repeats=2, **kwargs)
+    return TaylorGLO(PATHS, generations=2, population=4, budget=1, finals=Finals(2, 1, 2), **kwargs)
 
 
 def fit(api, tmp_path, callback):
@@ -41,20 +42,21 @@ def fit(api, tmp_path, callback):
     return trainer, module
 
 
-@pytest.mark.parametrize("parameterization", ["full", "minimal", "smoothed_ce"])
-def test_one_vector_holds_all_losses(api, tmp_path, parameterization):
+@pytest.mark.parametrize(
+    "space", [TaylorSpace(), TaylorSpace(coordinates="full"), "smoothing"], ids=["minimal", "full", "smoothing"]
+)
+def test_one_criterion_holds_all_losses(api, tmp_path, space):
     fitness = {}
     for evaluator in ("trainer", "vectorized"):
-        callback = search(evaluator=evaluator, parameterization=parameterization)
+        callback = search(evaluator=evaluator, space=space)
         _, module = fit(api, tmp_path, callback)
-        size = 2 if parameterization == "smoothed_ce" else 8
-        assert {len(candidate.theta) for candidate in callback.result.history} == {2 * size}
+        assert {len(candidate.criterion.losses) for candidate in callback.result.history} == {2}
         assert callback.result.best.formula.count(";") == 1
         fitness[evaluator] = [candidate.fitness for candidate in callback.result.history]
         if callback.result.kept == "metalearned":
-            found = callback.result.best.theta
-            assert module.criterion.theta.tolist() == found[:size]
-            assert module.aux_criteria[0].theta.tolist() == found[size:]
+            first, second = callback.result.best.criterion.losses
+            assert tuple(module.criterion.theta.tolist()) == first.theta
+            assert tuple(module.aux_criteria[0].theta.tolist()) == second.theta
             assert torch.equal(module.aux_criteria[0].weight, torch.ones(CLASSES))
     assert fitness["trainer"] == pytest.approx(fitness["vectorized"])
 
@@ -62,22 +64,19 @@ def test_one_vector_holds_all_losses(api, tmp_path, parameterization):
 def test_checkpoint_rebuilds_all_losses(api, tmp_path):
     callback = search(evaluator="trainer")
     trainer, module = fit(api, tmp_path, callback)
-    callback.result.kept = "metalearned"
-    callback._install(module)
+    callback.slots.install(module, callback.result.best.criterion)
     trainer.save_checkpoint(tmp_path / "x.ckpt")
     loaded = load_from_checkpoint(module_class(api), tmp_path / "x.ckpt")
     for loss in (loaded.criterion, loaded.aux_criteria[0]):
         assert isinstance(loss, TaylorGLOLoss)
-    assert loaded.aux_criteria[0].theta.tolist() == callback.result.best.theta[8:]
+    assert tuple(loaded.aux_criteria[0].theta.tolist()) == callback.result.best.criterion.losses[1].theta
 
 
 def test_constraint_holds_for_each(api, tmp_path):
-    callback = search(
-        evaluator="trainer", parameterization="full", constraint=lambda theta: len(theta) == 8 and theta[0] > 0
-    )
+    callback = search(evaluator="trainer", space=TaylorSpace(3, "full", lambda theta: len(theta) == 8 and theta[0] > 0))
     fit(api, tmp_path, callback)
-    assert all(c.theta[0] > 0 and c.theta[8] > 0 for c in callback.result.history)
-    assert callback.result.infeasible > 0
+    assert all(loss.theta[0] > 0 for c in callback.result.history for loss in c.criterion.losses)
+    assert sum(callback.result.rejected) > 0
 
 
 @pytest.mark.parametrize("paths", [[], ["criterion", "criterion"], 3, [3]])

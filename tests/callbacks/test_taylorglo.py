@@ -12,12 +12,14 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from helpers.data import blobs, loader, loaders, split_datamodule
-from helpers.modules import TINY, accuracy, classifier, cnn, mlp, quiet_trainer, seeded
+from helpers.modules import TINY, accuracy, classifier, cnn, mlp, quiet_trainer, seeded, theta_of
 from torch import nn
 
 from tglo_lightning import TaylorGLO
+from tglo_lightning.evaluation import InnerFit, TrainerEvaluator
 from tglo_lightning.losses import BaikalLoss, TaylorGLOLoss
-from tglo_lightning.search import SearchError
+from tglo_lightning.module import LossSlot
+from tglo_lightning.search import Budget, Criterion, Finals, SearchError, TaylorSpace
 
 
 def fit(tmp_path, module, data=None, api=pl, trainer=None, **kwargs):
@@ -40,14 +42,14 @@ def by_name(api=pl):
 
 
 @pytest.mark.parametrize("evaluator", ["trainer", "vectorized", "processes", "auto"])
-def test_the_winner_is_swapped_in(api, tmp_path, evaluator):
+def test_the_winner_is_swapped_in(either_api, tmp_path, evaluator):
+    api = either_api
     module = by_name(api)()
     search = fit(tmp_path, module, api=api, monitor="val/taylor", evaluator=evaluator)
     result = search.result
     assert result.kept == "metalearned"
     assert isinstance(module.criterion, TaylorGLOLoss)
-    assert module.criterion.theta.tolist() == result.best.theta
-    assert all(type(value) is float for value in result.best.theta)
+    assert module.criterion.theta.tolist() == theta_of(result.best)
     assert result.best.formula == module.criterion.formula
     assert result.original.name == "CrossEntropyLoss"
     assert (result.original.mean, result.best.mean) == (0.0, 1.0)
@@ -74,14 +76,12 @@ def test_a_real_search_beats_cross_entropy_where_it_should(tmp_path):
         trainer={"max_epochs": 10},
         generations=4,
         population=8,
-        candidate_steps=None,
-        candidate_epochs=10,
-        finalists=3,
-        repeats=2,
+        budget=10,
+        finals=Finals(3, 1, 2),
         evaluator="vectorized",
     )
     result = search.result
-    assert (result.kept == "metalearned") == (result.best.mean > result.original.mean)
+    assert (result.kept == "metalearned") == (result.gain > 0 and (result.p_value is None or result.p_value <= 0.05))
     assert isinstance(module.criterion, TaylorGLOLoss) == (result.kept == "metalearned")
     first, last = ([c.fitness for c in result.history if c.generation == g and c.status == "ok"] for g in (0, 3))
     assert np.mean(last) > np.mean(first)
@@ -182,11 +182,11 @@ def test_mode_min(tmp_path):
     assert fit(tmp_path, Worse(), monitor="val/err", mode="max").result.kept == "original"
 
 
-@pytest.mark.parametrize("parameterization", ["full", "minimal"])
+@pytest.mark.parametrize("coordinates", ["full", "minimal"])
 @pytest.mark.parametrize("order", [2, 4])
-def test_orders_and_parameterizations(tmp_path, order, parameterization):
+def test_orders_and_coordinates(tmp_path, order, coordinates):
     module = by_name()()
-    search = fit(tmp_path, module, monitor="val/taylor", order=order, parameterization=parameterization)
+    search = fit(tmp_path, module, monitor="val/taylor", space=TaylorSpace(order, coordinates))
     assert module.criterion.order == order
     assert search.result.failed == 0
 
@@ -194,7 +194,7 @@ def test_orders_and_parameterizations(tmp_path, order, parameterization):
 def test_deterministic(tmp_path):
     def thetas(seed):
         result = fit(tmp_path, seeded(lambda: classifier(pl)(mlp(0.3))), generations=2, seed=seed).result
-        return [(c.theta, c.fitness) for c in result.history]
+        return [(c.criterion, c.fitness) for c in result.history]
 
     assert thetas(3) == thetas(3)
     assert thetas(3) != thetas(4)
@@ -212,7 +212,7 @@ class Witness(pl.Callback):
         self.notes[-1].append((batch[0].sum().item(), torch.rand(()).item()))
 
 
-@pytest.mark.parametrize("init", ["given", "reset", "function"])
+@pytest.mark.parametrize("init", ["module", "reset", "function"])
 def test_common_random_numbers(tmp_path, init):
     """Within a generation all candidates share initial weights and batches; between generations data order differs."""
     Witness.notes = []
@@ -223,8 +223,8 @@ def test_common_random_numbers(tmp_path, init):
         monitor="val/taylor",
         generations=2,
         population=3,
-        repeats=1,
-        candidate_callbacks=[Witness()],
+        finals=Finals(1, 0, 1),
+        budget=Budget(steps=2, callbacks=[Witness()]),
         init=(lambda: kind()) if init == "function" else init,
     )
     # two rehearsals of the probe come first
@@ -236,7 +236,7 @@ def test_common_random_numbers(tmp_path, init):
     weights = [generation[0][0] for generation in generations]
     batches = [generation[0][1] for generation in generations]
     assert len(set(batches)) == 3
-    assert len(set(weights)) == (1 if init == "given" else 3)
+    assert len(set(weights)) == (1 if init == "module" else 3)
 
 
 @pytest.mark.parametrize("where", ["module", "loader"])
@@ -256,9 +256,8 @@ def test_generators_made_on_the_way_are_seeded_too(tmp_path, where):
     Witness.notes = []
     module = Own()
     before = module.generator.get_state()
-    search = TaylorGLO(
-        monitor="val/taylor", evaluator="trainer", candidate_callbacks=[Witness()], **(TINY | {"generations": 2})
-    )
+    options = {"generations": 2, "budget": Budget(steps=2, callbacks=[Witness()])}
+    search = TaylorGLO(monitor="val/taylor", evaluator="trainer", **(TINY | options))
     trainer = quiet_trainer(pl, tmp_path, callbacks=[search], max_epochs=1, limit_train_batches=1)
     trainer.fit(module)
     runs = [run[1][0] for run in Witness.notes[2:]]
@@ -268,18 +267,18 @@ def test_generators_made_on_the_way_are_seeded_too(tmp_path, where):
         assert torch.equal(module.generator.get_state(), before)
 
 
-def test_equal_thetas_have_equal_fitness(tmp_path):
-    from tglo_lightning.evaluation import Budget, InnerFit, LossSlot, TrainerEvaluator
-
+def test_equal_criteria_have_equal_fitness(tmp_path):
     found = []
 
     class Score(pl.Callback):
         def on_fit_start(self, trainer, pl_module):
             evaluator = TrainerEvaluator()
             evaluator.setup(InnerFit(trainer, pl_module, LossSlot("criterion"), "val/acc", Budget(epochs=2)))
-            theta = [0.0, 0.5, 0.0, 0.0, 0.0, 2.0, -2.0, 0.0]
-            found.append([e.fitness for e in evaluator.evaluate([theta, None, theta, None], seed=1)])
-            found.append([e.fitness for e in evaluator.evaluate([theta, None, theta, None], seed=2)])
+            criterion = Criterion.of("taylorglo", [0.0, 0.5, 0.0, 0.0, 0.0, 2.0, -2.0, 0.0])
+            for seed in (1, 2):
+                population = evaluator.start([criterion, Criterion.original()] * 2, seed)
+                population.advance(2)
+                found.append([e.fitness for e in population.scores()])
 
     quiet_trainer(pl, tmp_path, callbacks=[Score()], max_epochs=1).fit(
         seeded(lambda: classifier(pl)(mlp(0.5))), **loaders()
@@ -313,9 +312,9 @@ def test_divergence(tmp_path):
             lr = 1e30 if bad(self.criterion) else 0.1
             return torch.optim.SGD(self.parameters(), lr=lr)
 
-    search = fit(tmp_path, Huge(), candidate_steps=6)
+    search = fit(tmp_path, Huge(), budget=Budget(steps=6))
     assert {c.status for c in search.result.history} == {"ok", "diverged"}
-    assert all((c.status == "diverged") == (sum(c.theta) > 1) for c in search.result.history)
+    assert all((c.status == "diverged") == (sum(theta_of(c)) > 1) for c in search.result.history)
 
 
 def test_a_metric_that_is_not_finite(tmp_path):
@@ -330,11 +329,11 @@ def test_a_metric_that_is_not_finite(tmp_path):
 def test_seeds_that_make_no_difference(tmp_path):
     train, val = loaders().values()
     data = {"train_dataloaders": loader(train.dataset), "val_dataloaders": val}
-    with pytest.warns(UserWarning, match="had the same val/acc from 2 seeds.*init='reset'"):
-        fit(tmp_path, seeded(classifier(pl)), data, repeats=2)
+    with pytest.warns(UserWarning, match="had the same val/acc from each of 2 seeds.*init='reset'"):
+        fit(tmp_path, seeded(classifier(pl)), data, finals=Finals(1, 0, 2))
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", "Each finalist")
-        fit(tmp_path, seeded(classifier(pl)), data, repeats=2, init="reset")
+        warnings.filterwarnings("error", "The winner and the original")
+        fit(tmp_path, seeded(classifier(pl)), data, finals=Finals(1, 0, 2), init="reset")
 
 
 @pytest.mark.parametrize("evaluator", ["trainer", "vectorized"])
@@ -388,7 +387,7 @@ def test_candidate_callbacks_are_copied(tmp_path):
             assert self.steps <= 2, "shared between candidates"
 
     counter = Counter()
-    search = fit(tmp_path, classifier(pl)(), candidate_callbacks=[counter])
+    search = fit(tmp_path, classifier(pl)(), budget=Budget(steps=2, callbacks=[counter]))
     assert search.result.failed == 0
     assert counter.steps == 0
 
@@ -418,20 +417,20 @@ def test_two_losses_of_one_module(tmp_path):
     ]
     trainer = quiet_trainer(pl, tmp_path, callbacks=searches, max_epochs=1)
     trainer.fit(module, **loaders())
-    assert module.first.theta.tolist() == searches[0].result.best.theta
-    assert module.second.theta.tolist() == searches[1].result.best.theta != module.first.theta.tolist()
+    assert module.first.theta.tolist() == theta_of(searches[0].result.best)
+    assert module.second.theta.tolist() == theta_of(searches[1].result.best) != module.first.theta.tolist()
     trainer.save_checkpoint(tmp_path / "two.ckpt")
     again = [TaylorGLO(name, name) for name in ("first", "second")]
     trainer = quiet_trainer(pl, tmp_path, callbacks=again, max_epochs=2)
     trainer.fit(Two(), **loaders(), ckpt_path=tmp_path / "two.ckpt")
-    assert [c.result.best.theta for c in again] == [c.result.best.theta for c in searches]
+    assert [theta_of(c.result.best) for c in again] == [theta_of(c.result.best) for c in searches]
 
 
 def test_the_module_and_the_callback_can_be_copied(tmp_path):
     module = by_name()()
     search = fit(tmp_path, module, monitor="val/taylor")
     assert copy.deepcopy(search).result.to_dict() == search.result.to_dict()
-    assert copy.deepcopy(module).criterion.theta.tolist() == search.result.best.theta
+    assert copy.deepcopy(module).criterion.theta.tolist() == theta_of(search.result.best)
 
 
 def test_datamodule_is_set_up_once(api, tmp_path):

@@ -9,6 +9,7 @@ from helpers.modules import TINY, accuracy, classifier, mlp, quiet_trainer, seed
 from torch import nn
 
 from tglo_lightning import TaylorGLO
+from tglo_lightning.search import Budget, TaylorSpace
 
 
 @pytest.mark.parametrize(
@@ -22,21 +23,17 @@ from tglo_lightning import TaylorGLO
         ("mode", None, ValueError),
         ("generations", 0, ValueError),
         ("population", 1, ValueError),
-        ("candidate_epochs", 0, ValueError),
-        ("candidate_epochs", 1.5, TypeError),
-        ("candidate_steps", 0, ValueError),
-        ("candidate_steps", True, TypeError),
-        ("order", 1, ValueError),
-        ("sigma", -1, ValueError),
-        ("finalists", 0, ValueError),
-        ("repeats", "3", TypeError),
-        ("constraint", "exactly", ValueError),
-        ("parameterization", "half", ValueError),
+        ("space", "polynomial", ValueError),
+        ("space", 5, TypeError),
+        ("strategy", "gradient", ValueError),
+        ("strategy", 5, TypeError),
+        ("budget", 0, ValueError),
+        ("budget", 1.5, TypeError),
+        ("finals", 0, ValueError),
+        ("finals", "3", TypeError),
         ("init", "random", ValueError),
         ("init", None, ValueError),
         ("seed", -1, ValueError),
-        ("candidate_callbacks", 5, TypeError),
-        ("candidate_callbacks", [5], TypeError),
         ("evaluator", "fast", ValueError),
         ("evaluator", 5, TypeError),
     ],
@@ -58,9 +55,9 @@ def test_a_mode_that_fits_or_may_fit(recwarn):
     assert not recwarn.list
 
 
-def test_two_budgets():
-    with pytest.raises(ValueError, match="one of `candidate_epochs` and `candidate_steps`"):
-        TaylorGLO(candidate_epochs=1, candidate_steps=1)
+def test_callbacks_that_are_none():
+    with pytest.raises(TypeError, match=r"`budget\.callbacks` must be Lightning callbacks"):
+        TaylorGLO(budget=Budget(epochs=1, callbacks=[5]))
 
 
 class Trap(classifier(pl)):
@@ -126,7 +123,7 @@ def test_regression_through_a_loss_of_ones_own(tmp_path):
 
 
 def test_a_journal_that_is_a_directory(tmp_path):
-    with pytest.raises(ValueError, match=r"`journal` must be the path of a file, .* is a directory: .*search\.jsonl"):
+    with pytest.raises(ValueError, match=r"`journal` must be a file, .* is a directory: .*search\.jsonl"):
         TaylorGLO(journal=tmp_path)
 
 
@@ -222,7 +219,7 @@ def test_init_that_builds_another_kind_of_module(tmp_path):
 
 
 def test_impossible_constraint(tmp_path):
-    refused(tmp_path, classifier(pl)(), "`constraint` refused", constraint=lambda theta: False)
+    refused(tmp_path, classifier(pl)(), "`constraint` rejected", space=TaylorSpace(constraint=lambda theta: False))
 
 
 def test_no_hook_is_left_after_an_error(tmp_path):

@@ -16,7 +16,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from tglo_lightning import TaylorGLO
 
 SETTINGS = TINY | {"generations": 3, "population": 3}
-EXPECTED = ["fitness_best", "fitness_mean", "fitness_worst", "fitness_best_so_far", "sigma", "failed", "infeasible"]
+EXPECTED = ["fitness_best", "fitness_mean", "fitness_worst", "fitness_best_so_far", "sigma", "failed", "rejected"]
 
 
 def fit(tmp_path, api=pl, **kwargs):
@@ -31,7 +31,7 @@ def test_csv(tmp_path):
     with open(tmp_path / "logs/version_0/metrics.csv") as file:
         rows = list(csv.DictReader(file))
     generations = [row for row in rows if row["search/fitness_best"]]
-    assert [int(float(row["search/generation"])) for row in generations] == [0, 1, 2]
+    assert [int(float(row["search/generation"])) for row in generations] == [1, 2, 3]
     for row, generation in zip(generations, range(3), strict=True):
         fitness = [c.fitness for c in search.result.history if c.generation == generation]
         assert float(row["search/fitness_best"]) == max(fitness)
@@ -47,7 +47,7 @@ def test_tensorboard(tmp_path):
 
     fit(tmp_path, logger=TensorBoardLogger(tmp_path, name="logs", version=0))
     events = EventAccumulator(str(tmp_path / "logs/version_0")).Reload()
-    assert [event.step for event in events.Scalars("search/fitness_best")] == [0, 1, 2]
+    assert [event.step for event in events.Scalars("search/fitness_best")] == [1, 2, 3]
 
 
 def records(path):
@@ -79,7 +79,7 @@ def test_wandb_offline(tmp_path, monkeypatch, name):
     axes = {metric["glob_name"]: metric["step_metric"] for metric in metrics if metric.get("glob_name")}
     assert axes["search/*"] == "search/generation"
     generations = [row for row in rows if "search/fitness_best" in row]
-    assert [row["search/generation"] for row in generations] == [0, 1, 2]
+    assert [row["search/generation"] for row in generations] == [1, 2, 3]
     for row in generations:
         assert {f"search/{metric}" for metric in EXPECTED} <= row.keys()
     assert any("train/loss" in row for row in rows)
@@ -94,7 +94,7 @@ def test_verdict(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         search = fit(tmp_path)
     assert f"{search.result.original.mean:.4g}" in caplog.text
-    assert "9 candidates, 0 failed" in caplog.text
+    assert "11 trainings, 0 failed" in caplog.text
     assert ("TaylorGLO kept the original loss" in caplog.text) == (search.result.kept == "original")
 
 
@@ -111,10 +111,10 @@ def test_a_bar_beside_lightnings(tmp_path, capsys, bar):
     trainer = quiet_trainer(pl, tmp_path, callbacks=callbacks, enable_progress_bar=True)
     trainer.fit(seeded(classifier(pl)), **loaders())
     shown = capsys.readouterr().out
-    # 3 generations of 3, then the finalist and the original
+    # 3 generations of 3, then the winner and the original
     assert "11/11" in shown
     assert "best val/acc" in shown
-    assert "Finalists" in shown
+    assert "Confirmation" in shown
 
 
 def test_no_bar_of_a_disabled_one(tmp_path, capsys):

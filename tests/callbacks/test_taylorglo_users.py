@@ -5,7 +5,7 @@ import pytorch_lightning as pl
 import torch
 import torchmetrics
 from helpers.data import Stream, blobs, loader, loaders
-from helpers.modules import TINY, classifier, cnn, mlp, quiet_trainer, seeded
+from helpers.modules import TINY, classifier, cnn, mlp, quiet_trainer, seeded, theta_of
 from pytorch_lightning.callbacks import (
     EarlyStopping,
     EMAWeightAveraging,
@@ -20,6 +20,7 @@ from torch import nn
 
 from tglo_lightning import TaylorGLO
 from tglo_lightning.losses import TaylorGLOLoss
+from tglo_lightning.search import Budget
 
 
 class Module(classifier(pl)):
@@ -32,11 +33,9 @@ class Module(classifier(pl)):
 
 def fit(tmp_path, module, data=None, callbacks=(), **kwargs):
     names = (
-        "candidate_steps",
-        "candidate_epochs",
+        "budget",
         "init",
         "monitor",
-        "candidate_callbacks",
         "evaluator",
         "generations",
     )
@@ -132,7 +131,7 @@ def test_the_logger_the_trainer_and_the_datamodule_are_at_hand(tmp_path):
     assert seen[0] is not data
 
 
-@pytest.mark.parametrize("budget", [{"candidate_epochs": 2, "candidate_steps": None}, {"candidate_steps": 10}])
+@pytest.mark.parametrize("budget", [{"budget": 2}, {"budget": Budget(steps=10)}])
 def test_schedules_see_the_candidates_budget(tmp_path, budget):
     epochs, steps = [], []
 
@@ -150,7 +149,7 @@ def test_schedules_see_the_candidates_budget(tmp_path, budget):
     # outer fit, two rehearsals, candidates and finals
     assert epochs[0] == 7
     assert set(epochs[3:]) == {2}
-    assert set(steps[3:]) == {12 if "candidate_epochs" in budget else 10}
+    assert set(steps[3:]) == {12 if budget["budget"] == 2 else 10}
 
 
 def test_one_cycle(tmp_path):
@@ -163,10 +162,10 @@ def test_one_cycle(tmp_path):
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     assert succeeded(fit(tmp_path, OneCycle()))
-    assert succeeded(fit(tmp_path, OneCycle(), candidate_steps=None, candidate_epochs=2))
+    assert succeeded(fit(tmp_path, OneCycle(), budget=2))
 
 
-@pytest.mark.parametrize("budget", [{"candidate_epochs": 2, "candidate_steps": None}, {"candidate_steps": 4}])
+@pytest.mark.parametrize("budget", [{"budget": 2}, {"budget": Budget(steps=4)}])
 def test_reduce_on_plateau(tmp_path, budget):
     class Plateau(Module):
         def configure_optimizers(self):
@@ -302,7 +301,7 @@ def test_double_precision_reaches_the_loss(tmp_path):
 def test_theta_keeps_its_precision_in_half_precision(tmp_path):
     module = Module()
     search = fit(tmp_path, module, precision="bf16-true")
-    assert module.criterion.theta.tolist() == search.result.best.theta
+    assert module.criterion.theta.tolist() == theta_of(search.result.best)
 
 
 def test_callbacks_beside_it(tmp_path):
@@ -314,17 +313,15 @@ def test_callbacks_beside_it(tmp_path):
     assert succeeded(search)
     assert stop.wait_count + 1 <= 2
     best = torch.load(checkpoints.best_model_path, weights_only=True)
-    assert best["state_dict"]["criterion.theta"].tolist() == search.result.best.theta
+    assert best["state_dict"]["criterion.theta"].tolist() == theta_of(search.result.best)
 
 
 def test_candidates_with_callbacks_of_lightning(tmp_path):
     search = fit(
         tmp_path,
         Module(),
-        candidate_steps=None,
-        candidate_epochs=3,
+        budget=Budget(epochs=3, callbacks=[LearningRateMonitor(), EarlyStopping("train/loss", patience=1)]),
         logger=CSVLogger(tmp_path),
-        candidate_callbacks=[LearningRateMonitor(), EarlyStopping("train/loss", patience=1)],
     )
     assert succeeded(search)
 
@@ -352,13 +349,13 @@ def test_weight_averaging(tmp_path, averaging, first):
     module = seeded(LossFirst)
     trainer.fit(module, **loaders(images=True))
     assert succeeded(search)
-    assert module.criterion.theta.tolist() == search.result.best.theta
+    assert module.criterion.theta.tolist() == theta_of(search.result.best)
     trainer.save_checkpoint(tmp_path / "averaged.ckpt")
     again, trainer = build()
     trainer.fit_loop.max_epochs = 4
     module = LossFirst()
     trainer.fit(module, **loaders(images=True), ckpt_path=tmp_path / "averaged.ckpt")
-    assert module.criterion.theta.tolist() == search.result.best.theta == again.result.best.theta
+    assert module.criterion.theta.tolist() == theta_of(search.result.best) == theta_of(again.result.best)
 
 
 def test_learning_rate_finder_before_the_fit(tmp_path):
@@ -414,13 +411,13 @@ def test_several_validation_loaders(tmp_path, monitor):
 @pytest.mark.parametrize("steps", [3, None])
 def test_endless_data(tmp_path, steps):
     data = {"train_dataloaders": loader(Stream()), "val_dataloaders": loader(blobs(48, seed=2))}
-    budget = {"candidate_steps": steps} if steps else {"candidate_steps": None, "candidate_epochs": 1}
+    budget = {"budget": Budget(steps=steps) if steps else 1}
     assert succeeded(fit(tmp_path, Module(), data, limit_train_batches=4, **budget))
 
 
 def test_endless_data_without_a_limit(tmp_path):
     data = {"train_dataloaders": loader(Stream()), "val_dataloaders": loader(blobs(48, seed=2))}
-    assert succeeded(fit(tmp_path, Module(), data, max_steps=4, val_check_interval=2, candidate_steps=3))
+    assert succeeded(fit(tmp_path, Module(), data, max_steps=4, val_check_interval=2, budget=Budget(steps=3)))
 
 
 def test_combined_loaders(tmp_path):

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tglo_lightning import TaylorGLO
 from tglo_lightning.losses import TaylorGLOLoss
+from tglo_lightning.search import Finals
 
 
 class Victim(pl.LightningModule):
@@ -53,7 +54,7 @@ def data():
 def fit(directory, evaluator="trainer", *, callbacks=(), ckpt_path=None, checkpoints=False, max_epochs=1, **kwargs):
     """The callback after the fit, and the Trainer."""
     pl.seed_everything(0, verbose=False)
-    settings = {"generations": 2, "population": 4, "finalists": 2, "repeats": 2, "candidate_epochs": 1}
+    settings = {"generations": 2, "population": 4, "finals": Finals(2, 1, 2), "budget": 1}
     search = TaylorGLO(monitor="val/margin", evaluator=evaluator, **(settings | kwargs))
     trainer = pl.Trainer(
         max_epochs=max_epochs, accelerator="cpu", logger=False, enable_checkpointing=checkpoints,

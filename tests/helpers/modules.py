@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from helpers.data import CLASSES, FEATURES
+from tglo_lightning.search import Budget, Finals
 
 NAMES = ("pytorch_lightning", "lightning.pytorch")
 NAMESPACES = [
@@ -20,9 +21,15 @@ NAMESPACES = [
 ]
 
 
+@pytest.fixture
+def api() -> Any:
+    """``pytorch_lightning``. Import the fixture into a test module to use it there."""
+    return import_module(NAMES[0])
+
+
 @pytest.fixture(params=NAMESPACES)
-def api(request: pytest.FixtureRequest) -> Any:
-    """``pytorch_lightning``, then ``lightning.pytorch``. Import it into a test module to use it there."""
+def either_api(request: pytest.FixtureRequest) -> Any:
+    """``pytorch_lightning``, then ``lightning.pytorch``: for smoke tests, all else is tested with the first."""
     return import_module(request.param)
 
 
@@ -99,11 +106,15 @@ def quiet_trainer(api: Any, tmp_path: Any, **kwargs: Any) -> Any:
     return api.Trainer(**(defaults | kwargs))
 
 
-# A search of some 7 trainings of one or two steps
-TINY = {
+# A search of 6 trainings of two steps
+TINY: dict[str, Any] = {
     "generations": 1,
     "population": 4,
-    "candidate_steps": 2,
-    "finalists": 1,
-    "repeats": 1,
+    "budget": Budget(steps=2),
+    "finals": Finals(finalists=1, seeds=0, confirm=1),
 }
+
+
+def theta_of(entry: Any) -> list[float]:
+    """The parameters of the first loss of a candidate or a finalist."""
+    return list(entry.criterion.losses[0].theta)
