@@ -15,14 +15,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 import torch.distributed as dist
-from helpers.data import blobs, loader, split_datamodule
-from helpers.modules import accuracy, classifier, mlp
 from torch import nn
 from torchmetrics.classification import MulticlassAccuracy
 
+from helpers.data import blobs, loader, split_datamodule
+from helpers.modules import accuracy, classifier, mlp
 from tglo_lightning import TaylorGLO
 from tglo_lightning.evaluation import ranks
 from tglo_lightning.search import CMAES, Finals
+
 
 def arguments(argv=None):
     parser = argparse.ArgumentParser()
@@ -32,9 +33,14 @@ def arguments(argv=None):
     parser.add_argument("--evaluator", default="trainer")
     parser.add_argument("--split", action="store_true", help="a datamodule that splits at random, unseeded")
     parser.add_argument("--plain", action="store_true", help="train each candidate to its end at once")
-    parser.add_argument("--stall", action="store_true", help="the same, and the third one of a rank takes a minute")
-    parser.add_argument("--fail", action="store_true", help="the other ranks than the first have no evaluator")
+    parser.add_argument("--stall", action="store_true", help="the same, and the second one of a rank takes a minute")
+    parser.add_argument("--leave", action="store_true", help="the same, but the other rank leaves there")
     return parser.parse_args(argv)
+
+
+# Two look at the module and its data, one candidate is trained
+STALLS = 2 + 1 + 1
+
 
 class Halving(CMAES):
     """Trains all members for an epoch, then the better half to the end; keeps what it sees of their weights."""
@@ -54,7 +60,8 @@ class Halving(CMAES):
             self._weights.append(population.weights(member)["net.1.0.bias"].tolist())
         return scores
 
-def module(pl, stall):
+
+def module(pl, args, rank):
     class Metric(classifier(pl)):
         """Its metrics would gather from all ranks, were they not alone; dropout and BatchNorm draw and average."""
 
@@ -72,12 +79,15 @@ def module(pl, stall):
     def sleep(net):
         trainings.append(net.trainer.current_epoch)
         if len(trainings) == STALLS:
+            if args.leave and rank == 1:
+                sys.exit("no more")
             time.sleep(60)
 
-    if stall:
+    if args.stall:
         # No class of its own, so that the journal fits both
         Metric.on_train_start = sleep
     return Metric()
+
 
 def outer(pl, seen):
     class Outer(pl.Callback):
@@ -93,6 +103,7 @@ def outer(pl, seen):
 
     return Outer()
 
+
 def main(args):
     """What this rank ends with."""
     rank = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
@@ -102,7 +113,7 @@ def main(args):
         ranks.BEAT_SECONDS, ranks.SILENT_BEATS = 0.2, 10
     # Other weights and other random numbers on each rank
     torch.manual_seed(rank)
-    net = module(pl, args.stall)
+    net = module(pl, args, rank)
     data = {
         "train_dataloaders": loader(blobs(seed=1), shuffle=True),
         "val_dataloaders": loader(blobs(48, seed=2)),
@@ -113,7 +124,7 @@ def main(args):
         generations=2,
         population=5,
         budget=2,
-        strategy="cmaes" if args.stall else strategy,
+        strategy="cmaes" if args.plain or args.stall else strategy,
         finals=Finals(finalists=2, seeds=1, confirm=2),
         evaluator=args.evaluator,
         journal=args.folder / "search.jsonl",
@@ -134,6 +145,7 @@ def main(args):
     trainer.fit(net, **({"datamodule": split_datamodule(pl)} if args.split else data))
     seen |= {"result": search.result.to_dict(), "members": strategy._weights}
     (args.folder / f"rank-{rank}.json").write_text(json.dumps(seen))
+
 
 if __name__ == "__main__":
     # By its own name, as the tests import it: a journal tells modules of one class from those of another

@@ -219,10 +219,13 @@ class Ranks:
             while self._store.add(f"meeting {self._meetings}", 0) < self.size:
                 self._check()
                 time.sleep(POLL_SECONDS)
-            self._check()
+        except dist.DistError as error:
+            raise RankError(_died("Rank 0")) from error
+        self._check()
+        try:
             return collective()
         except RuntimeError as error:
-            raise RankError(self._why or _died("Another rank")) from (None if self._why else error)
+            raise RankError(_died("Another rank")) from error
 
     def _check(self) -> None:
         # An interruption gets lost while an object is destroyed
@@ -246,7 +249,7 @@ class Ranks:
                 if self._store.check(["ended"]):
                     self._why = self._store.get("ended").decode()
             self._store.add("left", 1)
-        except RuntimeError:
+        except dist.DistError:
             self._why = _died("Rank 0")
         if self._why is not None and self._signals and not self._leaving.is_set():
             signal.pthread_kill(threading.main_thread().ident or 0, SIGNAL)
