@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from tglo_lightning.cli.commands import CONFIG_DIR
-from tglo_lightning.losses import CrossEntropyLoss
+from tglo_lightning.losses import CrossEntropyLoss, robust
 from tglo_lightning.theory import explain
 
 ROOT = Path(__file__).parents[1]
@@ -81,6 +81,12 @@ def test_the_table_of_losses_is_what_the_theory_says():
         "TaylorGLO `mnist_published`": "mnist_published",
         "TaylorGLO `early_published`": "early_published",
         "cross-entropy's expansion of order 3": "cross_entropy_3",
+        "MAE": "mae",
+        "GCE, 0.7": "gce",
+        "SCE, 0.1 and 1": "sce",
+        "Taylor cross-entropy, 2": "taylor_ce",
+        "forward correction, 0.2": "forward",
+        "the loss for noisy labels, `robust`": robust(10),
     }
     page = ROOT / "docs" / "theory.md"
     space: dict = {}

@@ -35,6 +35,15 @@ def loaders(**kwargs: Any) -> dict[str, Any]:
     }
 
 
+def doubles(images: bool = False) -> dict[str, Any]:
+    """:func:`loaders` in float64, with an incomplete last batch."""
+    sets = []
+    for samples, seed in ((72, 1), (48, 2)):
+        x, y = blobs(samples, seed=seed, images=images).tensors
+        sets.append(TensorDataset(x.double(), y))
+    return {"train_dataloaders": loader(sets[0], shuffle=True), "val_dataloaders": loader(sets[1])}
+
+
 class Stream(IterableDataset):
     """Blobs without end and without length."""
 

@@ -53,14 +53,14 @@ def test_batches_of_theta(order):
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("batch", [(), (3,)])
-def test_power_coefficients(order, batch):
-    theta, y, h = draw(*batch, fn.num_parameters(order)), torch.tensor([0.0, 1.0, 0.3]).double(), draw(7, seed=2)
-    p = fn.power_coefficients(theta, y)
-    assert p.shape == (*batch, order + 1, 3)
-    powers = h ** torch.arange(order + 1)[:, None]
-    for i, label in enumerate(y.tolist()):
-        torch.testing.assert_close(p[..., i] @ powers, fn.taylor_f(theta, label, h))
+def test_expanded(order):
+    """The same polynomial in powers of ``x``, out of tensors and out of numbers."""
+    coefficients, x, centre = draw(order + 1), draw(7, seed=1), draw(1, seed=2)
+    expected = sum(c * (x - centre) ** m for m, c in enumerate(coefficients))
+    of_tensors = fn.expanded(coefficients.unbind(), centre)
+    of_numbers = fn.expanded(coefficients.tolist(), centre.item())
+    for found in (of_tensors, of_numbers):
+        torch.testing.assert_close(fn.horner(found, x), expected)
 
 
 def test_formula():

@@ -4,14 +4,23 @@ import pytest
 import torch
 from torch import nn
 
-from tglo_lightning.losses import BaikalLoss, BrierLoss, CrossEntropyLoss, TaylorGLOLoss, as_loss, loss_like
+from tglo_lightning.losses import (
+    BaikalLoss,
+    CrossEntropyLoss,
+    GCELoss,
+    NCERCELoss,
+    SCELoss,
+    TaylorGLOLoss,
+    as_loss,
+    loss_like,
+)
 
 THETA = [0.3, 0.6, -1.2, 0.8, 0.5, 1.7, -0.4, 0.9]
 
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [("cross_entropy", CrossEntropyLoss), ("baikal", BaikalLoss), ("brier", BrierLoss), ("mse", BrierLoss)],
+    [("cross_entropy", CrossEntropyLoss), ("baikal", BaikalLoss), ("gce", GCELoss), ("nce_rce", NCERCELoss)],
 )
 def test_names(given, expected):
     assert type(as_loss(given)) is expected
@@ -35,10 +44,14 @@ def test_torchs_cross_entropy_keeps_its_arguments():
 
 def test_loss_like():
     original = nn.CrossEntropyLoss(torch.tensor([1.0, 2.0]), ignore_index=7, reduction="sum", label_smoothing=0.1)
-    loss = loss_like(original, THETA)
-    assert loss.theta.tolist() == THETA
-    assert (loss.ignore_index, loss.reduction, loss.label_smoothing) == (7, "sum", 0.0)
-    assert torch.equal(loss.weight, original.weight)
-    loss.weight.zero_()
-    assert original.weight.tolist() == [1.0, 2.0]
-    assert loss_like(object(), THETA).reduction == "mean"
+    for family, theta in (("taylorglo", THETA), ("gce", [0.5]), (SCELoss, [0.2, 2.0])):
+        loss = loss_like(original, family, theta)
+        assert loss.theta.tolist() == theta
+        assert (loss.ignore_index, loss.reduction, loss.label_smoothing) == (7, "sum", 0.0)
+        assert torch.equal(loss.weight, original.weight)
+        loss.weight.zero_()
+        assert original.weight.tolist() == [1.0, 2.0]
+    assert loss_like(object(), "mae", []).reduction == "mean"
+    assert loss_like(original, "logit_adjustment", [1.0], priors=[3, 1]).priors.tolist() == [0.75, 0.25]
+    with pytest.raises(ValueError, match=r"No family of losses is called 'nonsense'; known: .*gce"):
+        loss_like(original, "nonsense", [])

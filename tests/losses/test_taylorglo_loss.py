@@ -173,45 +173,16 @@ def test_compiled_by_inductor():
         torch.testing.assert_close(z.grad, z_eager.grad)
 
 
-@pytest.mark.parametrize("order", [2, 3, 5])
-@pytest.mark.parametrize("shape", [(6, 4), (5, 4, 3)], ids=str)
-def test_compiled_orders_and_shapes(order, shape):
+def test_traced_by_dynamo():
     torch.compiler.reset()
-    loss = TaylorGLOLoss(theta(order), order=order)
-    z = torch.randn(shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    target = torch.arange(z[:, 0].numel()).view(z[:, 0].shape) % 4
+    loss = TaylorGLOLoss(theta())
+    z = torch.randn(5, 4, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    target = torch.arange(15).view(5, 3) % 4
     found = []
     for call in (torch.compile(loss, fullgraph=True, backend="aot_eager"), loss):
         value = call(z, target)
         found.append([value, *torch.autograd.grad(value, z)])
     torch.testing.assert_close(*found)
-
-
-def test_compiled_transforms():
-    torch.compiler.reset()
-    loss = TaylorGLOLoss(theta())
-    logits, target = data(16, dtype=torch.float32)
-
-    def gradients(scales):
-        return torch.func.vmap(torch.func.grad(lambda scale: loss(logits * scale, target)))(scales)
-
-    scales = torch.tensor([0.5, 1.0, 2.0])
-    torch.testing.assert_close(torch.compile(gradients, backend="aot_eager")(scales), gradients(scales))
-
-
-@pytest.mark.skipif(not hasattr(torch._dynamo.config, "trace_autograd_ops"), reason="torch does not compile gradients")
-def test_compiled_second_derivative():
-    torch.compiler.reset()
-    loss = TaylorGLOLoss(theta())
-    z, target = data(16, dtype=torch.float64)
-
-    def second(z):
-        (gradient,) = torch.autograd.grad(loss(z, target), z, create_graph=True)
-        return torch.autograd.grad(loss(z, target) + gradient.pow(2).sum(), z)
-
-    expected = second(z.requires_grad_())
-    with torch._dynamo.config.patch(trace_autograd_ops=True):
-        torch.testing.assert_close(torch.compile(second, backend="aot_eager")(z), expected)
 
 
 def test_theta_travels_with_a_module():

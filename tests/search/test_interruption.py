@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from tglo_lightning.search import minimize
+from tglo_lightning.search import Finals, minimize
 from tglo_lightning.search.interruption import interruptible
 
 RAISED = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: SystemExit}
@@ -55,13 +55,14 @@ def test_a_lost_signal_is_held_against_no_candidate(tmp_path, number, lose):
         return float(len(calls))
 
     def run():
-        return minimize(fn, 3, generations=2, population=4, finalists=1, repeats=2, journal=journal, progress=False)
+        finals = Finals(finalists=1, seeds=1, confirm=2)
+        return minimize(fn, 3, generations=2, population=4, finals=finals, journal=journal, progress=False)
 
     journal = tmp_path / "search.jsonl"
     with pytest.raises(RAISED[number]):
         run()
     assert len(calls) == 6
-    assert journal.read_bytes().count(b"\n") == 1 + 5
+    assert journal.read_bytes().count(b"\n") == 1 + (4 + 1) + 1  # the state of a generation as well
     result = run()
     assert result.failed == 0
     assert [c.fitness for c in result.history] == [1, 2, 3, 4, 5, 7, 8, 9]

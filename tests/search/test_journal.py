@@ -1,214 +1,239 @@
-"""A killed search goes on from its journal, bit for bit."""
+"""A killed search goes on from its journal, bit for bit, and draws only what is left."""
 
+import json
 import math
 import os
 import random
 import resource
 import signal
 import time
-from pathlib import Path
 
 import pytest
+from helpers.searches import FULL, OBJECTIVE, Scored, plain, settings, sphere, theta
 
-from tglo_lightning.search import Evaluation, SearchResult, SearchSettings, search
-from tglo_lightning.search.journal import Journal, JournaledEvaluator, JournalError
+from tglo_lightning.search import CMAES, Evaluation, RandomSearch, SearchResult, TaylorSpace, search
+from tglo_lightning.search.journal import Journal, JournalError
 
-SETTINGS = SearchSettings(generations=3, population=5, finalists=2, repeats=2, constraint=None, seed=3)
+TRAININGS = 3 * 6 + 2 * 2 + 2 * 3
+SETTINGS = settings(seed=3)
 HEADER = {
     "settings": SETTINGS.to_dict(),
-    "evaluator": "quadratic",
+    "evaluator": "scored",
     "original": "original",
+    "original_options": [],
     "monitor": "fitness",
     "mode": "max",
+    "classes": 10,
 }
-TRAININGS = 3 * 5 + 2 * 3
 
 
-class Quadratic:
-    """A fitness that depends on theta and seed; far candidates fail. It may take its time, or fail after a while."""
-
-    def __init__(self, seconds: float = 0.0, last: int | None = None) -> None:
-        self.seconds = seconds
-        self.last = last
-        self.count = 0
-
-    def evaluate(self, thetas, seed):
-        for theta in thetas:
-            if self.count == self.last:
-                raise KeyboardInterrupt
-            self.count += 1
-            time.sleep(self.seconds)
-            if theta is not None and theta[0] > 1.5:
-                yield Evaluation(math.nan, "diverged", 0.1, "far")
-            else:
-                yield Evaluation(-sum((x - 0.1) ** 2 for x in theta or [1.0]) + seed / 2**32, "ok", 0.1)
+def score(criterion, seed, trained):
+    """Far candidates fail."""
+    far = sum(theta(criterion)) > 4
+    return Evaluation(math.nan, "diverged", 0.1, "far") if far else sphere(criterion, seed, trained)
 
 
-def run(path: Path | None, evaluator: Quadratic | None = None, together: bool = False, header=HEADER):
-    evaluator = evaluator or Quadratic()
-    journal = None
+def go(path=None, evaluator=None, header=HEADER, given=SETTINGS):
+    evaluator = evaluator or Scored(score)
+    if path is None:
+        return plain(search(evaluator, given, OBJECTIVE))
+    journal = Journal(path, header)
     try:
-        if path is not None:
-            journal = Journal(path, header)
-            evaluator = JournaledEvaluator(evaluator, journal, SETTINGS, together=together)
-        values = search(evaluator, SETTINGS, num_classes=10).to_dict()
+        return plain(search(evaluator, given, OBJECTIVE, journal=journal))
     finally:
-        if journal is not None:
-            journal.close()
-    return {key: value for key, value in values.items() if key != "seconds"}
+        journal.close()
 
 
 @pytest.fixture(scope="module")
 def uninterrupted():
-    return run(None)
+    return go()
 
 
 @pytest.fixture
 def journal(tmp_path):
     path = tmp_path / "journal.jsonl"
-    run(path)
+    go(path)
     return path
 
 
 def test_recording_changes_nothing(tmp_path, uninterrupted):
-    evaluator = Quadratic()
-    assert run(tmp_path / "folder" / "journal.jsonl", evaluator) == uninterrupted
-    assert evaluator.count == TRAININGS
+    evaluator = Scored(score)
+    assert go(tmp_path / "folder" / "journal.jsonl", evaluator) == uninterrupted
+    assert len(evaluator.seen) == TRAININGS
 
 
-def test_finished_search_is_not_trained_again(journal, uninterrupted):
-    evaluator = Quadratic()
-    assert run(journal, evaluator) == uninterrupted
-    assert evaluator.count == 0
-
-
-@pytest.mark.parametrize("last", [0, 1, 4, 5, 7, 14, 15, 16, 18, 20])
-def test_interrupted_search_trains_the_rest_only(tmp_path, uninterrupted, last):
-    path = tmp_path / "journal.jsonl"
-    with pytest.raises(KeyboardInterrupt):
-        run(path, Quadratic(last=last))
-    rest = Quadratic()
-    assert run(path, rest) == uninterrupted
-    assert rest.count == TRAININGS - last
-
-
-def test_population_trained_together_is_trained_again_whole(tmp_path, uninterrupted):
-    path = tmp_path / "journal.jsonl"
-    with pytest.raises(KeyboardInterrupt):
-        run(path, Quadratic(last=7))
-    rest = Quadratic()
-    assert run(path, rest, together=True) == uninterrupted
-    assert rest.count == TRAININGS - 5
-    assert len(path.read_text().splitlines()) == 1 + TRAININGS
-
-
-def test_kill_at_any_of_fifty_moments(tmp_path, uninterrupted):
-    moments = random.Random(0)
-    for number in range(10):
-        path = tmp_path / f"{number}.jsonl"
-        for _ in range(5):
-            child = os.fork()
-            if child == 0:
-                run(path, Quadratic(seconds=0.002))
-                os._exit(0)
-            time.sleep(moments.uniform(0, 0.06))
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-        assert run(path) == uninterrupted
-
-
-def test_torn_last_line_is_dropped(journal, uninterrupted, tmp_path):
-    content = journal.read_bytes()
-    start = content.rstrip(b"\n").rfind(b"\n") + 1
-    for length in range(start + 1, len(content), 7):
-        torn = tmp_path / "torn.jsonl"
-        torn.write_bytes(content[:length])
-        with pytest.warns(UserWarning, match="dropped the last line"):
-            assert run(torn) == uninterrupted
-        assert torn.read_bytes().startswith(content[:start])
-        assert len(torn.read_bytes().splitlines()) == len(content.splitlines())
-
-
-def test_damage_is_refused_or_harmless(journal, uninterrupted, tmp_path):
-    content = journal.read_bytes()
-    draw = random.Random(1)
-    refused = 0
-    for _ in range(300):
-        position = draw.randrange(len(content))
-        damaged = bytearray(content)
-        damaged[position] ^= 1 << draw.randrange(8)
-        path = tmp_path / "damaged.jsonl"
-        path.write_bytes(damaged)
-        if position == len(content) - 1:  # no newline: a torn line
-            continue
-        try:
-            # harmless where the line says the same, as 1E-5 does for 1e-5
-            assert run(path) == uninterrupted
-        except JournalError:
-            refused += 1
-        assert path.read_bytes() == bytes(damaged)
-    assert refused > 250
-
-
-def test_lines_lost_in_the_middle_are_trained_again(journal, uninterrupted):
-    lines = journal.read_text().splitlines(keepends=True)
-    journal.write_text("".join(lines[:4] + lines[6:]))
-    evaluator = Quadratic()
-    assert run(journal, evaluator) == uninterrupted
-    assert evaluator.count == 2
-
-
-def test_another_search_is_refused_by_what_differs(journal):
+def test_a_finished_search_is_not_trained_again(journal, uninterrupted):
     before = journal.read_bytes()
-    with pytest.raises(JournalError, match="another search: evaluator is 'quadratic' there and 'cubic' here"):
-        run(journal, header={**HEADER, "evaluator": "cubic"})
+    evaluator = Scored(score)
+    assert go(journal, evaluator) == uninterrupted
+    assert evaluator.seen == []
     assert journal.read_bytes() == before
 
 
-def test_other_candidates_are_refused(journal):
-    held = Journal(journal, HEADER)
-    evaluator = JournaledEvaluator(Quadratic(), held, SETTINGS)
-    with pytest.raises(JournalError, match="another candidate 0 of round 0"):
-        list(evaluator.evaluate([[0.0] * 8], 0))
-    held.close()
+class Halving(CMAES):
+    """Drops the worse half after the first epoch of two."""
+
+    def train(self, population):
+        population.advance(1)
+        first = list(population.scores())
+        order = sorted(population.members, key=lambda m: first[m].fitness if first[m].ok else -math.inf)
+        population.keep(sorted(order[len(order) // 2 :]))
+        population.advance(1)
+        for member, late in zip(population.members, population.scores(), strict=True):
+            first[member] = late
+        return first
+
+
+def counting(kind):
+    class Counting(kind):
+        asked = 0
+
+        def ask(self):
+            self.asked += 1
+            return super().ask()
+
+    return Counting()
+
+
+@pytest.mark.parametrize(
+    ("kind", "space", "shares_passes"),
+    [
+        (CMAES, TaylorSpace(constraint="stable"), False),
+        (CMAES, FULL, True),
+        (RandomSearch, TaylorSpace(), False),
+        (Halving, FULL, False),
+    ],
+)
+def test_it_goes_on_where_it_was_killed(tmp_path, kind, space, shares_passes):
+    """After any number of trainings, with the strategy's state restored: ``ask`` is called for what is left only."""
+
+    def evaluator(**options):
+        return Scored(score, length=2, shares_passes=shares_passes, **options)
+
+    def given():
+        return settings(seed=5, space=space, strategy=counting(kind))
+
+    header = HEADER | {"settings": given().to_dict()}
+    counted = evaluator()
+    whole = go(None, counted, given=given())
+    calls = len(counted.seen)
+    for last in range(0, calls, 4):
+        path = tmp_path / f"{last}.jsonl"
+        with pytest.raises(KeyboardInterrupt):
+            go(path, evaluator(last=last), header, given())
+        done = sum(record["key"][0] == "state" for record in Journal.read(path)[1])
+        rest, resumed = evaluator(), given()
+        assert go(path, rest, header, resumed) == whole
+        assert resumed.strategy.asked == 3 - done
+        if kind is not Halving and not shares_passes:
+            assert len(rest.seen) == calls - last
+
+
+@pytest.mark.filterwarnings("ignore:No candidate of generation")
+def test_a_generation_drawn_again_is_restored_as_a_whole(tmp_path):
+    def given():
+        return settings(space=FULL, strategy=CMAES(8.0), seed=2)
+
+    def near(criterion, seed, trained):
+        lost = sum(t**2 for t in theta(criterion)) > 50
+        return Evaluation(math.nan, "diverged") if lost else sphere(criterion, seed)
+
+    header = HEADER | {"settings": given().to_dict()}
+    whole = go(None, Scored(near), given=given())
+    drawn = sum(c["generation"] == 0 for c in whole["history"])
+    assert drawn > 6
+    for last in (5, 6, 9, drawn + 1):
+        path = tmp_path / f"{last}.jsonl"
+        with pytest.raises(KeyboardInterrupt):
+            go(path, Scored(near, last=last), header, given())
+        rest = Scored(near)
+        assert go(path, rest, header, given()) == whole
+        assert len(rest.seen) == len(whole["history"]) + 2 * 2 + 2 * 3 - last
+
+
+def test_kills_at_random_moments(tmp_path, uninterrupted):
+    def slow(criterion, seed, trained):
+        time.sleep(0.002)
+        return score(criterion, seed, trained)
+
+    moments = random.Random(0)
+    for number in range(5):
+        path = tmp_path / f"{number}.jsonl"
+        for _ in range(4):
+            child = os.fork()
+            if child == 0:
+                go(path, Scored(slow))
+                os._exit(0)
+            time.sleep(moments.uniform(0, 0.08))
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        assert go(path) == uninterrupted
+
+
+def test_a_torn_last_line_is_dropped(journal, uninterrupted, tmp_path):
+    content = journal.read_bytes()
+    start = content.rstrip(b"\n").rfind(b"\n") + 1
+    for length in range(start + 1, len(content), 40):
+        torn = tmp_path / "torn.jsonl"
+        torn.write_bytes(content[:length])
+        with pytest.warns(UserWarning, match="dropped the last line"):
+            assert go(torn) == uninterrupted
+        assert torn.read_bytes().startswith(content[:start])
+        assert len(torn.read_bytes().splitlines()) == len(content.splitlines())
 
 
 def test_a_torn_line_behind_damage_stays(journal):
     damaged = journal.read_bytes().replace(b'"ok"', b'"OK"', 1)[:-9]
     journal.write_bytes(damaged)
     with pytest.raises(JournalError, match="is not as it was written"):
-        run(journal)
+        go(journal)
     assert journal.read_bytes() == damaged
 
 
-def test_results_and_journals_are_loaded(journal, tmp_path, uninterrupted):
-    """What a search left, finished or not, as plain data."""
-    known = SearchResult.load(journal)
-    assert known.finished
-    assert known.kept == uninterrupted["kept"]
-    part = tmp_path / "part.jsonl"
-    part.write_text("".join(journal.read_text().splitlines(keepends=True)[:-1]))
-    assert not SearchResult.load(part).finished
-    assert [c.fitness for c in known.history if c.status == "ok"] == [
-        c["fitness"] for c in uninterrupted["history"] if c["status"] == "ok"
-    ]
-    assert [(c.generation, c.index) for c in known.history] == [(g, i) for g in range(3) for i in range(5)]
-    assert known.original.fitness == uninterrupted["original"]["fitness"]
-    by_theta = {tuple(f["theta"]): f for f in uninterrupted["finalists"]}
-    for finalist in known.finalists:
-        assert finalist.fitness == by_theta[tuple(finalist.theta)]["fitness"]
-        assert finalist.found == by_theta[tuple(finalist.theta)]["found"]
-    result = SearchResult.from_dict({**uninterrupted, "seconds": 1.0})
-    result.save(tmp_path / "search.json")
-    assert SearchResult.load(tmp_path / "search.json").to_dict() == result.to_dict()
-    assert [path.name for path in tmp_path.glob("*.tmp")] == []
-    for text in ("", "[]", "{}", '{"kept": 1}', "nan"):
-        (tmp_path / "other.json").write_text(text)
-        with pytest.raises(ValueError, match="holds no result of a search"):
-            SearchResult.load(tmp_path / "other.json")
-    (tmp_path / "other.jsonl").write_text("{}\n")
-    with pytest.raises(JournalError):
-        SearchResult.load(tmp_path / "other.jsonl")
+def test_a_line_that_is_missing_from_a_whole_generation_is_told(journal):
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[:3] + lines[4:]))
+    with pytest.raises(JournalError, match="lacks candidate 2 of generation 0"):
+        go(journal)
+
+
+def test_another_search_is_refused_by_what_differs(journal):
+    before = journal.read_bytes()
+    with pytest.raises(JournalError, match="another search: evaluator is 'scored' there and 'cubic' here"):
+        go(journal, header={**HEADER, "evaluator": "cubic"})
+    assert journal.read_bytes() == before
+
+
+def test_other_candidates_are_refused(tmp_path):
+    """As other versions of what the strategy depends on would draw them."""
+    path = tmp_path / "journal.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        go(path, Scored(score, last=3))
+    with pytest.raises(JournalError, match=r"another candidate under \['generation', 0, 0\]"):
+        go(path, given=settings(seed=4))
+
+
+def test_a_state_that_json_cannot_hold_is_told(tmp_path):
+    class Holds(RandomSearch):
+        held = math.nan
+
+        def state_dict(self):
+            return {"held": self.held}
+
+    for Holds.held in (math.nan, {1, 2}):
+        with pytest.raises(TypeError, match=r"Holds.state_dict\(\) must hold lists, dicts"):
+            go(tmp_path / f"{type(Holds.held).__name__}.jsonl", given=settings(strategy=Holds()))
+
+
+def test_a_record_of_the_same_key_takes_the_place_of_the_first(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl", {})
+    journal.append(("a", 1), {"value": 0.1})
+    journal.append(("a", 1), {"value": 1 / 3})
+    assert journal.recall(("a", 2)) is None
+    journal.close()
+    again = Journal(tmp_path / "journal.jsonl", {})
+    assert (again.recall(["a", 1])["value"], again.recorded) == (1 / 3, 1)
+    again.close()
 
 
 def test_a_child_does_not_keep_the_lock(journal):
@@ -228,7 +253,7 @@ def test_a_child_does_not_keep_the_lock(journal):
         os.waitpid(child, 0)
 
 
-def test_second_process_is_refused(journal):
+def test_a_second_process_is_refused(journal):
     held = Journal(journal, HEADER)
     with pytest.raises(JournalError, match="in use by another process"):
         Journal(journal, HEADER)
@@ -236,37 +261,48 @@ def test_second_process_is_refused(journal):
     Journal(journal, HEADER).close()
 
 
-def test_unwritable_place_is_refused(tmp_path):
+def test_an_unwritable_place_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(JournalError, match="cannot be written"):
         Journal(tmp_path / "file" / "journal.jsonl", HEADER)
 
 
-def test_full_disk_is_said_and_costs_nothing(tmp_path, uninterrupted):
+def test_a_full_disk_is_said_and_costs_nothing(tmp_path, uninterrupted):
     path = tmp_path / "journal.jsonl"
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
     try:
         with pytest.raises(JournalError, match=r"cannot be written: .*What it holds is whole"):
-            run(path)
+            go(path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
     assert path.read_bytes().endswith(b"\n")
-    rest = Quadratic()
-    assert run(path, rest) == uninterrupted
-    assert 0 < rest.count < TRAININGS
+    rest = Scored(score)
+    assert go(path, rest) == uninterrupted
+    assert 0 < len(rest.seen) < TRAININGS
 
 
-def test_a_journal_from_before_the_options_were_noted_goes_on(tmp_path):
-    path = tmp_path / "search.jsonl"
-    with pytest.raises(KeyboardInterrupt):
-        run(path, Quadratic(last=7))
-    noting = HEADER | {"original_options": [{"ignore_index": 255}]}
-    assert run(path, header=noting) == run(None)
-    assert "original_options" not in SearchResult.load(path).settings
-    run(tmp_path / "new.jsonl", header=noting)
-    assert SearchResult.load(tmp_path / "new.jsonl").settings["original_options"] == [{"ignore_index": 255}]
-    with pytest.raises(JournalError, match="original_options"):
-        Journal(tmp_path / "new.jsonl", HEADER | {"original_options": [{}]})
+def test_an_unfinished_search_is_loaded_as_far_as_it_came(tmp_path, uninterrupted):
+    for last in range(TRAININGS + 1):
+        path = tmp_path / f"{last}.jsonl"
+        if last < TRAININGS:
+            with pytest.raises(KeyboardInterrupt):
+                go(path, Scored(score, last=last))
+        else:
+            go(path)
+        found = SearchResult.load(path)
+        assert (found.finished, found.kept, found.trainings) == (False, "original", last)
+        values = plain(found)
+        assert values["history"] == uninterrupted["history"][: min(last, 18)]
+        assert values["settings"] == uninterrupted["settings"]
+        assert json.loads(json.dumps(values)) == values
+    assert [values["best"], values["original"]] == [uninterrupted["best"], uninterrupted["original"]]
+    assert sorted(values["finalists"], key=str) == sorted(uninterrupted["finalists"], key=str)
+    (tmp_path / "other.jsonl").write_text("{}\n")
+    with pytest.raises(JournalError):
+        SearchResult.load(tmp_path / "other.jsonl")
+    Journal(tmp_path / "empty.jsonl", {}).close()
+    with pytest.raises(ValueError, match="holds no result of a search"):
+        SearchResult.load(tmp_path / "empty.jsonl")

@@ -17,14 +17,14 @@ def test_the_figures_are_whole_at_80_columns(monitor):
     bar.generation = 10
     bar.progress.start_task(bar.task)
     lines = []
-    for stage in ("generation", "final"):
+    for stage in ("generation", "confirmation"):
         for _ in range(90):
             bar.on_evaluation(stage, Evaluation(0.6237, "ok", 1.0), 0.6237)
         console = Console(width=80, file=io.StringIO(), color_system=None)
         console.print(bar._table())
         [line] = console.file.getvalue().splitlines()
         lines.append(line)
-    for line, (head, count) in zip(lines, [("Generation 10/10", " 90/212"), ("Finalists", "180/212")], strict=True):
+    for line, (head, count) in zip(lines, [("Generation 10/10", " 90/212"), ("Confirmation", "180/212")], strict=True):
         assert line.startswith(head)
         assert f"{count} best {monitor[:7]}" in line
         assert " 0.6237 0:00:00 left " in line

@@ -33,17 +33,17 @@ def equal_non_targets(eps, n):
     ("loss", "by_hand"),
     [
         ("cross_entropy", lambda e, n: 1 / (1 - e)),
-        ("mse", lambda e, n: 2 * e * n / (n - 1)),
+        ("brier", lambda e, n: 2 * e * n / (n - 1)),
         ("baikal", lambda e, n: 1 / (1 - e) + 1 / (1 - e) ** 2 - (n - 1) / e),
         (CrossEntropyLoss(label_smoothing=0.1), lambda e, n: (0.9 + 0.1 / n) / (1 - e) - 0.1 / n * (n - 1) / e),
     ],
-    ids=["cross_entropy", "mse", "baikal", "smoothed"],
+    ids=["cross_entropy", "brier", "baikal", "smoothed"],
 )
 def test_curve_of_the_classic_losses(loss, by_hand, n):
     torch.testing.assert_close(theory.attraction_curve(loss, n, EPS), by_hand(EPS, n), rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "mse", "baikal", TaylorGLOLoss([0.3] * 8, label_smoothing=0.2)])
+@pytest.mark.parametrize("loss", ["cross_entropy", "brier", "baikal", TaylorGLOLoss([0.3] * 8, label_smoothing=0.2)])
 @pytest.mark.parametrize("n", [2, 5])
 def test_attraction_and_entropy_rate_on_equal_non_targets(loss, n):
     d, target = theory.attraction_curve(loss, n, EPS), torch.zeros(len(EPS), dtype=torch.long)
@@ -77,13 +77,13 @@ def test_shapes_of_the_curve():
     ("loss", "value", "verdict"),
     [
         ("cross_entropy", 1.0, "attracts"),
-        ("mse", 0.0, "neutral"),
+        ("brier", 0.0, "neutral"),
         ("baikal", -math.inf, "repels"),
         (CrossEntropyLoss(label_smoothing=0.1), -math.inf, "repels"),
         ([0.0] * 8, 0.0, "neutral"),
         (from_d((-2.0, 1.0, 1.0)), -2.0, "repels"),
     ],
-    ids=["cross_entropy", "mse", "baikal", "smoothed", "zero", "polynomial"],
+    ids=["cross_entropy", "brier", "baikal", "smoothed", "zero", "polynomial"],
 )
 def test_zero_error(loss, value, verdict):
     told = theory.zero_error(loss, 10)
@@ -116,7 +116,7 @@ def test_curve_under_transforms():
 @pytest.mark.parametrize("n", [2, 3, 10, 1000])
 def test_equilibria_of_the_classic_losses(n):
     assert theory.equilibria("cross_entropy", n) == []
-    assert theory.equilibria("mse", n) == []
+    assert theory.equilibria("brier", n) == []
     for alpha in (1e-6, 0.1, 0.5, 1.0):
         for loss in (CrossEntropyLoss(label_smoothing=alpha), nn.CrossEntropyLoss(label_smoothing=alpha)):
             assert theory.equilibria(loss, n) == pytest.approx([alpha * (n - 1) / n], rel=1e-9)

@@ -4,7 +4,14 @@ from torch import nn
 from torch.autograd.functional import jacobian
 
 from tglo_lightning import theory
-from tglo_lightning.losses import BaikalLoss, BrierLoss, CrossEntropyLoss, SeparableLoss, TaylorGLOLoss
+from tglo_lightning.losses import (
+    FAMILIES,
+    BaikalLoss,
+    ClassWeightedLoss,
+    CrossEntropyLoss,
+    SeparableLoss,
+    TaylorGLOLoss,
+)
 from tglo_lightning.losses.functional import num_parameters, taylor_f
 
 WEIGHT = torch.tensor([0.5, 1.0, 2.0, 0.3], dtype=torch.float64)
@@ -25,10 +32,14 @@ def normal(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+KNOWN = sorted(
+    name
+    for name, family in FAMILIES.items()
+    if issubclass(family, SeparableLoss) and family.__module__.startswith("tglo_lightning.")
+)
 LOSSES = [
-    CrossEntropyLoss(),
-    BrierLoss(),
-    BaikalLoss(),
+    *(FAMILIES[name]() for name in KNOWN if name not in ("taylorglo", "class_weights")),
+    ClassWeightedLoss(0.7, priors=[4, 3, 2, 1]),
     CrossEntropyLoss(label_smoothing=0.2),
     BaikalLoss(label_smoothing=0.1, weight=WEIGHT),
     CrossEntropyLoss(weight=WEIGHT),
@@ -86,7 +97,7 @@ def test_cross_entropy_by_hand():
     ("name", "rule"),
     [
         ("cross_entropy", lambda y, h: y / h),
-        ("mse", lambda y, h: 2 * (y - h)),
+        ("brier", lambda y, h: 2 * (y - h)),
         ("baikal", lambda y, h: 1 / h + y / h**2),
     ],
 )
@@ -132,7 +143,7 @@ def test_a_population_of_losses_under_vmap_and_in_one_batch():
         torch.testing.assert_close(mine, batched)
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "mse", "baikal", [1.0] * 8])
+@pytest.mark.parametrize("loss", ["cross_entropy", "brier", "baikal", [1.0] * 8])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_finite_at_extreme_logits(loss, dtype):
     logits = torch.tensor([[200.0, 0.0, -200.0]] * 3, dtype=dtype)
@@ -148,6 +159,24 @@ def test_the_sign_of_attraction_survives_where_the_target_rounds_to_one():
     pull = theory.attraction(repels, torch.tensor([18.0, 0.0, 0.0]), 0)
     assert float(pull) == pytest.approx(float(theory.attraction(repels.double(), [18.0, 0.0, 0.0], 0)), rel=1e-5)
     assert float(pull) < 0
+
+
+@pytest.mark.parametrize("loss", [*(loss for loss in LOSSES if loss.weight is None), [0.3] * 8], ids=str)
+def test_a_masked_class_has_no_part(loss):
+    logits, target = normal(6, 4), torch.tensor([0, 1, 2, 2, 0, 1])
+    masked, tiny = logits.clone(), logits.clone()
+    masked[:, 3], tiny[:, 3] = -torch.inf, -900.0
+    if not isinstance(loss, list):
+        z = masked.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(summed(loss, z, target), z)
+        torch.testing.assert_close(theory.logit_velocity(loss, masked, target), -gradient, rtol=1e-9, atol=1e-9)
+    for function in (theory.attraction, theory.entropy_rate):
+        got = function(loss, masked, target)
+        if loss.__class__ is BaikalLoss:  # a class without hope would still push
+            torch.testing.assert_close(got, function(loss, logits[:, :3], target))
+        elif not getattr(loss, "label_smoothing", 0):
+            torch.testing.assert_close(got, function(loss, tiny, target))
+        assert got.isfinite().all()
 
 
 def test_ignored_samples_do_not_move():
@@ -195,3 +224,12 @@ def test_bad_input_is_refused(arguments, message):
         theory.logit_velocity(*arguments)
     with pytest.raises(TypeError, match="family"):
         theory.logit_velocity(nn.L1Loss(), normal(2, 3), [0, 1])
+
+
+@pytest.mark.parametrize("name", ["nce_rce", "logit_adjustment"])
+def test_a_loss_that_is_not_separable_says_so(name):
+    for function in (theory.explain, theory.trainability, theory.equilibria, theory.zero_error, theory.pull_of):
+        with pytest.raises(TypeError, match="is not separable"):
+            function(name, 10)
+    with pytest.raises(TypeError, match="is not separable"):
+        theory.attraction(FAMILIES[name](), normal(2, 3), [0, 1])

@@ -12,11 +12,11 @@ from tglo_lightning.losses.functional import num_parameters
     ("loss", "by_hand"),
     [
         ("cross_entropy", lambda n: (0, n, -n)),
-        ("mse", lambda n: (-2 / n, 2, -2)),
+        ("brier", lambda n: (-2 / n, 2, -2)),
         ("baikal", lambda n: (n, n**2, -3 * n**2 + n**2 - n**2)),
         (nn.CrossEntropyLoss(label_smoothing=0.1), lambda n: (0.1, 0.9 * n, -n)),
     ],
-    ids=["cross_entropy", "mse", "baikal", "smoothed"],
+    ids=["cross_entropy", "brier", "baikal", "smoothed"],
 )
 def test_classic_losses_by_hand(loss, by_hand, n):
     told = theory.trainability(loss, n)

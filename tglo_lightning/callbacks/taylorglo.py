@@ -20,7 +20,7 @@ from tglo_lightning.evaluation import InnerFit, Probe, Ranks, check_strategy, ch
 from tglo_lightning.evaluation.auto import EVALUATORS, check_evaluator
 from tglo_lightning.evaluation.inner import rebuild_optimizers
 from tglo_lightning.evaluation.isolation import isolated
-from tglo_lightning.losses import SeparableLoss
+from tglo_lightning.losses import ClassificationLoss
 from tglo_lightning.module import LossSlots, restore_loss
 from tglo_lightning.module.bases import CALLBACKS, Callback
 from tglo_lightning.module.copies import INITS, check_resettable
@@ -109,7 +109,7 @@ class TaylorGLO(Callback):
         *,
         generations: int = 10,
         population: int = 20,
-        space: Space | str | type[SeparableLoss] = "taylorglo",
+        space: Space | str | type[ClassificationLoss] = "taylorglo",
         strategy: Strategy | str = "cmaes",
         budget: Budget | int | None = None,
         finals: Finals | int = 10,

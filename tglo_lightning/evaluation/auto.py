@@ -6,17 +6,23 @@ import math
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tglo_lightning.evaluation.inner import InnerFit
-from tglo_lightning.evaluation.trainer import TrainerEvaluator
+from tglo_lightning.evaluation.isolation import isolated
+from tglo_lightning.evaluation.probing import Recorder
+from tglo_lightning.evaluation.trainer import TrainerEvaluator, TrainerPopulation
+from tglo_lightning.evaluation.validation import validate_each
 from tglo_lightning.evaluation.vectorized import NotVectorizable, VectorizedEvaluator
 from tglo_lightning.evaluation.workers.processes import ProcessEvaluator
 from tglo_lightning.evaluation.workers.ray import RayEvaluator, require_ray
 from tglo_lightning.module.messages import tell
 from tglo_lightning.search import Budget, Criterion, Evaluation, LossSpec
+from tglo_lightning.search.seeding import seed_all
 
 __all__ = ["check_evaluator", "choose_evaluator"]
 
@@ -89,46 +95,93 @@ def choose_evaluator(evaluator: Any, fit: InnerFit, population: int, *, processe
 
 
 def obstacle(fit: InnerFit, evaluator: VectorizedEvaluator | None = None) -> str | None:
-    """Why the module cannot be trained as a population; ``None`` if it can.
+    """Return why the module cannot be trained as a population; ``None`` if it can.
 
-    Two candidates are trained for two steps, once as a population and once with nested Trainers. Where nothing draws
-    random numbers the weights must agree.
+    Two candidates are trained for two steps, once as a population and once with nested Trainers. If nothing draws
+    random numbers, weights and fitness must agree.
     """
     trial = fit.with_budget(Budget(steps=2))
     criteria = _trial_criteria(fit)
     vectorized = VectorizedEvaluator(chunk_size=None if evaluator is None else evaluator.chunk_size)
     vectorized.strict = True
     vectorized.setup(trial)
-    reference = TrainerEvaluator()
-    reference.setup(trial)
+    population = vectorized.start(criteria, seed=0)
+    nested = TrainerPopulation(trial, criteria, seed=0)
     try:
-        population = vectorized.start(criteria, seed=0)
         scores = _scores(population)
-        weights = [population.weights(member) for member in range(len(criteria))]
+        if scores[0].error is not None:
+            return scores[0].error
+        if not math.isfinite(scores[0].fitness):
+            return f"{fit.monitor!r} is not known after validation"
+        if vectorized.stochastic:
+            return None
+        nested.advance(nested.length)
+        for member, expected in enumerate(nested.scores()):
+            if expected.ok:
+                own, weights = population.weights(member), nested.weights(member)
+                if reason := _difference(trial, criteria[member], own, weights, scores[member], expected):
+                    return reason
     except NotVectorizable as reason:
         return str(reason)
     except Exception as error:
         return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
-    if scores[0].error is not None:
-        return scores[0].error
-    if not math.isfinite(scores[0].fitness):
-        return f"{fit.monitor!r} is not known after validation"
-    if vectorized.stochastic:
-        return None
-    nested = reference.start(criteria, seed=0)
-    nested.advance(nested.length)
-    for member, expected in enumerate(nested.scores()):
-        if expected.outcome != "ok":
-            continue
-        module = nested.weights(member)
-        for name, value in weights[member].items():
-            if name in module and not torch.allclose(
-                value.cpu().double(), module[name].cpu().double(), rtol=TOLERANCE, atol=TOLERANCE
-            ):
-                return f"{name} differs from what the Trainer makes of it"
-        if not math.isclose(scores[member].fitness, expected.fitness, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
-            return f"{fit.monitor!r} differs from what the Trainer makes of it"
+    finally:
+        population.close()
+        nested.close()
     return None
+
+
+def _difference(
+    fit: InnerFit,
+    criterion: Criterion,
+    own: dict[str, Tensor],
+    weights: dict[str, Tensor],
+    score: Evaluation,
+    expected: Evaluation,
+) -> str | None:
+    """Return what a population, with the weights ``own``, makes otherwise than a nested Trainer, if anything.
+
+    Weights may differ where they make no difference: the gradient of a bias before BatchNorm is rounding noise, of
+    which Adam makes a full step.
+    """
+    shared = [name for name in own if name in weights]
+    differing = next((name for name in shared if not _close(own[name], weights[name])), None)
+    if differing is not None:
+        pairs = zip(_logits(fit, criterion, own), _logits(fit, criterion, weights), strict=True)
+        if not all(_close(*pair) for pair in pairs):
+            return f"{differing} differs from what the Trainer makes of it"
+    fitness: Any = score.fitness
+    if differing is not None:
+        load = partial(_load, weights=weights)
+        (fitness,) = validate_each(fit, criterion, 0, [0], load)
+    if not isinstance(fitness, float) or not math.isclose(
+        fitness, expected.fitness, rel_tol=TOLERANCE, abs_tol=TOLERANCE
+    ):
+        return f"{fit.monitor!r} differs from what the Trainer makes of it"
+    return None
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    return torch.allclose(one.cpu().double(), other.cpu().double(), rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def _load(module: Any, member: int, weights: dict[str, Tensor]) -> bool:
+    module.load_state_dict(weights, strict=False)
+    return True
+
+
+def _logits(fit: InnerFit, criterion: Criterion, weights: dict[str, Tensor]) -> list[Tensor]:
+    """Return what reaches the losses in the first training batch."""
+    with isolated(fit.generators):
+        module = fit.candidate(criterion, seed=0)
+        _load(module, 0, weights)
+        recorders = [Recorder(slot.path, slot.get(module)) for slot in fit.slots]
+        for slot, recorder in zip(fit.slots, recorders, strict=True):
+            slot.set(module, recorder)
+        trainer = fit.with_budget(Budget(steps=1)).trainer()
+        seed_all(0, fit.generators)
+        trainer.fit(module, **fit.data())
+    return [recorder.called_with[0][0] for recorder in recorders if recorder.called_with is not None]
 
 
 def _trial_criteria(fit: InnerFit) -> list[Criterion]:

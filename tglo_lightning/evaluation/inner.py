@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
+import tempfile
+import weakref
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -67,7 +70,7 @@ class InnerFit:
         self.epoch_batches = math.inf
         self.max_epochs: int = trainer.max_epochs
         self._trainer_class = type(trainer)
-        self._trainer_kwargs = _trainer_kwargs(trainer)
+        self._trainer_kwargs = _trainer_kwargs(trainer, _temporary(trainer))
 
     def with_budget(self, budget: Budget) -> InnerFit:
         """The same fit, for longer or shorter."""
@@ -155,7 +158,28 @@ class InnerFit:
         return {"dataloaders": loaders.get("val_dataloaders")} if validate else loaders
 
 
-def _trainer_kwargs(outer: Any) -> dict[str, Any]:
+class _NoLogger(DummyLogger):
+    """Discards what is logged; files go to a directory that is removed with the search."""
+
+    def __init__(self, directory: str) -> None:
+        super().__init__()
+        self._directory = directory
+
+    @property
+    def save_dir(self) -> str:
+        return self._directory
+
+    log_dir = root_dir = save_dir
+
+
+def _temporary(owner: Any) -> str:
+    """Return a new directory that lives as long as ``owner``."""
+    directory = tempfile.mkdtemp(prefix="tglo-")
+    weakref.finalize(owner, shutil.rmtree, directory, ignore_errors=True)
+    return directory
+
+
+def _trainer_kwargs(outer: Any, directory: str) -> dict[str, Any]:
     device = outer.strategy.root_device
     plateau = any(config.reduce_on_plateau for config in outer.lr_scheduler_configs)
     return {
@@ -171,9 +195,9 @@ def _trainer_kwargs(outer: Any) -> dict[str, Any]:
         "reload_dataloaders_every_n_epochs": outer.reload_dataloaders_every_n_epochs,
         # Validation comes once, at the end, unless a scheduler waits for its metric
         "check_val_every_n_epoch": 1 if plateau else NEVER,
-        "default_root_dir": outer.default_root_dir,
-        # As with `fast_dev_run`: code that uses `self.logger` runs, and leaves nothing
-        "logger": [DummyLogger() for _ in outer.loggers] or False,
+        # Code that writes files or uses `self.logger` runs, and leaves nothing
+        "default_root_dir": directory,
+        "logger": [_NoLogger(directory) for _ in outer.loggers] or False,
         "enable_checkpointing": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,
@@ -248,6 +272,14 @@ def rebuild_optimizers(trainer: Any, step: float) -> None:
     """
     if step == 1:
         return
+    schedules = {id(config.scheduler) for config in trainer.lr_scheduler_configs}
+    groups = [(group, dict(group)) for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    for group, _ in groups:
+        # An optimizer that the module has kept gets its schedule anew, which begins with its rate
+        group["lr"] = group.pop("initial_lr", group["lr"])
     with scaled_rates(step):
         trainer.strategy.setup_optimizers(trainer)
+    if any(id(config.scheduler) in schedules for config in trainer.lr_scheduler_configs):
+        for group, before in groups:
+            group.update(before)
     scale_optimizers(trainer, step)

@@ -40,7 +40,7 @@ class Clock:
 
     Args:
         timeout: seconds that each may take; ``None`` for any time.
-        count: number of trainings.
+        count: number of trainings; it may change while the clock stands still.
     """
 
     def __init__(self, timeout: float | None = None, count: int = 1) -> None:
@@ -56,21 +56,18 @@ class Clock:
         try:
             yield
         finally:
-            self._before, self._started = self._total, None
+            self._before, self._started = self.seconds, None
 
     def check(self) -> None:
         """Raise :class:`TimedOut` if the time is over."""
-        if self.timeout is not None and self._total > self.timeout * self.count:
+        if self.timeout is not None and self.seconds > self.timeout:
             raise TimedOut(overdue(self.timeout))
 
     @property
     def seconds(self) -> float:
         """Time measured so far, for each of the trainings."""
-        return self._total / self.count
-
-    @property
-    def _total(self) -> float:
-        return self._before + (0.0 if self._started is None else time.perf_counter() - self._started)
+        running = 0.0 if self._started is None else time.perf_counter() - self._started
+        return self._before + running / self.count
 
 
 def overdue(timeout: float) -> str:

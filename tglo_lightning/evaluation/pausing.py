@@ -36,12 +36,18 @@ class Pausable:
 
     def resume(self) -> bool:
         """Run the function to its next pause or its end. Return whether it has ended; raise what it raised."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, daemon=True, name="tglo-training")
-            self._thread.start()
-        else:
-            self._function.release()
-        self._caller.acquire()
+        try:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, daemon=True, name="tglo-training")
+                self._thread.start()
+                self._caller.acquire()
+            elif not self.ended:
+                self._function.release()
+                self._caller.acquire()
+        except BaseException:
+            # Ctrl-C in the caller: the function must not run on beside it
+            self.close()
+            raise
         if self._error is not None:
             raise self._error
         return self.ended

@@ -16,7 +16,8 @@ from torch.utils._pytree import tree_leaves
 
 from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.isolation import isolated
-from tglo_lightning.evaluation.trainer import Guard, validated
+from tglo_lightning.evaluation.trainer import Guard
+from tglo_lightning.evaluation.validation import validated
 from tglo_lightning.losses import TaylorGLOLoss, loss_like
 from tglo_lightning.module.bases import Callback
 from tglo_lightning.module.fingerprint import data_identity, described, module_identity, optimizer_identity
@@ -24,7 +25,7 @@ from tglo_lightning.search import Criterion
 from tglo_lightning.search.seeding import seed_all
 from tglo_lightning.wording import counted
 
-__all__ = ["Probe", "probe"]
+__all__ = ["Probe", "Recorder", "probe"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def probe(fit: InnerFit) -> Probe:
 
 def _rehearse(
     fit: InnerFit, shift: float = 0.0
-) -> tuple[dict[str, Any], dict[str, _Recorder], dict[str, Any], bool, list[list[int]]]:
+) -> tuple[dict[str, Any], dict[str, Recorder], dict[str, Any], bool, list[list[int]]]:
     """Metrics after one batch, what the losses were called with, what the training depends on, whether there is
     validation, and the shapes of that batch.
 
@@ -114,7 +115,7 @@ def _rehearse(
         graded = [name for name, parameter in fit.module.named_parameters() if parameter.grad is not None]
         module = fit.candidate(Criterion.original(), seed=0)
         identity = module_identity(module)
-        recorders = {slot.path: _Recorder(slot.path, slot.get(module), shift) for slot in fit.slots}
+        recorders = {slot.path: Recorder(slot.path, slot.get(module), shift) for slot in fit.slots}
         for slot in fit.slots:
             slot.set(module, recorders[slot.path])
         first = _FirstBatches()
@@ -127,10 +128,16 @@ def _rehearse(
                 f"the training of a copy reached {touched[0]} of the module itself. A function that the module holds, "
                 "such as a lambda over `self`, is not copied with it: make it a method."
             )
+        own = {id(parameter) for parameter in fit.module.parameters()}
+        if any(id(p) in own for optimizer in trainer.optimizers for g in optimizer.param_groups for p in g["params"]):
+            raise ValueError(
+                "the optimizer of a copy holds parameters of the module itself. A function that the module holds, such "
+                "as a lambda over `self`, is not copied with it: make it a method."
+            )
         identity["optimizers"] = optimizer_identity(trainer)
         metrics = validated(trainer, module, fit, seed=0)
     fit.epoch_batches = trainer.num_training_batches
-    if not first.batches.get("train"):
+    if "train" not in first.batches:
         raise _Refused(
             "there is nothing to train on: the training loader gave no batch. Is its data set empty, or smaller than a "
             "batch that it drops?"
@@ -174,7 +181,7 @@ class _FirstBatches(Callback):
         ]
 
 
-def _check_call(fit: InnerFit, path: str, recorder: _Recorder) -> int:
+def _check_call(fit: InnerFit, path: str, recorder: Recorder) -> int:
     """The number of classes in the first call of the loss, if a TaylorGLO loss could have taken it."""
     call = f"self.{path}(logits, target)"
     if recorder.called_with is None:
@@ -203,7 +210,7 @@ def _check_call(fit: InnerFit, path: str, recorder: _Recorder) -> int:
     return logits.shape[min(logits.dim() - 1, 1)]
 
 
-class _Recorder(nn.Module):
+class Recorder(nn.Module):
     """Stands in for a loss and notes what it is first called with while gradients are on."""
 
     def __init__(self, path: str, loss: Any, shift: float = 0.0) -> None:
@@ -220,6 +227,10 @@ class _Recorder(nn.Module):
             # torch's own losses say less, and on a GPU later
             _check_outputs(self.path, args, getattr(self.loss, "ignore_index", -100))
         loss = self.loss(*args, **kwargs)
+        if not isinstance(loss, Tensor):
+            raise _Refused(
+                f"`loss={self.path!r}` returns a {type(loss).__name__}; TaylorGLO replaces losses that return a tensor."
+            )
         return loss + (loss.detach() + self.shift) if self.shift else loss
 
     def __getattr__(self, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,27 +13,14 @@ from tglo_lightning.evaluation.inner import InnerFit, scale_optimizers
 from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.evaluation.limits import Clock, Diverged, failed
 from tglo_lightning.evaluation.pausing import Pausable
+from tglo_lightning.evaluation.validation import seed_validation, validated
 from tglo_lightning.module.bases import Callback
 from tglo_lightning.module.loaders import generators
+from tglo_lightning.module.preserving import saved_attributes
 from tglo_lightning.search import Criterion, Evaluation
 from tglo_lightning.search.seeding import derived_seed, saved_states, seed_all
 
-__all__ = ["TrainerEvaluator", "TrainerPopulation", "validated", "validation_seed"]
-
-
-def validation_seed(seed: int) -> int:
-    """Return the seed of a validation, so that it does not depend on the training before it."""
-    return derived_seed(seed, 2**31)
-
-
-def validated(trainer: Any, module: Any, fit: InnerFit, seed: int) -> dict[str, Any]:
-    """Return the metrics of a training, and of a validation after it if there is one."""
-    metrics = dict(trainer.callback_metrics)
-    if trainer.enable_validation:
-        seed_all(validation_seed(seed), fit.generators)
-        trainer.validate(module, **fit.data(validate=True), verbose=False)
-        metrics |= trainer.callback_metrics
-    return metrics
+__all__ = ["TrainerEvaluator", "TrainerPopulation"]
 
 
 class Guard(Callback):
@@ -68,18 +56,34 @@ class Guard(Callback):
         self.pause = pause
         self.check = check
         self.until: int | None = None
-        self._due = False
+        self._due = self._extra = False
+        self._logged: dict[str, Any] = {}
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         if self.step != 1:
             scale_optimizers(trainer, self.step)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        if self.until is not None:
-            # Lightning then validates at that point, as it would by its own settings
-            loop = trainer.fit_loop.epoch_loop
-            usual = loop._should_check_val_fx
-            loop._should_check_val_fx = lambda fetcher: self._due or usual(fetcher)
+        loop = trainer.fit_loop.epoch_loop
+        usual, validate = loop._should_check_val_fx, loop.val_loop.run
+        seed_validation(loop.val_loop, pl_module, self.fit, self.seed)
+
+        def should_validate(fetcher: Any) -> bool:
+            validates: bool = usual(fetcher)
+            self._extra = self._due and not validates
+            return self._due or validates
+
+        def run() -> None:
+            # What follows must not depend on whether somebody has looked
+            put_back = saved_states(self._generators(trainer, pl_module))
+            restore = saved_attributes(pl_module) if self._extra else put_back
+            validate()
+            restore()
+            put_back()
+            if self.fit.budget.steps is not None:
+                self._pause(trainer)
+
+        loop._should_check_val_fx, loop.val_loop.run = should_validate, run
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         # The copy of the module, and loaders that were made for this fit, have generators of their own
@@ -99,32 +103,23 @@ class Guard(Callback):
             self._due = last and trainer.current_epoch + 1 == self.until
         else:
             self._due = trainer.global_step >= self.until
-            if self._due and not trainer.enable_validation:
-                self._pause(trainer)
-
-    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
-        if self._due:
-            # A validation in between must not change the random numbers of what follows
-            own = self._generators(trainer, pl_module)
-            self._put_back = saved_states(own)
-            seed_all(validation_seed(self.seed), own)
+            if self._due:
+                # Once a validation has begun, Lightning no longer knows what the training has logged
+                self._logged = dict(trainer.callback_metrics)
+                if not trainer.enable_validation:
+                    self._pause(trainer)
 
     def on_validation_batch_end(self, trainer: Any, *args: Any, **kwargs: Any) -> None:
         self.clock.check()
-
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        if self._due:
-            self._put_back()
-            self._pause(trainer)
+        self.check()
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        if self._due:
-            self._pause(trainer)
+        self._pause(trainer)
 
     def _pause(self, trainer: Any) -> None:
-        self._due = False
-        if self.pause is not None:
-            self.pause(float(trainer.callback_metrics.get(self.fit.monitor, float("nan"))))
+        if self._due and self.pause is not None:
+            self._due = False
+            self.pause(float((self._logged | trainer.callback_metrics).get(self.fit.monitor, float("nan"))))
 
     def _generators(self, trainer: Any, module: Any) -> list[Any]:
         return [*self.fit.generators, *generators(module, trainer.train_dataloader)]
@@ -180,15 +175,19 @@ class TrainerPopulation:
 
     def keep(self, members: Sequence[int]) -> None:
         """End the other trainings."""
-        for member in set(self.members) - set(members):
+        ended = set(self.members) - set(members)
+        for member in ended:
             self._trainings[member].close()
         self.members = sorted(members)
+        if ended:
+            # A Trainer and its module refer to each other
+            gc.collect()
 
     def weights(self, member: int) -> dict[str, Tensor]:
         """Return parameters and buffers of a member; of one that is done, until the next score is asked for."""
         module = self._trainings[member].module
         assert module is not None, "the training is over, and its memory free"
-        return {name: value.detach() for name, value in module.state_dict().items()}
+        return {name: value.detach() for name, value in (*module.named_parameters(), *module.named_buffers())}
 
     def close(self) -> None:
         """End all trainings."""
@@ -207,23 +206,25 @@ class _Training:
         self._until: int | None = None
         self._fitness = float("nan")
         self._put_back: Callable[[], None] | None = None
-        self._final: Evaluation | None = None
+        self._at = 0
+        self._last: Evaluation | None = None
+        self._ended = False
 
     def score(self, until: int) -> Evaluation:
         """Train until so many epochs or steps are done, and return the monitored metric after them."""
-        if self._final is not None:
-            return self._final
+        if self._last is not None and (self._ended or until == self._at):
+            return self._last
+        self._at = until
         self._until = None if until >= self.fit.budget.length else until
         try:
             with isolated(self.fit.generators), self.clock.running():
                 self._advance()
         except Exception as error:
-            self._final = failed(error, self.clock.seconds)
-            return self._final
-        evaluation = Evaluation(self._fitness, "ok", self.clock.seconds)
-        if self._until is None:
-            self._final = evaluation
-        return evaluation
+            self._last, self._ended = failed(error, self.clock.seconds), True
+            self.close()
+            return self._last
+        self._last, self._ended = Evaluation(self._fitness, "ok", self.clock.seconds), self._until is None
+        return self._last
 
     def close(self) -> None:
         """End the training, and free its memory."""

@@ -1,24 +1,51 @@
-"""Validate one module with many sets of weights, setting up the Trainer and loading the data once."""
+"""Validate a module after its training, or one module with many sets of weights."""
 
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from tglo_lightning.evaluation.inner import InnerFit
-from tglo_lightning.evaluation.trainer import validation_seed
 from tglo_lightning.module.loaders import generators, nothing
 from tglo_lightning.module.preserving import saved_attributes
 from tglo_lightning.search import Criterion
-from tglo_lightning.search.seeding import seed_all
+from tglo_lightning.search.seeding import derived_seed, saved_states, seed_all
 
-__all__ = ["validate_each"]
+__all__ = ["seed_validation", "validate_each", "validated"]
 
 KEPT_BYTES = 2**28
+
+
+def seed_validation(loop: Any, module: Any, fit: InnerFit, seed: int) -> None:
+    """Let every run of a validation loop draw the same random numbers, whatever was drawn before.
+
+    They are seeded once the data are set up, before the first batch is asked for.
+    """
+    reset = loop.reset
+
+    def seeded() -> None:
+        own = generators(module, *getattr(loop._combined_loader, "flattened", []))
+        seed_all(derived_seed(seed, 2**31), [*fit.generators, *own])
+        reset()
+
+    loop.reset = seeded
+
+
+def validated(trainer: Any, module: Any, fit: InnerFit, seed: int) -> dict[str, Any]:
+    """Return the metrics of a training, and of a validation after it if there is one."""
+    metrics = dict(trainer.callback_metrics)
+    if trainer.enable_validation:
+        seed_validation(trainer.validate_loop, module, fit, seed)
+        trainer.validate(module, **fit.data(validate=True), verbose=False)
+        metrics |= trainer.callback_metrics
+    return metrics
 
 
 def validate_each(
@@ -26,7 +53,8 @@ def validate_each(
 ) -> Iterator[float | Exception | None]:
     """Return what ``Trainer.validate`` says of the monitored metric for each member of a population.
 
-    Each member meets the same random numbers and a module that remembers nothing of the members before it.
+    The Trainer is set up and the data are loaded once. Each member meets the same random numbers and a module that
+    remembers nothing of the members before it.
 
     Args:
         fit: knows the Trainer, the data and the metric.
@@ -61,7 +89,6 @@ def validate_each(
                 continue
             trainer._logger_connector.reset_metrics()
             trainer._logger_connector.reset_results()
-            seed_all(validation_seed(seed), [*fit.generators, *generators(module)])
             try:
                 run()
             except Exception as error:
@@ -71,34 +98,49 @@ def validate_each(
         return []
 
     loop.run, loop.setup_data = run_each, setup_once
+    seed_validation(loop, module, fit, seed)
     trainer.validate(module, **fit.data(validate=True), verbose=False)
     return iter(results)
 
 
 class _Kept:
-    """A loader that keeps its first ``limit`` batches for the next time, unless they are too large."""
+    """A loader that keeps its first ``limit`` batches for the next time, unless they are too large.
+
+    Batches that are not loaded again leave the global generators where loading them did.
+    """
 
     def __init__(self, loader: Any, limit: float) -> None:
         self.loader = loader
         self.limit = limit
-        self.batches: list[Any] | None = None
+        self.batches: list[tuple[Any, Callable[[], None] | None]] | None = None
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
         if self.batches is not None:
-            # A step may change its batch
-            yield from map(copy.deepcopy, self.batches)
+            for batch, put_states in self.batches:
+                if put_states is not None:
+                    put_states()
+                # A step may change its batch
+                yield copy.deepcopy(batch)
             return
-        batches: list[Any] = []
+        batches: list[tuple[Any, Callable[[], None] | None]] = []
         room = KEPT_BYTES
+        before = _states()
         for batch in self.loader:
             room -= sum(leaf.nbytes for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
             if room >= 0:
-                batches.append(copy.deepcopy(batch))
+                batches.append((copy.deepcopy(batch), None if _states() == before else saved_states()))
             if len(batches) == self.limit:
                 self.batches = batches
             yield batch
+            before = _states()
         if room >= 0:
             self.batches = batches
+
+
+def _states() -> Any:
+    """Of the global generators on the CPU, which loaders draw from, something to compare."""
+    state = np.random.get_state(legacy=False)["state"]  # noqa: NPY002
+    return random.getstate(), state["key"].tobytes(), state["pos"], torch.get_rng_state().numpy().tobytes()

@@ -1,106 +1,25 @@
-"""The protocol of the family: a loss is a sum over classes of a scalar function of label and prediction."""
+r"""Losses that are a sum over classes of a scalar function of label and prediction."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import Self
 
-from tglo_lightning.arguments import choice, integer, number, tensor_of
-from tglo_lightning.losses.family import FAMILIES, Axis
-from tglo_lightning.losses.functional import inspectable
-from tglo_lightning.wording import counted
+from tglo_lightning.losses.classification import ClassificationLoss, labelled, without_masked
 
-__all__ = ["SeparableLoss"]
-
-REDUCTIONS = ("mean", "sum", "none")
+__all__ = ["LinearLoss", "SeparableLoss"]
 
 
-class SeparableLoss(nn.Module):
+class SeparableLoss(ClassificationLoss):
     r"""Base of the losses :math:`L = -\sum_k f(y_k, h_k)` with :math:`h = \mathrm{softmax}(z)`.
 
-    Its instances take the place of :class:`torch.nn.CrossEntropyLoss`: the same arguments, inputs and reductions. A
-    subclass is a *family*: it says what ``f`` is, by :meth:`elementwise`, and names its parameters by :attr:`axes`. Its
-    derivative :meth:`gamma` is found by automatic differentiation unless the subclass knows better. The parameters are
-    the buffer ``theta``, so they travel in ``state_dict``, and a population of one family is one stacked buffer.
-
-    Attributes:
-        family: name of the family in results, checkpoints and configs; by default the path of the class.
-        axes: parameters of the family, in the order of ``theta``.
-        theta: parameters, float64 of shape ``(P,)``.
-
-    Args:
-        theta: parameters, one for each axis.
-        weight: one weight a class, shape ``(n,)``. With class-index targets a sample counts with the weight of its
-            class, and the mean is the weighted mean. With probability targets the weight of a class multiplies what
-            its label adds to the loss (for cross-entropy: torch's rule), and the mean is over samples.
-        ignore_index: a class index whose samples count for nothing.
-        label_smoothing: ``alpha`` in [0, 1]; the labels become ``(1 - alpha) y + alpha / n``.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-
-    Shape:
-        - logits: ``(n,)``, ``(N, n)`` or ``(N, n, d1, ...)``. Computed in float32 or better, also under autocast.
-        - target: class indices, ``()``, ``(N,)`` or ``(N, d1, ...)``; or class probabilities, shaped like the logits.
-        - output: a scalar, or with ``reduction="none"`` the shape of class-index targets.
-
-    Raises:
-        ValueError: an argument out of range; in ``forward``, shapes that do not fit, or (on the CPU) a target out of
-            range. On an accelerator an index out of range fails in the kernel, as it does for torch's own losses.
+    A subclass says what ``f`` is, by :meth:`elementwise`. :mod:`tglo_lightning.theory` explains it from its derivative
+    :meth:`gamma`, which is found by automatic differentiation unless the subclass knows better. Arguments, shapes and
+    errors are those of :class:`ClassificationLoss`.
     """
 
-    family: ClassVar[str]
-    axes: ClassVar[tuple[Axis, ...]] = ()
-    theta: Tensor
-    weight: Tensor | None
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        cls.family = vars(cls).get("family", f"{cls.__module__}.{cls.__qualname__}")
-        FAMILIES[cls.family] = cls
-
-    def __init__(
-        self,
-        theta: Tensor | Sequence[float] = (),
-        *,
-        weight: Tensor | None = None,
-        ignore_index: int = -100,
-        label_smoothing: float = 0.0,
-        reduction: str = "mean",
-    ) -> None:
-        super().__init__()
-        if weight is not None:
-            weight = tensor_of("weight", weight)
-            if weight.dim() != 1 or not weight.is_floating_point():
-                raise ValueError(
-                    f"`weight` must be a floating 1-D tensor, one value a class, got {weight.dtype} of shape "
-                    f"{tuple(weight.shape)}."
-                )
-        self.ignore_index = integer("ignore_index", ignore_index)
-        self.label_smoothing = number("label_smoothing", label_smoothing, least=0, most=1)
-        self.reduction = choice("reduction", reduction, REDUCTIONS)
-        self.register_buffer("theta", tensor_of("theta", theta, torch.float64).detach().clone())
-        if self.axes:
-            for axis, value in zip(self.axes, self.theta.tolist(), strict=True):
-                axis.check(value)
-        self.register_buffer("weight", weight)
-
-    @classmethod
-    def of(cls, theta: Sequence[float], **options: Any) -> Self:
-        """Build the member of the family with parameters ``theta``; ``options`` are those of the constructor."""
-        return cls(*theta, **options)
-
-    @property
-    def name(self) -> str:
-        """Name of the class, for messages."""
-        return type(self).__name__
-
-    @property
-    def formula(self) -> str:
-        """``f(y, h)`` in plain text."""
-        raise NotImplementedError
+    family = ""
 
     def elementwise(self, y: Tensor | float, h: Tensor, log_h: Tensor) -> Tensor:
         """``f(y, h)`` where the logarithm of ``h`` is already known, which stays exact where ``h`` underflows."""
@@ -120,164 +39,53 @@ class SeparableLoss(nn.Module):
         y, h = torch.broadcast_tensors(torch.as_tensor(y, dtype=h.dtype, device=h.device), h)
         return torch.func.grad(lambda prediction: self.f(y, prediction).sum())(h)
 
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """The loss of the logits ``input`` against ``target``; see the class for shapes and errors."""
-        logits, weight = input, self.weight
-        if not isinstance(logits, Tensor) or not isinstance(target, Tensor):
-            wrong = ("input", logits) if not isinstance(logits, Tensor) else ("target", target)
-            raise TypeError(f"`{wrong[0]}` must be a tensor, got {wrong[1]!r}.")
-        hard = self._check(logits, target, weight)
-        if logits.dtype.itemsize < 4:  # float64 stays, halves are lifted: autocast does not reach past this line
-            logits = logits.float()
-        batched = logits.dim() > 1
-        if not batched:
-            logits, target = logits.unsqueeze(0), target.unsqueeze(0)
-        if hard:
-            losses, counts = self._forward_indices(logits, target.long(), weight)
-        else:
-            losses, counts = self._forward_probabilities(logits, target.to(logits.dtype), weight), None
-        if self.reduction == "mean":
-            return losses.mean() if counts is None else losses.sum() / counts.sum()
-        if self.reduction == "sum":
-            return losses.sum()
-        return losses if batched else losses.squeeze(0)
+    def for_classes(self, num_classes: int) -> Self:
+        """The loss for ``num_classes`` classes: itself, unless its ``f`` depends on their number."""
+        return self
 
-    # Per-sample losses, shape (N, d1, ...)
-
-    def _forward_indices(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Losses, already weighted, and what each counts in the mean if not one."""
-        ignored = None
-        if self._may_ignore(target, logits.shape[1]):
-            ignored = target == self.ignore_index
-            target = target.masked_fill(ignored, 0)
-        counts = None if weight is None else weight.to(logits.dtype)[target]
-        if counts is None:
-            losses = self.indexed(logits, target)
-        elif not self.smooths:
-            losses = self.indexed(logits, target) * counts
-        else:
-            # Smoothing spreads the label over classes of different weights
-            y = torch.zeros_like(logits).scatter(1, target.unsqueeze(1), 1.0)
-            losses = self._forward_labels(logits, self.smoothed(y, logits.shape[1]), weight)
-        if ignored is not None:
-            counts = torch.ones_like(losses) if counts is None else counts
-            losses, counts = losses.masked_fill(ignored, 0.0), counts.masked_fill(ignored, 0.0)
-        return losses, counts
-
-    def _forward_probabilities(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        if self.smooths:
-            target = self.smoothed(target, logits.shape[1])
-        return self._forward_labels(logits, target, weight)
-
-    def _forward_labels(self, logits: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
+    def terms(self, logits: Tensor, y: Tensor) -> Tensor:
+        """``-f(y, h)``."""
         log_h = logits.log_softmax(dim=1)
-        h = log_h.exp()
-        terms = self.elementwise(y, h, log_h)
-        if weight is not None:
-            # The part of f that the label brings is weighted class by class, the rest by the weight of the sample;
-            # with a hard label both make the weight of its class.
-            weight = weight.to(logits.dtype).view(1, -1, *[1] * (logits.dim() - 2))
-            unlabelled = self.elementwise(0.0, h, log_h)
-            terms = weight * (terms - unlabelled) + (weight * y).sum(dim=1, keepdim=True) * unlabelled
-        return -terms.sum(dim=1)
-
-    @property
-    def smooths(self) -> bool:
-        """Whether the labels are smoothed."""
-        return self.label_smoothing > 0.0
-
-    def smoothed(self, y: Tensor, num_classes: int) -> Tensor:
-        """The labels after smoothing."""
-        return (1.0 - self.label_smoothing) * y + self.label_smoothing / num_classes
-
-    def label_values(self, num_classes: int) -> tuple[float, float]:
-        """The label of the true class and of any other, after smoothing."""
-        off = self.label_smoothing / num_classes
-        return 1.0 - self.label_smoothing + off, off
+        return -self.elementwise(y, log_h.exp(), log_h)
 
     def indexed(self, logits: Tensor, target: Tensor) -> Tensor:
         """Losses of shape ``(N, ...)`` for logits ``(N, n, ...)`` and class indices, unweighted, without one-hot."""
-        on, off = self.label_values(logits.shape[1])
+        on, off = self.label_values(logits.shape[1], logits.dtype)
         log_h = logits.log_softmax(dim=1)
-        rest = self.elementwise(off, log_h.exp(), log_h).sum(dim=1)
-        log_hit = log_h.gather(1, target.unsqueeze(1)).squeeze(1)
-        hit = log_hit.exp()
-        return -(rest + self.elementwise(on, hit, log_hit) - self.elementwise(off, hit, log_hit))
-
-    # Validation
-
-    def _check(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> bool:
-        """Whether the targets are class indices; raises where logits, targets and weights do not fit."""
-        shape = logits.shape
-        if not shape or not logits.is_floating_point():
-            raise ValueError(
-                f"{self.name}: logits must be a floating tensor (N, n, ...), got {logits.dtype} of shape "
-                f"{tuple(shape)}."
-            )
-        axis = 1 if len(shape) > 1 else 0
-        if weight is not None and weight.shape[0] != shape[axis]:
-            raise ValueError(
-                f"{self.name}: `weight` has {counted(weight.shape[0], 'value')}, the logits have "
-                f"{counted(shape[axis], 'class')}."
-            )
-        floating = target.is_floating_point()
-        if target.shape != (shape if floating else shape[:axis] + shape[axis + 1 :]) or target.dtype == torch.bool:
-            raise ValueError(
-                f"{self.name}: for logits of shape {tuple(shape)} the target must hold class indices (integers) of "
-                f"shape {tuple(shape[:axis] + shape[axis + 1 :])} or class probabilities (floating) of shape "
-                f"{tuple(shape)}, got {target.dtype} of shape {tuple(target.shape)}."
-            )
-        if floating and inspectable(target) and target.numel():
-            low, high = map(float, target.detach().aminmax())
-            if not (low >= -1e-6 and high <= 1 + 1e-6):
-                raise ValueError(
-                    f"{self.name}: class probabilities must lie in [0, 1], got values from {low} to {high}."
-                )
-        return not floating
-
-    def _may_ignore(self, target: Tensor, num_classes: int) -> bool:
-        """Whether some targets are, or may be, ``ignore_index``; raises for a class index out of range."""
-        if not inspectable(target):
-            return True
-        if target.numel() == 0:
-            return False
-        low, high = map(int, target.aminmax())
-        if low >= 0 and high < num_classes and not low <= self.ignore_index <= high:
-            return False
-        used = target[target != self.ignore_index]
-        if used.numel() and not 0 <= int(used.min()) <= int(used.max()) < num_classes:
-            raise ValueError(
-                f"{self.name}: class indices must lie in [0, {num_classes - 1}] (or be ignore_index="
-                f"{self.ignore_index}), got values from {int(used.min())} to {int(used.max())}."
-            )
-        return True
-
-    # Checkpoints
-
-    def get_extra_state(self) -> Tensor:
-        """Return the family's name as bytes: ``theta`` alone does not tell what it parameterises."""
-        return torch.tensor(list(self.family.encode()), dtype=torch.uint8)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Accept the name; :func:`~tglo_lightning.module.restore_loss` has looked at it before."""
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # Weights that were saved with another loss in this place load strictly, and this loss stays as it is
-        own = {"theta": self.theta, "_extra_state": self.get_extra_state(), "weight": self.weight}
-        present = {prefix + name: value for name, value in own.items() if value is not None}
-        added = [key for key in present if key not in state_dict]
-        state_dict.update({key: present[key] for key in added})
-        try:
-            super()._load_from_state_dict(state_dict, prefix, *args)
-        finally:
-            for key in added:
-                del state_dict[key]
+        others = without_masked(self.elementwise(off, log_h.exp(), log_h), logits == -torch.inf)
+        index = target.unsqueeze(1)
+        log_hit = log_h.gather(1, index)
+        hit = self.elementwise(on, log_hit.exp(), log_hit) - others.gather(1, index)
+        return -(others.sum(dim=1) + hit.squeeze(1))
 
     def extra_repr(self) -> str:
         """``f(y, h)`` and the arguments that are not the defaults."""
-        parts = [f"f(y, h) = {self.formula}"]
-        if self.weight is not None:
-            parts.append(f"weight={self.weight.tolist()}")
-        defaults: dict[str, Any] = {"ignore_index": -100, "label_smoothing": 0.0, "reduction": "mean"}
-        parts += [f"{key}={getattr(self, key)!r}" for key, value in defaults.items() if getattr(self, key) != value]
-        return ", ".join(parts)
+        return f"f(y, h) = {super().extra_repr()}"
+
+
+class LinearLoss(SeparableLoss):
+    """Base of the separable losses that are linear in the label, ``f(y, h) = y g(h)``.
+
+    With a hard label such a loss looks at the output of the true class alone. A subclass says what ``g`` is.
+    """
+
+    family = ""
+
+    def g(self, h: Tensor, log_h: Tensor) -> Tensor:
+        """``g(h)`` where the logarithm of ``h`` is already known."""
+        raise NotImplementedError
+
+    def elementwise(self, y: Tensor | float, h: Tensor, log_h: Tensor) -> Tensor:
+        """``y g(h)``, zero where the label is zero however small ``h`` is."""
+        return labelled(y, self.g(h, log_h))
+
+    def indexed(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Losses of shape ``(N, ...)`` for logits ``(N, n, ...)`` and class indices, unweighted."""
+        log_h = logits.log_softmax(dim=1)
+        log_hit = log_h.gather(1, target.unsqueeze(1)).squeeze(1)
+        hit = self.g(log_hit.exp(), log_hit)
+        if not self.smooths:
+            return -hit
+        on, off = self.label_values(logits.shape[1], logits.dtype)
+        every = without_masked(self.g(log_h.exp(), log_h), logits == -torch.inf)
+        return -((on - off) * hit + off * every.sum(dim=1))

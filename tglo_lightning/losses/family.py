@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from tglo_lightning.arguments import number
 
 if TYPE_CHECKING:
-    from tglo_lightning.losses.base import SeparableLoss
+    from tglo_lightning.losses.classification import ClassificationLoss
 
 __all__ = ["FAMILIES", "Axis", "family"]
 
-FAMILIES: dict[str, type[SeparableLoss]] = {}
-"""Every family by its name. A subclass of ``SeparableLoss`` enters itself when it is defined."""
+FAMILIES: dict[str, type[ClassificationLoss]] = {}
+"""Every family by its name. A subclass of ``ClassificationLoss`` enters itself when it is defined."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Axis:
         return number(self.name, value, least=self.low, most=self.high)
 
 
-def family(name: str) -> type[SeparableLoss]:
+def family(name: str) -> type[ClassificationLoss]:
     """Return the family called ``name``.
 
     Raises:

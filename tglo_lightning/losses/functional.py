@@ -14,7 +14,8 @@ Parameterization* (arXiv 2002.00059). Factorials are absorbed into the coefficie
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,14 +23,19 @@ from torch import Tensor
 from tglo_lightning.arguments import integer
 
 __all__ = [
+    "at_label",
+    "by_power",
+    "expanded",
     "formula",
+    "horner",
+    "inspectable",
     "num_parameters",
     "order_of",
-    "power_coefficients",
     "taylor_f",
     "taylor_gamma",
     "terms",
     "theta_tensor",
+    "wrapped",
 ]
 
 CENTRES = 2
@@ -110,38 +116,55 @@ def theta_tensor(theta: Tensor | Sequence[float], order: int | None = None) -> T
     return tensor
 
 
-def traced() -> bool:
-    """Whether torch.compile or a transform of torch.func is at work."""
-    return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
-
-
 def wrapped(tensor: Tensor) -> bool:
-    """Whether ``tensor`` is batched or traced by a transform of torch.func."""
-    return not torch.compiler.is_compiling() and torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    """Whether a transform of :mod:`torch.func` maps over ``tensor`` or differentiates with respect to it."""
+    if torch.compiler.is_compiling():
+        return False
+    try:
+        tensor.data_ptr()  # such a tensor has no memory of its own
+    except RuntimeError:
+        return True
+    return False
 
 
 def inspectable(tensor: Tensor) -> bool:
     """Whether looking at its values is possible and free: on the CPU, outside compilation and torch.func."""
-    return (
-        tensor.is_cpu
-        and not torch.compiler.is_compiling()
-        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-    )
+    return tensor.is_cpu and not torch.compiler.is_compiling() and not wrapped(tensor)
 
 
-def _label_polynomials(theta: Tensor, y: Tensor | float) -> list[Tensor]:
-    """``q_b(y) = sum_a theta_ab (y - t0)^a`` for ``b = 1 .. K``; a trailing axis of ``theta`` meets that of ``y``."""
-    order = order_of(theta)
-    centre, _, *coefficients = theta.unsqueeze(-1).unbind(-2)
-    value = dict(zip(terms(order), coefficients, strict=True))
-    dy = y - centre
-    polynomials = []
-    for b in range(1, order + 1):
-        q = value[order - b, b]
-        for a in range(order - b - 1, -1, -1):
-            q = value[a, b] + dy * q
-        polynomials.append(q)
-    return polynomials
+def horner(coefficients: Sequence[Any], x: Any) -> Any:
+    """The polynomial in ``x`` with these coefficients, lowest power first; tensors or numbers, as ``x``."""
+    *lower, result = coefficients
+    for coefficient in reversed(lower):
+        result = result * x + coefficient
+    return result
+
+
+def expanded(coefficients: Iterable[Any], centre: Any) -> list[Any]:
+    """Coefficients of the powers of ``x``, given those of ``x - centre``, by repeated synthetic division."""
+    result = list(coefficients)
+    for done in range(len(result) - 1):
+        for m in range(len(result) - 2, done - 1, -1):
+            result[m] = result[m] - centre * result[m + 1]
+    return result
+
+
+def by_power(values: Sequence[Any]) -> list[list[Any]]:
+    """``theta_ab`` for ``a = 0 .. K - b`` of each ``b = 1 .. K``, out of the values of ``theta`` one by one."""
+    order = order_of(values)
+    table = dict(zip(terms(order), values[CENTRES:], strict=True))
+    return [[table[a, b] for a in range(order - b + 1)] for b in range(1, order + 1)]
+
+
+def at_label(values: Sequence[Any], y: Any) -> list[Any]:
+    """Coefficients of ``f(y, h)`` at a label, for ``(h - t1)^b`` with ``b = 1 .. K``.
+
+    Args:
+        values: ``theta`` as numbers, or as tensors that broadcast against ``y``.
+        y: the label, a number or a tensor.
+    """
+    dy = y - values[0]
+    return [horner(row, dy) for row in by_power(values)]
 
 
 def taylor_f(theta: Tensor, y: Tensor | float, h: Tensor) -> Tensor:
@@ -155,40 +178,17 @@ def taylor_f(theta: Tensor, y: Tensor | float, h: Tensor) -> Tensor:
     Returns:
         Tensor of the broadcast shape ``(..., n)``.
     """
-    dh = h - theta[..., 1, None]
-    result = torch.zeros_like(dh)
-    for q in reversed(_label_polynomials(theta, y)):
-        result = (result + q) * dh
+    values = theta.unsqueeze(-1).unbind(-2)
+    result: Tensor = horner([0.0, *at_label(values, y)], h - values[1])
     return result
 
 
 def taylor_gamma(theta: Tensor, y: Tensor | float, h: Tensor) -> Tensor:
     """``gamma(y, h) = df/dh`` of TaylorGLO, elementwise; shapes as in :func:`taylor_f`."""
-    dh = h - theta[..., 1, None]
-    result = torch.zeros_like(dh)
-    for b, q in reversed(list(enumerate(_label_polynomials(theta, y), start=1))):
-        result = result * dh + b * q
+    values = theta.unsqueeze(-1).unbind(-2)
+    slopes = [b * q for b, q in enumerate(at_label(values, y), start=1)]
+    result: Tensor = horner(slopes, h - values[1])
     return result
-
-
-def power_coefficients(theta: Tensor, y: Tensor) -> Tensor:
-    """Coefficients ``p_0 .. p_K`` of ``f(y, h) = sum_m p_m h^m`` at given labels.
-
-    Args:
-        theta: parameters, shape ``(..., P)``.
-        y: labels, shape ``(m,)``.
-
-    Returns:
-        Tensor of shape ``(..., K + 1, m)``.
-    """
-    power = _label_polynomials(theta, y)
-    power = [torch.zeros_like(power[0]), *power]
-    centre = theta[..., 1, None]
-    # Repeated synthetic division: from powers of (h - t1) to powers of h
-    for done in range(len(power) - 1):
-        for m in range(len(power) - 2, done - 1, -1):
-            power[m] = torch.addcmul(power[m], centre, power[m + 1], value=-1)
-    return torch.stack(torch.broadcast_tensors(*power), dim=-2)
 
 
 def formula(theta: Tensor | Sequence[float], digits: int = 4) -> str:

@@ -1,4 +1,4 @@
-"""From names, vectors and torch's own modules to members of the family, and back into a user's module."""
+"""From names, vectors and torch's own modules to losses of the package, and back into a user's module."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tglo_lightning.losses.base import SeparableLoss
-from tglo_lightning.losses.classic import CrossEntropyLoss
+from tglo_lightning.losses.classification import ClassificationLoss
+from tglo_lightning.losses.cross_entropy import CrossEntropyLoss
 from tglo_lightning.losses.family import FAMILIES
 from tglo_lightning.losses.family import family as find_family
 from tglo_lightning.losses.functional import order_of, theta_tensor
@@ -29,19 +29,19 @@ REPLACEABLE_FUNCTIONS = (F.cross_entropy, F.nll_loss)
 OTHER_FUNCTIONS = [value for name, value in vars(F).items() if name.endswith(("loss", "cross_entropy", "with_logits"))]
 
 
-def as_loss(loss: SeparableLoss | nn.Module | Tensor | Sequence[float] | str) -> SeparableLoss:
-    """The member of the family that ``loss`` stands for.
+def as_loss(loss: nn.Module | Tensor | Sequence[float] | str) -> ClassificationLoss:
+    """Return the loss of the package that ``loss`` stands for.
 
     Args:
-        loss: a :class:`SeparableLoss`, a :class:`torch.nn.CrossEntropyLoss`, a ``theta`` of a TaylorGLO loss, of shape
-            ``(P,)``, the name of a family, such as ``"baikal"``, for its default parameters, or a name of
+        loss: a :class:`ClassificationLoss`, a :class:`torch.nn.CrossEntropyLoss`, a ``theta`` of a TaylorGLO loss, of
+            shape ``(P,)``, the name of a family, such as ``"baikal"``, for its default parameters, or a name of
             :func:`~tglo_lightning.losses.published_theta`.
 
     Raises:
-        TypeError: a module that is not of the family.
+        TypeError: a module that is neither.
         ValueError: an unknown name, or a ``theta`` of a wrong length.
     """
-    if isinstance(loss, SeparableLoss):
+    if isinstance(loss, ClassificationLoss):
         return loss
     if isinstance(loss, nn.CrossEntropyLoss):
         options = {name: getattr(loss, name) for name in INHERITED}
@@ -54,24 +54,26 @@ def as_loss(loss: SeparableLoss | nn.Module | Tensor | Sequence[float] | str) ->
         loss = published_theta(loss)
     if isinstance(loss, nn.Module):
         raise TypeError(
-            f"{type(loss).__name__} is not a loss of the family -sum_k f(y_k, h_k); expected a SeparableLoss, "
+            f"{type(loss).__name__} is not a loss of a known family; expected a ClassificationLoss, "
             "torch.nn.CrossEntropyLoss, a theta or a name."
         )
     theta = theta_tensor(loss)
     return TaylorGLOLoss(theta, order=order_of(theta))
 
 
-def loss_like(original: object, family: str | type[SeparableLoss], theta: Sequence[float]) -> SeparableLoss:
+def loss_like(
+    original: object, family: str | type[ClassificationLoss], theta: Sequence[float], **options: Any
+) -> ClassificationLoss:
     """Build the loss of ``family`` with parameters ``theta`` that takes the place of ``original``.
 
     It has the class weights, ``ignore_index`` and reduction of ``original``, its buffers on the same device. Label
     smoothing is not taken over: the criterion alone says what the loss does. ``original`` may be a module, a function,
-    or a partial of a function.
+    or a partial of a function. ``options`` are what the family needs besides, such as ``priors``.
 
     Raises:
         ValueError: an unknown family, or parameters that it rejects.
     """
-    options = _given(original, INHERITED)
+    options = {**_given(original, INHERITED), **options}
     weight = options.get("weight")
     if isinstance(weight, Tensor):
         options["weight"] = weight.detach().clone()
@@ -99,7 +101,7 @@ def loss_options(loss: object) -> dict[str, Any]:
 
 
 def check_replaceable(loss: Any, where: str) -> None:
-    """Check that a loss of the family can take the place of ``loss``, as far as can be told without calling it.
+    """Check that a loss of the package can take the place of ``loss``, as far as can be told without calling it.
 
     Args:
         loss: a module, a function or a partial of one.
@@ -113,7 +115,7 @@ def check_replaceable(loss: Any, where: str) -> None:
         raise ValueError(f"{where} is {what}, not a loss.")
     function = loss.func if isinstance(loss, partial) else loss
     known = isinstance(loss, nn.modules.loss._Loss) or function in OTHER_FUNCTIONS
-    fits = isinstance(loss, (*REPLACEABLE, SeparableLoss)) or function in REPLACEABLE_FUNCTIONS
+    fits = isinstance(loss, (*REPLACEABLE, ClassificationLoss)) or function in REPLACEABLE_FUNCTIONS
     if known and not fits:
         raise ValueError(
             f"{where} is {loss_name(loss)}. TaylorGLO replaces losses of (logits, class targets), such as "

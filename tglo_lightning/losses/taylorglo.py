@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -10,9 +11,11 @@ from torch import Tensor
 
 from tglo_lightning.losses import functional
 from tglo_lightning.losses.base import SeparableLoss
-from tglo_lightning.losses.hard_labels import taylor_rows
+from tglo_lightning.losses.functional import expanded, horner
 
 __all__ = ["TaylorGLOLoss"]
+
+FEW_CLASSES = 16
 
 
 class TaylorGLOLoss(SeparableLoss):
@@ -91,21 +94,44 @@ class TaylorGLOLoss(SeparableLoss):
         return functional.taylor_gamma(self.theta.to(h.dtype), y, h)
 
     def indexed(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Losses of shape ``(N, ...)`` from two polynomials in ``h``: one for every output, one for the target's."""
-        on, off = self.label_values(logits.shape[1])
-        return taylor_rows(self.theta, logits, target, on, off)
+        r"""Losses of shape ``(N, ...)`` for class indices: :math:`\sum_k P(h_k) + Q(h_T)`, two polynomials in ``h``.
 
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> TaylorGLOLoss:
-        # Apple's devices hold no float64
-        if self.theta.dtype == torch.float64 and fn(torch.empty(0)).device.type == "mps":
-            self.theta = self.theta.float()
-        exact = self.theta
-        super()._apply(fn, recurse)
-        if self.theta.dtype.itemsize < 4:
-            # a network in half precision must not change what its loss is
-            self.theta = exact.to(self.theta.device)
-        return self
+        :math:`P(h) = -f(y_{off}, h)` is what an output of a wrong class adds, and
+        :math:`Q(h) = f(y_{off}, h) - f(y_{on}, h)` what the true class adds beside.
+        """
+        p, q = self._polynomials(*self.label_values(logits.shape[1]))
+        # An axis of few classes that is innermost in memory makes softmax some twenty times slower
+        axis = 0 if logits.shape[1] < FEW_CLASSES else 1
+        h = logits.movedim(1, axis).softmax(dim=axis)
+        hit = h.gather(axis, target.unsqueeze(axis)).squeeze(axis)
+        rest = (horner(p[2:], h) * h * h).sum(dim=axis)
+        # The linear term of P adds up to a constant. Added class by class, its coefficient, often the largest, would
+        # leave rounding errors in the gradient
+        losses: Tensor = rest + (horner(q, hit) + (p[0] * logits.shape[1] + p[1]))
+        return losses
+
+    def _polynomials(self, on: float, off: float) -> tuple[list[Any], list[Any]]:
+        """Coefficients of ``P`` and ``Q``, lowest power first: numbers where ``theta`` can be read, else tensors."""
+        theta = self.theta
+        if functional.inspectable(theta) and not theta.requires_grad:
+            numbers = tuple(theta.tolist())
+            f_off, f_on = _numbers(numbers, off), _numbers(numbers, on)[:-1]
+        else:
+            exact = theta if theta.device.type == "mps" else theta.double()
+            labels = torch.linspace(off, on, 2, dtype=exact.dtype, device=exact.device)
+            both = _powers(exact.unsqueeze(-1).unbind(), labels)
+            f_off, f_on = [c[0] for c in both], [c[1] for c in both[:-1]]
+        # Labels have no part in the highest power of h
+        return [-c for c in f_off], [a - b for a, b in zip(f_off[:-1], f_on, strict=True)]
 
     def extra_repr(self) -> str:
         """The order, the polynomial, and the arguments that are not the defaults."""
         return f"order={self.order}, {super().extra_repr()}"
+
+
+def _powers(values: Sequence[Any], y: Any) -> list[Any]:
+    """Coefficients of ``f(y, h)`` in powers of ``h`` at a label."""
+    return expanded([0.0, *functional.at_label(values, y)], values[1])
+
+
+_numbers = lru_cache(maxsize=1024)(_powers)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial, update_wrapper
+from types import MethodType
 from typing import Any
 
 from torch import Tensor, nn
@@ -42,9 +44,20 @@ def check_resettable(module: nn.Module) -> None:
 
 
 def replicate(module: nn.Module) -> Any:
-    """A deep copy, also of a module that keeps tensors of its last pass, which torch does not copy as they are."""
+    """Return a deep copy, also of what :func:`copy.deepcopy` does not copy: tensors that the module keeps of its last
+    pass, and what is bound to its methods, such as the optimizer that LightningCLI binds to ``configure_optimizers``.
+    """
     kept = [leaf for child in module.modules() for leaf in tree_leaves(vars(child)) if isinstance(leaf, Tensor)]
-    return copy.deepcopy(module, {id(leaf): leaf.detach().clone() for leaf in kept if not leaf.is_leaf})
+    memo: dict[int, Any] = {id(leaf): leaf.detach().clone() for leaf in kept if not leaf.is_leaf}
+    replica = copy.deepcopy(module, memo)
+    for own, twin in zip(module.modules(), replica.modules(), strict=True):
+        for name, value in vars(own).items():
+            if isinstance(value, MethodType) and isinstance(bound := value.__func__, partial):
+                arguments = [copy.deepcopy(entry, memo) for entry in bound.args]
+                keywords = {key: copy.deepcopy(entry, memo) for key, entry in bound.keywords.items()}
+                fresh = update_wrapper(partial(bound.func, *arguments, **keywords), bound)
+                vars(twin)[name] = MethodType(fresh, copy.deepcopy(value.__self__, memo))
+    return replica
 
 
 def fresh_module(module: nn.Module, init: Init) -> Any:

@@ -3,50 +3,46 @@
 from __future__ import annotations
 
 import copy
+import math
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from tglo_lightning.module.loaders import nothing
 
 __all__ = ["preserved_module", "saved_attributes"]
 
-# Attributes that a step may change and that are copied in no time
-PLAIN = (bool, int, float, str, type(None))
-CONTAINERS = (list, dict, set)
-# A longer container holds data
-LONGEST = 1000
+CONTAINERS = (list, dict, set, deque)
+# Larger ones hold data
+LONGEST, LARGEST = 1000, 10**6
+# What modules and LightningModules keep for themselves
+INTERNAL = frozenset(vars(pl.LightningModule()))
 
 
 @contextmanager
 def preserved_module(module: nn.Module) -> Iterator[None]:
     """Evaluation mode, from which ``module`` comes back as it was.
 
-    Put back are mode, buffers, gradients, ``requires_grad`` and the state of every torchmetrics metric; a
-    LightningModule logs nothing meanwhile. The values of parameters are not watched, nor are lists and other plain
-    attributes that a step writes to.
+    Put back are mode, gradients, ``requires_grad``, and all that :func:`saved_attributes` notes; a LightningModule logs
+    nothing meanwhile. The values of parameters are not watched.
     """
-    modules = list(module.modules())
-    modes = [(child, child.training) for child in modules]
+    modes = [(child, child.training) for child in module.modules()]
     parameters = [(p, p.grad, p.requires_grad) for p in module.parameters()]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
-    tables = [(child._buffers, dict(child._buffers)) for child in modules]
-    metrics = [(child, _copy(child)) for child in modules if isinstance(child, Metric)]
-    # On the instance these hide the methods of the class
-    logs = ("log", "log_dict") if hasattr(type(module), "log_dict") else ()
-    hidden = {name: vars(module)[name] for name in logs if name in vars(module)}
-    vars(module).update(dict.fromkeys(logs, nothing))
+    put_back = saved_attributes(module)
+    if hasattr(type(module), "log_dict"):
+        # On the instance these hide the methods of the class
+        vars(module).update(log=nothing, log_dict=nothing)
     try:
         module.eval()
         yield
     finally:
-        for name in logs:
-            del vars(module)[name]
-        vars(module).update(hidden)
+        put_back()
         # Into the instances' dictionaries: assignment to a module's attribute is slow
         for child, training in modes:
             vars(child)["training"] = training
@@ -55,51 +51,59 @@ def preserved_module(module: nn.Module) -> Iterator[None]:
                 parameter.grad = gradient
             if parameter.requires_grad != required:
                 parameter.requires_grad_(required)
-        for table, own in tables:
-            table.update(own)
-        with torch.no_grad():
-            for buffer, saved in buffers:
-                if not torch.equal(buffer, saved):
-                    buffer.copy_(saved)
-        for metric, state in metrics:
-            vars(metric).update(state)
-
-
-def _copy(metric: Metric) -> dict[str, Any]:
-    """A metric's attributes, apart from what an update changes in place."""
-    state = metric.metric_state.items()
-    return vars(metric) | {name: value.clone() if isinstance(value, Tensor) else list(value) for name, value in state}
 
 
 def saved_attributes(module: nn.Module) -> Callable[[], None]:
-    """Note what a module remembers beside its parameters: metrics, buffers, plain attributes and small containers.
+    """Note what a module remembers beside its parameters: buffers, metrics, plain attributes, small containers and
+    tensors.
 
     Returns:
-        A function that puts it all back.
+        A function that puts it all back, as often as it is called.
     """
-    metrics = [(child, _copy(child)) for child in module.modules() if isinstance(child, Metric)]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
-    known = {id(child) for metric, _ in metrics for child in metric.modules()}
-    plain: list[tuple[nn.Module, dict[str, Any]]] = []
+    undo: list[Callable[[], Any]] = []
+    seen: set[int] = set()
+
+    def note(value: Any, largest: float = LARGEST) -> None:
+        if id(value) in seen:
+            return
+        seen.add(id(value))
+        if isinstance(value, Tensor):
+            if not isinstance(value, nn.Parameter) and value.numel() <= largest:
+                undo.append(partial(_set_tensor, value, value.detach().clone()))
+        elif isinstance(value, CONTAINERS) and len(value) <= LONGEST:
+            undo.append(partial(_refill, value, copy.copy(value)))
+            for entry in value.values() if isinstance(value, dict) else value:
+                note(entry)
+
     for child in module.modules():
-        if id(child) not in known:
-            own = {k: v for k, v in vars(child).items() if k[:1] != "_" or isinstance(v, PLAIN)}
-            kept = {k: v for k, v in own.items() if isinstance(v, PLAIN)}
-            kept |= {k: copy.deepcopy(v) for k, v in own.items() if isinstance(v, CONTAINERS) and len(v) <= LONGEST}
-            plain.append((child, kept))
+        own = {name: value for name, value in vars(child).items() if name not in INTERNAL}
+        undo.append(partial(_set_attributes, child, own))
+        for buffer in child._buffers.values():
+            note(buffer, math.inf)
+        for value in own.values():
+            note(value)
+        undo.append(partial(child._buffers.update, dict(child._buffers)))
 
     def put_back() -> None:
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
-        for metric, state in metrics:
-            vars(metric).update({k: _fresh(v) for k, v in state.items()})
-        for child, kept in plain:
-            vars(child).update({k: v if isinstance(v, PLAIN) else copy.deepcopy(v) for k, v in kept.items()})
+        for function in undo:
+            function()
 
     return put_back
 
 
-def _fresh(value: Any) -> Any:
-    """Copies of what an update would change in place."""
-    return value.clone() if isinstance(value, Tensor) else list(value) if isinstance(value, list) else value
+def _set_attributes(module: nn.Module, values: dict[str, Any]) -> None:
+    for name in vars(module).keys() - values.keys() - INTERNAL:
+        del vars(module)[name]
+    vars(module).update(values)
+
+
+@torch.inference_mode()
+def _set_tensor(tensor: Tensor, value: Tensor) -> None:
+    if not torch.equal(tensor, value):
+        tensor.copy_(value)
+
+
+def _refill(container: Any, values: Any) -> None:
+    container.clear()
+    add = container.update if isinstance(container, dict | set) else container.extend
+    add(values)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tglo_lightning.losses import FAMILIES, SeparableLoss, loss_options
+from tglo_lightning.losses import FAMILIES, ClassificationLoss, loss_options
 from tglo_lightning.losses.registry import check_replaceable, loss_name
 from tglo_lightning.search import Criterion, LossSpec
 
@@ -84,7 +84,7 @@ class LossSlot:
     def holds(self, module: nn.Module, spec: LossSpec) -> bool:
         """Whether the loss in its place is ``spec`` already."""
         loss = self.get(module)
-        return isinstance(loss, SeparableLoss) and (loss.family, tuple(loss.theta.tolist())) == (
+        return isinstance(loss, ClassificationLoss) and (loss.family, tuple(loss.theta.tolist())) == (
             spec.family,
             spec.theta,
         )
@@ -136,7 +136,7 @@ class LossSlots:
 def _missing(module: nn.Module, path: str, part: str) -> str:
     kind = type(module).__name__
     losses = [
-        name for name, child in module.named_modules() if isinstance(child, nn.modules.loss._Loss | SeparableLoss)
+        name for name, child in module.named_modules() if isinstance(child, nn.modules.loss._Loss | ClassificationLoss)
     ]
     advice = (
         f"Losses found: {', '.join(map(repr, losses))}; pass one of them as `loss=`."

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tglo_lightning.arguments import number
-from tglo_lightning.losses import SeparableLoss, family, loss_like
+from tglo_lightning.losses import ClassificationLoss, family, loss_like
 
 __all__ = ["Criterion", "LossSpec"]
 
@@ -21,6 +20,9 @@ class LossSpec:
         family: name of the family, see :data:`tglo_lightning.losses.FAMILIES`.
         theta: parameters of the loss, in the order of the family.
 
+    Raises:
+        TypeError, ValueError: a name that is no string, or a parameter that is no finite number.
+
     >>> LossSpec("smoothing", (0.1,)).formula
     'y log(h), labels smoothed by 0.1'
     """
@@ -28,7 +30,12 @@ class LossSpec:
     family: str
     theta: tuple[float, ...]
 
-    def build(self, original: Any = None) -> SeparableLoss:
+    def __post_init__(self) -> None:
+        if not isinstance(self.family, str):
+            raise TypeError(f"`family` must be the name of a family of losses, got {self.family!r}.")
+        object.__setattr__(self, "theta", tuple(number("theta", value) for value in self.theta))
+
+    def build(self, original: Any = None) -> ClassificationLoss:
         """Build the loss with the class weights, ``ignore_index`` and reduction of ``original``.
 
         Raises:
@@ -69,6 +76,7 @@ class Criterion:
     step: float = 1.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "losses", tuple(self.losses))
         object.__setattr__(self, "step", number("step", self.step, above=0))
 
     @classmethod
@@ -79,7 +87,7 @@ class Criterion:
     @classmethod
     def of(cls, name: str, theta: Sequence[float] = (), step: float = 1.0) -> Criterion:
         """Return one loss of the family ``name`` with parameters ``theta``."""
-        return cls((LossSpec(name, tuple(float(value) for value in theta)),), step)
+        return cls((LossSpec(name, tuple(theta)),), step)
 
     @property
     def is_original(self) -> bool:
@@ -118,10 +126,6 @@ class Criterion:
         Raises:
             KeyError, TypeError, ValueError: it is none.
         """
-        specs = []
-        for entry in values["losses"]:
-            theta = tuple(float(value) for value in entry["theta"])
-            if not isinstance(entry["family"], str) or not all(map(math.isfinite, theta)):
-                raise ValueError(f"{entry!r} is not a loss.")
-            specs.append(LossSpec(entry["family"], theta))
-        return cls(tuple(specs), values["step"])
+        return cls(
+            tuple(LossSpec(entry["family"], tuple(entry["theta"])) for entry in values["losses"]), values["step"]
+        )

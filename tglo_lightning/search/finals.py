@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
 from typing import Any
 
 from tglo_lightning.arguments import integer, number
@@ -88,7 +89,10 @@ class Finals:
         """
         sign = -1.0 if mode == "max" else 1.0
         valid = sorted((c for c in history if c.status == "ok"), key=lambda c: sign * c.fitness)
-        distinct = list({c.criterion: c for c in reversed(valid)}.values())[::-1][: self.finalists]
+        firsts: dict[Criterion, Candidate] = {}
+        for candidate in valid:
+            firsts.setdefault(candidate.criterion, candidate)
+        distinct = list(firsts.values())[: self.finalists]
         scores: list[list[Evaluation]] = [[] for _ in distinct]
         for number_ in range(self.seeds):
             for kept, evaluation in zip(scores, train("choice", number_, [c.criterion for c in distinct]), strict=True):
@@ -142,11 +146,12 @@ def paired_p_value(differences: Sequence[float]) -> float | None:
     >>> round(paired_p_value([0.1, 0.3, 0.2]), 4)
     0.0371
     """
-    from scipy.stats import ttest_1samp
+    from scipy.special import stdtr
 
     if len(set(differences)) < 2:
         return None
-    return float(ttest_1samp(list(differences), 0.0, alternative="greater").pvalue)
+    n = len(differences)
+    return float(stdtr(n - 1, -fmean(differences) / (stdev(differences) / math.sqrt(n))))
 
 
 def as_finals(finals: Finals | int) -> Finals:

@@ -21,8 +21,6 @@ except ImportError:  # Windows has no flock; two processes on one journal are no
 __all__ = ["Journal", "JournalError", "Unwritable", "difference"]
 
 FORMAT = 3
-# What a header tells its readers, and the search does not depend on: one of before may lack it
-NOTES = ("original_options", "inputs")
 # A file that another process has locked; file systems without locks answer otherwise
 LOCKED = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
@@ -62,7 +60,7 @@ class Journal:
             lines = self._read()
             if not lines:
                 self._write(header)
-            elif differing := difference(header, {name: header[name] for name in NOTES if name in header} | lines[0]):
+            elif differing := difference(header, lines[0]):
                 raise JournalError(
                     f"{self.path} is the journal of another search: {differing}. Continue that search with its own "
                     "arguments and versions, give this one another journal, or move that one away."

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Protocol
 
 from tglo_lightning.search.budget import Budget
 from tglo_lightning.search.criterion import Criterion
@@ -140,7 +141,7 @@ class _Search:
                 entry = self.journal.recall(("generation", generation, index))
                 if entry is None:
                     raise JournalError(f"{self.journal.path} lacks candidate {index} of generation {generation}.")
-                evaluation = _evaluation(entry)
+                evaluation = Evaluation.from_dict(entry)
                 self._note("generation", evaluation)
                 criterion = Criterion.from_dict(entry["criterion"])
                 self.history.append(Candidate.of(generation, index, criterion, evaluation))
@@ -168,6 +169,8 @@ class _Search:
                     stacklevel=4,
                 )
             criteria = self.strategy.ask()
+            if not criteria or not all(isinstance(criterion, Criterion) for criterion in criteria):
+                raise TypeError(f"{type(self.strategy).__name__}.ask() must return criteria, got {criteria!r}.")
             offset = len(population)
             seed = self.settings.training_seed("generation", generation)
             keys = [("generation", generation, offset + index) for index in range(len(criteria))]
@@ -181,9 +184,15 @@ class _Search:
         self.strategy.tell([self.sign * e.fitness if e.ok else math.nan for e in evaluations])
         metrics = self._metrics(population)
         if self.journal is not None and self.journal.recall(("state", generation)) is None:
-            state = {"state": self.strategy.state_dict(), "candidates": len(population), "metrics": metrics}
-            rest = {"rejected": self.rejected[-1], "elapsed": self.elapsed}
-            self.journal.append(("state", generation), state | rest)
+            rest = {"candidates": len(population), "rejected": self.rejected[-1], "elapsed": self.elapsed}
+            try:
+                state = json.loads(json.dumps(self.strategy.state_dict(), allow_nan=False))
+            except (TypeError, ValueError) as error:
+                name = type(self.strategy).__name__
+                raise TypeError(
+                    f"{name}.state_dict() must hold lists, dicts, strings and finite numbers: {error}."
+                ) from error
+            self.journal.append(("state", generation), {"state": state, "metrics": metrics, **rest})
         if self.listener is not None:
             self.listener.on_generation(metrics)
 
@@ -238,9 +247,13 @@ class _Search:
         try:
             fresh = iter(_scores(population, training)) if population is not None else iter(())
             for index, (key, criterion) in enumerate(zip(keys, criteria, strict=True)):
-                again = next(fresh) if index in trained else None
+                again = next(fresh, None) if index in trained else None
                 evaluation = known[index] or again
-                assert evaluation is not None
+                if evaluation is None:
+                    raise ValueError(
+                        f"{type(self.strategy).__name__}.train() must yield one evaluation for each of "
+                        f"{len(criteria)} candidates, got {index}."
+                    )
                 if known[index] is None:
                     self.check()
                     self._record(key, criterion, seed, evaluation)
@@ -261,14 +274,13 @@ class _Search:
                 "versions of its dependencies may differ from those it was written with."
             )
         self.elapsed_before = max(self.elapsed_before, record["elapsed"])
-        return _evaluation(record)
+        return Evaluation.from_dict(record)
 
     def _record(self, key: Sequence[str | int], criterion: Criterion, seed: int, e: Evaluation) -> None:
         if self.journal is None:
             return
-        fitness = float(e.fitness) if math.isfinite(e.fitness) else None
-        values = {"fitness": fitness, "status": e.status, "seconds": float(e.seconds), "error": e.error}
-        self.journal.append(key, {"criterion": criterion.to_dict(), "seed": seed, **values, "elapsed": self.elapsed})
+        values = {"criterion": criterion.to_dict(), "seed": seed, **e.to_dict(), "elapsed": self.elapsed}
+        self.journal.append(key, values)
 
     def _note(self, stage: str, evaluation: Evaluation) -> None:
         if stage == "generation" and evaluation.ok and not self.sign * evaluation.fitness >= self.sign * self.best:
@@ -282,7 +294,7 @@ class _Search:
         rejected = self.rejected[-1]
         metrics = {
             "generation": population[0].generation + 1,
-            **self.strategy.metrics(),
+            **{name: float(value) for name, value in self.strategy.metrics().items() if math.isfinite(value)},
             "failed": len(population) - len(valid),
             "rejected": rejected,
             "feasible_share": len(population) / (len(population) + rejected),
@@ -309,11 +321,6 @@ def _scores(
         return training(population)
     population.advance(population.length)
     return population.scores()
-
-
-def _evaluation(record: dict[str, Any]) -> Evaluation:
-    fitness = math.nan if record["fitness"] is None else record["fitness"]
-    return Evaluation(fitness, record["status"], record["seconds"], record["error"])
 
 
 def _reason(population: Sequence[Candidate]) -> str:

@@ -109,7 +109,7 @@ def minimize(
         raise TypeError(f"`fn` must be a function of a loss, got {fn!r}.")
     if settings is not None and options:
         raise TypeError(f"Give either `settings` or {', '.join(options)}.")
-    settings = SearchSettings(**options) if settings is None else settings
+    settings = (SearchSettings(**options) if settings is None else settings).for_places(1)
     if original is None:
         original = nn.CrossEntropyLoss()
     check_replaceable(original, "`original`")
@@ -120,9 +120,7 @@ def minimize(
     budget = settings.budget if isinstance(settings.budget, Budget) else None
     with ExitStack() as stack:
         check = stack.enter_context(interruptible())
-        evaluator = FunctionEvaluator(
-            fn, original, num_classes=num_classes, length=None if budget is None else budget.length
-        )
+        evaluator = FunctionEvaluator(fn, original, num_classes=num_classes, budget=budget)
         opened = None
         if journal is not None:
             opened = Journal(journal, _header(fn, original, settings, objective))
@@ -138,7 +136,7 @@ def _header(fn: Any, original: Any, settings: SearchSettings, objective: Objecti
     return {
         "settings": settings.to_dict(),
         "classes": objective.num_classes,
-        "source": _source(fn),
+        "source": [_source(code) for code in (fn, type(settings.strategy), type(settings.space))],
         "original": objective.original,
         "options": repr(original) if isinstance(original, nn.Module) else "",
         "original_options": list(objective.options),
@@ -156,7 +154,7 @@ class FunctionEvaluator:
         fn: gets a loss; returns a number, or yields numbers.
         original: the loss that is called the original; candidates take over its options.
         num_classes: classes that the logits must have; None for any number.
-        length: numbers to take from a function that yields; 1 otherwise.
+        budget: how many numbers to take from a function that yields, within which time.
         proven: ``fn`` has returned a number before. Until it has, failures are held back, and a first generation of
             nothing else is an error.
     """
@@ -170,13 +168,13 @@ class FunctionEvaluator:
         original: Callable[..., Any],
         *,
         num_classes: int | None = None,
-        length: int | None = None,
+        budget: Budget | None = None,
         proven: bool = False,
     ) -> None:
         self.fn = fn
         self.original = original
         self.num_classes = num_classes
-        self.length = length
+        self.budget = budget
         self.proven = proven
 
     def start(self, criteria: Sequence[Criterion], seed: int) -> FunctionPopulation:
@@ -189,7 +187,7 @@ class FunctionPopulation:
 
     def __init__(self, evaluator: FunctionEvaluator, criteria: Sequence[Criterion], seed: int) -> None:
         self.evaluator = evaluator
-        self.length = evaluator.length or 1
+        self.length = 1 if evaluator.budget is None else evaluator.budget.length
         self.trained = 0
         self.members = list(range(len(criteria)))
         self._calls = [_Call(evaluator, criterion, seed) for criterion in criteria]
@@ -248,6 +246,8 @@ class _Call:
     def run(self, until: int) -> Evaluation:
         """Go on until so many numbers were taken, if the function yields; else call it once."""
         started = time.perf_counter()
+        budget = self.evaluator.budget
+        limit = None if budget is None or self.criterion.is_original else budget.timeout
         if self._last is None or (self._running is not None and self._taken < until):
             try:
                 with random_states(), scaled_rates(self.criterion.step) as built:
@@ -257,13 +257,17 @@ class _Call:
                         self._resume()
                     while self._running is not None and self._taken < until:
                         self._take()
+                        if limit is not None and time.perf_counter() - started > limit - self._seconds:
+                            raise TimedOut(f"not done within timeout={limit:g} s")
                     self._resume = saved_states()
                 fitness, status, words = _number(self._value), "ok", None
-            except (WrongClasses, UnusedStep, NeedsBudget):
+            except (NotANumber, WrongClasses, UnusedStep, NeedsBudget):
                 raise
             except Exception as error:
                 self.error, self._running = error, None
                 fitness, status, words = math.nan, "crashed", f"{type(error).__name__}: {error}"
+                if isinstance(error, TimedOut):
+                    status, words = "timeout", str(error)
             self._seconds += time.perf_counter() - started
             self._last = Evaluation(fitness, status, self._seconds, words)
         return self._last
@@ -285,7 +289,7 @@ class _Call:
             hook = loss.register_forward_pre_hook(lambda _, arguments: called.update(_classes(arguments)))
         self._value = self.evaluator.fn(loss)
         if inspect.isgenerator(self._value):
-            if self.evaluator.length is None:
+            if self.evaluator.budget is None:
                 raise NeedsBudget(
                     "`fn` yields numbers; pass `budget=` how many of them are a whole training, such as budget=20."
                 )
@@ -318,6 +322,14 @@ class _Call:
                 f"`num_classes` is {wanted}, but `fn` called the loss with logits of "
                 f"{' and '.join(map(str, sorted(called)))} classes."
             )
+
+
+class TimedOut(Exception):
+    """A call that takes longer than the budget allows."""
+
+
+class NotANumber(TypeError):
+    """A function that returns something else."""
 
 
 class NeedsBudget(ValueError):
@@ -353,4 +365,4 @@ def _number(value: Any) -> float:
             return float(value)
     except (TypeError, ValueError, RuntimeError):
         pass
-    raise TypeError(f"`fn` must return the number to minimise, got {value!r}.")
+    raise NotANumber(f"`fn` must return the number to minimise, got {value!r}.")

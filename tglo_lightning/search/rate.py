@@ -9,19 +9,22 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch.optim import Optimizer, lr_scheduler
+from torch.optim.swa_utils import SWALR
 
 __all__ = ["scale_built", "scaled_rates"]
 
 # Arguments of schedules that are rates, not factors
 RATES: dict[type, tuple[str, ...]] = {
+    lr_scheduler.LRScheduler: (),
     lr_scheduler.OneCycleLR: ("max_lr",),
     lr_scheduler.CyclicLR: ("base_lr", "max_lr"),
     lr_scheduler.CosineAnnealingLR: ("eta_min",),
     lr_scheduler.CosineAnnealingWarmRestarts: ("eta_min",),
     lr_scheduler.ReduceLROnPlateau: ("min_lr",),
+    SWALR: ("swa_lr",),
 }
-GROUP_RATES = ("lr", "initial_lr", "max_lr", "min_lr")
-SCHEDULE_RATES = ("base_lrs", "eta_min", "min_lrs", "_last_lr")
+GROUP_RATES = ("lr", "initial_lr", "max_lr", "min_lr", "swa_lr")
+SCHEDULE_RATES = ("base_lrs", "max_lrs", "eta_min", "min_lrs", "_last_lr")
 # Noted on an optimizer that was built within `scaled_rates`
 MARK = "_tglo_step"
 
@@ -78,11 +81,13 @@ def scale_built(optimizers: Iterable[Optimizer], schedules: Iterable[Any], facto
 
 
 def _scaling(build: Callable[..., None], names: tuple[str, ...], factor: float) -> Callable[..., None]:
-    signature = inspect.signature(build)
+    signature = inspect.signature(build)  # of (self, optimizer, ...)
 
     @functools.wraps(build)
     def init(*args: Any, **kwargs: Any) -> None:
         bound = signature.bind(*args, **kwargs)
+        # Built before, such as in the module's `__init__`; its schedule begins with the scaled rate
+        scale_built([bound.arguments["optimizer"]], [], factor)
         for name in names:
             if name in bound.arguments:
                 bound.arguments[name] = _times(bound.arguments[name], factor)

@@ -16,6 +16,7 @@ from torch import nn
 
 from tglo_lightning.search.criterion import Criterion
 from tglo_lightning.search.evaluator import Evaluation
+from tglo_lightning.search.journal import Journal, JournalError
 
 __all__ = ["Candidate", "Finalist", "SearchResult"]
 
@@ -89,7 +90,8 @@ class Finalist:
     @property
     def formula(self) -> str:
         """``f(y, h)`` in plain text, of each loss; for the module's own loss its name."""
-        return self.criterion.formula if self.criterion.losses else f"{self.name}{self.criterion.formula}"
+        parts = [self.criterion.formula] if self.criterion.losses else [self.name, self.criterion.formula]
+        return ", ".join(filter(None, parts))
 
     @property
     def mean(self) -> float:
@@ -122,8 +124,8 @@ class SearchResult:
         seconds: wall-clock time of the search.
         settings: the arguments of the search, as plain values, ``num_classes`` and ``evaluator`` among them; and
             ``original_options``, those of each original loss, see :func:`~tglo_lightning.losses.loss_options`.
-        finished: whether the search came to its end; ``False`` for what :meth:`load` makes of a journal that ends
-            before.
+        finished: whether the search came to its end; ``False`` for what :meth:`load` makes of a journal without a
+            result.
     """
 
     kept: str
@@ -217,16 +219,62 @@ class SearchResult:
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> SearchResult:
-        """Read what :meth:`save` wrote.
+        """Read what :meth:`save` wrote, or a journal: the result beside it, or how far its search came.
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: it holds no result.
+            ValueError: it holds no result; a journal that is damaged.
         """
+        path = Path(path)
+        saved = path.with_suffix(".json")
         try:
+            if path != saved and not saved.exists():
+                return cls._so_far(*Journal.read(path))
+            path = saved
             return cls.from_dict(json.loads(Path(path).read_bytes()))
+        except JournalError:
+            raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} holds no result of a search: {type(error).__name__}: {error}") from error
+
+    @classmethod
+    def _so_far(cls, header: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> SearchResult:
+        """Return what a journal holds of a search that has not come to its end."""
+        history: dict[tuple[int, int], Candidate] = {}
+        finals: dict[str, dict[Criterion, list[Evaluation]]] = {"choice": {}, "confirmation": {}}
+        for (stage, *place), record in {tuple(record["key"]): record for record in records}.items():
+            if stage == "generation":
+                criterion = Criterion.from_dict(record["criterion"])
+                generation, index = place
+                history[generation, index] = Candidate.of(generation, index, criterion, Evaluation.from_dict(record))
+            elif stage in finals:
+                criterion = Criterion.from_dict(record["criterion"])
+                finals[stage].setdefault(criterion, []).append(Evaluation.from_dict(record))
+        found = {candidate.criterion: candidate for candidate in history.values()}
+        names = {criterion: f"finalist {rank}" for rank, criterion in enumerate(finals["choice"], start=1)}
+        own = finals["confirmation"].pop(Criterion.original(), [])
+        best = [
+            Finalist.of(criterion, names.get(criterion, "finalist 1"), evaluations, found.get(criterion))
+            for criterion, evaluations in finals["confirmation"].items()
+        ]
+        return cls(
+            kept="original",
+            monitor=header["monitor"],
+            mode=header["mode"],
+            best=best[0] if best else None,
+            original=Finalist.of(Criterion.original(), header["original"], own),
+            finalists=tuple(Finalist.of(c, names[c], kept, found.get(c)) for c, kept in finals["choice"].items()),
+            history=tuple(history[place] for place in sorted(history)),
+            rejected=tuple(record["rejected"] for record in records if record["key"][0] == "state"),
+            seconds=max((record["elapsed"] for record in records), default=0.0),
+            settings={
+                **header["settings"],
+                "num_classes": header["classes"],
+                "evaluator": header["evaluator"],
+                "original_options": header["original_options"],
+            },
+            finished=False,
+        )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SearchResult:

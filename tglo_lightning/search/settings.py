@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tglo_lightning.arguments import choice, integer
-from tglo_lightning.losses import SeparableLoss
+from tglo_lightning.losses import ClassificationLoss
 from tglo_lightning.search.budget import Budget, as_budget
 from tglo_lightning.search.finals import Finals, as_finals
 from tglo_lightning.search.seeding import derived_seed
@@ -41,7 +41,7 @@ class SearchSettings:
 
     generations: int = 10
     population: int = 20
-    space: Space | str | type[SeparableLoss] = "taylorglo"
+    space: Space | str | type[ClassificationLoss] = "taylorglo"
     strategy: Strategy | str = "cmaes"
     finals: Finals | int = field(default_factory=Finals)
     budget: Budget | int | None = None
@@ -92,8 +92,8 @@ class SearchSettings:
         return {
             "generations": self.generations,
             "population": self.population,
-            **self.space.to_dict(),
-            **self.strategy.to_dict(),
+            "space": self.space.to_dict(),
+            "strategy": self.strategy.to_dict(),
             "finals": self.finals.to_dict(),
             "budget": self.budget.to_dict() if isinstance(self.budget, Budget) else None,
             "seed": self.seed,

@@ -6,16 +6,18 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
 from typing_extensions import Self
 
-from tglo_lightning.arguments import choice, flag, integer
-from tglo_lightning.losses import FAMILIES, SeparableLoss, family
+from tglo_lightning.arguments import choice, flag, integer, number
+from tglo_lightning.losses import FAMILIES, ClassificationLoss, family
 from tglo_lightning.losses.functional import num_parameters
 from tglo_lightning.search.criterion import Criterion, LossSpec
 from tglo_lightning.theory import from_minimal, trainability
+from tglo_lightning.wording import counted
 
 __all__ = ["CONSTRAINTS", "COORDINATES", "FamilySpace", "ProductSpace", "Space", "TaylorSpace", "as_space"]
 
@@ -55,7 +57,8 @@ class Space(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that tell this space from another one."""
-        return {"axes": list(self.axes), "centre": list(self.centre), "spread": list(self.spread)}
+        name = f"{type(self).__module__}.{type(self).__qualname__}"
+        return {"name": name, "axes": list(self.axes), "centre": list(self.centre), "spread": list(self.spread)}
 
 
 class TaylorSpace(Space):
@@ -95,6 +98,7 @@ class TaylorSpace(Space):
         self.constraint = constraint
         self.step = flag("step", step)
         self.num_classes = 2
+        spread = number("spread", spread, above=0)
         names = [f"c_{i}" for i in range(2 * (order - 1))]
         if coordinates == "full":
             names = [f"theta_{i}" for i in range(num_parameters(order))]
@@ -129,7 +133,7 @@ class TaylorSpace(Space):
             self.constraint if not callable(self.constraint) else getattr(self.constraint, "__qualname__", "function")
         )
         options = {"order": self.order, "coordinates": self.coordinates, "constraint": name, "step": self.step}
-        return {"space": "taylorglo", **options, "spread": list(self.spread)}
+        return {"name": "taylorglo", **options, "spread": list(self.spread)}
 
 
 class FamilySpace(Space):
@@ -146,8 +150,10 @@ class FamilySpace(Space):
     ('alpha', 'log_step')
     """
 
-    def __init__(self, family: str | type[SeparableLoss], step: bool = True) -> None:
+    def __init__(self, family: str | type[ClassificationLoss], step: bool = True) -> None:
         self.family = _find(family)
+        if self.family.family == "taylorglo":
+            raise ValueError("`family` must not be 'taylorglo', whose parameters are many: that is TaylorSpace.")
         self.step = flag("step", step)
         axes = self.family.axes
         self.axes, self.centre, self.spread = _with_step(
@@ -164,7 +170,7 @@ class FamilySpace(Space):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the family's name and whether the step is searched."""
-        return {"space": self.family.family, "step": self.step}
+        return {"name": self.family.family, "step": self.step}
 
 
 class ProductSpace(Space):
@@ -176,6 +182,7 @@ class ProductSpace(Space):
 
     def __init__(self, spaces: Sequence[Space]) -> None:
         self.spaces = list(spaces)
+        self._losses = [len(space.decode(space.centre).losses) for space in self.spaces]
         self.axes = tuple(f"{name}[{i}]" for i, space in enumerate(spaces) for name in space.axes)
         self.centre = tuple(value for space in spaces for value in space.centre)
         self.spread = tuple(value for space in spaces for value in space.spread)
@@ -192,8 +199,10 @@ class ProductSpace(Space):
         return Criterion(tuple(specs), step)
 
     def feasible(self, criterion: Criterion) -> bool:
-        """Whether each of the losses is feasible."""
-        return all(s.feasible(Criterion((loss,))) for s, loss in zip(self.spaces, criterion.losses, strict=True))
+        """Whether each space finds its part feasible, at the step of the whole."""
+        losses = iter(criterion.losses)
+        parts = [Criterion(tuple(islice(losses, count)), criterion.step) for count in self._losses]
+        return all(space.feasible(part) for space, part in zip(self.spaces, parts, strict=True))
 
     def for_task(self, num_classes: int) -> Self:
         """Return the product of the spaces for a task."""
@@ -201,25 +210,36 @@ class ProductSpace(Space):
 
     def to_dict(self) -> dict[str, Any]:
         """Return what each space says."""
-        return {"space": "product", "spaces": [space.to_dict() for space in self.spaces]}
+        return {"name": "product", "spaces": [space.to_dict() for space in self.spaces]}
 
 
-def as_space(space: Space | str | type[SeparableLoss], places: int = 1) -> Space:
-    """Return a space: ``"taylorglo"``, a family by its name or class, or an object; for ``places`` losses at once.
+def as_space(space: Space | str | type[ClassificationLoss], places: int | None = None) -> Space:
+    """Return a space: ``"taylorglo"``, a family by its name or class, or an object.
+
+    Args:
+        space: what is given.
+        places: losses that are searched for together: a space of one is multiplied.
 
     Raises:
-        TypeError, ValueError: it is none of these.
+        TypeError, ValueError: it is none of these, or a space of another number of losses.
     """
-    if isinstance(space, str) and space == "taylorglo":
+    if space == "taylorglo" or getattr(space, "family", None) == "taylorglo":
         space = TaylorSpace()
-    elif isinstance(space, str) or (isinstance(space, type) and issubclass(space, SeparableLoss)):
+    elif isinstance(space, str) or (isinstance(space, type) and issubclass(space, ClassificationLoss)):
         space = FamilySpace(space)
     if not isinstance(space, Space):
         raise TypeError(f"`space` must be the name or class of a family of losses, or a Space, got {space!r}.")
-    return space if places == 1 or isinstance(space, ProductSpace) else ProductSpace([space] * places)
+    if places is None:
+        return space
+    losses = len(space.decode(space.centre).losses)
+    if losses == 1 and places > 1:
+        return ProductSpace([space] * places)
+    if losses not in (0, places):
+        raise ValueError(f"`space` must be one of {counted(places, 'loss')}, got one of {losses}.")
+    return space
 
 
-def _find(given: str | type[SeparableLoss]) -> type[SeparableLoss]:
+def _find(given: str | type[ClassificationLoss]) -> type[ClassificationLoss]:
     if isinstance(given, str) and given not in FAMILIES:
         raise ValueError(f"`space` must be one of {', '.join(map(repr, sorted(FAMILIES)))}, or a Space, got {given!r}.")
     return family(given) if isinstance(given, str) else given

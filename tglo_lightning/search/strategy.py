@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from math import isfinite
@@ -106,11 +108,12 @@ class Strategy(ABC):
         return points, criteria
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values that tell this strategy from another one: its class and its public numbers and words."""
-        plain = (bool, int, float, str)
-        left_out = ("space", "population", "rejected")
-        options = {k: v for k, v in vars(self).items() if isinstance(v, plain) and k not in left_out and k[0] != "_"}
-        return {"strategy": f"{type(self).__module__}.{type(self).__qualname__}", **options}
+        """Return plain values that tell this strategy from another one: its class, and the arguments that it was built
+        with, if they are attributes of the same names.
+        """
+        given = {name: getattr(self, name, None) for name in inspect.signature(type(self)).parameters}
+        options = {name: value for name, value in given.items() if isinstance(value, bool | int | float | str)}
+        return {"name": f"{type(self).__module__}.{type(self).__qualname__}", **options}
 
 
 class RandomSearch(Strategy):
@@ -151,7 +154,9 @@ class CMAES(Strategy):
     """
 
     # The parts of cma's object whose numbers change from one generation to the next
-    PARTS = ("sm", "adapt_sigma", "sigma_vec")
+    PARTS = ("sm", "adapt_sigma", "sigma_vec", "fit")
+    # Points and directions that the next generation is to hold
+    LISTS = ("pop_injection_directions", "pop_injection_solutions")
 
     def __init__(self, sigma: float = 1.0) -> None:
         self.sigma = number("sigma", sigma, above=0)
@@ -168,6 +173,10 @@ class CMAES(Strategy):
         padding = max(0, 2 - len(space.axes))
         options = {
             "popsize": population,
+            # Mirrors for the next generation are lost if a constraint rejects them, and no number of `es` tells them.
+            # Two candidates cannot do without
+            "CMA_mirrors": population < 3,
+            "CMA_mirrormethod": 0,
             "CMA_stds": [*space.spread, *[1.0] * padding],
             # NaN: do not seed the global generator
             "seed": np.nan,
@@ -184,7 +193,10 @@ class CMAES(Strategy):
         drawn: list[Any] = []
 
         def sample(count: int) -> list[list[float]]:
-            drawn.extend(self._es.ask(count))
+            with warnings.catch_warnings():
+                # It says so when few points are drawn again and a direction of its own waits for the next generation
+                warnings.filterwarnings("ignore", message="orphanated injected solution")
+                drawn.extend(self._es.ask(count))
             return [vector[:axes].tolist() for vector in drawn[-count:]]
 
         self._points, criteria = self.draw(sample)
@@ -211,7 +223,8 @@ class CMAES(Strategy):
     def state_dict(self) -> dict[str, Any]:
         """Return the numbers of the distribution, and the state of the generator."""
         parts = {name: _numbers(getattr(self._es, name)) for name in self.PARTS}
-        return {"es": _numbers(self._es), **parts, "generator": self._generator.bit_generator.state}
+        lists = {name: [point.tolist() for point in getattr(self._es, name)] for name in self.LISTS}
+        return {"es": _numbers(self._es) | lists, **parts, "generator": self._generator.bit_generator.state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state after :meth:`tell`."""
@@ -221,16 +234,19 @@ class CMAES(Strategy):
         for name in ("es", *self.PARTS):
             part = self._es if name == "es" else getattr(self._es, name)
             for key, value in state[name].items():
-                vars(part)[key] = np.array(value) if isinstance(value, list) else value
+                if isinstance(value, dict):
+                    value = np.array(value["array"], order=value["order"])
+                vars(part)[key] = [np.array(entry) for entry in value] if isinstance(value, list) else value
         self._generator.bit_generator.state = state["generator"]
 
 
 def _numbers(part: Any) -> dict[str, Any]:
-    """Return the numbers and arrays of numbers among the attributes of an object."""
+    """Return the numbers and arrays of numbers among the attributes of an object, for JSON."""
     found: dict[str, Any] = {}
     for name, value in vars(part).items():
         if isinstance(value, np.ndarray) and value.dtype.kind in "iuf":
-            found[name] = value.tolist()
+            # Products of a matrix that lies in memory by columns differ in their last bits
+            found[name] = {"array": value.tolist(), "order": "F" if np.isfortran(value) else "C"}
         # What is infinite is a limit, and never changes
         elif isinstance(value, bool | int | float | np.integer | np.floating) and isfinite(value):
             found[name] = value.item() if isinstance(value, np.generic) else value

@@ -111,7 +111,7 @@ def attraction_curve(loss: LossLike, num_classes: int, eps: Tensor | Sequence[fl
         Tensor of the shape of ``eps``; for ``theta`` with leading dimensions ``(...)``, of shape ``(..., *eps.shape)``.
     """
     num_classes = integer("num_classes", num_classes, 2)
-    seen = subject(loss)
+    seen = subject(loss, num_classes)
     if seen.theta is None:
         return _difference(seen, floating(eps=eps)[0], num_classes)
     points, theta = floating(eps=eps, theta=seen.theta)
@@ -184,7 +184,7 @@ def equilibria(loss: LossLike, num_classes: int) -> list[float]:
         ValueError: more than one loss.
     """
     num_classes = integer("num_classes", num_classes, 2)
-    seen = subject(loss)
+    seen = subject(loss, num_classes)
     if seen.theta is None:
         crossings = _crossings(lambda eps: _on_array(seen, eps, num_classes), _DENSE)
     elif seen.theta.dim() != 1:

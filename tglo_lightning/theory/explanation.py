@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tglo_lightning.arguments import integer
-from tglo_lightning.losses import SeparableLoss, TaylorGLOLoss, as_loss
+from tglo_lightning.losses import ClassificationLoss, TaylorGLOLoss, as_loss
 from tglo_lightning.losses.functional import order_of, terms
 from tglo_lightning.theory.attraction_law import Equilibrium, equilibria, implied, zero_error
 from tglo_lightning.theory.null_epoch import trainability
 from tglo_lightning.theory.parameters import coefficients
+from tglo_lightning.theory.shape import pull_of
 from tglo_lightning.theory.subject import LossLike, theta_of
 
 
@@ -38,9 +40,12 @@ class Explanation:
         zero_error: ``D(0)``; may be infinite.
         verdict: ``"attracts"``, ``"repels"`` or ``"neutral"``: what zero training error does.
         equilibria: where samples settle.
+        mean_pull: mean of the pull relative to cross-entropy's; may be infinite.
+        largest_pull: its largest value; may be infinite.
+        shape: ``(D(eps_mid)/B, D(0)/B, -S/B)``; ``None`` if ``B`` is 0.
     """
 
-    loss: SeparableLoss
+    loss: ClassificationLoss
     name: str
     formula: str
     num_classes: int
@@ -57,6 +62,9 @@ class Explanation:
     zero_error: float
     verdict: str
     equilibria: list[Equilibrium]
+    mean_pull: float
+    largest_pull: float
+    shape: tuple[float, float, float] | None
 
     @property
     def trainable(self) -> str:
@@ -66,15 +74,14 @@ class Explanation:
     @property
     def text(self) -> str:
         """The explanation as plain text, no line wider than 100 characters but that of a long formula."""
-        return "\n".join([*self._loss_lines(), "", *self._null_lines(), "", *self._attraction_lines()])
+        parts = (self._loss_lines(), self._null_lines(), self._pull_lines(), self._attraction_lines())
+        return "\n\n".join("\n".join(lines) for lines in parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the loss itself, ready for JSON; an infinite ``D(0)`` becomes ``"inf"`` or ``"-inf"``."""
-        values = {key: value for key, value in vars(self).items() if key != "loss"}
+        """Everything but the loss itself, ready for JSON; an infinite number becomes ``"inf"`` or ``"-inf"``."""
+        values: dict[str, Any] = {key: _plain(value) for key, value in vars(self).items() if key != "loss"}
         values["equilibria"] = [equilibrium._asdict() for equilibrium in self.equilibria]
         values["trainable"] = self.trainable
-        if self.zero_error in (float("inf"), float("-inf")):
-            values["zero_error"] = str(self.zero_error)
         return values
 
     def _loss_lines(self) -> list[str]:
@@ -115,6 +122,23 @@ class Explanation:
             f"  Pull on the true class's logit: {self.null_pull:.4g} (cross-entropy: {(n - 1) / n:.4g})",
         ]
 
+    def _pull_lines(self) -> list[str]:
+        n = self.num_classes
+        normalised = (
+            "divided by it, the loss trains at cross-entropy's rate"
+            if 0 < self.mean_pull < math.inf
+            else "the loss cannot be scaled to cross-entropy's rate"
+        )
+        lines = [
+            "Pull relative to cross-entropy's, r(h) = h D(1 - h), for h_T from 1/n to 1",
+            f"  Mean {self.mean_pull:.4g}: {normalised}",
+            f"  Largest {self.largest_pull:.4g}",
+        ]
+        if self.shape is not None:
+            own, other = (", ".join(f"{t:.4g}" for t in shape) for shape in (self.shape, (2 / (n + 1), 1 / n, 1)))
+            lines += [f"  Shape (D(eps_mid)/B, D(0)/B, -S/B) = ({own})", f"    (cross-entropy: ({other}))"]
+        return lines
+
     def _attraction_lines(self) -> list[str]:
         told = {
             "attracts": "samples learned by heart are held there",
@@ -134,6 +158,12 @@ class Explanation:
             if smoothing > 1:
                 lines.append(f"    (below chance, 1/{self.num_classes}: there the true class is not the most likely)")
         return lines
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, float) and math.isinf(value) else value
 
 
 def parameter_meanings(theta: Sequence[float]) -> dict[str, str]:
@@ -158,7 +188,7 @@ def explain(loss: LossLike, num_classes: int) -> Explanation:
     """Explain one loss: can it be trained, what does it do at zero training error, where do samples settle?
 
     Args:
-        loss: a loss of the family, ``nn.CrossEntropyLoss``, the name of a loss, or ``theta`` of shape ``(P,)``.
+        loss: a separable loss, ``nn.CrossEntropyLoss``, the name of a loss, or ``theta`` of shape ``(P,)``.
         num_classes: ``n``.
 
     Returns:
@@ -166,7 +196,7 @@ def explain(loss: LossLike, num_classes: int) -> Explanation:
         draws it.
 
     Raises:
-        TypeError: not a loss of the family.
+        TypeError: not a loss of the package, or one that is not separable.
         ValueError: a wrong number of parameters, more than one loss, or ``num_classes < 2``.
 
     >>> explanation = explain("baikal", 10)
@@ -177,6 +207,7 @@ def explain(loss: LossLike, num_classes: int) -> Explanation:
     module = as_loss(loss)
     theta = theta_of(module) if isinstance(module, TaylorGLOLoss) else None
     told, memorised = trainability(module, num_classes), zero_error(module, num_classes)
+    pull = pull_of(module, num_classes)
     assert isinstance(memorised.verdict, str)
     return Explanation(
         loss=module,
@@ -196,4 +227,7 @@ def explain(loss: LossLike, num_classes: int) -> Explanation:
         zero_error=float(memorised.value),
         verdict=memorised.verdict,
         equilibria=[implied(eps, num_classes) for eps in equilibria(module, num_classes)],
+        mean_pull=pull.mean,
+        largest_pull=pull.largest,
+        shape=pull.shape,
     )

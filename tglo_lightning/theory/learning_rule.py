@@ -61,8 +61,7 @@ def logit_velocity(loss: LossLike, logits: Numbers, target: Labels) -> Tensor:
     Raises:
         ValueError: a class index outside ``0 .. n - 1``, or probabilities of another shape than the logits.
     """
-    seen = subject(loss)
-    gamma, h, _, _ = _at(seen, logits, target)
+    gamma, h, _, _ = _at(loss, logits, target)
     return h * (gamma - (gamma * h).sum(-1, keepdim=True))
 
 
@@ -81,7 +80,7 @@ def attraction(loss: LossLike, logits: Numbers, target: Labels) -> Tensor:
     Returns:
         One number a sample, shape ``(...)``.
     """
-    gamma, h, index, _ = _at(subject(loss), logits, target)
+    gamma, h, index, _ = _at(loss, logits, target)
     index = index.expand(gamma.shape[:-1])[..., None]
     # Pairwise, so that the sign survives where h_T rounds to 1 and the difference of two sums would be noise.
     pull = h * (gamma.gather(-1, index) - gamma)
@@ -99,12 +98,12 @@ def entropy_rate(loss: LossLike, logits: Numbers, target: Labels) -> Tensor:
         target: as in :func:`logit_velocity`.
 
     Returns:
-        One number a sample, shape ``(...)``.
+        One number a sample, shape ``(...)``. Classes that are masked, by a logit of minus infinity, have no part.
     """
-    gamma, h, _, log_h = _at(subject(loss), logits, target)
+    gamma, h, _, log_h = _at(loss, logits, target)
     velocity = h * (gamma - (gamma * h).sum(-1, keepdim=True))
     change = h * (velocity - (h * velocity).sum(-1, keepdim=True))
-    return -(change * log_h).sum(-1)
+    return -(change * log_h.masked_fill(log_h == -torch.inf, 0.0)).sum(-1)
 
 
 def _with_theta(seen: Subject, **values: Numbers | float) -> list[Tensor]:
@@ -120,8 +119,10 @@ def _check_shape(target: Tensor, z: Tensor) -> None:
         raise ValueError(f"`target` of shape {tuple(target.shape)} does not fit `logits` {tuple(z.shape)}.") from error
 
 
-def _at(seen: Subject, logits: Numbers, target: Labels) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _at(loss: LossLike, logits: Numbers, target: Labels) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """``gamma`` and ``h`` of shape ``(..., n)``, the index of the true class ``(...)``, and ``log h``."""
+    logits = logits if isinstance(logits, Tensor) else tensor_of("logits", logits, torch.float64)
+    seen = subject(loss, logits.shape[-1] if logits.dim() else None)
     (z,) = _with_theta(seen, logits=logits)
     if z.dim() == 0 or z.shape[-1] < 2:
         raise ValueError(f"`logits` must have shape (..., n) with n >= 2 classes last, got {tuple(z.shape)}.")
@@ -150,6 +151,7 @@ def _at(seen: Subject, logits: Numbers, target: Labels) -> tuple[Tensor, Tensor,
         # F.one_hot looks at values, which vmap does not allow
         y = (index[..., None] == torch.arange(n, device=z.device)).to(z)
     _check_shape(target, z)
+    masked = (z == -torch.inf) & (y == 0)
     y = (1 - seen.label_smoothing) * y + seen.label_smoothing / n
     log_h = z.log_softmax(-1)
     # h = 0 would make cross-entropy's h * gamma 0 * infinity; nor must h^2 vanish, for Baikal
@@ -159,6 +161,7 @@ def _at(seen: Subject, logits: Numbers, target: Labels) -> tuple[Tensor, Tensor,
         # As the loss weighs: what the label brings by class, the rest by the sample
         weight, unlabelled = seen.weight.to(z), seen.gamma(torch.zeros_like(y), h)
         gamma = weight * (gamma - unlabelled) + (weight * y).sum(-1, keepdim=True) * unlabelled
+    gamma, h = torch.where(masked, 0.0, gamma), torch.where(masked, 0.0, h)
     if ignored is not None:
         gamma = torch.where(ignored[..., None], 0.0, gamma)
     return gamma, h, index, log_h

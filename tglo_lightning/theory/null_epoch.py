@@ -63,7 +63,7 @@ def trainability(loss: LossLike, num_classes: int) -> Trainability:
     (10.0, -10.0, True, True)
     """
     num_classes = integer("num_classes", num_classes, 2)
-    seen = subject(loss)
+    seen = subject(loss, num_classes)
     a, b, s = (_by_autograd if seen.theta is None else _by_formula)(seen, num_classes)
     published, exact, stable = b >= (num_classes - 2) * a, b > 0, (b > 0) & (s <= 0)
     return Trainability(a, b, s, value_of(published), value_of(exact), value_of(stable))

@@ -5,37 +5,22 @@ Source: Gonzalez and Miikkulainen, arXiv 2002.00059 (the parameterisation) and a
 
 from __future__ import annotations
 
-from math import comb
-
 import torch
 from torch import Tensor
 
 from tglo_lightning.arguments import integer, number
-from tglo_lightning.losses.functional import num_parameters, order_of, terms
-from tglo_lightning.theory.subject import LossLike, floating, theta_of
-
-CENTRES = 2
-
-
-def _powers(base: Tensor, count: int) -> list[Tensor]:
-    """``base^0 .. base^(count - 1)``; products rather than ``pow``, whose gradient at 0 is not to be trusted."""
-    powers = [torch.ones_like(base)]
-    while len(powers) < count:
-        powers.append(powers[-1] * base)
-    return powers
+from tglo_lightning.losses.functional import by_power, expanded, horner, order_of, terms
+from tglo_lightning.theory.subject import LossLike, theta_of
 
 
 def expand_gamma(theta: Tensor) -> dict[tuple[int, int], Tensor]:
     """``c_ij`` of ``gamma = sum_ij c_ij y^i h^j``, ``i + j < K``, each of shape ``(...)``."""
-    order = order_of(theta)
-    y_shift, h_shift = (_powers(-theta[..., centre], order) for centre in range(CENTRES))
+    values = theta.unbind(-1)
+    by_label = [expanded(row, values[0]) for row in by_power(values)]
     c: dict[tuple[int, int], Tensor] = {}
-    for (a, b), value in zip(terms(order), theta[..., CENTRES:].unbind(-1), strict=True):
-        for i in range(a + 1):
-            for j in range(b):
-                factor = comb(a, i) * b * comb(b - 1, j)
-                term = factor * value * y_shift[a - i] * h_shift[b - 1 - j]
-                c[i, j] = c[i, j] + term if (i, j) in c else term
+    for i in range(len(by_label)):
+        slopes = [b * column[i] for b, column in enumerate(by_label, start=1) if i < len(column)]
+        c |= {(i, j): value for j, value in enumerate(expanded(slopes, values[1]))}
     return c
 
 
@@ -88,11 +73,10 @@ def label_smoothed(theta: LossLike, alpha: float | Tensor, num_classes: int) -> 
     num_classes = integer("num_classes", num_classes, 2)
     if not isinstance(alpha, Tensor):
         alpha = number("alpha", alpha, least=0, below=1)
-    keep = _powers(1 - torch.as_tensor(alpha, dtype=theta.dtype, device=theta.device), order_of(theta))
-    smoothed = [(theta[..., 0] - alpha / num_classes) / keep[1], theta[..., 1]]
-    for i, (a, _) in enumerate(terms(order_of(theta)), start=CENTRES):
-        smoothed.append(theta[..., i] * keep[a])
-    return torch.stack(torch.broadcast_tensors(*smoothed), dim=-1)
+    keep = 1 - torch.as_tensor(alpha, dtype=theta.dtype, device=theta.device)
+    label, prediction, *values = theta.unbind(-1)
+    values = [value * keep**a for value, (a, _) in zip(values, terms(order_of(theta)), strict=True)]
+    return torch.stack(torch.broadcast_tensors((label - alpha / num_classes) / keep, prediction, *values), dim=-1)
 
 
 def to_minimal(theta: LossLike) -> Tensor:
@@ -124,37 +108,6 @@ def to_minimal(theta: LossLike) -> Tensor:
     return torch.stack(drift + pull, dim=-1)
 
 
-def from_minimal(c: Tensor | list[float]) -> Tensor:
-    r"""A ``theta`` with given minimal parameters; the inverse of :func:`to_minimal` up to what no gradient feels.
-
-    .. math:: f(y, h) = c_h \frac{h^2}{2} + c_{hh} \frac{h^3}{3} + y \left( c_{hy} \frac{h^2}{2} + c_y h \right)
-        \quad (K = 3)
-
-    The centres and every dead or doubled parameter are 0: ``theta = (0, 0, 0, c_h/2, c_hh/3, c_y, c_hy/2, 0)``. ``f``
-    is linear in ``y``, so ``c`` alone also fixes what the returned loss does with smoothed and soft labels.
-
-    Args:
-        c: minimal parameters, shape ``(..., 2 (K - 1))``, in the order of :func:`to_minimal`.
-
-    Returns:
-        Parameters of shape ``(..., P)``.
-
-    Raises:
-        ValueError: an odd number of parameters, or none.
-    """
-    (c,) = floating(c=c)
-    length = c.shape[-1] if c.dim() else 0
-    if length < 2 or length % 2:
-        raise ValueError(f"`c` must have 2, 4, 6, 8, ... values (order 2, 3, 4, 5, ...), got {length}.")
-    order = length // 2 + 1
-    dead = torch.zeros_like(c[..., 0])
-    values = {(0, j + 2): c[..., j] / (j + 2) for j in range(order - 1)}
-    values |= {(1, j + 1): c[..., length - 1 - j] / (j + 1) for j in range(order - 1)}
-    theta = [dead, dead, *(values.get(ab, dead) for ab in terms(order))]
-    assert len(theta) == num_parameters(order)
-    return torch.stack(theta, dim=-1)
-
-
 def label_polynomials(theta: Tensor, on: float, off: float) -> tuple[Tensor, Tensor]:
     """``gamma`` at the label of the true class and of another, each as coefficients of ``1, h, h^2, ...``.
 
@@ -166,8 +119,6 @@ def label_polynomials(theta: Tensor, on: float, off: float) -> tuple[Tensor, Ten
     order = order_of(theta)
     c = expand_gamma(theta)
     c[0, 0] = torch.zeros_like(c[0, 0])
-    true, other = (
-        torch.stack([sum((c[i, j] * y**i for i in range(1, order - j)), start=c[0, j]) for j in range(order)], dim=-1)
-        for y in (on, off)
-    )
+    columns = [[c[i, j] for i in range(order - j)] for j in range(order)]
+    true, other = (torch.stack([horner(column, y) for column in columns], dim=-1) for y in (on, off))
     return true, other

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from tglo_lightning.arguments import tensor_of
-from tglo_lightning.losses import TaylorGLOLoss, as_loss
+from tglo_lightning.losses import SeparableLoss, TaylorGLOLoss, as_loss
 from tglo_lightning.losses.functional import inspectable, taylor_gamma, theta_tensor
 
 LossLike: TypeAlias = nn.Module | str | Tensor | Sequence[float]
-"""A loss of the family, ``nn.CrossEntropyLoss``, the name of a loss, or a bare ``theta`` of shape ``(..., P)``."""
+"""A separable loss, ``nn.CrossEntropyLoss``, the name of such a loss, or a bare ``theta`` of shape ``(..., P)``."""
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,23 @@ class Subject:
         return 1.0 - self.label_smoothing + off, off
 
 
-def subject(loss: LossLike) -> Subject:
-    """Read a loss.
+def subject(loss: LossLike, num_classes: int | None = None) -> Subject:
+    """Read a loss, for so many classes if its ``f`` depends on their number.
 
     Raises:
-        TypeError: not a loss of the family.
+        TypeError: not a loss of the package, or one that is not separable.
         ValueError: unknown name, or a ``theta`` of a wrong length or with a value that is not finite.
     """
     if isinstance(loss, nn.Module | str):
         module = as_loss(loss)
+        if not isinstance(module, SeparableLoss):
+            raise TypeError(
+                f"{module.name} is not separable: it is no sum -sum_k f(y_k, h_k), and the theory explains only those."
+            )
+        module = module if num_classes is None else module.for_classes(num_classes)
         theta = module.theta if isinstance(module, TaylorGLOLoss) else None
         gamma = module.gamma if theta is None else _taylor(theta)
-        return Subject(gamma, theta, module.label_smoothing, module.weight, module.ignore_index)
+        return Subject(gamma, theta, module.label_smoothing, module.class_weights, module.ignore_index)
     theta = theta_tensor(loss)
     return Subject(_taylor(theta), theta)
 

@@ -134,6 +134,7 @@ class _Stack:
         self.criteria = criteria
         self.clock = Clock(self.fit.timeout(next(iter(criteria.values()))), len(criteria))
         self.trained = 0
+        self._ended = False
         self._scores: dict[int, Evaluation] = {}
         self._loop: PopulationLoop | None = None
         self._pausable: Pausable | None = None
@@ -142,7 +143,7 @@ class _Stack:
 
     def score(self, member: int, until: int) -> Evaluation:
         """Train all members until so many epochs or steps are done; return the score of one."""
-        if not self._scores or until > self.trained:
+        if not self._scores or (until > self.trained and not self._ended):
             self._scores = self._all(until)
             self.trained = until
         return self._scores[member]
@@ -186,17 +187,19 @@ class _Stack:
                 self._train(until)
                 return self._validate()
         except TimedOut as error:
+            self._ended = True
+            self.close()
             return {member: failed(error, self.clock.seconds) for member in self.criteria}
         except NotVectorizable:
             if self.evaluator.strict:
                 raise
         except Exception as error:
+            self.close()
             if self.evaluator.strict:
                 raise
             if self.evaluator.compile:
                 warnings.warn(f"Going on uncompiled: {type(error).__name__}: {error}", stacklevel=2)
                 self.evaluator.compile = False
-                self.close()
                 return self._all(until)
             warnings.warn(
                 f"Training a population of {len(self.criteria)} failed with {type(error).__name__}: {error}. Its "

@@ -25,9 +25,7 @@ from tglo_lightning.evaluation.vectorized.stack import (
     keep_heap,
     rehearse,
 )
-from tglo_lightning.evaluation.vectorized.stacked_loss import StackedTaylorGLOLoss
 from tglo_lightning.evaluation.vectorized.vectorizable import check_static, silenced, transfers_batches
-from tglo_lightning.losses import TaylorGLOLoss
 from tglo_lightning.module.bases import Callback
 from tglo_lightning.module.loaders import generators
 from tglo_lightning.search import Criterion
@@ -81,9 +79,10 @@ class PopulationLoop(Callback):
 
     def weights(self, member: int) -> dict[str, Tensor]:
         """Return parameters and buffers of one member."""
+        frozen = {name: p.detach() for name, p in self.step.module.named_parameters() if not p.requires_grad}
         for chunk, rows in zip(self.chunks, self._rows, strict=True):
             if member in rows:
-                return chunk.weights(rows.index(member))
+                return frozen | chunk.weights(rows.index(member))
         raise KeyError(member)
 
     def keep(self, members: Sequence[int]) -> None:
@@ -116,10 +115,8 @@ class PopulationLoop(Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         check_static(trainer, pl_module, [callback for callback in trainer.callbacks if callback is not self])
-        for slot in self.fit.slots if self.criteria[self.members[0]].losses else ():
-            if isinstance(loss := slot.get(pl_module), TaylorGLOLoss):
-                slot.set(pl_module, StackedTaylorGLOLoss.of(loss))
         with silenced(pl_module), flushed(), ExitStack() as self._passes:
+            pl_module.on_train_start()
             self._train(trainer, pl_module)
         trainer.should_stop = True
 
@@ -244,10 +241,9 @@ class PopulationLoop(Callback):
             return rows
         for number, slot in enumerate(self.fit.slots):
             loss = slot.get(module)
-            theta = loss.theta.new_tensor([list(criterion.losses[number].theta) for criterion in criteria])
-            rows[f"{slot.path}.theta"] = theta
-            if isinstance(loss, StackedTaylorGLOLoss):
-                rows[f"{slot.path}.coefficients"] = loss.prepare(theta)
+            rows[f"{slot.path}.theta"] = loss.theta.new_tensor(
+                [list(criterion.losses[number].theta) for criterion in criteria]
+            )
         return rows
 
     def _set_factors(self) -> None:

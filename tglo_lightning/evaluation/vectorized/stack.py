@@ -16,8 +16,6 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from tglo_lightning.evaluation.isolation import isolated
-from tglo_lightning.evaluation.vectorized.mapping import map_again, on_stacks
-from tglo_lightning.evaluation.vectorized.stacked_loss import StackedTaylorGLOLoss
 from tglo_lightning.evaluation.vectorized.vectorizable import NotVectorizable
 
 if TYPE_CHECKING:
@@ -71,12 +69,15 @@ class Step:
         self.linears = [m for m in module.modules() if type(m) is nn.Linear and "forward" not in vars(m)]
         self.checked = False
 
-    def __call__(self, values: Sequence[Tensor], arguments: tuple[Any, ...]) -> Tensor:
-        """The loss of one candidate, whose tensors are in the order of ``params`` and ``buffers``, on one batch."""
+    def __call__(self, values: Sequence[Tensor], arguments: tuple[Any, ...], mapped: bool = False) -> Tensor:
+        """The loss of one candidate, whose tensors are in the order of ``params`` and ``buffers``, on one batch.
+
+        ``mapped`` says whether the values are mapped over by :func:`torch.func.vmap`.
+        """
         if self.checked or torch.compiler.is_compiling():
-            return self._run(values, arguments)
+            return self._run(values, arguments, mapped)
         state, batch = _plain_state(self.module), _versions(arguments)
-        loss = self._run(values, arguments)
+        loss = self._run(values, arguments, mapped)
         self.checked = True
         if changed := [name for name, value in _plain_state(self.module).items() if state.get(name, self) != value]:
             raise NotVectorizable(f"training_step changes {', '.join(changed)}, which all candidates would share")
@@ -84,10 +85,11 @@ class Step:
             raise NotVectorizable("training_step changes its batch in place")
         return loss
 
-    def _run(self, values: Sequence[Tensor], arguments: tuple[Any, ...]) -> Tensor:
+    def _run(self, values: Sequence[Tensor], arguments: tuple[Any, ...], mapped: bool) -> Tensor:
+        linears = self.linears if mapped else []
         for table, name, index in self.slots:
             table[name] = values[index]
-        for linear in self.linears:
+        for linear in linears:
             vars(linear)["forward"] = partial(_linear, linear)
         try:
             output = self.module.training_step(*arguments)
@@ -95,7 +97,7 @@ class Step:
         finally:
             for table, name, index in self.slots:
                 table[name] = self.originals[index]
-            for linear in self.linears:
+            for linear in linears:
                 del vars(linear)["forward"]
         if anew:
             raise NotVectorizable(f"training_step assigns {', '.join(anew)} anew; in place it would work")
@@ -106,31 +108,22 @@ class Step:
 
 
 def _linear(module: nn.Linear, x: Tensor) -> Tensor:
-    """The forward of a linear layer; of a whole stack, one product of stacked matrices.
+    """The forward of a linear layer as :func:`torch.func.vmap` maps it best.
 
-    :func:`torch.func.vmap` makes of it a product, a sum and copies on the way. The samples are the innermost axis of
-    the result in memory, where the loss wants them.
+    Of :func:`torch.nn.functional.linear` it makes copies on the way. Here the samples are the innermost axis of the
+    result in memory, where the loss wants them.
     """
-    weight, bias = module.weight, module.bias
-    if bias is None or x.dim() != 2:
-        return F.linear(x, weight, bias)
-    if torch.compiler.is_compiling():
-        return (weight @ x.mT + bias.unsqueeze(1)).mT
-    product = on_stacks(_stacked_linear, x, weight, bias)
-    return F.linear(x, weight, bias) if product is None else product
-
-
-def _stacked_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    size = max(map(len, (x, weight, bias)))
-    return torch.baddbmm(bias.unsqueeze(2), weight.expand(size, -1, -1), x.expand(size, -1, -1).mT).mT
+    if module.bias is None or x.dim() != 2:
+        return F.linear(x, module.weight, module.bias)
+    product = module.weight @ x.mT
+    # Autocast lowers the factors of a product, not the terms of a sum
+    return (product + module.bias.unsqueeze(1).to(product.dtype)).mT
 
 
 def _plain_state(module: nn.Module) -> dict[str, Any]:
     """Attributes that are plain values, and lengths of those that are containers."""
     state: dict[str, Any] = {}
     for path, owner in module.named_modules():
-        if isinstance(owner, StackedTaylorGLOLoss):
-            continue
         for name, value in vars(owner).items():
             full = f"{path}.{name}" if path else name
             if isinstance(value, PLAIN):
@@ -148,7 +141,7 @@ def mapped(step: Step, values: Sequence[Tensor], arguments: tuple[Any, ...], sta
     """One loss a candidate, shape ``(size,)``; a single candidate is not stacked, and trains as it would alone."""
     if not stacked:
         return step(values, arguments).unsqueeze(0)
-    run: Callable[..., Tensor] = torch.func.vmap(lambda *own: step(own, arguments), randomness="different")
+    run: Callable[..., Tensor] = torch.func.vmap(lambda *own: step(own, arguments, True), randomness="different")
     return run(*values)
 
 
@@ -177,7 +170,6 @@ class Chunk:
         for name, rows in buffers.items():
             self.buffers[name] = rows if self.mapped else rows[0]
         self._params, self._buffers = list(self.params.values()), list(self.buffers.values())
-        self._mapped_before = False
 
     def stack(self, value: Tensor) -> Tensor:
         """The same value for each candidate."""
@@ -234,12 +226,7 @@ class Chunk:
 
     def losses(self, arguments: tuple[Any, ...]) -> Tensor:
         """One loss a candidate, shape ``(size,)``."""
-        values = [*self._params, *self._buffers]
-        if self.mapped and self._mapped_before:
-            return map_again(lambda own: self.step(own, arguments), self.size, values)
-        losses = mapped(self.step, values, arguments, self.mapped)
-        self._mapped_before = True
-        return losses
+        return mapped(self.step, [*self._params, *self._buffers], arguments, self.mapped)
 
 
 class ComputeRandomness:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dis
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -26,9 +28,8 @@ ELEMENTWISE = (
     torch.optim.NAdam,
     torch.optim.RAdam,
 )
-# Hooks of a training step that would have to run once for each candidate
+# Hooks of a training that would have to run once for each candidate; what `on_train_start` does serves all
 HOOKS = (
-    "on_train_start",
     "on_train_end",
     "on_train_epoch_start",
     "on_train_epoch_end",
@@ -60,7 +61,7 @@ def check_static(trainer: Any, module: Any, callbacks: Sequence[Any]) -> None:
     if hooks := _overridden(module, "LightningModule"):
         raise NotVectorizable(f"it overrides {', '.join(hooks)}")
     for callback in callbacks:
-        if hooks := _overridden(callback, "Callback"):
+        if hooks := _overridden(callback, "Callback", ("on_train_start", *HOOKS)):
             raise NotVectorizable(f"{type(callback).__name__} overrides {', '.join(hooks)}")
     optimizer = trainer.optimizers[0]
     if type(optimizer) not in ELEMENTWISE:
@@ -83,7 +84,17 @@ def _overridden(owner: Any, base: str, hooks: Sequence[str] = HOOKS) -> list[str
     kind = type(owner)
     parents = [c for c in kind.__mro__ if c.__name__ == base and c.__module__.split(".")[0] in LIGHTNING]
     defaults = [{getattr(parent, name, None) for parent in parents} for name in hooks]
-    return [name for name, known in zip(hooks, defaults, strict=True) if getattr(kind, name, None) not in known]
+    own = {name: getattr(kind, name, None) for name in hooks}
+    pairs = zip(hooks, defaults, strict=True)
+    return [name for name, known in pairs if own[name] not in known and not _empty(own[name])]
+
+
+def _empty(hook: Any) -> bool:
+    """Whether a hook does nothing and returns ``None``, as those of templates that wait to be filled in."""
+    if not isinstance(hook, FunctionType):
+        return False
+    steps = [step for step in dis.get_instructions(hook) if step.opname not in ("RESUME", "NOP")]
+    return all(s.opname in ("LOAD_CONST", "RETURN_VALUE", "RETURN_CONST") and s.argval is None for s in steps)
 
 
 class _Silent(nn.Module):

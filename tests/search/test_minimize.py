@@ -1,10 +1,10 @@
 """The search for a training loop in plain PyTorch."""
 
-import doctest
 import json
 import math
 import random
-import sys
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,9 +14,22 @@ from helpers.modules import mlp
 from torch import nn
 
 from tglo_lightning.losses import BaikalLoss, SmoothedCrossEntropyLoss, TaylorGLOLoss
-from tglo_lightning.search import SearchResult, minimize
+from tglo_lightning.search import (
+    Budget,
+    FamilySpace,
+    Finals,
+    ProductSpace,
+    RandomSearch,
+    SearchResult,
+    SearchSettings,
+    TaylorSpace,
+    minimize,
+)
 
-TINY = {"generations": 2, "population": 4, "finalists": 1, "repeats": 2, "progress": False}
+FINALS = Finals(finalists=1, seeds=1, confirm=2)
+TINY = {"generations": 2, "population": 4, "finals": FINALS, "progress": False}
+# Two generations, a choice, and a confirmation of the chosen one and the original
+TRAININGS = 2 * 4 + 1 + 2 * 2
 TRAIN, VAL = blobs(seed=1).tensors, blobs(48, seed=2).tensors
 
 
@@ -50,7 +63,9 @@ def test_what_is_found_is_better_and_the_same_each_time():
         return (loss.theta - 0.3).square().sum() + 1e-3 * torch.rand(())
 
     def run():
-        return minimize(distance, 3, **TINY | {"generations": 15, "population": 10, "parameterization": "full"})
+        return minimize(
+            distance, 3, **TINY | {"generations": 15, "population": 10, "space": TaylorSpace(coordinates="full")}
+        )
 
     with pytest.warns(UserWarning, match="did not call the loss"):
         first = run()
@@ -73,10 +88,10 @@ def test_common_random_numbers_and_nothing_left_of_them():
     result = minimize(draws, 3, **TINY)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]  # noqa: NPY002
-    # two generations of 4, two repeats of a finalist and the original
-    rounds = [seen[0:4], seen[4:8], seen[8:10], seen[10:12]]
-    assert [len(set(each)) for each in rounds] == [1, 1, 1, 1]
-    assert len({each[0] for each in rounds}) == 4
+    # two generations of 4, the choice of one, two seeds of that and the original
+    rounds = [seen[0:4], seen[4:8], seen[8:9], seen[9:11], seen[11:13]]
+    assert [len(set(each)) for each in rounds] == [1] * 5
+    assert len({each[0] for each in rounds}) == 5
     assert result.kept == "original"  # a tie
 
 
@@ -107,11 +122,106 @@ def test_other_originals(original):
     assert result.original.name in ("cross_entropy", "BaikalLoss", "NLLLoss")
 
 
-def test_the_fair_opponent():
-    result = minimize(error_rate, 3, parameterization="smoothed_ce", **TINY)
-    assert len(result.best.theta) == 2
-    result.kept = "metalearned"
-    assert isinstance(result.loss(), SmoothedCrossEntropyLoss)
+def test_another_family_and_the_learning_rate():
+    def rate(loss):
+        net = mlp()
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        loss(net(TRAIN[0]), TRAIN[1]).backward()
+        rates.append(optimizer.param_groups[0]["lr"])
+        return error_rate(loss)
+
+    rates = []
+    result = minimize(rate, 3, space="smoothing", **TINY)
+    assert [c.criterion.step for c in result.history] == pytest.approx([rate / 0.1 for rate in rates[:8]])
+    assert len(set(rates)) > 8
+    assert isinstance(replace(result, kept="metalearned").loss(), SmoothedCrossEntropyLoss)
+    with pytest.raises(ValueError, match="learning rate is searched, but `fn` builds no torch optimizer"):
+        minimize(lambda loss: float(loss(torch.zeros(1, 3), torch.tensor([0]))), 3, space="smoothing", **TINY)
+
+
+def curve(loss, epochs=4):
+    """A loop that yields its error after every epoch."""
+    try:
+        net = mlp()
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        for _ in range(epochs):
+            index = torch.randperm(len(TRAIN[1]))[:32]
+            optimizer.zero_grad()
+            loss(net(TRAIN[0][index]), TRAIN[1][index]).backward()
+            optimizer.step()
+            EPOCHS.append(type(loss))
+            yield nn.functional.cross_entropy(net(VAL[0]), VAL[1]).detach()
+    finally:
+        ENDED.append(type(loss))
+
+
+EPOCHS, ENDED = [], []
+
+
+class Halving(RandomSearch):
+    """Keeps the better half after each number."""
+
+    def train(self, population):
+        last = {}
+        while population.trained < population.length:
+            population.advance(1)
+            last |= dict(zip(population.members, population.scores(), strict=True))
+            best = sorted(population.members, key=lambda member: last[member].fitness)
+            population.keep(sorted(best[: max(1, len(best) // 2)]))
+        return [last[member] for member in sorted(last)]
+
+
+def test_a_function_that_yields_ends_where_it_would_at_once():
+    """In pieces, in turns with others, the random numbers of each stay its own."""
+
+    def whole(loss):
+        *_, last = curve(loss)
+        return last
+
+    EPOCHS.clear(), ENDED.clear()
+    at_once = minimize(whole, 3, strategy="random", **TINY)
+    assert len(EPOCHS) == 4 * TRAININGS
+    EPOCHS.clear(), ENDED.clear()
+    result = minimize(curve, 3, strategy=Halving(), budget=4, **TINY)
+    assert len(EPOCHS) == 2 * (4 + 2 + 1 + 1) + 4 * (TRAININGS - 8)
+    assert len(ENDED) == TRAININGS
+    last = [max(g * 4, g * 4 + i) for g in range(2) for i in range(4)]
+    same = [i for i in last if result.history[i].fitness == at_once.history[i].fitness]
+    assert len(same) == 2  # the one of each generation that trained to its end
+    assert [c.criterion for c in result.history] == [c.criterion for c in at_once.history]
+    result = minimize(curve, 3, strategy="random", budget=4, **TINY)
+    assert [c.fitness for c in result.history] == [c.fitness for c in at_once.history]
+    assert result.original.fitness == at_once.original.fitness
+
+
+def test_a_budget_for_a_function_that_yields():
+    with pytest.raises(ValueError, match="`fn` yields numbers; pass `budget=`"):
+        minimize(curve, 3, **TINY)
+    minimum = Budget(epochs=4, min_fitness_after=(1, 1.2))
+    result = minimize(curve, 3, budget=minimum, **TINY | {"population": 8})
+    assert 0 < sum(c.status == "rejected" for c in result.history) < 16
+    result = minimize(curve, 3, budget=9, **TINY)  # more than it yields: its last number
+    assert result.failed == 0
+
+    def slow(loss):
+        while True:
+            time.sleep(0.01)
+            yield float(loss(torch.zeros(1, 3), torch.tensor([0])))
+            if isinstance(loss, TaylorGLOLoss) and loss.theta[3] > 0:
+                time.sleep(0.2)
+
+    result = minimize(slow, 3, budget=Budget(steps=3, timeout=0.15), **TINY)
+    late = [c for c in result.history if c.criterion.losses[0].theta[3] > 0]
+    assert {c.status for c in late} == {"timeout"}
+    assert late[0].error == "not done within timeout=0.15 s"
+    assert result.failed == len(late)
+
+
+def test_settings_in_place_of_options():
+    settings = SearchSettings(2, 4, FamilySpace("smoothing", step=False), RandomSearch(), FINALS)
+    assert minimize(error_rate, 3, settings=settings, progress=False).settings["space"]["name"] == "smoothing"
+    with pytest.raises(TypeError, match="Give either `settings` or generations"):
+        minimize(error_rate, 3, settings=settings, generations=3)
 
 
 def test_failed_candidates_are_ranked_worst():
@@ -153,8 +263,8 @@ def test_a_journal(tmp_path):
     unfinished = SearchResult.load(journal)
     assert (unfinished.monitor, unfinished.candidates, unfinished.finished) == ("error_rate", 5, False)
     again = minimize(error_rate_, 3, journal=journal, **TINY)
-    assert len(calls) == 6 + (8 - 5) + 4
-    assert again.best.theta == whole.best.theta
+    assert len(calls) == 6 + (8 - 5) + 5
+    assert again.best.criterion == whole.best.criterion
     assert again.original.fitness == whole.original.fitness
 
 
@@ -186,7 +296,7 @@ def test_finals_that_say_nothing_are_told():
         torch.manual_seed(0)
         return error_rate(loss)
 
-    with pytest.warns(UserWarning, match="gave the same number from 2 seeds.*seeds_itself seeds generators itself"):
+    with pytest.warns(UserWarning, match="had the same seeds_itself from each of 2 seeds.*seeds generators itself"):
         minimize(seeds_itself, 3, **TINY)
 
 
@@ -202,7 +312,9 @@ def test_finals_that_say_nothing_are_told():
         ),
         ({"original": 5}, ValueError, "`original` is 5, not a loss"),
         ({"population": 1}, ValueError, "`population` must be at least 2"),
-        ({"constraint": "all"}, ValueError, "`constraint` must be one of"),
+        ({"space": TaylorSpace}, TypeError, "`space` must be the name"),
+        ({"space": ProductSpace([TaylorSpace()] * 2)}, ValueError, "`space` must be one of 1 loss, got one of 2"),
+        ({"generation": 1}, TypeError, "unexpected keyword argument 'generation'"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, error, message):
@@ -213,14 +325,7 @@ def test_wrong_arguments_are_named(arguments, error, message):
 
 def test_the_bar(capsys):
     minimize(error_rate, 3, **TINY | {"progress": True})
-    assert "12/12 best error_rate" in " ".join(capsys.readouterr().out.split())
-
-
-def test_doctest():
-    module = sys.modules["tglo_lightning.search.function"]
-    result = doctest.testmod(module, extraglobs={"torch": torch})
-    assert result.attempted > 0
-    assert result.failed == 0
+    assert "13/13 best error_rate" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_function_of_other_code_does_not_go_on(tmp_path):

@@ -1,0 +1,33 @@
+"""A loss for noisy labels that needs no search."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tglo_lightning.losses.shape import from_minimal, from_shape
+from tglo_lightning.losses.taylorglo import TaylorGLOLoss
+
+__all__ = ["robust"]
+
+SHAPE = [0.45, 1.01, 1.54]
+
+
+def robust(num_classes: int, **options: Any) -> TaylorGLOLoss:
+    """A loss for noisy labels, found on many tasks at once, for networks that train long enough to memorise.
+
+    Never use it without a comparison on validation data (``benchmarks/worth``): where labels are clean, or training
+    ends before wrong labels are memorised, it costs accuracy, and it ignores rare classes.
+
+    It is the TaylorGLO loss of order 3 with the shape ``t = (0.45, 1.01, 1.54)`` of
+    :func:`~tglo_lightning.theory.to_shape` and mean pull 1, so it takes the learning rate of cross-entropy. The shape
+    was searched by CMA-ES on the mean gain over 11 tabular and synthetic tasks with 2 to 50 classes, with MLPs, at
+    fixed learning rates.
+
+    Args:
+        num_classes: ``n``.
+        options: those of :class:`~tglo_lightning.losses.ClassificationLoss`.
+
+    >>> robust(10).theta.numpy().round(2).tolist()
+    [0.0, 0.0, 0.0, -2.87, 2.64, 3.1, -1.2, 0.0]
+    """
+    return TaylorGLOLoss(from_minimal(from_shape(1.0, SHAPE, num_classes)), **options)
