@@ -137,10 +137,11 @@ def test_two_ranks_find_what_one_finds(alone, tmp_path, launch, evaluator, api):
     assert first["sum of ranks"] == 3
     # Rank 0 alone logs
     assert printed.count("TaylorGLO: the metalearned") + printed.count("TaylorGLO kept") == 1
+    assert printed.count("TaylorGLO: up to") == 1
     assert len(list(tmp_path.rglob("metrics.csv"))) == 1
 
 
-@pytest.mark.parametrize("victim", [1, 0])
+@pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_rank_that_is_killed_ends_the_other_in_its_training(alone, tmp_path, victim):
     # No launcher, which would end the other one by itself
     processes = by_slurm(tmp_path, "--stall")
