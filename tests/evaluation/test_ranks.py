@@ -15,12 +15,9 @@ import torch
 from helpers import ranked
 from helpers.data import loaders
 from helpers.modules import TINY, classifier, quiet_trainer
-from torch import nn
-from torchmetrics import MeanMetric
 
 from tglo_lightning import TaylorGLO
 from tglo_lightning.evaluation import ProcessEvaluator
-from tglo_lightning.module.copies import leave_ranks
 
 ROOT = Path(__file__).parents[2]
 # Records of the search: two generations of 5 and their states, 2 finalists, 2 pairs
@@ -203,25 +200,6 @@ def test_population_in_one_pass_is_shared_out(alone, tmp_path):
     assert [candidate["status"] for candidate in result["history"]] == ["ok"] * 10
     assert journal(tmp_path)[0]["evaluator_options"]["ranks"] == 2
     assert result == ended(tmp_path, 1)["result"]
-
-
-def test_a_module_that_leaves_the_ranks_averages_alone(tmp_path):
-    module = nn.Sequential(nn.SyncBatchNorm(3))
-    module.metric = MeanMetric()
-    reference = nn.BatchNorm1d(3)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    try:
-        x = torch.randn(5, 3)
-        with pytest.raises(ValueError, match="on GPU"):
-            module(x)
-        leave_ranks(module)
-        assert torch.equal(module(x), reference(x))
-        module.metric.update(2.0)
-        # One that would meet other ranks is unsynced after it
-        assert not module.metric.distributed_available_fn()
-        assert module.metric.compute() == 2
-    finally:
-        torch.distributed.destroy_process_group()
 
 
 # Refusals

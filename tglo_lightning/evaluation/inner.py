@@ -248,7 +248,8 @@ def _detached(datamodule: Any) -> Any:
 
 def _prepared(holder: Any) -> Any:
     """Lightning's empty ``prepare_data``: before any other it would wait for all ranks."""
-    return next(base.prepare_data for base in type(holder).__mro__ if base.__name__ == "DataHooks")
+    bases: tuple[Any, ...] = type(holder).__mro__
+    return next(base.prepare_data for base in bases if base.__name__ == "DataHooks")
 
 
 def _no_callbacks() -> list[Any]:
