@@ -7,8 +7,9 @@ import pytorch_lightning as pl
 import torch
 from helpers.modules import classifier, cnn, mlp
 from torch import nn
+from torchmetrics import MeanMetric
 
-from tglo_lightning.module.copies import check_resettable, fresh_module
+from tglo_lightning.module.copies import check_resettable, fresh_module, leave_ranks
 
 
 def same(one: nn.Module, two: nn.Module) -> bool:
@@ -76,3 +77,19 @@ def test_a_function_builds():
     assert fresh_module(cnn(), lambda: built) is built
     with pytest.raises(TypeError, match="`init` must build a LightningModule, got Sequential"):
         fresh_module(cnn(), mlp)
+
+
+def test_a_module_that_leaves_the_ranks_averages_alone(tmp_path):
+    module = nn.ModuleDict({"norm": nn.SyncBatchNorm(3), "metric": MeanMetric()})
+    reference = nn.BatchNorm1d(3)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        x = torch.randn(5, 3)
+        with pytest.raises(ValueError, match="on GPU"):
+            module["norm"](x)
+        assert module["metric"].distributed_available_fn()
+        leave_ranks(module)
+        assert torch.equal(module["norm"](x), reference(x))
+        assert not module["metric"].distributed_available_fn()
+    finally:
+        torch.distributed.destroy_process_group()

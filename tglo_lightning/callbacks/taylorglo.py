@@ -213,11 +213,11 @@ class TaylorGLO(Callback):
         with interruptible() as check, isolated(fit.generators, quiet=False), Ranks(trainer) as ranks:
             seen = probe(fit)
             ranks.agree("The data", digest(seen.identity["data"]))
-            tell(
-                f"TaylorGLO: up to {counted(settings.trainings, 'training')} of "
-                f"{counted(settings.budget.length, settings.budget.unit[:-1])} each."
-            )
             if ranks.leads:
+                tell(
+                    f"TaylorGLO: up to {counted(settings.trainings, 'training')} of "
+                    f"{counted(settings.budget.length, settings.budget.unit[:-1])} each."
+                )
                 result = self._lead(trainer, fit, seen, settings, ranks, check)
                 ranks.finish(result.to_dict())
             else:
