@@ -176,11 +176,12 @@ class TrainerPopulation:
 
     def keep(self, members: Sequence[int]) -> None:
         """End the other trainings."""
-        ended = set(self.members) - set(members)
-        for member in ended:
-            self._trainings[member].close()
+        ended = [self._trainings[member] for member in self.members if member not in members]
+        waiting = any(training.module is not None for training in ended)
+        for training in ended:
+            training.close()
         self.members = sorted(members)
-        if ended:
+        if waiting:
             # A Trainer and its module refer to each other
             gc.collect()
 
