@@ -154,4 +154,4 @@ def test_the_datamodule_stays_with_the_outer_trainer(tmp_path):
     assert datamodule.trainer is outer
     assert datamodule.calls == 1
     assert fit.module.trainer is outer
-    assert loaders
+
