@@ -5,7 +5,7 @@ import os
 import pytest
 import pytorch_lightning as pl
 import torch
-from helpers.data import blobs, loader, loaders
+from helpers.data import blobs, loader
 from helpers.fits import CRITERIA, inner_fit, nested
 from helpers.modules import classifier, quiet_trainer, seeded
 from torch.optim import SGD, AdamW, lr_scheduler
@@ -136,7 +136,12 @@ def test_files_that_a_candidate_writes_go_with_the_search(tmp_path):
 
 
 def test_settings_of_the_outer_trainer_are_taken_over(tmp_path):
-    options = {"accumulate_grad_batches": 2, "gradient_clip_val": 0.3, "limit_train_batches": 3, "precision": "bf16-mixed"}
+    options = {
+        "accumulate_grad_batches": 2,
+        "gradient_clip_val": 0.3,
+        "limit_train_batches": 3,
+        "precision": "bf16-mixed",
+    }
     fit = inner_fit(pl, tmp_path, seeded(classifier(pl)), budget=Budget(steps=2), probed=True, **options)
     trainer = fit.trainer()
     assert {name: getattr(trainer, name) for name in options} == options
@@ -154,4 +159,3 @@ def test_the_datamodule_stays_with_the_outer_trainer(tmp_path):
     assert datamodule.trainer is outer
     assert datamodule.calls == 1
     assert fit.module.trainer is outer
-
