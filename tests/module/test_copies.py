@@ -1,6 +1,8 @@
 """Where a candidate starts."""
 
 import copy
+from functools import partial
+from types import MethodType
 
 import pytest
 import pytorch_lightning as pl
@@ -9,16 +11,16 @@ from helpers.modules import classifier, cnn, mlp
 from torch import nn
 from torchmetrics import MeanMetric
 
-from tglo_lightning.module.copies import check_resettable, fresh_module, leave_ranks
+from tglo_lightning.module.copies import check_resettable, fresh_module, leave_ranks, replicate
 
 
 def same(one: nn.Module, two: nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
 
 
-def test_given_is_a_copy():
+def test_a_copy_has_its_own_weights():
     net = mlp()
-    twin = fresh_module(net, "given")
+    twin = fresh_module(net, "module")
     assert same(net, twin)
     with torch.no_grad():
         twin[0].weight.add_(1)
@@ -93,3 +95,28 @@ def test_a_module_that_leaves_the_ranks_averages_alone(tmp_path):
         assert not module["metric"].distributed_available_fn()
     finally:
         torch.distributed.destroy_process_group()
+
+
+def test_a_module_that_keeps_its_last_pass_can_be_copied():
+    net = mlp()
+    net.last = net(torch.ones(2, 8))
+    twin = replicate(net)
+    assert torch.equal(twin.last, net.last)
+    assert same(net, twin)
+
+
+def test_what_is_bound_to_a_method_is_copied_too():
+    """As LightningCLI binds the optimizer that it makes."""
+
+    def configure(module, optimizer):
+        return optimizer
+
+    module = classifier(pl)()
+    optimizer = torch.optim.Adam(module.parameters(), 0.3)
+    module.configure_optimizers = MethodType(partial(configure, optimizer=optimizer), module)
+    twin = replicate(module)
+    copied = twin.configure_optimizers()
+    assert copied is not optimizer
+    assert [id(p) for p in copied.param_groups[0]["params"]] == [id(p) for p in twin.parameters()]
+    assert copied.param_groups[0]["lr"] == 0.3
+    assert twin.configure_optimizers.__self__ is twin
