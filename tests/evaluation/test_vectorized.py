@@ -13,8 +13,8 @@ from helpers.modules import classifier, cnn, mlp, seeded
 from torch import nn
 
 from tglo_lightning.evaluation import Budget, TrainerEvaluator, VectorizedEvaluator
-from tglo_lightning.evaluation.vectorized.evaluator import _Population
 from tglo_lightning.evaluation.vectorized.stack import flushed
+from tglo_lightning.evaluation.vectorized.evaluator import _Population
 from tglo_lightning.losses import TaylorGLOLoss
 
 # A fall back would hide what does not work

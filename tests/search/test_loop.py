@@ -193,10 +193,13 @@ def test_a_strategy_may_look_at_candidates_while_they_train():
     assert evaluator.trained == 3 * (6 + 4 + 2) + 3 * (TRAININGS - 18)
 
 
+HALF, SCORE = Criterion.original(0.5), Evaluation(1.0)
+
+
 class Wrong(Strategy):
     """Does what it is told."""
 
-    def __init__(self, asked=(Criterion.original(0.5),), scores=(Evaluation(1.0),)):
+    def __init__(self, asked=(HALF,), scores=(SCORE,)):
         self._asked, self._scores = asked, scores
 
     def ask(self):
