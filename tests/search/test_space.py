@@ -153,7 +153,8 @@ def test_no_two_spaces_are_told_alike():
         space.to_dict()
         for space in (
             TaylorSpace(), TaylorSpace(4), TaylorSpace(step=True), TaylorSpace(spread=3.0),
-            TaylorSpace(constraint=None), TaylorSpace(constraint=math.isnan), FamilySpace("smoothing"), FamilySpace("smoothing", step=False),
+            TaylorSpace(constraint=None), TaylorSpace(constraint=math.isnan), FamilySpace("smoothing"),
+            FamilySpace("smoothing", step=False),
             ProductSpace([TaylorSpace()] * 2), Rates(), Slower(),
         )
     ]  # fmt: skip
