@@ -4,10 +4,9 @@ import math
 import warnings
 
 import pytest
+from helpers.searches import FREE, OBJECTIVE, Scored, plain, sphere, theta
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from helpers.searches import FREE, OBJECTIVE, Scored, plain, sphere, theta
 
 from tglo_lightning.search import CMAES, Evaluation, Finals, SearchResult, SearchSettings, search
 from tglo_lightning.search.journal import Journal, JournalError

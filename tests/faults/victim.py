@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import os
 import signal
 import sys
@@ -53,7 +52,7 @@ class Halving(RandomSearch):
         while population.trained < population.length:
             population.advance(2)
             last |= dict(zip(population.members, population.scores(), strict=True))
-            order = sorted(population.members, key=lambda m: -last[m].fitness if last[m].ok else math.inf)
+            order = sorted(population.members, key=lambda m: self.cost(last[m]))
             population.keep(sorted(order[: max(1, len(order) // 2)]))
         return [last[member] for member in sorted(last)]
 

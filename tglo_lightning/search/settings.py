@@ -41,7 +41,7 @@ class SearchSettings:
 
     generations: int = 10
     population: int = 20
-    space: Space | str | type[SeparableLoss] = "taylorglo"
+    space: Space | type[SeparableLoss] | str = "taylorglo"
     strategy: Strategy | str = "cmaes"
     finals: Finals | int = field(default_factory=Finals)
     budget: Budget | int | None = None
