@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tglo_lightning import TaylorGLO
 from tglo_lightning.losses import TaylorGLOLoss
+from tglo_lightning.losses.functional import wrapped
 from tglo_lightning.search import Budget, Finals, RandomSearch
 
 
@@ -28,7 +29,7 @@ class Victim(pl.LightningModule):
 
     def training_step(self, batch, batch_idx):
         loss = self.criterion(self.net(batch[0]), batch[1])
-        if not torch._C._functorch.maybe_get_level(loss) > 0 and isinstance(self.criterion, TaylorGLOLoss):
+        if not wrapped(loss) and isinstance(self.criterion, TaylorGLOLoss):
             if self.criterion.theta[2] > 1.5:
                 raise RuntimeError("not with this loss")
             if self.criterion.theta[3] > 1.0:
