@@ -182,21 +182,31 @@ class Halving(RandomSearch):
         for left in (4, 2, 1):
             population.advance(1)
             last |= dict(zip(population.members, population.scores(), strict=True))
-            population.keep(sorted(population.members, key=lambda m: -last[m].fitness)[:left])
+            population.keep(sorted(population.members, key=lambda m: self.cost(last[m]))[:left])
         return [last[member] for member in sorted(last)]
 
 
-def test_a_strategy_may_look_at_candidates_while_they_train():
-    evaluator = Scored(length=3)
-    result = run(evaluator, strategy=Halving())
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_a_strategy_may_look_at_candidates_while_they_train(mode):
+    sign = 1 if mode == "max" else -1
+    evaluator = Scored(lambda *given: Evaluation(sign * sphere(*given).fitness), length=3)
+    result = run(evaluator, Objective(10, mode=mode), strategy=Halving())
     assert result.failed == 0
     assert evaluator.trained == 3 * (6 + 4 + 2) + 3 * (TRAININGS - 18)
+    # of the same criteria the one that trains to its end gets better by that; it was the best before
+    best = max(result.history[:6], key=lambda c: sign * c.fitness)
+    assert sign * best.fitness == pytest.approx(sphere(best.criterion, evaluator.seeds[0], 3).fitness)
+    with pytest.raises(ValueError, match="`min_fitness_after` has no effect: Halving decides"):
+        run(strategy=Halving(), budget=Budget(epochs=3, min_fitness_after=(1, 0.5)))
+
+
+HALF, SCORE = Criterion.original(0.5), Evaluation(1.0)
 
 
 class Wrong(Strategy):
     """Does what it is told."""
 
-    def __init__(self, asked=(Criterion.original(0.5),), scores=(Evaluation(1.0),)):
+    def __init__(self, asked=(HALF,), scores=(SCORE,)):
         self._asked, self._scores = asked, scores
 
     def ask(self):

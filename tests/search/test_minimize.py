@@ -166,7 +166,7 @@ class Halving(RandomSearch):
         while population.trained < population.length:
             population.advance(1)
             last |= dict(zip(population.members, population.scores(), strict=True))
-            best = sorted(population.members, key=lambda member: last[member].fitness)
+            best = sorted(population.members, key=lambda member: self.cost(last[member]))
             population.keep(sorted(best[: max(1, len(best) // 2)]))
         return [last[member] for member in sorted(last)]
 

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tglo_lightning.cli.given import given_loss, read_json, theta_of_result
+from tglo_lightning.cli.given import given_loss, read_json
+from tglo_lightning.losses import FAMILIES, robust
 from tglo_lightning.losses.published import EVOLVED, PUBLISHED_NAMES
-from tglo_lightning.losses.registry import NAMED
+from tglo_lightning.module.slot import stored_losses
 from tglo_lightning.reporting import pictures
-from tglo_lightning.search import SearchResult
-from tglo_lightning.search.record import FOLDER
+from tglo_lightning.search import Criterion, SearchResult
+from tglo_lightning.search.files import FOLDER
 from tglo_lightning.theory import LossLike, explain
 
 PICTURE = "explanation.png"
@@ -32,7 +33,7 @@ EXAMPLES = """Examples
   tglo-explain --theta "0 0 1.5 -1 0.5 2 -1 0" --num-classes 100
   tglo-explain mnist_published --output mnist.png       with a picture of D(eps) (extra `plots`)
 """
-KNOWN = f"{', '.join([*NAMED, *EVOLVED])}, cross_entropy_2 to cross_entropy_10"
+KNOWN = f"{', '.join([*sorted(FAMILIES), 'robust', *EVOLVED])}, cross_entropy_2 to cross_entropy_10"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError("give one loss: a name, a checkpoint, a run's directory or result, or --theta '...'.")
         subject = _typed(options.theta) if options.loss is None else _read(options.loss, options.buffer)
         num_classes, note = subject.classes(options.num_classes)
-        explanation = explain(subject.loss, num_classes)
+        explanation = explain(robust(num_classes) if subject.loss == "robust" else subject.loss, num_classes)
         # Drawn before anything is printed, so that an error is the only output
         figure = None if options.output is None else pictures.explanation(explanation)
         picture = None if figure is None else pictures.save(figure, _picture(options.output))
@@ -70,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    loss = f"a name ({KNOWN}), a checkpoint (.ckpt) that holds a TaylorGLO loss, the directory of a run, or its "
+    loss = f"a name ({KNOWN}), a checkpoint (.ckpt) that holds a loss, the directory of a run, or its "
     classes = f"number of classes (default: what the file knows, else {ASSUMED})"
     output = f"draw D(eps) into this file, or into {PICTURE} of this folder; the suffix chooses the format"
     parser.add_argument("loss", nargs="?", help=loss + "result.json or search.json")
@@ -125,7 +126,7 @@ def _typed(text: str) -> Subject:
 
 
 def _read(name: str, buffer: str | None) -> Subject:
-    if name in NAMED or name in PUBLISHED_NAMES:
+    if name == "robust" or name in FAMILIES or name in PUBLISHED_NAMES:
         return Subject(name)
     path = Path(name)
     if not path.suffix and not path.exists():
@@ -137,14 +138,13 @@ def _read(name: str, buffer: str | None) -> Subject:
     if path.suffix not in (".json", ".jsonl"):
         return _of_checkpoint(path, buffer)
     values = read_json(path) if path.suffix == ".json" else {}
-    if "best" in values or path.suffix == ".jsonl":
+    if "history" in values or path.suffix == ".jsonl":
         return _of_search(SearchResult.load(path), str(path), buffer)
-    if values.get("kept") == "original":
-        original = values.get("losses", {}).get("original", {})
-        subject = _kept(original.get("name", "not named"), original.get("options", {}), original.get("theta"))
-    else:
-        subject = Subject(given_loss(theta_of_result(path)))
-    return replace(subject, num_classes=values.get("num_classes"), source=str(path))
+    try:
+        kept = values["losses"][values["kept"]]
+        return replace(_of_loss(kept, str(path), buffer), num_classes=values.get("num_classes"), source=str(path))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} holds no result of a run: {type(error).__name__}: {error}.") from None
 
 
 def _of_run(folder: Path) -> Path:
@@ -162,30 +162,25 @@ def _of_run(folder: Path) -> Path:
 def _of_search(result: SearchResult, source: str, buffer: str | None) -> Subject:
     if not result.finished:
         raise ValueError(f"the search of {source} has not finished; tglo-report shows what there is so far.")
-    if result.kept == "original":
-        options = result.settings.get("original_options") or [{}]
-        subject = _kept(result.original.name, options[0], None)
-    elif result.best is None or result.best.theta is None:
-        raise ValueError(f"{source} has no metalearned loss.")
-    else:
-        parts = split_theta(result.best.theta, result.best.losses)
-        subject = Subject(given_loss(_one({str(i): part for i, part in enumerate(parts)}, source, buffer)))
+    options = result.settings.get("original_options") or [{}]
+    kept = {"name": result.original.name, "options": options[0], "criterion": result.criterion.to_dict()}
+    subject = _of_loss(kept, source, buffer)
     return replace(subject, num_classes=result.settings.get("num_classes"), source=source)
 
 
-def _kept(name: str, options: Mapping[str, Any], theta: Sequence[float] | None) -> Subject:
-    """Return the original loss, which a search kept."""
-    loss: LossLike | None = None
-    if theta is not None:
-        loss = given_loss(theta)
-    elif set(name.split(", ")) <= CROSS_ENTROPIES:
-        loss = nn.CrossEntropyLoss(label_smoothing=options.get("label_smoothing", 0.0))
-    else:
-        loss = next((known() for known in NAMED.values() if known.__name__ == name), None)
+def _of_loss(kept: Mapping[str, Any], source: str, buffer: str | None) -> Subject:
+    """Return the loss that was kept: a criterion, or the original by its name."""
+    criterion = Criterion.original() if kept.get("criterion") is None else Criterion.from_dict(kept["criterion"])
+    if criterion.losses:
+        spec = _one({str(place): spec for place, spec in enumerate(criterion.losses)}, source, buffer)
+        return Subject(spec.build(), note="" if criterion.step == 1 else f"Learning rate x {criterion.step:.3g}.")
+    name = kept["name"]
+    loss: LossLike | None = next((known() for known in FAMILIES.values() if known.__name__ == name), None)
+    if set(name.split(", ")) <= CROSS_ENTROPIES:
+        loss = nn.CrossEntropyLoss(label_smoothing=(kept.get("options") or {}).get("label_smoothing", 0.0))
     if loss is None:
-        raise ValueError(f"the search kept the original loss, {name}, and no file says what that computes.")
-    note = f"The search kept the original loss, {name}: no metalearned loss beat it. This explains {name}."
-    return Subject(loss, note=note)
+        raise ValueError(f"the original loss was kept, {name}, and no file says what that computes.")
+    return Subject(loss, note=f"The original loss was kept, {name}. This explains {name}.")
 
 
 def _of_checkpoint(path: Path, buffer: str | None) -> Subject:
@@ -195,20 +190,21 @@ def _of_checkpoint(path: Path, buffer: str | None) -> Subject:
         raise ValueError(f"{path} is not a checkpoint that can be read with weights_only=True.") from None
     checkpoint = checkpoint if isinstance(checkpoint, dict) else {}
     state = checkpoint.get("state_dict", checkpoint)
-    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, dict) else {}
-    found = {key[: -len(".theta")]: value for key, value in tensors.items() if f".{key}".endswith(".theta")}
+    state = state if isinstance(state, dict) else {}
+    found = stored_losses(state)
     callbacks = checkpoint.get("callbacks") or {}
     saved = [state.get("result") for name, state in callbacks.items() if name.startswith("TaylorGLO")]
     if result := next((SearchResult.from_dict(values) for values in saved if values), None):
         source = "the search in this checkpoint"
-        if not found and result.kept == "original":
+        if not found:
             return _of_search(result, source, buffer)
         num_classes = result.settings.get("num_classes")
     else:
+        tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)}
         num_classes, source = _width(checkpoint.get("hyper_parameters") or {}, tensors)
     if not found:
-        raise ValueError(f"{path} holds no TaylorGLO loss: no buffer whose name ends in '.theta'.")
-    return Subject(given_loss(_one(found, str(path), buffer).tolist()), num_classes, source)
+        raise ValueError(f"{path} holds no loss of a family of this package.")
+    return Subject(_one(found, str(path), buffer).build(), num_classes, source)
 
 
 def _width(hyper_parameters: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[int | None, str]:
@@ -229,7 +225,7 @@ def _one(found: Mapping[str, Any], source: str, buffer: str | None) -> Any:
     if len(names) > 1:
         raise ValueError(f"{source} holds several losses, choose one with --buffer: {', '.join(names)}.")
     if names[0] not in found:
-        raise ValueError(f"{source} holds no TaylorGLO loss called {buffer!r}; there are {', '.join(found)}.")
+        raise ValueError(f"{source} holds no loss called {buffer!r}; there are {', '.join(found)}.")
     return found[names[0]]
 
 

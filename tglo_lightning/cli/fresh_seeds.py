@@ -75,12 +75,12 @@ def train_and_test(
     return scores
 
 
-def welch_tests(scores: Mapping[str, Scores], reference: str = "original") -> dict[str, Any]:
+def welch_tests(scores: Mapping[str, Scores], reference: str) -> dict[str, Any]:
     """Return `{metric: {"p_one_sided", "p_two_sided"}}` of metalearned against `reference`; empty if one is missing.
 
     The one-sided alternative is that the metalearned loss is better: higher, or lower for `LESS_IS_BETTER`.
     """
-    if not {"metalearned", reference} <= scores.keys():
+    if reference == "metalearned" or not {"metalearned", reference} <= scores.keys():
         return {}
     tests = {}
     for name, other in scores[reference].test.items():

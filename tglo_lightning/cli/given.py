@@ -10,18 +10,19 @@ from typing import Any
 import torch
 
 from tglo_lightning.arguments import tensor_of
-from tglo_lightning.losses import SeparableLoss, SmoothedCrossEntropyLoss, TaylorGLOLoss, published_theta
+from tglo_lightning.losses import TaylorGLOLoss, published_theta
 from tglo_lightning.losses.functional import order_of, theta_tensor
+from tglo_lightning.search import Criterion
 
 __all__ = ["given_loss", "read_json", "theta_of_result"]
 
 
-def given_loss(theta: str | Sequence[float], *, order: int | None = None, **options: Any) -> SeparableLoss:
+def given_loss(theta: str | Sequence[float], *, order: int | None = None, **options: Any) -> TaylorGLOLoss:
     """Return the loss that `theta` stands for; the target of `conf/loss/taylorglo.yaml`.
 
     Args:
         theta: numbers; a name of `published_theta`, such as `"mnist_published"`; or the path of a `result.json`, for
-            the best metalearned loss in it. Two numbers make a `SmoothedCrossEntropyLoss`.
+            the best metalearned loss in it.
         order: of the polynomial; by default that which `theta` has.
         options: of the loss, such as `label_smoothing`.
 
@@ -32,10 +33,6 @@ def given_loss(theta: str | Sequence[float], *, order: int | None = None, **opti
     if isinstance(theta, str):
         theta = theta_of_result(Path(theta)) if theta.endswith(".json") else published_theta(theta)
     numbers = tensor_of("theta", theta, torch.float64)
-    if numbers.shape == (2,):
-        if options.pop("label_smoothing", 0.0):
-            raise ValueError("label_smoothing must be 0 if `theta` is a factor and a smoothing.")
-        return SmoothedCrossEntropyLoss(numbers, **options)
     return TaylorGLOLoss(numbers, order=order_of(theta_tensor(numbers)) if order is None else order, **options)
 
 
@@ -48,9 +45,14 @@ def theta_of_result(path: Path) -> list[float]:
     result = read_json(path)
     try:
         found = result["best"] if "best" in result else result["losses"]["metalearned"]
-        return [float(value) for value in found["theta"]]
+        [loss] = Criterion.from_dict(found["criterion"]).losses
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{path} has no metalearned loss: neither losses.metalearned.theta nor best.theta.") from None
+        raise ValueError(f"{path} has no metalearned loss, or several.") from None
+    if loss.family != TaylorGLOLoss.family:
+        raise ValueError(
+            f"{path} has a loss of the family {loss.family!r}; pass loss={loss.family} and its parameters."
+        )
+    return list(loss.theta)
 
 
 def read_json(path: Path) -> dict[str, Any]:

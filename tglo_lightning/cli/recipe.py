@@ -18,6 +18,7 @@ from torch import nn
 from tglo_lightning.arguments import integer, optional
 from tglo_lightning.callbacks import TaylorGLO
 from tglo_lightning.data import Task
+from tglo_lightning.losses.class_priors import class_priors
 from tglo_lightning.models import Classifier, Normalize
 from tglo_lightning.module.slot import LossSlots
 
@@ -74,13 +75,13 @@ class Recipe:
 
     def __init__(self, cfg: DictConfig) -> None:
         self.cfg = cfg
+        self._priors: torch.Tensor | None = None
         with naming("seed"):
             integer("seed", cfg.seed, 0, 2**32 - 1)
         with naming("evaluation.seeds"):
             integer("seeds", cfg.evaluation.seeds, 1)
         # Before data are read, which may take its time
         self.search()
-        self.criterion()
         with naming("task"):
             self.datamodule = instantiate(cfg.task)
             if isinstance(self.datamodule, Task):
@@ -105,7 +106,16 @@ class Recipe:
         """Return the original loss."""
         with naming("loss"):
             # theta must reach the loss as a plain list, not as a node of the config
-            return instantiate(self.cfg.loss, _convert_="all")
+            return instantiate(self.cfg.loss, **self._of_the_data(), _convert_="all")
+
+    def _of_the_data(self) -> dict[str, Any]:
+        """Return the arguments of the loss that the config leaves to the data, by null."""
+        left = [name for name in ("num_classes", "priors") if name in self.cfg.loss and self.cfg.loss[name] is None]
+        if "priors" in left and self._priors is None:
+            labels = torch.cat([batch[1] for batch in self.datamodule.train_dataloader()])
+            self._priors = class_priors(labels, self.datamodule.num_classes)
+        known = {"num_classes": self.datamodule.num_classes, "priors": self._priors}
+        return {name: known[name] for name in left}
 
     def module(self, criterion: nn.Module | None = None) -> Classifier:
         """Return an untrained module with a loss, by default the original one; weights from the global generator."""

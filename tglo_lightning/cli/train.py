@@ -20,15 +20,20 @@ from rich.console import Console
 
 from tglo_lightning.cli.fresh_seeds import Scores, fresh_seeds, train_and_test, welch_tests
 from tglo_lightning.cli.recipe import Recipe, prepare
-from tglo_lightning.losses import loss_like, loss_options
+from tglo_lightning.evaluation.inner import set_step
+from tglo_lightning.losses import loss_options
 from tglo_lightning.losses.registry import loss_name
 from tglo_lightning.models import Classifier
 from tglo_lightning.reporting import results_table
 from tglo_lightning.reporting.html import report_quietly
-from tglo_lightning.search import Finalist, SearchResult
+from tglo_lightning.search import Criterion, Finalist, SearchResult
 
-# What is found beside the original loss: by the search, and by the search over smoothed cross-entropy
-METALEARNED, BASELINE = "metalearned", "baseline"
+METALEARNED = "metalearned"
+# Searches with the same number of trainings, for what a practitioner would do instead
+BASELINES: dict[str, dict[str, str]] = {
+    "tuned_original": {"space": "original"},
+    "known": {"strategy": "portfolio"},
+}
 # With several ranks it holds the number of this process
 _rank_zero_only: Any = rank_zero_only
 
@@ -53,9 +58,9 @@ def run(cfg: DictConfig) -> float:
             logger = recipe.logger()
             if logger is not None:
                 logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
-            search, baseline = _search_and_train(recipe, logger), _baseline(recipe)
-            searches = {METALEARNED: search, BASELINE: baseline}
-            found = {kind: each.best for kind, each in searches.items() if each and each.best and each.best.theta}
+            search = _search_and_train(recipe, logger)
+            searches = {kind: _baseline(recipe, kind) for kind in cfg.evaluation.baselines} | {METALEARNED: search}
+            found = {kind: each.best for kind, each in searches.items() if each and each.best}
             scores = _compare(recipe, found)
         result = _result(recipe, search, found, scores, time.monotonic() - start)
         if first := _rank_zero_only.rank == 0:
@@ -85,11 +90,10 @@ def _search_and_train(recipe: Recipe, logger: Logger | None) -> SearchResult | N
     return None if search is None else search.result
 
 
-def _baseline(recipe: Recipe) -> SearchResult | None:
-    """Search over smoothed cross-entropy with a factor, with the same budget, if the config asks for it."""
-    journal = Path(recipe.cfg.paths.output_dir) / f"{BASELINE}.jsonl"
-    wanted = recipe.cfg.evaluation.baseline
-    search = recipe.search(parameterization="smoothed_ce", journal=str(journal)) if wanted else None
+def _baseline(recipe: Recipe, kind: str) -> SearchResult | None:
+    """Search for a baseline with as many trainings as the search for the metalearned loss."""
+    journal = Path(recipe.cfg.paths.output_dir) / f"{kind}.jsonl"
+    search = recipe.search(**BASELINES[kind], journal=str(journal))
     if search is None:
         return None
     pl.seed_everything(recipe.cfg.seed, verbose=False)
@@ -103,13 +107,14 @@ def _baseline(recipe: Recipe) -> SearchResult | None:
 def _compare(recipe: Recipe, found: dict[str, Finalist]) -> dict[str, Scores]:
     """Train the original loss and what was found over fresh seeds."""
 
-    def with_theta(theta: list[float] | None) -> Classifier:
+    def trained_with(criterion: Criterion) -> Classifier:
         module = recipe.module()
-        recipe.slots().install(module, theta or [])
+        recipe.slots().install(module, criterion)
+        set_step(module, criterion.step)
         return module
 
     modules: dict[str, Callable[[], Classifier]] = {"original": recipe.module}
-    modules |= {kind: partial(with_theta, finalist.theta) for kind, finalist in found.items()}
+    modules |= {kind: partial(trained_with, finalist.criterion) for kind, finalist in found.items()}
     cfg = recipe.cfg
     progress = cfg.trainer.get("enable_progress_bar", True)
     return train_and_test(recipe, modules, fresh_seeds(cfg.seed, cfg.evaluation.seeds), cfg.monitor, progress=progress)
@@ -119,33 +124,38 @@ def _result(
     recipe: Recipe, search: SearchResult | None, found: dict[str, Finalist], scores: dict[str, Scores], seconds: float
 ) -> dict[str, Any]:
     """Return what `result.json` holds."""
-    criterion = recipe.criterion()
-    losses: dict[str, Any] = {"original": _described(criterion) | {"test": scores["original"].summary()}}
+    original = recipe.criterion()
+    losses: dict[str, Any] = {
+        "original": {
+            "name": loss_name(original),
+            "options": loss_options(original),
+            "criterion": None,
+            "formula": getattr(original, "formula", ""),
+            "test": scores["original"].summary(),
+        }
+    }
     for kind, best in found.items():
-        first = loss_like(criterion, split_theta(best.theta, best.losses)[0])  # type: ignore[arg-type]
-        losses[kind] = {"name": first.name, "theta": best.theta, "formula": best.formula}
-        losses[kind]["test"] = scores[kind].summary()
-    against_baseline = welch_tests(scores, BASELINE)
-    counts = ("candidates", "infeasible", "failed", "seconds")
+        specs = best.criterion.losses
+        losses[kind] = {
+            "name": ", ".join(spec.build(original).name for spec in specs) or loss_name(original),
+            "criterion": best.criterion.to_dict(),
+            "formula": best.criterion.formula,
+            "test": scores[kind].summary(),
+        }
+    tests = {kind: test for kind in scores if (test := welch_tests(scores, kind))}
+    counts = ("candidates", "failed", "trainings", "seconds")
     packages = ("tglo-lightning", "torch", "pytorch-lightning", "cma", "numpy")
     return {
         "monitor": recipe.cfg.monitor,
         "num_classes": recipe.datamodule.num_classes,
         "kept": "original" if search is None else search.kept,
         "losses": losses,
-        "welch": welch_tests(scores),
-        **({f"welch_{BASELINE}": against_baseline} if against_baseline else {}),
-        "search": {count: 0 if search is None else getattr(search, count) for count in counts},
+        "tests": tests,
+        "search": {count: 0 if search is None else getattr(search, count) for count in counts}
+        | {"rejected": 0 if search is None else sum(search.rejected)},
         "seconds": seconds,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
     }
-
-
-def _described(criterion: Any) -> dict[str, Any]:
-    """Return name and options of the original loss, and its parameters and formula if it has any."""
-    described: dict[str, Any] = {"name": loss_name(criterion), "options": loss_options(criterion)}
-    theta = getattr(criterion, "theta", None)
-    return described | ({} if theta is None else {"theta": theta.tolist(), "formula": criterion.formula})
 
 
 def _log(logger: Logger, result: dict[str, Any]) -> None:
@@ -154,13 +164,13 @@ def _log(logger: Logger, result: dict[str, Any]) -> None:
     for kind, loss in result["losses"].items():
         for name, values in loss["test"].items():
             metrics |= {f"test/{kind}/{name}_{part}": values[part] for part in ("mean", "std")}
-    for test in ("welch", f"welch_{BASELINE}"):
-        for name, p_values in result.get(test, {}).items():
-            metrics[f"test/{test}/{name}_p_one_sided"] = p_values["p_one_sided"]
+    for kind, tests in result["tests"].items():
+        for name, p_values in tests.items():
+            metrics[f"test/against_{kind}/{name}_p_one_sided"] = p_values["p_one_sided"]
     finite = {key: value for key, value in metrics.items() if value is not None}
     if isinstance(logger, WandbLogger):
         best = result["losses"].get(METALEARNED, {})
-        texts = {"kept": result["kept"], "formula": best.get("formula"), "theta": best.get("theta")}
+        texts = {"kept": result["kept"], "formula": best.get("formula"), "criterion": best.get("criterion")}
         logger.experiment.summary.update(finite | {k: v for k, v in texts.items() if v is not None})
     else:
         logger.log_metrics(finite)
@@ -179,7 +189,7 @@ def _print(result: dict[str, Any], search: SearchResult | None, path: Path) -> N
         )
     for kind, loss in result["losses"].items():
         if kind != "original":
-            console.print(f"{kind}: f(y, h) = {loss['formula']}")
+            console.print(f"{kind}: {loss['formula'] or loss['name']}")
     console.print(str(path))
 
 

@@ -12,7 +12,7 @@ from tglo_lightning.losses import FAMILIES, ClassificationLoss, loss_options
 from tglo_lightning.losses.registry import check_replaceable, loss_name
 from tglo_lightning.search import Criterion, LossSpec
 
-__all__ = ["LossSlot", "LossSlots", "restore_loss"]
+__all__ = ["LossSlot", "LossSlots", "restore_loss", "stored_losses"]
 
 EXTRA = "_extra_state"
 
@@ -159,15 +159,8 @@ def restore_loss(module: nn.Module, state_dict: Mapping[str, Any], prefix: str =
         The paths of the losses that were replaced.
     """
     replaced = []
-    for key, name in state_dict.items():
-        if not (key.startswith(prefix) and key.endswith(f".{EXTRA}") and getattr(name, "dtype", None) == torch.uint8):
-            continue
-        family = bytes(name.tolist()).decode(errors="replace")
-        path = key[len(prefix) : -len(EXTRA) - 1]
-        theta = state_dict.get(f"{prefix}{path}.theta")
-        if family not in FAMILIES or theta is None:
-            continue
-        slot, spec = LossSlot(path), LossSpec(family, tuple(theta.tolist()))
+    for path, spec in stored_losses(state_dict, prefix).items():
+        slot = LossSlot(path)
         try:
             if not slot.holds(module, spec):
                 slot.install(module, spec)
@@ -175,3 +168,17 @@ def restore_loss(module: nn.Module, state_dict: Mapping[str, Any], prefix: str =
         except ValueError:  # nothing that can be replaced is there
             continue
     return replaced
+
+
+def stored_losses(state_dict: Mapping[str, Any], prefix: str = "") -> dict[str, LossSpec]:
+    """Return the losses of a family whose parameters a ``state_dict`` holds, by their paths."""
+    found: dict[str, LossSpec] = {}
+    for key, name in state_dict.items():
+        if not (key.startswith(prefix) and key.endswith(f".{EXTRA}") and getattr(name, "dtype", None) == torch.uint8):
+            continue
+        family = bytes(name.tolist()).decode(errors="replace")
+        path = key[len(prefix) : -len(EXTRA) - 1]
+        theta = state_dict.get(f"{prefix}{path}.theta")
+        if family in FAMILIES and theta is not None:
+            found[path] = LossSpec(family, tuple(theta.tolist()))
+    return found

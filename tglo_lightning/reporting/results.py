@@ -11,7 +11,6 @@ from tglo_lightning.losses import SeparableLoss
 from tglo_lightning.losses.registry import loss_like
 from tglo_lightning.reporting.stats import Verdict, verdict
 from tglo_lightning.search.result import Candidate, Finalist, SearchResult
-from tglo_lightning.search.space import split_theta
 from tglo_lightning.theory.explanation import parameter_meanings
 
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")

@@ -108,7 +108,7 @@ class TaylorSpace(Space):
         self,
         order: int = 3,
         coordinates: str = "minimal",
-        constraint: str | Constraint | None = "trainable",
+        constraint: Constraint | str | None = "trainable",
         step: bool = False,
         spread: float = 1.2,
     ) -> None:
@@ -273,7 +273,7 @@ class ProductSpace(Space):
         return {"name": "product", "spaces": [space.to_dict() for space in self.spaces]}
 
 
-def as_space(space: Space | str | type[ClassificationLoss], places: int | None = None) -> Space:
+def as_space(space: Space | type[ClassificationLoss] | str, places: int | None = None) -> Space:
     """Return a space: ``"taylorglo"``, ``"shape"``, ``"original"``, a family by its name or class, or an object.
 
     Args:

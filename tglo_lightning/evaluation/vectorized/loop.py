@@ -114,6 +114,7 @@ class PopulationLoop(Callback):
     # Training
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Train the population in place of the one network."""
         check_static(trainer, pl_module, [callback for callback in trainer.callbacks if callback is not self])
         with silenced(pl_module), flushed(), ExitStack() as self._passes:
             pl_module.on_train_start()
