@@ -116,7 +116,6 @@ class PopulationLoop(Callback):
     # Training
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Train the population, then end the fit."""
         check_static(trainer, pl_module, [callback for callback in trainer.callbacks if callback is not self])
         for slot in self.fit.slots if self.criteria[self.members[0]].losses else ():
             if isinstance(loss := slot.get(pl_module), TaylorGLOLoss):
