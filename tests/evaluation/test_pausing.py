@@ -65,6 +65,19 @@ def test_close_ends_the_function_where_it_waits():
     assert cleaned == ["cleaned"]
 
 
+def test_a_caller_that_is_interrupted_takes_the_function_with_it():
+    def function():
+        os.kill(os.getpid(), signal.SIGINT)
+        while True:
+            time.sleep(0.01)
+            pausable.check()
+
+    pausable = Pausable(function)
+    with pytest.raises(KeyboardInterrupt):
+        pausable.resume()
+    assert pausable.ended
+
+
 @pytest.mark.parametrize("stage", ["training_step", "validation_step"])
 @pytest.mark.parametrize("kind", [TrainerEvaluator, VectorizedEvaluator])
 def test_ctrl_c_ends_paused_and_running_trainings(tmp_path, kind, stage):
