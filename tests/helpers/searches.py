@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from tglo_lightning.search import Evaluation, Objective, SearchSettings, TaylorSpace, search
+from tglo_lightning.search import Evaluation, Finals, Objective, SearchSettings, TaylorSpace, search
 
 CENTRE = [0.5, -0.5, 1.0, 0.2, -0.3, 0.8, 0.1, -0.6]
 OBJECTIVE = Objective(10)
@@ -83,8 +83,6 @@ class ScoredPopulation:
 
 def settings(**options) -> SearchSettings:
     """Settings of a small search."""
-    from tglo_lightning.search import Finals
-
     small = {"generations": 3, "population": 6, "space": FREE, "finals": Finals(finalists=2, seeds=2, confirm=3)}
     return SearchSettings(**(small | options))
 
