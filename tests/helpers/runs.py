@@ -33,7 +33,7 @@ LOSSES = ("original", "metalearned")
 def score(criterion: Criterion, seed: int, trained: int) -> Evaluation:
     """Score a candidate by its distance from a point; some diverge."""
     found = theta(criterion)
-    if len(found) > 3 and found[3] > 1:
+    if len(found) > 3 and found[3] > 0.55:
         return Evaluation(math.nan, "diverged", 0.1, "the loss is nan")
     distance = sum((t - 1) ** 2 for t in found) if found else 30.0
     draws = torch.Generator().manual_seed(seed + round(1000 * distance))
