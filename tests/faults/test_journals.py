@@ -110,7 +110,7 @@ def check(whole, edits):
     assert len(SearchResult.load(path).history) == len(expected["history"])
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(edits=EDITS)
 def test_damaged_journals(whole, edits):
     check(whole, edits)
@@ -123,7 +123,7 @@ def test_damaged_journals_at_length(whole, edits):
     check(whole, edits)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(content=st.binary(max_size=300))
 def test_files_that_are_no_journals(whole, content):
     path = whole[2]

@@ -6,21 +6,22 @@ from pathlib import Path
 
 import torch
 
+from helpers.searches import Scored, theta
 from tglo_lightning.cli.fresh_seeds import Scores, welch_tests
 from tglo_lightning.losses import CrossEntropyLoss, loss_like
 from tglo_lightning.reporting.attraction import AttractionRecord, measure
 from tglo_lightning.reporting.robustness import AttackResult, Finding, RobustnessReport
-from tglo_lightning.search import Evaluation, SearchResult, SearchSettings, search
-from tglo_lightning.search.journal import Journal, JournaledEvaluator
+from tglo_lightning.search import Criterion, Evaluation, Finals, Objective, SearchResult, SearchSettings, search
+from tglo_lightning.search.journal import Journal
 
-SETTINGS = SearchSettings(generations=4, population=6, finalists=3, repeats=3)
+SETTINGS = SearchSettings(4, 6, finals=Finals(finalists=3, seeds=2, confirm=5), budget=3)
+OBJECTIVE = Objective(10, "val/acc", "max", "CrossEntropyLoss", ({},))
 HEADER = {
     "settings": SETTINGS.to_dict(),
     "loss": ["criterion"],
     "original": "CrossEntropyLoss",
     "monitor": "val/acc",
     "mode": "max",
-    "budget": {"epochs": 3, "steps": None},
     "classes": 10,
     "evaluator": "vectorized",
     "original_options": [{}],
@@ -29,29 +30,23 @@ HEADER = {
 LOSSES = ("original", "metalearned")
 
 
-class Scored:
-    """Scores a candidate by its distance from a point, and lets one candidate in five diverge."""
-
-    def __init__(self) -> None:
-        self.round = 0
-
-    def evaluate(self, thetas, seed):
-        for index, theta in enumerate(thetas):
-            distance = 30.0 if theta is None else sum((t - 1) ** 2 for t in theta)
-            noise = torch.rand((), generator=torch.Generator().manual_seed(seed + index)).item() / 20
-            ok = index != 4 or self.round >= SETTINGS.generations
-            fitness = 0.4 + 0.5 * math.exp(-distance / 20) + noise if ok else math.nan
-            yield Evaluation(fitness, "ok" if ok else "diverged", 0.1, None if ok else "the loss is nan")
-        self.round += 1
+def score(criterion: Criterion, seed: int, trained: int) -> Evaluation:
+    """Score a candidate by its distance from a point; some diverge."""
+    found = theta(criterion)
+    if len(found) > 3 and found[3] > 0.55:
+        return Evaluation(math.nan, "diverged", 0.1, "the loss is nan")
+    distance = sum((t - 1) ** 2 for t in found) if found else 30.0
+    draws = torch.Generator().manual_seed(seed + round(1000 * distance))
+    return Evaluation(0.4 + 0.5 * math.exp(-distance / 20) + torch.rand((), generator=draws).item() / 20, "ok", 0.1)
 
 
 def searched(folder: Path) -> SearchResult:
     """Write `search.jsonl` and `search.json`."""
     journal = Journal(folder / "search.jsonl", HEADER)
-    evaluator = JournaledEvaluator(Scored(), journal, SETTINGS)
-    result = search(evaluator, SETTINGS, num_classes=10, monitor="val/acc", original_name="CrossEntropyLoss")
+    evaluator = Scored(score)
+    evaluator.name = "vectorized"
+    result = search(evaluator, SETTINGS, OBJECTIVE, journal=journal)
     journal.close()
-    result.settings |= {"evaluator": "vectorized", "original_options": [{}]}
     result.save(folder / "search.json")
     return result
 
@@ -59,8 +54,9 @@ def searched(folder: Path) -> SearchResult:
 def interrupt(folder: Path, trainings: int) -> None:
     """Leave of a search what a kill in the middle of writing a line leaves."""
     (folder / "search.json").unlink()
-    lines = (folder / "search.jsonl").read_text().splitlines()
-    (folder / "search.jsonl").write_text("\n".join(lines[: trainings + 1]) + '\n{"round": 1, "ind')
+    lines = (folder / "search.jsonl").read_text().splitlines(keepends=True)
+    done = [number for number, line in enumerate(lines) if '"seed":' in line and '"key":' in line]
+    (folder / "search.jsonl").write_text("".join(lines[: done[trainings - 1] + 1]) + '{"key": ["gen')
 
 
 def finished(folder: Path, *, name: str = "CrossEntropyLoss") -> SearchResult:
@@ -78,12 +74,16 @@ def finished(folder: Path, *, name: str = "CrossEntropyLoss") -> SearchResult:
             | {"val/acc": [0.7 + 0.2 * place - 0.6 * math.exp(-3 * rate * e) for e in range(20)]}
             for rate in rates
         ]
-        record(folder / "seeds" / f"{kind}-0", None if place == 0 else result.best.theta)
+        record(folder / "seeds" / f"{kind}-0", None if place == 0 else theta(result.best.criterion))
     losses = {kind: {"name": name, "test": each.summary()} for kind, each in scores.items()}
-    losses["metalearned"] |= {"name": "TaylorGLOLoss", "theta": result.best.theta, "formula": result.best.formula}
+    losses["metalearned"] |= {
+        "name": "TaylorGLOLoss",
+        "theta": theta(result.best.criterion),
+        "formula": result.best.formula,
+    }
     told = {"monitor": "val/acc", "num_classes": 10, "kept": "metalearned", "losses": losses}
     told |= {"welch": welch_tests(scores), "seconds": 12.5, "versions": {"torch": "2.13.0"}}
-    told["search"] = {"candidates": result.candidates, "infeasible": result.infeasible, "failed": result.failed}
+    told["search"] = {"candidates": result.candidates, "rejected": sum(result.rejected), "failed": result.failed}
     (folder / "result.json").write_text(json.dumps(told, allow_nan=False))
     (folder / "curves.json").write_text(json.dumps(curves))
     (folder / ".hydra").mkdir()
@@ -93,9 +93,10 @@ def finished(folder: Path, *, name: str = "CrossEntropyLoss") -> SearchResult:
     return result
 
 
-def record(folder: Path, theta: list[float] | None) -> None:
+def record(folder: Path, parameters: list[float] | None) -> None:
     """Write `attraction.npz` of a network that grows sure of its labels."""
-    loss = CrossEntropyLoss() if theta is None else loss_like(CrossEntropyLoss(), theta)
+    own = CrossEntropyLoss()
+    loss = own if parameters is None else loss_like(own, "taylorglo", parameters)
     draws = torch.Generator().manual_seed(1)
     target = torch.randint(10, (60,), generator=draws)
     kept = AttractionRecord(torch.arange(60), target, 10)

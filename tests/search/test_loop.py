@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers.searches import FREE, FULL, OBJECTIVE, Scored, plain, run, settings, sphere, theta
+from helpers.searches import FREE, FULL, OBJECTIVE, Halving, Scored, plain, run, settings, sphere, theta
 
 from tglo_lightning.search import (
     CMAES,
@@ -15,7 +15,6 @@ from tglo_lightning.search import (
     Criterion,
     Evaluation,
     Objective,
-    RandomSearch,
     SearchError,
     SearchResult,
     Strategy,
@@ -174,25 +173,13 @@ def test_early_rejection_restarts_nobody(mode):
     assert math.isfinite(result.original.mean)
 
 
-class Halving(RandomSearch):
-    """Drops the worse half after each epoch."""
-
-    def train(self, population):
-        last = {}
-        for left in (4, 2, 1):
-            population.advance(1)
-            last |= dict(zip(population.members, population.scores(), strict=True))
-            population.keep(sorted(population.members, key=lambda m: self.cost(last[m]))[:left])
-        return [last[member] for member in sorted(last)]
-
-
 @pytest.mark.parametrize("mode", ["max", "min"])
 def test_a_strategy_may_look_at_candidates_while_they_train(mode):
     sign = 1 if mode == "max" else -1
     evaluator = Scored(lambda *given: Evaluation(sign * sphere(*given).fitness), length=3)
     result = run(evaluator, Objective(10, mode=mode), strategy=Halving())
     assert result.failed == 0
-    assert evaluator.trained == 3 * (6 + 4 + 2) + 3 * (TRAININGS - 18)
+    assert evaluator.trained == 3 * (6 + 3 + 1) + 3 * (TRAININGS - 18)
     # of the same criteria the one that trains to its end gets better by that; it was the best before
     best = max(result.history[:6], key=lambda c: sign * c.fitness)
     assert sign * best.fitness == pytest.approx(sphere(best.criterion, evaluator.seeds[0], 3).fitness)

@@ -238,9 +238,14 @@ class ProductSpace(Space):
 
     Args:
         spaces: one space for each place in the module.
+
+    Raises:
+        TypeError: not a list of spaces.
     """
 
     def __init__(self, spaces: Sequence[Space]) -> None:
+        if not isinstance(spaces, Sequence) or not all(isinstance(space, Space) for space in spaces) or not spaces:
+            raise TypeError(f"`spaces` must be a list of spaces, got {spaces!r}.")
         self.spaces = list(spaces)
         self._losses = [len(space.decode(space.centre).losses) for space in self.spaces]
         self.axes = tuple(f"{name}[{i}]" for i, space in enumerate(spaces) for name in space.axes)
@@ -307,6 +312,8 @@ NAMED: dict[str, type[Space]] = {"taylorglo": TaylorSpace, "shape": ShapeSpace, 
 def _find(given: str | type[ClassificationLoss]) -> type[ClassificationLoss]:
     if isinstance(given, str) and given not in FAMILIES:
         raise ValueError(f"`space` must be one of {', '.join(map(repr, sorted(FAMILIES)))}, or a Space, got {given!r}.")
+    if not isinstance(given, str) and not (isinstance(given, type) and issubclass(given, SeparableLoss)):
+        raise TypeError(f"`family` must be the name or class of a family of losses, got {given!r}.")
     return family(given) if isinstance(given, str) else given
 
 
