@@ -168,7 +168,7 @@ def summary(times: dict[tuple[str, int], list[float]], args: argparse.Namespace)
 
 def table(rows: list[dict[str, Any]], caption: str) -> Table:
     columns = ("way", "workers", "candidates/min", "over 1 of its kind", "range", "efficiency", "over this process")
-    result = Table(*columns, title="Candidates a minute, one thread a worker", caption=caption)
+    result = Table(*columns, title="Candidates per minute, one thread per worker", caption=caption)
     for row in rows:
         low, high = row["speedup_range"]
         result.add_row(

@@ -204,7 +204,7 @@ def entry(column: str, values: list[float], reference: list[float]) -> str:
 
 
 def show(runs: dict[str, dict[str, Any]]) -> None:
-    """One Markdown table a task."""
+    """Print one Markdown table per task."""
     for task in TASKS:
 
         def found(cell: Cell | None, task: Task = task) -> list[dict[str, Any]]:
@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder that holds mnist/")
     parser.add_argument("--output", type=Path, default=Path("search_efficiency.json"), help="JSON file to go on with")
     parser.add_argument("--tasks", default="", help="only tasks whose name holds this text")
-    parser.add_argument("--seeds", type=int, default=5, help="search seeds a cell")
+    parser.add_argument("--seeds", type=int, default=5, help="search seeds per cell")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)

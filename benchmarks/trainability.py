@@ -1,4 +1,4 @@
-"""Which of the search's constraints tells a loss that can be trained from one that cannot?
+"""Which of the search's constraints predicts whether a loss can be trained?
 
 Random losses ``theta ~ N(0, 1.2^2)`` train small networks to the end, by Adam, which does not mind the scale of a
 loss. A loss counts as trainable if its test accuracy gets at least a quarter of the way from chance to what
@@ -282,8 +282,8 @@ def show(results: list[dict]) -> None:
         rejected, kept = f"{e['rejected_yet_trains']}/{e['rejected']}", f"{e['kept_yet_fails']}/{e['kept']}"
         fewer, greatest = f"{e['errors_of_stable']} -> {e['errors_at_best_threshold']}", e["greatest_slope_that_trains"]
         print(
-            f"{r['task']:42} {e['drift_ratio']:>6.1f} {rejected:>15} {kept:>15} {e['best_threshold']:>7.3f} {fewer:>12} "
-            + ("-" if greatest is None else f"{greatest:.3f}").rjust(9)
+            f"{r['task']:42} {e['drift_ratio']:>6.1f} {rejected:>15} {kept:>15} {e['best_threshold']:>7.3f} "
+            f"{fewer:>12} " + ("-" if greatest is None else f"{greatest:.3f}").rjust(9)
         )
 
 
@@ -292,7 +292,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="mnist/ and cifar10_subset/")
     parser.add_argument("--output", type=Path, default=Path("trainability.json"), help="JSON file to write")
     parser.add_argument("--tasks", default="", help="only tasks whose name holds this text")
-    parser.add_argument("--thetas", type=int, help="losses a task, instead of each task's own number")
+    parser.add_argument("--thetas", type=int, help="losses per task, in place of each task's own number")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
