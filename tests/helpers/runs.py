@@ -5,8 +5,8 @@ import math
 from pathlib import Path
 
 import torch
-from helpers.searches import Scored, theta
 
+from helpers.searches import Scored, theta
 from tglo_lightning.losses import CrossEntropyLoss
 from tglo_lightning.reporting import summarize
 from tglo_lightning.reporting.attraction import AttractionRecord, measure

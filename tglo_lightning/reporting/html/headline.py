@@ -14,6 +14,7 @@ from tglo_lightning.reporting.stats import LESS_IS_BETTER, Verdict, verdict
 from tglo_lightning.wording import counted
 
 METALEARNED = "metalearned"
+CALLED = {"original": "the original", "tuned_original": "the tuned original", "known": "the best known loss"}
 STANDS = {"better": "beats", "undecided": "ties with", "worse": "is worse than"}
 
 
@@ -85,7 +86,7 @@ def _on_test_data(files: RunFiles) -> Headline:
         head = _compared(compared, name, what, kept)
         names[METALEARNED] = "metalearned" if kept else "best finalist, not kept"
         if kept and len(compared) > 1 and all(compared.values()):
-            head.tone, head.title = _against_all(verdicts(files, metric), name)
+            head.tone, head.title = _against_all(verdicts(files, metric))
     head.measure = f"{what[0].upper()}{what[1:]}, {over_seeds([*values.values()])}"
     head.bars = [(names[kind], mean_sd(each), KINDS[kind]) for kind, each in values.items()]
     n = counted(len(values["original"]), "fresh seed")
@@ -156,19 +157,21 @@ def _margin(told: Verdict) -> float:
     return abs(told.difference) * (1 if told.better else -1)
 
 
-def _against_all(compared: Mapping[str, Verdict | None], name: str) -> tuple[str, str]:
+def _against_all(compared: Mapping[str, Verdict | None]) -> tuple[str, str]:
     """Tone and title of the comparison with several baselines; good only if the best of them is beaten."""
-    called = {"original": name, "tuned_original": f"{name} at a tuned rate", "known": "the best known loss"}
     stands: dict[str, list[str]] = {}
     for kind, told in compared.items():
         assert told is not None
         word = STANDS[told.outcome] if told.p is not None else "is ahead of" if told.better else "is not ahead of"
-        stands.setdefault(word, []).append(called[kind])
-    parts = [f"{word} {' and '.join(losses)}" for word, losses in stands.items()]
+        stands.setdefault(word, []).append(CALLED[kind])
+    parts = [f"{word} {_listed(losses)}" for word, losses in stands.items()]
     best = min(filter(None, compared.values()), key=_margin)
     untested = "" if best.p is not None else "; one training does not settle it"
-    listed = ", ".join(parts[:-1]) + (", and " if len(parts) > 1 else "") + parts[-1]
-    return ("good" if best.outcome == "better" else "open"), f"The metalearned loss {listed}{untested}."
+    return ("good" if best.outcome == "better" else "open"), f"The metalearned loss {_listed(parts)}{untested}."
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def _facts(files: RunFiles, compared: str, cost: str) -> str:
