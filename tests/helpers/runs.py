@@ -7,16 +7,6 @@ from pathlib import Path
 import torch
 
 from helpers.searches import Scored, theta
-<<<<<<< HEAD
-from tglo_lightning.cli.fresh_seeds import Scores, welch_tests
-from tglo_lightning.losses import CrossEntropyLoss, loss_like
-from tglo_lightning.reporting.attraction import AttractionRecord, measure
-from tglo_lightning.reporting.robustness import AttackResult, Finding, RobustnessReport
-from tglo_lightning.search import Criterion, Evaluation, Finals, Objective, SearchResult, SearchSettings, search
-from tglo_lightning.search.journal import Journal
-
-SETTINGS = SearchSettings(4, 6, finals=Finals(finalists=3, seeds=2, confirm=5), budget=3)
-=======
 from tglo_lightning.losses import CrossEntropyLoss
 from tglo_lightning.reporting import summarize
 from tglo_lightning.reporting.attraction import AttractionRecord, measure
@@ -26,7 +16,6 @@ from tglo_lightning.search import Criterion, Evaluation, Finals, Objective, Sear
 from tglo_lightning.search.journal import Journal
 
 SETTINGS = SearchSettings(generations=4, population=6, finals=Finals(finalists=3, seeds=2, confirm=3))
->>>>>>> reporting2
 OBJECTIVE = Objective(10, "val/acc", "max", "CrossEntropyLoss", ({},))
 HEADER = {
     "settings": SETTINGS.to_dict(),
@@ -35,10 +24,7 @@ HEADER = {
     "original": "CrossEntropyLoss",
     "monitor": "val/acc",
     "mode": "max",
-<<<<<<< HEAD
-=======
     "init": "reset",
->>>>>>> reporting2
     "classes": 10,
     "evaluator": "scored",
     "data": {"lengths": {"train": [600]}, "first": "0"},
@@ -50,16 +36,6 @@ MEANS = {"original": 0.7, "tuned_original": 0.78, "known": 0.88, "metalearned": 
 NAMES = {"tuned_original": "CrossEntropyLoss", "known": "GCELoss", "metalearned": "TaylorGLOLoss"}
 
 
-<<<<<<< HEAD
-def score(criterion: Criterion, seed: int, trained: int) -> Evaluation:
-    """Score a candidate by its distance from a point; some diverge."""
-    found = theta(criterion)
-    if len(found) > 3 and found[3] > 0.55:
-        return Evaluation(math.nan, "diverged", 0.1, "the loss is nan")
-    distance = sum((t - 1) ** 2 for t in found) if found else 30.0
-    draws = torch.Generator().manual_seed(seed + round(1000 * distance))
-    return Evaluation(0.4 + 0.5 * math.exp(-distance / 20) + torch.rand((), generator=draws).item() / 20, "ok", 0.1)
-=======
 def score(criterion, seed, trained):
     """Score a candidate by its distance from a point; every fifth one diverges."""
     draws = torch.Generator().manual_seed((seed + round(1000 * sum(theta(criterion)))) % 2**31)
@@ -68,19 +44,12 @@ def score(criterion, seed, trained):
     if fails < 0.3 and distance > 8 and not criterion.is_original:
         return Evaluation(math.nan, "diverged", 0.1, "the loss is nan")
     return Evaluation(0.4 + 0.5 * math.exp(-distance / 20) + noise / 20, "ok", 0.1)
->>>>>>> reporting2
 
 
 def searched(folder: Path) -> SearchResult:
     """Write `search.jsonl` and `search.json`."""
     journal = Journal(folder / "search.jsonl", HEADER)
-<<<<<<< HEAD
-    evaluator = Scored(score)
-    evaluator.name = "vectorized"
-    result = search(evaluator, SETTINGS, OBJECTIVE, journal=journal)
-=======
     result = search(Scored(score), SETTINGS, OBJECTIVE, journal=journal)
->>>>>>> reporting2
     journal.close()
     result.save(folder / "search.json")
     return result
@@ -89,11 +58,6 @@ def searched(folder: Path) -> SearchResult:
 def interrupt(folder: Path, trainings: int) -> None:
     """Leave of a search what a kill in the middle of writing a line leaves."""
     (folder / "search.json").unlink()
-<<<<<<< HEAD
-    lines = (folder / "search.jsonl").read_text().splitlines(keepends=True)
-    done = [number for number, line in enumerate(lines) if '"seed":' in line and '"key":' in line]
-    (folder / "search.jsonl").write_text("".join(lines[: done[trainings - 1] + 1]) + '{"key": ["gen')
-=======
     header, *lines = (folder / "search.jsonl").read_text().splitlines()
     kept = []
     for line in lines:
@@ -102,7 +66,6 @@ def interrupt(folder: Path, trainings: int) -> None:
             break
         kept.append(line)
     (folder / "search.jsonl").write_text("\n".join([header, *kept]) + '\n{"key": ["gen')
->>>>>>> reporting2
 
 
 def finished(folder: Path, *, name: str = "CrossEntropyLoss", baselines: bool = False) -> SearchResult:
@@ -129,23 +92,9 @@ def finished(folder: Path, *, name: str = "CrossEntropyLoss", baselines: bool = 
             | {"val/acc": [MEANS[kind] - 0.6 * math.exp(-3 * rate * e) for e in range(20)]}
             for rate in rates
         ]
-<<<<<<< HEAD
-        record(folder / "seeds" / f"{kind}-0", None if place == 0 else theta(result.best.criterion))
-    losses = {kind: {"name": name, "test": each.summary()} for kind, each in scores.items()}
-    losses["metalearned"] |= {
-        "name": "TaylorGLOLoss",
-        "theta": theta(result.best.criterion),
-        "formula": result.best.formula,
-    }
-    told = {"monitor": "val/acc", "num_classes": 10, "kept": "metalearned", "losses": losses}
-    told |= {"welch": welch_tests(scores), "seconds": 12.5, "versions": {"torch": "2.13.0"}}
-    told["search"] = {"candidates": result.candidates, "rejected": sum(result.rejected), "failed": result.failed}
-    (folder / "result.json").write_text(json.dumps(told, allow_nan=False))
-=======
         record(folder / "seeds" / f"{kind}-0", criterion)
     losses["original"]["options"] = {}
     (folder / "result.json").write_text(json.dumps(told(result, losses), allow_nan=False))
->>>>>>> reporting2
     (folder / "curves.json").write_text(json.dumps(curves))
     (folder / ".hydra").mkdir()
     (folder / ".hydra" / "config.yaml").write_text("seed: 0\nname: a <b> & c\n")
@@ -154,12 +103,6 @@ def finished(folder: Path, *, name: str = "CrossEntropyLoss", baselines: bool = 
     return result
 
 
-<<<<<<< HEAD
-def record(folder: Path, parameters: list[float] | None) -> None:
-    """Write `attraction.npz` of a network that grows sure of its labels."""
-    own = CrossEntropyLoss()
-    loss = own if parameters is None else loss_like(own, "taylorglo", parameters)
-=======
 def told(result, losses):
     """What `result.json` holds."""
     tests = {}
@@ -184,7 +127,6 @@ def told(result, losses):
 def record(folder: Path, criterion: Criterion | None) -> None:
     """Write `attraction.npz` of a network that grows sure of its labels."""
     loss = CrossEntropyLoss() if criterion is None or not criterion.losses else criterion.build()
->>>>>>> reporting2
     draws = torch.Generator().manual_seed(1)
     target = torch.randint(10, (60,), generator=draws)
     kept = AttractionRecord(torch.arange(60), target, 10)
