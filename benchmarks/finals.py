@@ -4,8 +4,8 @@ Fitness is drawn from normal distributions, as if every training had a standard 
 are those of the package. ``shared`` is the part of that variance that comes from what trainings of one seed have in
 common, such as the weights at the start and the order of the batches.
 
-Columns: share of the searches in which the original is replaced if all candidates are as good as the original (wrongly),
-worse by half a standard deviation (wrongly), better by one, and better by two.
+Columns: share of the searches in which the original is replaced if all candidates are as good as it (wrongly), worse by
+half a standard deviation (wrongly), better by one, and better by two.
 
     python benchmarks/finals.py --trials 2000
 """

@@ -7,23 +7,21 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from helpers.data import loaders
-from helpers.modules import TINY, classifier, quiet_trainer, seeded
+from helpers.fits import CRITERIA, fitness, inner_fit, nested
+from helpers.modules import classifier, seeded
 from torch import nn
+from torchmetrics import MaxMetric
 
 from tglo_lightning import TaylorGLO
-from tglo_lightning.evaluation import ProcessEvaluator, TrainerEvaluator, VectorizedEvaluator, auto
+from tglo_lightning.evaluation import ProcessEvaluator, TrainerEvaluator, VectorizedEvaluator, auto, choose_evaluator
+from tglo_lightning.evaluation.auto import obstacle
+from tglo_lightning.search import Budget
 
 Classifier = classifier(pl)
 
 
-def search(tmp_path, module, evaluator, data=None, **trainer_kwargs):
-    """The result of a search by ``evaluator``, and the warnings on the way."""
-    callback = TaylorGLO(**TINY, evaluator=evaluator)
-    trainer = quiet_trainer(pl, tmp_path, callbacks=[callback], **{"max_epochs": 1} | trainer_kwargs)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        trainer.fit(module, **(data or loaders()))
-    return callback.result, [str(w.message) for w in caught if "Falling back" in str(w.message)]
+def fit_of(tmp_path, module, **kwargs):
+    return inner_fit(pl, tmp_path, module, **kwargs)
 
 
 class Manual(Classifier):
@@ -126,7 +124,7 @@ class Recurrent(Classifier):
 
 class Watch(pl.Callback):
     def on_train_batch_end(self, *args):
-        pass
+        self.ended = True
 
 
 REFUSED = {
@@ -147,20 +145,20 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_refusal_is_one_warning_with_its_reason_and_a_search_that_works(tmp_path, kind):
-    module = seeded(kind)
-    result, said = search(tmp_path, module, "vectorized")
-    assert len(said) == 1
-    assert re.search(f"{kind.__name__} cannot be trained by the evaluator 'vectorized': .*{REFUSED[kind]}", said[0])
-    assert "'trainer'" in said[0]
-    assert result.settings["evaluator"] == "trainer"
-    assert result.failed == 0
+def test_what_cannot_be_a_population_says_why(tmp_path, kind):
+    assert re.search(REFUSED[kind], obstacle(fit_of(tmp_path, seeded(kind))))
+
+
+def test_nested_trainers_take_its_place_with_one_warning(tmp_path):
+    with pytest.warns(UserWarning, match="Manual cannot be trained.*manually. Falling back to 'trainer'") as told:
+        chosen = choose_evaluator("vectorized", fit_of(tmp_path, seeded(Manual)), 4)
+    assert chosen.name == "trainer"
+    assert len(told) == 1
 
 
 def test_candidate_callback_that_follows_batches(tmp_path):
-    callback = TaylorGLO(**TINY, evaluator="vectorized", candidate_callbacks=[Watch()])
-    with pytest.warns(UserWarning, match="Watch overrides on_train_batch_end"):
-        quiet_trainer(pl, tmp_path, callbacks=[callback], max_epochs=1).fit(seeded(Classifier), **loaders())
+    fit = fit_of(tmp_path, seeded(Classifier), budget=Budget(steps=3, callbacks=[Watch()]))
+    assert obstacle(fit) == "Watch overrides on_train_batch_end"
 
 
 def test_metric_that_is_only_logged_in_training(tmp_path):
@@ -170,117 +168,163 @@ def test_metric_that_is_only_logged_in_training(tmp_path):
             self.log("acc", (logits.argmax(1) == batch[1]).float().mean())
             return self.criterion(logits, batch[1])
 
-    callback = TaylorGLO(**TINY, evaluator="vectorized", monitor="acc")
-    with pytest.warns(UserWarning, match="'acc' is not known after validation"):
-        quiet_trainer(pl, tmp_path, callbacks=[callback], max_epochs=1).fit(seeded(InTraining), **loaders())
-    assert callback.result.failed == 0
+    assert obstacle(fit_of(tmp_path, seeded(InTraining), monitor="acc")) == "'acc' is not known after validation"
 
 
-def test_workers_fall_back_to_nested_trainers(tmp_path):
-    evaluator = ProcessEvaluator(2, inner=VectorizedEvaluator(chunk_size=1))
-    result, said = search(tmp_path, seeded(Manual), evaluator)
-    assert len(said) == 1
-    assert result.settings["evaluator"] == "processes"
+class Template(Classifier):
+    """Hooks that wait to be filled in, and one that prepares a training, as templates of projects have them."""
+
+    def __init__(self):
+        super().__init__()
+        self.best = MaxMetric()
+
+    def on_train_start(self):
+        self.best.reset()
+        torch.nn.init.zeros_(self.net[0].bias)
+
+    def on_train_epoch_end(self):
+        "Called when a training epoch ends."
+
+    def on_train_batch_start(self, batch, batch_idx):
+        pass
 
 
-@pytest.mark.parametrize("name", ["trainer", "vectorized", "sequential", "processes", "processes-sequential"])
+def adam(bias):
+    class BeforeBatchNorm(Classifier):
+        """The gradient of the bias is rounding noise, of which Adam makes a full step."""
+
+        def __init__(self):
+            super().__init__(
+                nn.Sequential(nn.Linear(8, 16, bias=bias), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
+            )
+
+        def validation_step(self, batch, batch_idx):
+            self.log("val/acc", nn.functional.cross_entropy(self(batch[0]), batch[1]))
+
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters(), lr=0.02)
+
+    return BeforeBatchNorm
+
+
+@pytest.mark.parametrize("kind", [Template, adam(True), adam(False)], ids=["template", "bias", "no bias"])
+def test_what_makes_no_difference_is_no_obstacle(tmp_path, kind):
+    fit = fit_of(tmp_path, seeded(kind))
+    assert obstacle(fit) is None
+    assert fitness(VectorizedEvaluator(), fit, CRITERIA[:2]) == pytest.approx(nested(fit, CRITERIA[:2]), rel=0.05)
+
+
+def test_a_difference_is_an_obstacle(tmp_path, monkeypatch):
+    fit = fit_of(tmp_path, seeded(Classifier))
+    step = auto.VectorizedEvaluator.start
+    monkeypatch.setattr(VectorizedEvaluator, "start", lambda self, criteria, seed: step(self, criteria[::-1], seed))
+    assert obstacle(fit) == "net.0.weight differs from what the Trainer makes of it"
+
+
+@pytest.mark.parametrize("name", ["trainer", "vectorized", "sequential"])
 def test_names(tmp_path, name):
-    result, said = search(tmp_path, seeded(Classifier), name)
-    assert not said
-    assert result.settings["evaluator"] == name
-    assert result.failed == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        chosen = choose_evaluator(name, fit_of(tmp_path, seeded(Classifier)), 4)
+    assert chosen.name == name
 
 
-def test_evaluators_agree(tmp_path):
-    results = [
-        search(tmp_path, seeded(Classifier), evaluator)[0]
-        for evaluator in ("trainer", "vectorized", ProcessEvaluator(2), VectorizedEvaluator(chunk_size=3))
-    ]
-    for result in results[1:]:
-        assert [c.fitness for c in result.history] == pytest.approx([c.fitness for c in results[0].history])
-        assert result.best.theta == results[0].best.theta
-        assert result.original.fitness == pytest.approx(results[0].original.fitness)
-
-
-@pytest.mark.parametrize(
-    ("kind", "names"),
-    [
-        (Classifier, ["vectorized", "sequential", "processes-sequential"]),
-        (Branches, ["trainer", "processes"]),
-    ],
-)
+@pytest.mark.parametrize(("kind", "names"), [(Classifier, ["vectorized", "sequential"]), (Branches, ["trainer"])])
 def test_auto_says_in_one_line_what_and_why(tmp_path, monkeypatch, kind, names):
     lines = []
     monkeypatch.setattr(auto, "tell", lines.append)
-    monkeypatch.setattr(ProcessEvaluator, "count", lambda self: 2)
-    result, said = search(tmp_path, seeded(kind), "auto")
-    assert not said
+    chosen = choose_evaluator("auto", fit_of(tmp_path, seeded(kind)), 4, processes=False)
     before, line = lines
     assert before == "TaylorGLO tries which evaluator is the fastest here."
     assert "\n" not in line
-    assert result.settings["evaluator"] in names
-    assert f"evaluator {result.settings['evaluator']!r}, the fastest here" in line
+    assert chosen.name in names
+    assert f"evaluator {chosen.name!r}, the fastest here" in line
     assert all(re.search(rf"{name} [\d.e-]+ s", line) for name in names)
     assert ("control flow" in line) == (kind is Branches)
-    again, _ = search(tmp_path, seeded(kind), result.settings["evaluator"])
-    assert [c.fitness for c in again.history] == [c.fitness for c in result.history]
 
 
 @pytest.mark.parametrize("fastest", ["vectorized", "sequential", "processes-sequential"])
 def test_auto_takes_the_fastest(tmp_path, monkeypatch, fastest):
     monkeypatch.setattr(ProcessEvaluator, "count", lambda self: 2)
     monkeypatch.setattr(auto, "_seconds", lambda evaluator, *_: 1.0 if evaluator.name == fastest else 2.0)
-    result, _ = search(tmp_path, seeded(Classifier), "auto")
-    assert result.settings["evaluator"] == fastest
+    assert choose_evaluator("auto", fit_of(tmp_path, seeded(Classifier)), 4).name == fastest
 
 
 def test_auto_leaves_out_what_fails(tmp_path, monkeypatch):
-    def crowded(self, thetas, seed):
+    def crowded(self, criteria, seed):
         raise MemoryError
 
-    monkeypatch.setattr(ProcessEvaluator, "count", lambda self: 1)
     monkeypatch.setattr(auto, "obstacle", lambda fit: None)
-    monkeypatch.setattr(VectorizedEvaluator, "evaluate", crowded)
+    monkeypatch.setattr(VectorizedEvaluator, "start", crowded)
     monkeypatch.setitem(auto.EVALUATORS, "sequential", TrainerEvaluator)
-    result, _ = search(tmp_path, seeded(Classifier), "auto")
-    assert result.settings["evaluator"] == "trainer"
-
-
-def test_auto_leaves_the_fit_as_it_was(tmp_path):
-    def outcome(evaluator):
-        module = seeded(Classifier)
-        result, _ = search(tmp_path, module, evaluator)
-        return result.kept, {n: v for n, v in module.state_dict().items() if "theta" not in n}
-
-    kept, weights = outcome("trainer")
-    kept_too, weights_too = outcome("auto")
-    assert kept == kept_too
-    assert all(torch.allclose(weights[n], weights_too[n], atol=1e-5) for n in weights)
+    assert choose_evaluator("auto", fit_of(tmp_path, seeded(Classifier)), 4, processes=False).name == "trainer"
 
 
 def test_object_of_ones_own(tmp_path):
     class Own(TrainerEvaluator):
         name = "own"
-        closed = False
-
-        def close(self):
-            self.closed = True
 
     evaluator = Own()
-    result, _ = search(tmp_path, seeded(Classifier), evaluator)
-    assert result.settings["evaluator"] == "own"
-    assert evaluator.closed
+    fit = fit_of(tmp_path, seeded(Classifier))
+    assert choose_evaluator(evaluator, fit, 4) is evaluator
+    assert evaluator.fit is fit
 
 
 @pytest.mark.parametrize(
     ("evaluator", "error", "match"),
     [
         ("quantum", ValueError, "'auto', 'trainer', 'vectorized'"),
-        (object(), TypeError, "setup, evaluate and close"),
-        (None, TypeError, "setup, evaluate and close"),
+        (object(), TypeError, "setup, start and close"),
+        (None, TypeError, "setup, start and close"),
         (VectorizedEvaluator, TypeError, "an instance"),
     ],
 )
 def test_unknown_evaluators(evaluator, error, match):
     with pytest.raises(error, match=match):
         TaylorGLO(evaluator=evaluator)
+
+
+@pytest.mark.parametrize("evaluator", ["trainer", "vectorized"])
+def test_the_search_of_either_leads_to_the_same_fit(tmp_path, evaluator):
+    """Also where LightningCLI has bound one optimizer to ``configure_optimizers``."""
+    from pytorch_lightning.cli import LightningCLI
+
+    class Plain(Classifier):
+        configure_optimizers = pl.LightningModule.configure_optimizers
+
+    def run(*callbacks):
+        options = ["--optimizer=Adam", "--optimizer.lr=0.01", "--lr_scheduler=ExponentialLR"]
+        defaults = {
+            "accelerator": "cpu",
+            "max_epochs": 1,
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "default_root_dir": tmp_path,
+            "callbacks": list(callbacks),
+        }
+        cli = LightningCLI(
+            Plain,
+            run=False,
+            save_config_callback=None,
+            seed_everything_default=1,
+            args=[*options, "--lr_scheduler.gamma=0.5"],
+            trainer_defaults=defaults,
+        )
+        cli.trainer.fit(cli.model, **loaders())
+        return [p.detach() for p in cli.model.parameters()]
+
+    class Impossible(TaylorGLO):
+        def _search(self, trainer, module):
+            from dataclasses import replace
+
+            result = super()._search(trainer, module)
+            assert len({c.fitness for c in result.history}) > 1
+            return replace(result, kept="original")
+
+    search = Impossible(
+        generations=1, population=4, budget=Budget(steps=6), finals=1, evaluator=evaluator, report=False
+    )
+    assert all(map(torch.equal, run(search), run()))
+    assert search.result.settings["evaluator"] == evaluator

@@ -213,7 +213,7 @@ class Early(Classifier):
         self.optimizer = AdamW(self.parameters(), lr)
 
     def configure_optimizers(self):
-        return scheduled(self.optimizer, lr_scheduler.LinearLR(self.optimizer, 0.5, total_iters=5))
+        return scheduled(self.optimizer, lr_scheduler.OneCycleLR(self.optimizer, self.lr, total_steps=20))
 
 
 class Earlier(Classifier):

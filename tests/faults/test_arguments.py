@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from helpers.searches import run
 from torch import nn
 
 from tglo_lightning import (
@@ -19,7 +20,8 @@ from tglo_lightning import (
     search,
     theory,
 )
-from tglo_lightning.evaluation import Budget, LossSlot, ProcessEvaluator, VectorizedEvaluator
+from tglo_lightning.evaluation import ProcessEvaluator, VectorizedEvaluator
+from tglo_lightning.module import LossSlot
 
 # What users pass by mistake, or a config makes of what they meant
 VALUES = [
@@ -33,14 +35,6 @@ VALUES = [
 THETA = [0.0, 0.5, 0.0, 0.0, 0.0, 2.0, -2.0, 0.0]
 LOGITS = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
 TARGET = torch.tensor([0, 1, 2, 0])
-
-
-class Sphere:
-    """Scores without training."""
-
-    def evaluate(self, thetas, seed):
-        for theta in thetas:
-            yield search.Evaluation(0.0 if theta is None else -sum(x * x for x in theta))
 
 
 def called(loss):
@@ -58,9 +52,22 @@ def forward(logits, target):
 
 
 def searched(**kwargs):
-    settings = {name: kwargs.pop(name) for name in ("settings",) if name in kwargs}
-    small = search.SearchSettings(generations=1, population=2, finalists=1, repeats=1)
-    return search.search(Sphere(), settings.get("settings", small), **kwargs)
+    return run(objective=search.Objective(**kwargs), generations=1)
+
+
+def liked(original):
+    return losses.loss_like(original, "taylorglo", THETA)
+
+
+def minimized(**kwargs):
+    """``minimize`` of a function that trains nothing."""
+
+    def fn(loss):
+        return loss(LOGITS, TARGET)
+
+    finals = search.Finals(finalists=1, seeds=1, confirm=2)
+    given = {"fn": fn, "num_classes": 3, "generations": 1, "population": 3, "finals": finals, "progress": False}
+    return search.minimize(**given | kwargs)
 
 
 def network(kind):
@@ -95,11 +102,9 @@ INPUTS = {"input_shape": (1, 28, 28), "num_classes": 10}
 CALLS = [
     (TaylorGLO, {
         "loss": "criterion", "monitor": "val/acc", "mode": "max", "generations": 2, "population": 4,
-        "candidate_epochs": 3, "order": 3, "sigma": 1.0, "finalists": 2, "repeats": 2, "constraint": "exact",
-        "parameterization": "minimal", "init": "given", "seed": 0, "candidate_callbacks": (), "evaluator": "auto",
-        "candidate_timeout": None, "min_fitness_after": None, "journal": None, "resume": "auto",
+        "space": "smoothing", "strategy": "cmaes", "budget": 3, "finals": 2, "init": "module", "seed": 0,
+        "evaluator": "auto", "journal": None, "resume": True, "report": False,
     }),
-    (TaylorGLO, {"candidate_steps": 3}),
     (AttractionMonitor, {
         "every_n_epochs": 1, "samples": 5, "loss": "criterion", "through": "training_step", "seed": 0,
         "filename": "a.npz",
@@ -111,16 +116,15 @@ CALLS = [
     }),
     (called(losses.TaylorGLOLoss), {"theta": THETA, **LOSS}),
     (called(losses.TaylorGLOLoss), {"order": 3}),
-    (called(losses.SmoothedCrossEntropyLoss), {"theta": (1.0, 0.1), **LOSS}),
+    (called(losses.SmoothedCrossEntropyLoss), {"alpha": 0.1, "ignore_index": -100, "reduction": "mean"}),
     (called(losses.BaikalLoss), LOSS),
     (called(losses.BrierLoss), LOSS),
     (called(losses.CrossEntropyLoss), LOSS),
     (forward, {"logits": LOGITS, "target": TARGET}),
     (losses.as_loss, {"loss": THETA}),
     (losses.cross_entropy_expansion, {"order": 3}),
-    (losses.loss_formula, {"theta": THETA}),
     (losses.published_theta, {"name": "mnist_published"}),
-    (losses.loss_like, {"original": nn.CrossEntropyLoss(), "theta": THETA}),
+    (liked, {"original": nn.CrossEntropyLoss()}),
     (theory.trainability, {"loss": THETA, "num_classes": 3}),
     (theory.zero_error, {"loss": THETA, "num_classes": 3}),
     (theory.attraction_coefficients, {"loss": THETA, "num_classes": 3}),
@@ -132,11 +136,22 @@ CALLS = [
     (theory.attraction, {"loss": THETA, "logits": LOGITS, "target": TARGET}),
     (theory.logit_velocity, {"loss": THETA, "logits": LOGITS, "target": TARGET}),
     (search.SearchSettings, {
-        "generations": 2, "population": 4, "order": 3, "sigma": 1.0, "finalists": 2, "repeats": 2,
-        "constraint": "exact", "parameterization": "minimal", "seed": 0, "losses": 1,
+        "generations": 2, "population": 4, "space": "taylorglo", "strategy": "random", "finals": 3, "budget": 3,
+        "seed": 0,
     }),
+    (search.TaylorSpace, {
+        "order": 3, "coordinates": "minimal", "constraint": "trainable", "step": False, "spread": 1.2,
+    }),
+    (search.FamilySpace, {"family": "smoothing", "step": True}),
+    (search.ProductSpace, {"spaces": [search.TaylorSpace()]}),
+    (search.CMAES, {"sigma": 1.0}),
+    (search.Finals, {"finalists": 2, "seeds": 2, "confirm": 3, "level": 0.05}),
+    (search.Budget, {"epochs": 3, "timeout": None, "min_fitness_after": (1, 0.5), "callbacks": ()}),
+    (search.Budget, {"steps": 3}),
+    (search.LossSpec, {"family": "smoothing", "theta": (0.1,)}),
+    (search.Criterion, {"losses": (), "step": 0.5}),
     (searched, {"num_classes": 3, "mode": "max"}),
-    (Budget, {"epochs": 3, "timeout": None}),
+    (minimized, {"num_classes": 3, "original": None, "settings": None}),
     (LossSlot, {"path": "criterion"}),
     (VectorizedEvaluator, {"chunk_size": 2, "compile": False}),
     (ProcessEvaluator, {"workers": 2, "inner": None, "threads": 1, "start_method": None}),
@@ -175,15 +190,16 @@ CASES = [(call, given, name) for call, given in CALLS for name in given]
 def names(argument):
     """What a message may call an argument."""
     others = {
-        "epochs": ["candidate_epochs", "candidate_steps"],
-        "timeout": ["candidate_timeout"],
+        "epochs": ["steps", "min_fitness_after"],
+        "family": ["space"],
+        "alpha": ["theta"],
         "path": ["loss"],
         # A loss may be given by its theta, a theta by a name
         "loss": ["theta"],
         "theta": ["loss"],
         "name": ["theta"],
         "logits": ["input"],
-        "original": ["weight"],
+        "original": ["weight", "fn"],
     }
     return [argument, *others.get(argument, [])]
 

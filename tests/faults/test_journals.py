@@ -4,25 +4,22 @@ import math
 import warnings
 
 import pytest
+from helpers.searches import FREE, OBJECTIVE, Scored, plain, sphere, theta
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tglo_lightning.search import Evaluation, SearchResult, SearchSettings, search
-from tglo_lightning.search.journal import Journal, JournaledEvaluator, JournalError
+from tglo_lightning.search import CMAES, Evaluation, Finals, SearchResult, SearchSettings, search
+from tglo_lightning.search.journal import Journal, JournalError
 
-SETTINGS = SearchSettings(generations=2, population=3, finalists=1, repeats=1, constraint=None, seed=5, sigma=3.0)
-HEADER = {"settings": SETTINGS.to_dict(), "original": "original", "monitor": "fitness", "mode": "max", "evaluator": "?"}
+SETTINGS = SearchSettings(2, 3, FREE, CMAES(3.0), Finals(finalists=1, seeds=1, confirm=2), seed=5)
+HEADER = {"settings": SETTINGS.to_dict(), "original": "original", "monitor": "fitness", "mode": "max"}
+HEADER |= {"evaluator": "scored", "classes": 10, "original_options": []}
 
 
-class Rough:
+def rough(criterion, seed, trained):
     """Fails so often that the first generation has to be drawn again."""
-
-    def evaluate(self, thetas, seed):
-        for theta in thetas:
-            if theta is not None and abs(theta[3]) > 0.6:
-                yield Evaluation(math.nan, "timeout", 0.1, "far")
-            else:
-                yield Evaluation(-sum((x - 0.1) ** 2 for x in theta or [1.0]), "ok", 0.1)
+    far = not criterion.is_original and abs(theta(criterion)[3]) > 0.6
+    return Evaluation(math.nan, "timeout", 0.1, "far") if far else sphere(criterion, seed)
 
 
 def run(path=None):
@@ -30,13 +27,10 @@ def run(path=None):
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "No candidate of generation")
-            evaluator = Rough() if journal is None else JournaledEvaluator(Rough(), journal, SETTINGS)
-            values = search(evaluator, SETTINGS, num_classes=10).to_dict()
+            return plain(search(Scored(rough), SETTINGS, OBJECTIVE, journal=journal))
     finally:
         if journal is not None:
             journal.close()
-    del values["seconds"]
-    return values
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +110,7 @@ def check(whole, edits):
     assert len(SearchResult.load(path).history) == len(expected["history"])
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(edits=EDITS)
 def test_damaged_journals(whole, edits):
     check(whole, edits)
@@ -129,7 +123,7 @@ def test_damaged_journals_at_length(whole, edits):
     check(whole, edits)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(content=st.binary(max_size=300))
 def test_files_that_are_no_journals(whole, content):
     path = whole[2]

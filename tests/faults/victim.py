@@ -1,4 +1,4 @@
-"""A fit with a search, to be killed. As a script: ``python victim.py DIRECTORY EVALUATOR``."""
+"""A fit with a search, to be killed. As a script: ``python victim.py DIRECTORY EVALUATOR STRATEGY``."""
 
 import json
 import logging
@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tglo_lightning import TaylorGLO
 from tglo_lightning.losses import TaylorGLOLoss
-from tglo_lightning.search import Finals
+from tglo_lightning.losses.functional import wrapped
+from tglo_lightning.search import Budget, Finals, RandomSearch
 
 
 class Victim(pl.LightningModule):
@@ -28,7 +29,7 @@ class Victim(pl.LightningModule):
 
     def training_step(self, batch, batch_idx):
         loss = self.criterion(self.net(batch[0]), batch[1])
-        if not torch._C._functorch.maybe_get_level(loss) > 0 and isinstance(self.criterion, TaylorGLOLoss):
+        if not wrapped(loss) and isinstance(self.criterion, TaylorGLOLoss):
             if self.criterion.theta[2] > 1.5:
                 raise RuntimeError("not with this loss")
             if self.criterion.theta[3] > 1.0:
@@ -44,6 +45,22 @@ class Victim(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
 
 
+class Halving(RandomSearch):
+    """Lets the better half train on, after 2 and after 4 steps."""
+
+    def train(self, population):
+        last = {}
+        while population.trained < population.length:
+            population.advance(2)
+            last |= dict(zip(population.members, population.scores(), strict=True))
+            order = sorted(population.members, key=lambda m: self.cost(last[m]))
+            population.keep(sorted(order[: max(1, len(order) // 2)]))
+        return [last[member] for member in sorted(last)]
+
+
+STRATEGIES = {"cmaes": lambda: "cmaes", "random": lambda: "random", "halving": Halving}
+
+
 def data():
     generator = torch.Generator().manual_seed(0)
     y = torch.arange(96) % 3
@@ -51,13 +68,15 @@ def data():
     return DataLoader(TensorDataset(x, y), 16, shuffle=True), DataLoader(TensorDataset(x[:48], y[:48]), 48)
 
 
-def fit(directory, evaluator="trainer", *, callbacks=(), ckpt_path=None, checkpoints=False, max_epochs=1, **kwargs):
-    """The callback after the fit, and the Trainer."""
+def fit(directory, evaluator="trainer", strategy="cmaes", *, callbacks=(), max_epochs=1, ckpt_path=None):
+    """The callback after the fit, and the Trainer. Candidates train for one epoch of 6 steps."""
     pl.seed_everything(0, verbose=False)
-    settings = {"generations": 2, "population": 4, "finals": Finals(2, 1, 2), "budget": 1}
-    search = TaylorGLO(monitor="val/margin", evaluator=evaluator, **(settings | kwargs))
+    search = TaylorGLO(
+        monitor="val/margin", generations=2, population=4, budget=Budget(steps=6), report=False,
+        finals=Finals(finalists=2, seeds=1, confirm=3), evaluator=evaluator, strategy=STRATEGIES[strategy](),
+    )  # fmt: skip
     trainer = pl.Trainer(
-        max_epochs=max_epochs, accelerator="cpu", logger=False, enable_checkpointing=checkpoints,
+        max_epochs=max_epochs, accelerator="cpu", logger=False, enable_checkpointing=bool(callbacks),
         enable_progress_bar=False, enable_model_summary=False, default_root_dir=directory,
         callbacks=[search, *callbacks],
     )  # fmt: skip
@@ -105,9 +124,9 @@ def fork(work, log):
         os._exit(code)
 
 
-def work(directory, evaluator, **kwargs):
+def work(directory, evaluator, strategy="cmaes"):
     """Fit, and leave the outcome in the directory."""
-    Path(directory, "outcome.json").write_text(outcome(*fit(directory, evaluator, **kwargs)))
+    Path(directory, "outcome.json").write_text(outcome(*fit(directory, evaluator, strategy)))
 
 
 if __name__ == "__main__":

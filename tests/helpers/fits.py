@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from helpers.data import loaders
 from helpers.modules import quiet_trainer
-
 from tglo_lightning.evaluation import InnerFit, TrainerEvaluator, probe
 from tglo_lightning.module import LossSlots
 from tglo_lightning.search import Budget, Criterion, Evaluation

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from tglo_lightning.search import Evaluation, Objective, SearchSettings, TaylorSpace, search
+from tglo_lightning.search import Evaluation, Finals, Objective, RandomSearch, SearchSettings, TaylorSpace, search
 
 CENTRE = [0.5, -0.5, 1.0, 0.2, -0.3, 0.8, 0.1, -0.6]
 OBJECTIVE = Objective(10)
@@ -81,10 +81,21 @@ class ScoredPopulation:
         self.evaluator.open -= 1
 
 
+class Halving(RandomSearch):
+    """Lets the better half train on after each epoch."""
+
+    def train(self, population):
+        last = {}
+        while population.trained < population.length:
+            population.advance(1)
+            last |= dict(zip(population.members, population.scores(), strict=True))
+            order = sorted(population.members, key=lambda member: self.cost(last[member]))
+            population.keep(sorted(order[: max(1, len(order) // 2)]))
+        return [last[member] for member in sorted(last)]
+
+
 def settings(**options) -> SearchSettings:
     """Settings of a small search."""
-    from tglo_lightning.search import Finals
-
     small = {"generations": 3, "population": 6, "space": FREE, "finals": Finals(finalists=2, seeds=2, confirm=3)}
     return SearchSettings(**(small | options))
 

@@ -1,23 +1,26 @@
 """Where a candidate starts."""
 
 import copy
+from functools import partial
+from types import MethodType
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from helpers.modules import classifier, cnn, mlp
 from torch import nn
+from torchmetrics import MeanMetric
 
-from tglo_lightning.module.copies import check_resettable, fresh_module
+from tglo_lightning.module.copies import check_resettable, fresh_module, leave_ranks, replicate
 
 
 def same(one: nn.Module, two: nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
 
 
-def test_given_is_a_copy():
+def test_a_copy_has_its_own_weights():
     net = mlp()
-    twin = fresh_module(net, "given")
+    twin = fresh_module(net, "module")
     assert same(net, twin)
     with torch.no_grad():
         twin[0].weight.add_(1)
@@ -76,3 +79,44 @@ def test_a_function_builds():
     assert fresh_module(cnn(), lambda: built) is built
     with pytest.raises(TypeError, match="`init` must build a LightningModule, got Sequential"):
         fresh_module(cnn(), mlp)
+
+
+def test_a_module_that_leaves_the_ranks_averages_alone(tmp_path):
+    module = nn.ModuleDict({"norm": nn.SyncBatchNorm(3), "metric": MeanMetric()})
+    reference = nn.BatchNorm1d(3)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        x = torch.randn(5, 3)
+        with pytest.raises(ValueError, match="on GPU"):
+            module["norm"](x)
+        assert module["metric"].distributed_available_fn()
+        leave_ranks(module)
+        assert torch.equal(module["norm"](x), reference(x))
+        assert not module["metric"].distributed_available_fn()
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_a_module_that_keeps_its_last_pass_can_be_copied():
+    net = mlp()
+    net.last = net(torch.ones(2, 8))
+    twin = replicate(net)
+    assert torch.equal(twin.last, net.last)
+    assert same(net, twin)
+
+
+def test_what_is_bound_to_a_method_is_copied_too():
+    """As LightningCLI binds the optimizer that it makes."""
+
+    def configure(module, optimizer):
+        return optimizer
+
+    module = classifier(pl)()
+    optimizer = torch.optim.Adam(module.parameters(), 0.3)
+    module.configure_optimizers = MethodType(partial(configure, optimizer=optimizer), module)
+    twin = replicate(module)
+    copied = twin.configure_optimizers()
+    assert copied is not optimizer
+    assert [id(p) for p in copied.param_groups[0]["params"]] == [id(p) for p in twin.parameters()]
+    assert copied.param_groups[0]["lr"] == 0.3
+    assert twin.configure_optimizers.__self__ is twin

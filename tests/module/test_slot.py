@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tglo_lightning.evaluation import LossSlot, restore_loss
 from tglo_lightning.losses import BaikalLoss, TaylorGLOLoss
+from tglo_lightning.module import LossSlot, LossSlots, restore_loss
+from tglo_lightning.search import Criterion, LossSpec
 
-THETA = [0.1, 0.2, 0.3, -0.4, 0.5, 0.6, -0.7, 0.8]
+THETA = LossSpec("taylorglo", (0.1, 0.2, 0.3, -0.4, 0.5, 0.6, -0.7, 0.8))
 
 
 class Head(nn.Module):
@@ -36,7 +37,7 @@ def test_install_by_path(path):
     LossSlot(path).install(net, THETA)
     loss = LossSlot(path).get(net)
     assert isinstance(loss, TaylorGLOLoss)
-    assert loss.theta.tolist() == THETA
+    assert tuple(loss.theta.tolist()) == THETA.theta
     assert f"{path}.theta" in net.state_dict()
 
 
@@ -112,6 +113,26 @@ def test_a_method_cannot_be_replaced():
         LossSlot("criterion").get(Method())
 
 
+def test_several_places_take_the_losses_of_a_criterion_in_order():
+    net = Net()
+    slots = LossSlots(["head.criterion", "losses.0"])
+    slots.install(net, Criterion.original())
+    assert slots.name(net) == "CrossEntropyLoss, CrossEntropyLoss"
+    slots.install(net, Criterion((THETA, LossSpec("smoothing", (0.1,)))))
+    assert net.head.criterion.family == "taylorglo"
+    assert net.losses[0].family == "smoothing"
+    installed = net.head.criterion
+    slots.install(net, Criterion((THETA, LossSpec("smoothing", (0.2,)))))
+    assert net.head.criterion is installed
+    assert net.losses[0].theta.tolist() == [0.2]
+
+
+@pytest.mark.parametrize(("paths", "error"), [([], ValueError), (["a", "a"], ValueError), (3, TypeError)])
+def test_places_that_are_none(paths, error):
+    with pytest.raises(error, match="`loss` must"):
+        LossSlots(paths)
+
+
 @pytest.mark.parametrize("path", ["", "a b", ".criterion", "head..criterion", "head.criterion()"])
 def test_malformed_path(path):
     with pytest.raises(ValueError, match="`loss` must be the path"):
@@ -131,7 +152,7 @@ def test_restore_from_a_state_dict():
     state = trained.state_dict()
     assert restore_loss(fresh, state) == ["head.criterion"]
     fresh.load_state_dict(state)
-    assert fresh.head.criterion.theta.tolist() == THETA
+    assert tuple(fresh.head.criterion.theta.tolist()) == THETA.theta
     # a second time there is nothing to do
     assert restore_loss(fresh, state) == []
 

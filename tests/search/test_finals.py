@@ -59,7 +59,8 @@ def test_the_finalists_are_the_best_of_the_search_and_the_choice_is_confirmed_on
     ]
     assert (outcome.best.criterion, outcome.best.found, len(outcome.best.fitness)) == (chosen, 0.3, 3)
     assert (outcome.original.name, len(outcome.original.fitness)) == ("CrossEntropyLoss", 3)
-    assert outcome.replaces and outcome.p_value < 0.001
+    assert outcome.replaces
+    assert outcome.p_value < 0.001
 
 
 def test_minimising_mirrors_maximising():

@@ -9,7 +9,7 @@ import signal
 import time
 
 import pytest
-from helpers.searches import FULL, OBJECTIVE, Scored, plain, settings, sphere, theta
+from helpers.searches import FULL, OBJECTIVE, Halving, Scored, plain, settings, sphere, theta
 
 from tglo_lightning.search import CMAES, Evaluation, RandomSearch, SearchResult, TaylorSpace, search
 from tglo_lightning.search.journal import Journal, JournalError
@@ -68,20 +68,6 @@ def test_a_finished_search_is_not_trained_again(journal, uninterrupted):
     assert go(journal, evaluator) == uninterrupted
     assert evaluator.seen == []
     assert journal.read_bytes() == before
-
-
-class Halving(CMAES):
-    """Drops the worse half after the first epoch of two."""
-
-    def train(self, population):
-        population.advance(1)
-        first = list(population.scores())
-        order = sorted(population.members, key=lambda m: first[m].fitness if first[m].ok else -math.inf)
-        population.keep(sorted(order[len(order) // 2 :]))
-        population.advance(1)
-        for member, late in zip(population.members, population.scores(), strict=True):
-            first[member] = late
-        return first
 
 
 def counting(kind):

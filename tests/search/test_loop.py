@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers.searches import FREE, FULL, OBJECTIVE, Scored, plain, run, settings, sphere, theta
+from helpers.searches import FREE, FULL, OBJECTIVE, Halving, Scored, plain, run, settings, sphere, theta
 
 from tglo_lightning.search import (
     CMAES,
@@ -15,7 +15,6 @@ from tglo_lightning.search import (
     Criterion,
     Evaluation,
     Objective,
-    RandomSearch,
     SearchError,
     SearchResult,
     Strategy,
@@ -174,29 +173,27 @@ def test_early_rejection_restarts_nobody(mode):
     assert math.isfinite(result.original.mean)
 
 
-class Halving(RandomSearch):
-    """Drops the worse half after each epoch."""
-
-    def train(self, population):
-        last = {}
-        for left in (4, 2, 1):
-            population.advance(1)
-            last |= dict(zip(population.members, population.scores(), strict=True))
-            population.keep(sorted(population.members, key=lambda m: -last[m].fitness)[:left])
-        return [last[member] for member in sorted(last)]
-
-
-def test_a_strategy_may_look_at_candidates_while_they_train():
-    evaluator = Scored(length=3)
-    result = run(evaluator, strategy=Halving())
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_a_strategy_may_look_at_candidates_while_they_train(mode):
+    sign = 1 if mode == "max" else -1
+    evaluator = Scored(lambda *given: Evaluation(sign * sphere(*given).fitness), length=3)
+    result = run(evaluator, Objective(10, mode=mode), strategy=Halving())
     assert result.failed == 0
-    assert evaluator.trained == 3 * (6 + 4 + 2) + 3 * (TRAININGS - 18)
+    assert evaluator.trained == 3 * (6 + 3 + 1) + 3 * (TRAININGS - 18)
+    # of the same criteria the one that trains to its end gets better by that; it was the best before
+    best = max(result.history[:6], key=lambda c: sign * c.fitness)
+    assert sign * best.fitness == pytest.approx(sphere(best.criterion, evaluator.seeds[0], 3).fitness)
+    with pytest.raises(ValueError, match="`min_fitness_after` has no effect: Halving decides"):
+        run(strategy=Halving(), budget=Budget(epochs=3, min_fitness_after=(1, 0.5)))
+
+
+HALF, SCORE = Criterion.original(0.5), Evaluation(1.0)
 
 
 class Wrong(Strategy):
     """Does what it is told."""
 
-    def __init__(self, asked=(Criterion.original(0.5),), scores=(Evaluation(1.0),)):
+    def __init__(self, asked=(HALF,), scores=(SCORE,)):
         self._asked, self._scores = asked, scores
 
     def ask(self):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers.data import blobs
 from helpers.modules import mlp
+from helpers.searches import Halving
 from torch import nn
 
 from tglo_lightning.losses import BaikalLoss, SmoothedCrossEntropyLoss, TaylorGLOLoss
@@ -156,19 +157,6 @@ def curve(loss, epochs=4):
 
 
 EPOCHS, ENDED = [], []
-
-
-class Halving(RandomSearch):
-    """Keeps the better half after each number."""
-
-    def train(self, population):
-        last = {}
-        while population.trained < population.length:
-            population.advance(1)
-            last |= dict(zip(population.members, population.scores(), strict=True))
-            best = sorted(population.members, key=lambda member: last[member].fitness)
-            population.keep(sorted(best[: max(1, len(best) // 2)]))
-        return [last[member] for member in sorted(last)]
 
 
 def test_a_function_that_yields_ends_where_it_would_at_once():

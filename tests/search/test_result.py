@@ -57,7 +57,8 @@ def test_figures_of_a_finalist():
     finalist = Finalist(Criterion.original(), "CrossEntropyLoss", (0.5, 0.7))
     assert (finalist.mean, finalist.std) == (pytest.approx(0.6), pytest.approx(0.02**0.5))
     lost = replace(finalist, fitness=(0.5, math.nan))
-    assert math.isnan(lost.mean) and math.isnan(lost.std)
+    assert math.isnan(lost.mean)
+    assert math.isnan(lost.std)
     assert (replace(finalist, fitness=(0.5,)).std, finalist.formula) == (0.0, "CrossEntropyLoss")
     assert replace(finalist, criterion=Criterion.original(2)).formula == "CrossEntropyLoss, learning rate x 2"
 

@@ -24,8 +24,8 @@ LOST = replace(OWN, fitness=(0.8, math.nan), errors=("crashed: killed",))
         (
             RESULT,
             "TaylorGLO: the metalearned loss beats the original on val/acc (higher is better): 0.91 +- 0.014 (n=2) "
-            "against CrossEntropyLoss 0.805 +- 0.0071 (n=2), one-sided p = 0.01, paired by seed; 8 trainings, 1 failed, "
-            "5 s.\n  y log(h), labels smoothed by 0.2",
+            "against CrossEntropyLoss 0.805 +- 0.0071 (n=2), one-sided p = 0.01, paired by seed; 8 trainings, 1 "
+            "failed, 5 s.\n  y log(h), labels smoothed by 0.2",
         ),
         (replace(RESULT, p_value=None), "is better than the original, without a test, on val/acc"),
         (replace(RESULT, kept="original"), "kept the original loss: none was confirmed to be better on val/acc"),

@@ -109,7 +109,7 @@ class TaylorGLO(Callback):
         *,
         generations: int = 10,
         population: int = 20,
-        space: Space | str | type[ClassificationLoss] = "taylorglo",
+        space: Space | type[ClassificationLoss] | str = "taylorglo",
         strategy: Strategy | str = "cmaes",
         budget: Budget | int | None = None,
         finals: Finals | int = 10,
@@ -213,11 +213,11 @@ class TaylorGLO(Callback):
         with interruptible() as check, isolated(fit.generators, quiet=False), Ranks(trainer) as ranks:
             seen = probe(fit)
             ranks.agree("The data", digest(seen.identity["data"]))
-            tell(
-                f"TaylorGLO: up to {counted(settings.trainings, 'training')} of "
-                f"{counted(settings.budget.length, settings.budget.unit[:-1])} each."
-            )
             if ranks.leads:
+                tell(
+                    f"TaylorGLO: up to {counted(settings.trainings, 'training')} of "
+                    f"{counted(settings.budget.length, settings.budget.unit[:-1])} each."
+                )
                 result = self._lead(trainer, fit, seen, settings, ranks, check)
                 ranks.finish(result.to_dict())
             else:

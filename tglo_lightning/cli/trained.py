@@ -18,8 +18,8 @@ from torch import Tensor
 from tglo_lightning.callbacks.samples import random_batches
 from tglo_lightning.cli.commands import CONFIG_DIR
 from tglo_lightning.cli.recipe import ConfigError, Recipe
-from tglo_lightning.module import restore_loss
 from tglo_lightning.models import Classifier
+from tglo_lightning.module import restore_loss
 from tglo_lightning.untrusted import load_yaml
 
 __all__ = ["images", "known_targets", "load", "of_run"]

@@ -17,7 +17,7 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from torch.utils.data import DataLoader
 
 from tglo_lightning.module import LossSlot, LossSlots
-from tglo_lightning.module.copies import Init, fresh_module, replicate
+from tglo_lightning.module.copies import Init, fresh_module, leave_ranks, replicate
 from tglo_lightning.module.loaders import fresh_iterators, generators, nothing
 from tglo_lightning.search import Budget, Criterion
 from tglo_lightning.search.rate import scale_built, scaled_rates
@@ -119,9 +119,12 @@ class InnerFit:
         module = fresh_module(self.module, self.init)
         if not callable(self.init):
             # Set up already, with the outer module; a second time might build other layers or other splits
-            for hook in ("setup", "prepare_data", "teardown"):
-                setattr(module, hook, nothing)
+            module.setup = module.teardown = nothing
+        else:
+            module.prepare_data()
+        module.prepare_data = _prepared(module)
         module.configure_callbacks = _no_callbacks
+        leave_ranks(module)
         self.slots.install(module, criterion)
         set_step(module, criterion.step)
         return module
@@ -229,12 +232,18 @@ def _detached(datamodule: Any) -> Any:
         return None
     twin = copy.copy(datamodule)
     twin.trainer = None
-    for hook in ("prepare_data", "setup", "teardown"):
-        setattr(twin, hook, nothing)
+    twin.setup = twin.teardown = nothing
+    twin.prepare_data = _prepared(twin)
     for name, value in list(vars(twin).items()):
         if isinstance(value, DataLoader):
             setattr(twin, name, fresh_iterators(value))
     return twin
+
+
+def _prepared(holder: Any) -> Any:
+    """Lightning's empty ``prepare_data``: before any other it would wait for all ranks."""
+    bases: tuple[Any, ...] = type(holder).__mro__
+    return next(base.prepare_data for base in bases if base.__name__ == "DataHooks")
 
 
 def _no_callbacks() -> list[Any]:

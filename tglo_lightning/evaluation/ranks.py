@@ -1,45 +1,42 @@
-"""The ranks of a Trainer share a search: the first leads it, the others train candidates for it."""
+"""The ranks of a Trainer share a search: rank 0 leads it, each rank trains a share of every population."""
 
 from __future__ import annotations
 
-import hmac
-import json
-import os
-import queue
-import secrets
-import socket
-import sys
+import signal
 import threading
-from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
-from itertools import pairwise
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection, wait
-from types import TracebackType
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from itertools import zip_longest
 from typing import Any
 
 import torch.distributed as dist
 from pytorch_lightning.utilities import rank_zero_only
 
-from tglo_lightning.evaluation.workers.worker import score
-from tglo_lightning.search import Evaluation
+from tglo_lightning.search import Criterion, Evaluation
 
 __all__ = ["RankError", "Ranks", "check_strategy"]
 
-CONNECT_SECONDS = 120.0
-# What a rank says of itself first
-HELLO_BYTES, HELLO_SECONDS = 4096, 10.0
-# A machine that vanished without a word is noticed after some 10 + 3 * 10 seconds
-KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
-# Of both namespaces; it holds the number of this process
+BEAT_SECONDS = 1.0
+# Beats of rank 0 without one of another rank, after which that rank counts as dead. A rank whose Python stands still
+# for so long, in code that holds the interpreter's lock, is mistaken for dead
+SILENT_BEATS = 40
+# Rank 0 waits so long for the others to read why it leaves
+LEAVE_SECONDS = 5.0
+POLL_SECONDS = 0.002
+# Ignored unless it is handled, and used by neither Lightning nor a scheduler; Windows has none
+SIGNAL: Any = getattr(signal, "SIGURG", None)
+# Of both namespaces of Lightning; it holds the number of this process
 _rank_zero_only: Any = rank_zero_only
 SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy", "XLAFSDPStrategy")
 
 
 class RankError(RuntimeError):
     """The search cannot go on, since another rank cannot."""
+
+
+class _Interrupted(BaseException):
+    """Ends a training. Not an ``Exception``, so that it is not held against the candidate."""
 
 
 def check_strategy(trainer: Any, evaluator: Any) -> None:
@@ -55,7 +52,7 @@ def check_strategy(trainer: Any, evaluator: Any) -> None:
     launcher = {kind.__name__ for kind in type(strategy.launcher).__mro__}
     elsewhere = (
         "Search with `devices=1` or `strategy='ddp'`, then train with this strategy and the loss "
-        "`TaylorGLOLoss(search.result.best.theta)`."
+        "`search.result.criterion.build()`."
     )
     if kinds & set(SHARDED):
         raise ValueError(
@@ -71,41 +68,41 @@ def check_strategy(trainer: Any, evaluator: Any) -> None:
     if trainer.world_size == 1:
         return
     if "DDPStrategy" not in kinds or "XLAStrategy" in kinds:
-        raise ValueError(f"TaylorGLO knows how to share a search out under DDP only, not under {name}. {elsewhere}")
-    _check_alone(evaluator if isinstance(evaluator, str) else getattr(evaluator, "name", ""), trainer.world_size)
-
-
-def _check_alone(name: str, ranks: int) -> None:
-    if name.startswith(("processes", "ray")):
+        raise ValueError(f"TaylorGLO can share a search among ranks under DDP only, not under {name}. {elsewhere}")
+    evaluator = evaluator if isinstance(evaluator, str) else getattr(evaluator, "name", "")
+    if evaluator.startswith(("processes", "ray")):
         raise ValueError(
-            f"`evaluator={name!r}` spreads the candidates itself, and so do the {ranks} ranks of the Trainer. Name "
-            "what each rank trains with, such as 'auto', 'trainer' or 'sequential'; or search with `devices=1`."
+            f"`evaluator={evaluator!r}` spreads the candidates itself, and so do the {trainer.world_size} ranks of the "
+            "Trainer. Name what each rank trains with, such as 'auto', 'trainer' or 'sequential'; or search with "
+            "`devices=1`."
         )
 
 
 class Ranks:
-    """What the ranks of a Trainer are to each other while a search runs. On one rank, nothing.
+    """Connects the ranks of a Trainer while a search runs. On one rank, nothing happens.
 
-    Rank 0 leads: it draws candidates, keeps journal, logs and progress, and trains as well. The others follow: they
-    train what they are sent and answer. Each connection is a TCP socket of its own beside the process group, which is
-    hidden meanwhile, so that each rank is alone to Lightning, torchmetrics and the user's code, and candidates are
-    trained, validated and scored as on one rank. Whoever dies closes its connection, which ends the search on all.
+    Rank 0 leads: it runs the search and alone writes journal and logs. The others follow its orders. What they tell
+    each other goes through the process group of the Trainer, once all have come so far. They wait for that at a
+    :class:`torch.distributed.TCPStore` of rank 0, since a wait for a collective cannot be interrupted.
+
+    In the store each rank also counts up a number, in a thread of its own, so that one that trains for long is not
+    mistaken for a dead one. If a rank dies, or leaves with an exception, the main thread of every other rank is
+    interrupted by a signal.
 
     Args:
         trainer: the outer Trainer, within ``fit``.
 
     Raises:
-        RankError: on entering, a rank that does not answer.
+        RankError: another rank died, or its part of the search failed.
     """
 
     def __init__(self, trainer: Any) -> None:
-        self.trainer = trainer
         self.size: int = trainer.world_size
         self.rank: int = trainer.global_rank
-        self._followers: list[Connection] = []
-        self._leader: Connection | None = None
-        self._group: Any = None
-        self._number: Any = None
+        self.strategy = trainer.strategy
+        self._meetings = 0
+        self._why: str | None = None
+        self._leaving = threading.Event()
 
     @property
     def leads(self) -> bool:
@@ -113,270 +110,240 @@ class Ranks:
         return self.rank == 0
 
     def __enter__(self) -> Ranks:
-        if self.size > 1:
-            self._connect()
-            self._group, dist.GroupMember.WORLD = dist.GroupMember.WORLD, None
-            # Seeds of data loaders' workers depend on it, and who logs
-            self._number, _rank_zero_only.rank = _rank_zero_only.rank, 0
+        if self.size == 1:
+            return self
+        host = self.strategy.cluster_environment.main_address
+        store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False) if self.leads else None
+        port = self.strategy.broadcast(None if store is None else store.port)
+        self._store = store or dist.TCPStore(host, port, wait_for_workers=False)
+        # Code of the user's that is for rank 0 only runs in every training, as it would on one rank
+        self._number, _rank_zero_only.rank = _rank_zero_only.rank, 0
+        self._signals = SIGNAL is not None and threading.current_thread() is threading.main_thread()
+        self._handler = signal.signal(SIGNAL, self._interrupt) if self._signals else None
+        self._watcher = threading.Thread(target=self._watch, daemon=True, name="tglo-ranks")
+        self._watcher.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> None:
         if self.size == 1:
             return
-        dist.GroupMember.WORLD = self._group
+        self._leaving.set()
+        self._watcher.join(LEAVE_SECONDS)
+        if self._signals:
+            signal.signal(SIGNAL, self._handler or signal.SIG_DFL)
         _rank_zero_only.rank = self._number
-        for connection in self._followers if self._leader is None else [self._leader]:
-            if error is None:
-                connection.close()
-                continue
-            # Not closed: a thread may still listen to it
-            with suppress(OSError):
-                _send(connection, {"error": f"{type(error).__name__}: {error}"})
-
-    # Both
+        with suppress(RuntimeError):
+            if kind is not None and self._why is None:
+                self._store.compare_set("ended", "", f"Rank {self.rank} ended the search: {kind.__name__}: {error}")
+            deadline = time.monotonic() + LEAVE_SECONDS
+            while self.leads and self._store.add("left", 0) < self.size and time.monotonic() < deadline:
+                time.sleep(POLL_SECONDS)
+        del self._store
+        if self._why is not None and isinstance(error, Exception | _Interrupted) and not isinstance(error, RankError):
+            raise RankError(self._why) from (None if isinstance(error, _Interrupted) else error)
 
     def agree(self, what: str, value: str) -> None:
         """Check that all ranks have the same ``value``.
 
         Raises:
-            ValueError: on rank 0, one has another; the message starts with ``what``.
+            ValueError: one has another; the message starts with ``what``.
         """
-        if not self.leads:
-            self._answer({"value": value})
-            return
-        for rank in range(1, self.size):
-            if self._hear(rank)["value"] != value:
+        first, *others = self.exchange(value)
+        for rank, other in enumerate(others, 1):
+            if other != first:
                 raise ValueError(
                     f"{what} on rank {rank} differs from what rank 0 has, so candidates cannot be compared. Let every "
                     "rank see all data: call `seed_everything` before the data are split, leave DistributedSampler to "
                     "Lightning."
                 )
 
-    def _connect(self) -> None:
-        strategy = self.trainer.strategy
-        near = self.trainer.num_nodes == 1
-        token = secrets.token_hex(32)
-        if not self.leads:
-            port, token = strategy.broadcast(None)
-            host = "127.0.0.1" if near else strategy.cluster_environment.main_address
-            try:
-                link = socket.create_connection((host, port), timeout=CONNECT_SECONDS)
-            except OSError as error:
-                raise RankError(f"Rank {self.rank} cannot reach rank 0 at {host}:{port}: {error}.") from error
-            self._leader = _connection(link)
-            _send(self._leader, {"rank": self.rank, "token": token})
-            return
-        with socket.create_server(("127.0.0.1" if near else "", 0), backlog=self.size) as server:
-            strategy.broadcast((server.getsockname()[1], token))
-            server.settimeout(CONNECT_SECONDS)
-            arrived: dict[int, Connection] = {}
-            while len(arrived) < self.size - 1:
-                try:
-                    link, _ = server.accept()
-                except TimeoutError as error:
-                    missing = sorted(set(range(1, self.size)) - set(arrived))
-                    raise RankError(f"Ranks {missing} did not come to the search of rank 0.") from error
-                connection = _connection(link)
-                try:
-                    hello = json.loads(connection.recv_bytes(HELLO_BYTES)) if connection.poll(HELLO_SECONDS) else None
-                except (OSError, EOFError, ValueError):  # a stranger
-                    hello = None
-                if isinstance(hello, dict) and hmac.compare_digest(str(hello.get("token")), token):
-                    arrived[hello["rank"]] = connection
-                else:
-                    connection.close()
-        self._followers = [arrived[rank] for rank in sorted(arrived)]
-
-    # The rank that leads
-
     def spread(self, evaluator: Any) -> Any:
-        """``evaluator``, or on several ranks one that shares the candidates out among all of them."""
+        """Return ``evaluator``, or on several ranks one that shares each population out among all. For rank 0."""
         if self.size == 1:
             return evaluator
-        shared = _RankEvaluator(evaluator, self)
-        _check_alone(shared.name, self.size)
-        self._tell_all({"evaluator": shared.name})
+        shared = _RankEvaluator(self, evaluator)
+        self.order("evaluator", shared.name)
         return shared
 
     def finish(self, result: Any) -> None:
-        """Give the result, plain values, to all ranks."""
-        self._tell_all({"result": result})
+        """Give the result to the other ranks. For rank 0."""
+        self.order("finish", result)
 
-    def lead(self, evaluator: Any, thetas: Sequence[list[float] | None], seed: int) -> Iterator[Evaluation]:
-        """Train ``thetas`` on all ranks, this one among them; evaluations in order, each as soon as it is known."""
-        waiting = deque(_shares(len(thetas), self.size if getattr(evaluator, "together", False) else len(thetas)))
-        heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    def follow(self, evaluator_for: Callable[[str], Any]) -> Any:
+        """Train what rank 0 orders until it has the result; return that. For the other ranks.
 
-        def employ(rank: int) -> None:
-            try:
-                while True:
-                    with suppress(IndexError):
-                        share = waiting.popleft()
-                        self._tell(rank, {"thetas": [thetas[index] for index in share], "seed": seed})
-                        answer = self._hear(rank)
-                        heard.put(zip(share, (Evaluation(**entry) for entry in answer["evaluations"]), strict=True))
-                        continue
-                    return
-            except Exception as error:
-                heard.put(error)
-
-        for rank in range(1, self.size):
-            threading.Thread(target=employ, args=(rank,), daemon=True, name=f"tglo-rank-{rank}").start()
-        done: dict[int, Evaluation] = {}
-        for index in range(len(thetas)):
-            while index not in done:
-                answer = None
-                if heard.empty():
-                    with suppress(IndexError):
-                        share = waiting.popleft()
-                        answer = zip(share, _train(evaluator, [thetas[i] for i in share], seed), strict=True)
-                answer = heard.get() if answer is None else answer
-                if isinstance(answer, Exception):
-                    raise answer
-                done |= answer
-            yield done.pop(index)
-
-    def _tell_all(self, message: Any) -> None:
-        for rank in range(1, self.size):
-            self._tell(rank, message)
-
-    def _tell(self, rank: int, message: Any) -> None:
-        try:
-            _send(self._followers[rank - 1], message)
-        except OSError as error:
-            raise self._lost(rank) from error
-
-    def _hear(self, rank: int) -> dict[str, Any]:
-        try:
-            answer = _receive(self._followers[rank - 1])
-        except (EOFError, OSError) as error:
-            raise self._lost(rank) from error
-        if "error" in answer:
-            raise RankError(f"Rank {rank} ended the search: {answer['error']}")
-        return answer
-
-    @staticmethod
-    def _lost(rank: int) -> RankError:
-        return RankError(
-            f"Rank {rank} died, so the search ends on all ranks. What was trained is in the journal, if there is one: "
-            "start the same fit again to go on from there."
-        )
-
-    # The ranks that follow
-
-    def evaluator(self) -> str:
-        """The name of the evaluator that rank 0 has chosen."""
-        name: str = self._await()["evaluator"]
-        return name
-
-    def follow(self, evaluator: Any) -> Any:
-        """Train what rank 0 sends until it sends the result; return that.
-
-        Raises:
-            RankError: rank 0 died, or its search failed.
+        Args:
+            evaluator_for: returns the evaluator of this rank, set up, by the name of that of rank 0.
         """
-        while "result" not in (message := self._await()):
-            with self._watching():
-                evaluations = list(_train(evaluator, message["thetas"], message["seed"]))
-            self._answer({"evaluations": [asdict(evaluation) for evaluation in evaluations]})
-        return message["result"]
-
-    def _await(self) -> dict[str, Any]:
-        assert self._leader is not None
+        evaluator: Any = None
+        population: _RankPopulation | None = None
         try:
-            message = _receive(self._leader)
-        except (EOFError, OSError) as error:
-            raise RankError(self._ended("it died")) from error
-        if "error" in message:
-            raise RankError(self._ended(message["error"]))
-        return message
-
-    def _answer(self, message: Any) -> None:
-        assert self._leader is not None
-        try:
-            _send(self._leader, message)
-        except OSError as error:
-            raise RankError(self._ended("it died")) from error
-
-    def _ended(self, why: str) -> str:
-        return f"Rank {self.rank} ends with the search of rank 0: {why}"
-
-    @contextmanager
-    def _watching(self) -> Iterator[None]:
-        """End this process if rank 0 ends: it sends nothing while this rank trains, unless the search is over."""
-        ended, end = Pipe(duplex=False)
-
-        def watch() -> None:
-            if self._leader in wait([ended, self._leader]):  # type: ignore[list-item]
-                try:
-                    self._await()
-                except RankError as error:
-                    print(f"RankError: {error}", file=sys.stderr, flush=True)
-                # Nothing that this rank trains has anybody who wants it, and no exception reaches the main thread
-                os._exit(1)
-
-        watcher = threading.Thread(target=watch, daemon=True, name="tglo-rank-0")
-        watcher.start()
-        try:
-            yield
+            while True:
+                order, *values = self.exchange()[0]
+                if order == "finish":
+                    return values[0]
+                if order == "evaluator":
+                    evaluator = evaluator_for(*values)
+                elif order == "start":
+                    if population is not None:
+                        population.close()
+                    population = _RankPopulation(self, evaluator, *values)
+                else:
+                    getattr(population, order)(*values)
         finally:
-            end.send_bytes(b"-")
-            watcher.join()
-            ended.close()
-            end.close()
+            for part in (population, evaluator):
+                if part is not None:
+                    part.close()
+
+    def order(self, *order: Any) -> None:
+        """On rank 0, let the other ranks do the same: call the method of this name with these arguments."""
+        if self.leads:
+            self.exchange(order)
+
+    def exchange(self, value: Any = None) -> list[Any]:
+        """Return the values of all ranks, once all have called this."""
+        values = [value] * self.size
+        if self.size > 1:
+            self._together(lambda: dist.all_gather_object(values, value))
+        return values
+
+    def broadcast(self, value: Any, source: int) -> Any:
+        """Return the value of rank ``source``, once all have called this."""
+        return self._together(lambda: self.strategy.broadcast(value, source))
+
+    def _together(self, collective: Callable[[], Any]) -> Any:
+        """Run a collective once all ranks have come here."""
+        self._meetings += 1
+        try:
+            self._store.add(f"meeting {self._meetings}", 1)
+            while self._store.add(f"meeting {self._meetings}", 0) < self.size:
+                self._check()
+                time.sleep(POLL_SECONDS)
+        except dist.DistError as error:
+            raise RankError(_died("Rank 0")) from error
+        self._check()
+        try:
+            return collective()
+        except RuntimeError as error:
+            raise RankError(_died("Another rank")) from error
+
+    def _check(self) -> None:
+        # An interruption gets lost while an object is destroyed
+        if self._why is not None:
+            raise RankError(self._why)
+
+    def _interrupt(self, *_: Any) -> None:
+        if not self._leaving.is_set():
+            raise _Interrupted(self._why)
+
+    def _watch(self) -> None:
+        beats, silent = [0] * self.size, [0] * self.size
+        try:
+            while self._why is None and not self._leaving.wait(BEAT_SECONDS):
+                self._store.add(f"beat {self.rank}", 1)
+                for rank in range(1, self.size if self.leads else 0):
+                    before, beats[rank] = beats[rank], self._store.add(f"beat {rank}", 0)
+                    silent[rank] = silent[rank] + 1 if beats[rank] == before else 0
+                    if silent[rank] >= SILENT_BEATS:
+                        self._store.compare_set("ended", "", _died(f"Rank {rank}"))
+                if self._store.check(["ended"]):
+                    self._why = self._store.get("ended").decode()
+            self._store.add("left", 1)
+        except dist.DistError:
+            self._why = _died("Rank 0")
+        if self._why is not None and self._signals and not self._leaving.is_set():
+            signal.pthread_kill(threading.main_thread().ident or 0, SIGNAL)
 
 
 class _RankEvaluator:
-    """An evaluator whose candidates are shared out among the ranks. The first rank calls it, the others follow."""
+    """Starts populations that are shared out among the ranks. Rank 0 has it."""
 
-    def __init__(self, inner: Any, ranks: Ranks) -> None:
-        self.inner = inner
+    def __init__(self, ranks: Ranks, inner: Any) -> None:
         self.ranks = ranks
+        self.inner = inner
         self.name = getattr(inner, "name", type(inner).__name__)
-        self.together = getattr(inner, "together", False)
-        # Parts that a population is trained in, where that touches the last bits of a result
-        self.parts = ranks.size if self.together else 1
+        self.shares_passes = inner.shares_passes
+        # Passes that a population is trained in, if that touches the last bits of a result
+        self.parts = ranks.size if self.shares_passes else 1
 
-    def evaluate(self, thetas: Sequence[list[float] | None], seed: int) -> Iterator[Evaluation]:
-        """One evaluation for each ``theta``, in order."""
-        return self.ranks.lead(self.inner, thetas, seed)
+    def start(self, criteria: Sequence[Criterion], seed: int) -> _RankPopulation:
+        """Start a training for each criterion, on all ranks."""
+        return _RankPopulation(self.ranks, self.inner, criteria, seed)
 
     def close(self) -> None:
         """Close the evaluator of this rank."""
         self.inner.close()
 
 
-def _shares(count: int, parts: int) -> list[range]:
-    """``range(count)`` in ``parts`` parts, as equal as can be; none is empty."""
-    bounds = [count * part // parts for part in range(parts + 1)]
-    return [range(low, high) for low, high in pairwise(bounds) if high > low]
+class _RankPopulation:
+    """A population that is shared out among the ranks, see :class:`~tglo_lightning.search.Population`.
+
+    Rank 0 calls the methods, and orders the other ranks to call them too.
+    """
+
+    def __init__(self, ranks: Ranks, evaluator: Any, criteria: Sequence[Criterion], seed: int) -> None:
+        ranks.order("start", criteria, seed)
+        self.ranks = ranks
+        self.members = list(range(len(criteria)))
+        self.own = self.members[ranks.rank :: ranks.size]
+        self._population: Any = None
+        if self.own:
+            self._population = evaluator.start([criteria[member] for member in self.own], seed)
+        self._scores: Iterator[Evaluation] = iter(())
+        self.length: int = self._population.length if self.own else 0
+        self.trained = 0
+
+    def advance(self, n: int) -> None:
+        """Train on for ``n`` epochs or steps."""
+        self.ranks.order("advance", n)
+        self.trained = min(self.trained + n, self.length)
+        if self.own:
+            self._population.advance(n)
+
+    def scores(self) -> Iterator[Evaluation]:
+        """Score the members in rounds, of one member for each rank; yield the evaluations in order."""
+        waiting = list(self.members)
+        done: dict[int | None, Any] = {}
+        size = self.ranks.size
+        rounds = zip_longest(*([member for member in waiting if member % size == rank] for rank in range(size)))
+        for number, members in enumerate(rounds):
+            done |= zip(members, self.score(members, number == 0), strict=True)
+            while waiting and waiting[0] in done:
+                yield done.pop(waiting.pop(0))
+
+    def score(self, members: Sequence[int | None], first: bool) -> list[Any]:
+        """Score one member of each rank, or none; ``first`` begins anew."""
+        self.ranks.order("score", members, first)
+        if first and self.own:
+            self._scores = self._population.scores()
+        return self.ranks.exchange(None if members[self.ranks.rank] is None else next(self._scores))
+
+    def keep(self, members: Sequence[int]) -> None:
+        """End the training of the other members."""
+        self.ranks.order("keep", members)
+        self.members = sorted(members)
+        if self.own:
+            self._population.keep([self.own.index(member) for member in self.members if member in self.own])
+
+    def weights(self, member: int) -> dict[str, Any]:
+        """Return parameters and buffers of a member, on the CPU.
+
+        Of one that is done, until its rank scores the next.
+        """
+        self.ranks.order("weights", member)
+        weights = self._population.weights(self.own.index(member)) if member in self.own else {}
+        weights = {name: value.cpu() for name, value in weights.items()}
+        sent: dict[str, Any] = self.ranks.broadcast(weights, member % self.ranks.size)
+        return sent
+
+    def close(self) -> None:
+        """End the trainings of this rank; the other ranks do so when the next population starts."""
+        if self.own:
+            self._population.close()
 
 
-def _train(evaluator: Any, thetas: Sequence[list[float] | None], seed: int) -> Iterator[Evaluation]:
-    if len(thetas) == 1:
-        yield score(evaluator, thetas[0], seed)
-    else:
-        yield from evaluator.evaluate(thetas, seed)
-
-
-def _connection(link: socket.socket) -> Connection:
-    link.settimeout(None)
-    link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in KEEPALIVE:
-        if hasattr(socket, name):
-            link.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-    return Connection(link.detach())
-
-
-# JSON and no pickles: what comes from a socket is data
-
-
-def _send(connection: Connection, message: Any) -> None:
-    connection.send_bytes(json.dumps(message).encode())
-
-
-def _receive(connection: Connection) -> dict[str, Any]:
-    message = json.loads(connection.recv_bytes())
-    return message if isinstance(message, dict) else {}
+def _died(who: str) -> str:
+    return (
+        f"{who} died, so the search ends on all ranks. What was trained is in the journal, if there is one: "
+        "start the same fit again to go on from there."
+    )

@@ -153,7 +153,7 @@ class TrainerPopulation:
     """Nested fits that wait for one another; see :class:`~tglo_lightning.search.Population`.
 
     A training that is advanced to its end at once runs in one go and is gone before the next one starts; its weights
-    can be asked for until then.
+    can be asked for until then. Those of a training that has waited can be asked for until it is let go.
     """
 
     def __init__(self, fit: InnerFit, criteria: Sequence[Criterion], seed: int) -> None:
@@ -169,22 +169,24 @@ class TrainerPopulation:
     def scores(self) -> Iterator[Evaluation]:
         """Train and validate the members, one after the other."""
         for member in self.members:
-            yield self._trainings[member].score(self.trained)
-            if self.trained >= self.length:
-                self._trainings[member].close()
+            training = self._trainings[member]
+            yield training.score(self.trained)
+            if training.at_once:
+                training.close()
 
     def keep(self, members: Sequence[int]) -> None:
         """End the other trainings."""
-        ended = set(self.members) - set(members)
-        for member in ended:
-            self._trainings[member].close()
+        ended = [self._trainings[member] for member in self.members if member not in members]
+        waiting = any(training.module is not None for training in ended)
+        for training in ended:
+            training.close()
         self.members = sorted(members)
-        if ended:
+        if waiting:
             # A Trainer and its module refer to each other
             gc.collect()
 
     def weights(self, member: int) -> dict[str, Tensor]:
-        """Return parameters and buffers of a member; of one that is done, until the next score is asked for."""
+        """Return parameters and buffers of a member; of one that ran in one go, until the next score is asked for."""
         module = self._trainings[member].module
         assert module is not None, "the training is over, and its memory free"
         return {name: value.detach() for name, value in (*module.named_parameters(), *module.named_buffers())}
@@ -225,6 +227,11 @@ class _Training:
             return self._last
         self._last, self._ended = Evaluation(self._fitness, "ok", self.clock.seconds), self._until is None
         return self._last
+
+    @property
+    def at_once(self) -> bool:
+        """Whether the training has run to its end in one go."""
+        return self._ended and self._pausable is None
 
     def close(self) -> None:
         """End the training, and free its memory."""

@@ -100,7 +100,7 @@ class TaylorGLOLoss(SeparableLoss):
         :math:`Q(h) = f(y_{off}, h) - f(y_{on}, h)` what the true class adds beside.
         """
         p, q = self._polynomials(*self.label_values(logits.shape[1]))
-        # An axis of few classes that is innermost in memory makes softmax some twenty times slower
+        # Over a short axis that is innermost in memory torch's softmax is slow: 2.5 times at 10 classes, loss included
         axis = 0 if logits.shape[1] < FEW_CLASSES else 1
         h = logits.movedim(1, axis).softmax(dim=axis)
         hit = h.gather(axis, target.unsqueeze(axis)).squeeze(axis)

@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
+from torchmetrics import Metric
 
-__all__ = ["INITS", "Init", "check_resettable", "fresh_module", "replicate"]
+__all__ = ["INITS", "Init", "check_resettable", "fresh_module", "leave_ranks", "replicate"]
 
 INITS = ("module", "reset")
 Init = str | Callable[[], Any]
@@ -88,3 +89,23 @@ def fresh_module(module: nn.Module, init: Init) -> Any:
             if reset is not None:
                 reset()
     return replica
+
+
+class _BatchNorm(nn.modules.batchnorm._BatchNorm):
+    """What ``SyncBatchNorm`` is on one rank: normalises inputs of any shape."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        pass
+
+
+def _never() -> bool:
+    return False
+
+
+def leave_ranks(module: nn.Module) -> None:
+    """Let the metrics and the ``SyncBatchNorm`` of a module average over this rank alone, in place."""
+    for child in module.modules():
+        if isinstance(child, Metric):
+            child.distributed_available_fn = _never
+        elif type(child) is nn.SyncBatchNorm:
+            child.__class__ = _BatchNorm  # type: ignore[assignment]

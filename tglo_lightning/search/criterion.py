@@ -33,6 +33,8 @@ class LossSpec:
     def __post_init__(self) -> None:
         if not isinstance(self.family, str):
             raise TypeError(f"`family` must be the name of a family of losses, got {self.family!r}.")
+        if isinstance(self.theta, str) or not isinstance(self.theta, Sequence):
+            raise TypeError(f"`theta` must be a sequence of numbers, got {self.theta!r}.")
         object.__setattr__(self, "theta", tuple(number("theta", value) for value in self.theta))
 
     def build(self, original: Any = None) -> ClassificationLoss:
@@ -61,7 +63,7 @@ class Criterion:
         step: factor on the learning rates of the module's optimizers, above 0. Schedules are scaled with it.
 
     Raises:
-        TypeError, ValueError: a step that is not a finite number above 0.
+        TypeError, ValueError: losses that are no :class:`LossSpec`; a step that is not a finite number above 0.
 
     >>> Criterion.original(step=0.3)
     Criterion(losses=(), step=0.3)
@@ -76,6 +78,8 @@ class Criterion:
     step: float = 1.0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.losses, Sequence) or not all(isinstance(loss, LossSpec) for loss in self.losses):
+            raise TypeError(f"`losses` must be a sequence of LossSpec, got {self.losses!r}.")
         object.__setattr__(self, "losses", tuple(self.losses))
         object.__setattr__(self, "step", number("step", self.step, above=0))
 

@@ -93,6 +93,7 @@ class _Search:
         self.evaluator, self.settings, self.objective = evaluator, settings, objective
         self.journal, self.listener, self.check = journal, listener, check
         self.strategy = settings.strategy
+        self.strategy.mode = objective.mode
         self.strategy.start(settings.space.for_task(objective.num_classes), settings.population, settings.seed)
         self.sign = -1.0 if objective.mode == "max" else 1.0
         self.history: list[Candidate] = []
@@ -199,10 +200,14 @@ class _Search:
     def _strategy_training(self) -> Callable[[Population], Iterable[Evaluation]] | None:
         """How the strategy wants a population trained; ``None`` to the end, each member on its own."""
         budget = self.settings.budget
+        limit = budget.min_fitness_after if isinstance(budget, Budget) else None
         if type(self.strategy).train is not Strategy.train:
+            if limit is not None:
+                name = type(self.strategy).__name__
+                raise ValueError(f"`min_fitness_after` has no effect: {name} decides by itself who trains on.")
             return self.strategy.train
-        if isinstance(budget, Budget) and budget.min_fitness_after is not None:
-            after, value = budget.min_fitness_after
+        if isinstance(budget, Budget) and limit is not None:
+            after, value = limit
             return lambda population: self._reject_early(population, after, value, budget.unit)
         return None
 

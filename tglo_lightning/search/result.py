@@ -245,8 +245,7 @@ class SearchResult:
         for (stage, *place), record in {tuple(record["key"]): record for record in records}.items():
             if stage == "generation":
                 criterion = Criterion.from_dict(record["criterion"])
-                generation, index = place
-                history[generation, index] = Candidate.of(generation, index, criterion, Evaluation.from_dict(record))
+                history[place[0], place[1]] = Candidate.of(place[0], place[1], criterion, Evaluation.from_dict(record))
             elif stage in finals:
                 criterion = Criterion.from_dict(record["criterion"])
                 finals[stage].setdefault(criterion, []).append(Evaluation.from_dict(record))

@@ -108,7 +108,7 @@ class TaylorSpace(Space):
         self,
         order: int = 3,
         coordinates: str = "minimal",
-        constraint: str | Constraint | None = "trainable",
+        constraint: Constraint | str | None = "trainable",
         step: bool = False,
         spread: float = 1.2,
     ) -> None:
@@ -238,9 +238,14 @@ class ProductSpace(Space):
 
     Args:
         spaces: one space for each place in the module.
+
+    Raises:
+        TypeError: not a list of spaces.
     """
 
     def __init__(self, spaces: Sequence[Space]) -> None:
+        if not isinstance(spaces, Sequence) or not all(isinstance(space, Space) for space in spaces) or not spaces:
+            raise TypeError(f"`spaces` must be a list of spaces, got {spaces!r}.")
         self.spaces = list(spaces)
         self._losses = [len(space.decode(space.centre).losses) for space in self.spaces]
         self.axes = tuple(f"{name}[{i}]" for i, space in enumerate(spaces) for name in space.axes)
@@ -273,7 +278,7 @@ class ProductSpace(Space):
         return {"name": "product", "spaces": [space.to_dict() for space in self.spaces]}
 
 
-def as_space(space: Space | str | type[ClassificationLoss], places: int | None = None) -> Space:
+def as_space(space: Space | type[ClassificationLoss] | str, places: int | None = None) -> Space:
     """Return a space: ``"taylorglo"``, ``"shape"``, ``"original"``, a family by its name or class, or an object.
 
     Args:
@@ -307,6 +312,8 @@ NAMED: dict[str, type[Space]] = {"taylorglo": TaylorSpace, "shape": ShapeSpace, 
 def _find(given: str | type[ClassificationLoss]) -> type[ClassificationLoss]:
     if isinstance(given, str) and given not in FAMILIES:
         raise ValueError(f"`space` must be one of {', '.join(map(repr, sorted(FAMILIES)))}, or a Space, got {given!r}.")
+    if not isinstance(given, str) and not (isinstance(given, type) and issubclass(given, ClassificationLoss)):
+        raise TypeError(f"`family` must be the name or class of a family of losses, got {given!r}.")
     return family(given) if isinstance(given, str) else given
 
 

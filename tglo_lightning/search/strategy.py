@@ -6,7 +6,7 @@ import inspect
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import numpy as np
@@ -32,11 +32,13 @@ class Strategy(ABC):
     Attributes:
         space: the space to search in, set by :meth:`start`.
         population: candidates for each generation, set by :meth:`start`.
+        mode: ``"max"`` or ``"min"``, set by the search.
         rejected: draws rejected by the space's constraint so far.
     """
 
     space: Space
     population: int
+    mode: str = "max"
     rejected: int = 0
 
     def start(self, space: Space, population: int, seed: int) -> None:
@@ -58,6 +60,10 @@ class Strategy(ABC):
         """
         population.advance(population.length)
         return population.scores()
+
+    def cost(self, evaluation: Evaluation) -> float:
+        """Return a score as a cost, by which members can be sorted: lower is better, infinite if failed."""
+        return (-evaluation.fitness if self.mode == "max" else evaluation.fitness) if evaluation.ok else inf
 
     def retry(self) -> bool:
         """Prepare to ask again after no candidate of a generation could be trained; False to give up."""

@@ -1,36 +1,67 @@
-"""What whoever trains candidates for a search has in common: processes, ranks and Ray's workers."""
+"""What lives in a worker: an inner evaluator, and the trainings that wait."""
 
 from __future__ import annotations
 
+import pickle
 import time
+from contextlib import suppress
 from typing import Any
 
+import torch
+
+from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.limits import failed
-from tglo_lightning.evaluation.trainer import TrainerEvaluator
-from tglo_lightning.search import Evaluation
+from tglo_lightning.search import Criterion, Evaluation, Population
 
-__all__ = ["score", "spread_name", "unpicklable"]
-
-
-def score(inner: Any, theta: list[float] | None, seed: int) -> Evaluation:
-    """Train one candidate with the evaluator ``inner``; an exception is an evaluation too."""
-    started = time.perf_counter()
-    try:
-        evaluation: Evaluation = next(iter(inner.evaluate([theta], seed)))
-    except Exception as crash:
-        return failed(crash, time.perf_counter() - started)
-    return evaluation
+__all__ = ["Worker"]
 
 
-def spread_name(kind: str, inner: Any) -> str:
-    """``kind``, with the name of the evaluator that the workers use unless that is the Trainer's."""
-    name = getattr(inner, "name", type(inner).__name__)
-    return kind if name == TrainerEvaluator.name else f"{kind}-{name}"
+class Worker:
+    """Trains each member as a population of its own; a pool calls the methods from another process."""
+
+    def setup(self, held: tuple[Any, InnerFit], threads: int) -> None:
+        """Take on a search: ``held`` is the inner evaluator and what it trains."""
+        torch.set_num_threads(threads)
+        self.inner, fit = held
+        self.inner.setup(fit)
+        self._waiting: dict[int, Population] = {}
+        self._finished: dict[int, bytes] = {}
+
+    def score(self, key: int, criterion: Criterion, seed: int, until: int) -> Evaluation:
+        """Train the member ``key`` on until so many epochs or steps are done; an exception is an evaluation too."""
+        started = time.perf_counter()
+        population = self._waiting.pop(key, None)
+        try:
+            population = population or self.inner.start([criterion], seed)
+            population.advance(until - population.trained)
+            scores = population.scores()
+            evaluation = next(scores)
+            if evaluation.status == "ok" and until < population.length:
+                self._waiting[key] = population
+                return evaluation
+            if evaluation.status == "ok":
+                # The training ends before the next one begins; its weights can still be asked for, if there are any
+                with suppress(Exception):
+                    self._finished[key] = _packed(population)
+            # A population frees what is done once it is asked for more
+            next(scores, None)
+        except Exception as crash:
+            evaluation = failed(crash, time.perf_counter() - started)
+        if population is not None:
+            population.close()
+        return evaluation
+
+    def weights(self, key: int) -> bytes:
+        """Return the weights of a member that waits or is done, pickled."""
+        return self._finished[key] if key in self._finished else _packed(self._waiting[key])
+
+    def drop(self, key: int) -> None:
+        """End the training of a member, and forget its weights."""
+        self._finished.pop(key, None)
+        if (population := self._waiting.pop(key, None)) is not None:
+            population.close()
 
 
-def unpicklable(who: str, error: Exception) -> TypeError:
-    """The error to raise where something cannot be sent to a worker; ``who`` sends it, and why."""
-    return TypeError(
-        f"{who}, so the module, the data, the callbacks and `init` must be picklable: {error}. Define their classes "
-        "and functions at the top level of a file, or use another evaluator."
-    )
+def _packed(population: Population) -> bytes:
+    # A tensor that is sent as it is would be shared with the process that gets it
+    return pickle.dumps({name: value.cpu() for name, value in population.weights(0).items()})

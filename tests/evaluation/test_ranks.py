@@ -12,30 +12,29 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
+from helpers import ranked
 from helpers.data import loaders
 from helpers.modules import TINY, classifier, quiet_trainer
 
-from ranks.program import arguments, main
 from tglo_lightning import TaylorGLO
-from tglo_lightning.evaluation import ProcessEvaluator, Ranks, TrainerEvaluator
+from tglo_lightning.evaluation import ProcessEvaluator
 
 ROOT = Path(__file__).parents[2]
-PROGRAM = str(Path(__file__).parent / "program.py")
-LINES = 1 + 2 * 5 + 2 * 3
+# Records of the search: two generations of 5 and their states, 2 finalists, 2 pairs
+LINES = 1 + 2 * 6 + 2 + 2 * 2
 SECONDS = 240
 
 
-def environment(**values):
-    # A seed that an earlier test has set would make the ranks agree
-    ranked = ("RANK", "WORLD_SIZE", "MASTER_", "TORCHELASTIC", "SLURM", "PL_GLOBAL_SEED")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ranked)}
-    return kept | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **values}
-
-
 def start(folder, *options, before=(), **variables):
-    command = [sys.executable, *before, PROGRAM, str(folder), *options]
+    # A seed that an earlier test has set would make the ranks agree
+    ranks = ("RANK", "WORLD_SIZE", "MASTER_", "TORCHELASTIC", "SLURM", "PL_GLOBAL_SEED")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ranks)}
     return subprocess.Popen(
-        command, env=environment(**variables), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, *before, ranked.__file__, str(folder), *options],
+        env=kept | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
@@ -46,6 +45,25 @@ def output(process):
     except subprocess.TimeoutExpired:
         process.kill()
         raise
+
+
+def by_lightning(folder, *options):
+    return [start(folder, *options)]
+
+
+def by_torchrun(folder, *options):
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}")
+    return [start(folder, *options, before=launcher)]
+
+
+def by_slurm(folder, *options):
+    job = {"JOB_ID": "1", "JOB_NAME": "search", "NODELIST": "127.0.0.1", "NTASKS": "2", "NTASKS_PER_NODE": "2"}
+    job = {f"SLURM_{name}": value for name, value in job.items()} | {"MASTER_ADDR": "127.0.0.1", "SLURM_NODEID": "0"}
+    port = free_port()
+    return [
+        start(folder, *options, **job, MASTER_PORT=port, SLURM_PROCID=number, SLURM_LOCALID=number)
+        for number in ("0", "1")
+    ]
 
 
 def free_port():
@@ -71,42 +89,28 @@ def journal(folder):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The folders of searches on one rank, by evaluator."""
+    """Runs the program on one rank, once for each set of options; returns its folder."""
     folders = {}
-    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
-        for name in ("LOCAL_RANK", "SLURM_LOCALID"):
-            patch.delenv(name, raising=False)
-        for evaluator in ("trainer", "sequential"):
-            folders[evaluator] = tmp_path_factory.mktemp(evaluator)
-            main(arguments([str(folders[evaluator]), "--devices", "1", "--evaluator", evaluator]))
-    return folders
 
+    def run(*options):
+        if options not in folders:
+            folders[options] = tmp_path_factory.mktemp("alone")
+            with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+                for name in ("LOCAL_RANK", "SLURM_LOCALID"):
+                    patch.delenv(name, raising=False)
+                ranked.main(ranked.arguments([str(folders[options]), "--devices", "1", *options]))
+        return folders[options]
 
-def by_lightning(folder, *options):
-    return [start(folder, *options)]
-
-
-def by_torchrun(folder, *options):
-    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}")
-    return [start(folder, *options, before=launcher)]
-
-
-def by_slurm(folder, *options):
-    job = {"JOB_ID": "1", "JOB_NAME": "search", "NODELIST": "127.0.0.1", "NTASKS": "2", "NTASKS_PER_NODE": "2"}
-    job = {f"SLURM_{name}": value for name, value in job.items()} | {"MASTER_ADDR": "127.0.0.1", "SLURM_NODEID": "0"}
-    port = free_port()
-    return [
-        start(folder, *options, **job, MASTER_PORT=port, SLURM_PROCID=number, SLURM_LOCALID=number)
-        for number in ("0", "1")
-    ]
+    return run
 
 
 @pytest.mark.parametrize(
     ("launch", "evaluator", "api"),
     [
-        (by_lightning, "trainer", "lightning.pytorch"),
-        (by_torchrun, "sequential", "pytorch_lightning"),
-        pytest.param(by_slurm, "sequential", "lightning.pytorch", marks=pytest.mark.slow),
+        (by_lightning, "trainer", "pytorch_lightning"),
+        pytest.param(by_lightning, "sequential", "lightning.pytorch", marks=pytest.mark.slow),
+        pytest.param(by_torchrun, "sequential", "pytorch_lightning", marks=pytest.mark.slow),
+        pytest.param(by_slurm, "trainer", "pytorch_lightning", marks=pytest.mark.slow),
     ],
 )
 def test_two_ranks_find_what_one_finds(alone, tmp_path, launch, evaluator, api):
@@ -116,50 +120,53 @@ def test_two_ranks_find_what_one_finds(alone, tmp_path, launch, evaluator, api):
     printed = "".join(output(process) for process in processes)
     assert [process.returncode for process in processes] == [0] * len(processes), printed
     first, second = ended(tmp_path), ended(tmp_path, 1)
-    assert first["result"] == ended(alone[evaluator])["result"]
+    reference = alone("--evaluator", evaluator)
+    assert first["result"] == ended(reference)["result"]
     # Each candidate once, whoever trained it, and the lines in order
-    theirs, ours = journal(alone[evaluator]), journal(tmp_path)
-    if api == "pytorch_lightning":
-        assert ours[0] == theirs[0]
-    assert ours[1:] == theirs[1:]
+    theirs, ours = journal(reference), journal(tmp_path)
+    assert len(ours) == LINES
+    assert ours[api != "pytorch_lightning" :] == theirs[api != "pytorch_lightning" :]
+    # Weights of members travel to rank 0
+    assert len(first["members"]) == 4
+    assert first["members"] == ended(reference)["members"]
     # Afterwards the ranks are together again, and DDP keeps them alike
-    assert first == second
+    assert first == second | {"members": first["members"]}
     assert first["sum of ranks"] == 3
-    assert (first["loss"] == "TaylorGLOLoss") == (first["result"]["kept"] == "metalearned")
+    # Rank 0 alone logs
     assert printed.count("TaylorGLO: the metalearned") + printed.count("TaylorGLO kept") == 1
+    assert printed.count("TaylorGLO: up to") == 1
     assert len(list(tmp_path.rglob("metrics.csv"))) == 1
 
 
-def wait_for(condition, process):
+@pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.slow)])
+def test_a_rank_that_is_killed_ends_the_other_in_its_training(alone, tmp_path, victim):
+    # No launcher, which would end the other one by itself
+    processes = by_slurm(tmp_path, "--stall")
+    path = tmp_path / "search.jsonl"
     deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
+    # Then both are in a training that takes a minute
+    while not (path.exists() and path.read_bytes().count(b"\n") == 1 + 2):
+        assert all(process.poll() is None for process in processes), output(processes[0])
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-@pytest.mark.parametrize("victim", [1, 0])
-def test_a_rank_that_is_killed_ends_all(alone, tmp_path, victim):
-    process = start(tmp_path, "--slow")
-    path = tmp_path / "search.jsonl"
-    wait_for(lambda: path.exists() and path.read_bytes().count(b"\n") > 3, process)
-    os.kill(int((tmp_path / f"pid-{victim}").read_text()), signal.SIGKILL)
-    printed = output(process)
-    assert process.returncode != 0
+    time.sleep(0.5)
+    os.kill(processes[victim].pid, signal.SIGKILL)
+    killed = time.monotonic()
+    printed = output(processes[1 - victim])
+    assert time.monotonic() - killed < 45
+    assert processes[1 - victim].returncode != 0
+    assert f"RankError: Rank {victim} died, so the search ends on all ranks." in printed
+    output(processes[victim])
     assert not list(tmp_path.glob("rank-*.json"))
-    if victim == 1:
-        # Ours, or Lightning's own if that is quicker
-        assert "Rank 1 died" in printed or "terminated with code -9" in printed
-    else:
-        assert "Rank 1 ends with the search of rank 0: it died" in printed
-    # The journal is whole: one rank goes on to the same result
-    assert 3 < path.read_bytes().count(b"\n") < LINES
+    # The journal is whole, and holds no crash: one rank goes on to the same result
+    assert len(journal(tmp_path)) == 1 + 2
     with torch.random.fork_rng():
-        main(arguments([str(tmp_path), "--devices", "1"]))
-    assert ended(tmp_path)["result"] == ended(alone["trainer"])["result"]
+        ranked.main(ranked.arguments([str(tmp_path), "--devices", "1", "--plain"]))
+    assert ended(tmp_path)["result"] == ended(alone("--plain"))["result"]
     assert len(journal(tmp_path)) == LINES
 
 
+@pytest.mark.slow
 def test_ranks_with_other_data_are_refused(tmp_path):
     process = start(tmp_path, "--split")
     printed = output(process)
@@ -170,6 +177,15 @@ def test_ranks_with_other_data_are_refused(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_rank_that_leaves_ends_the_other_in_its_training(tmp_path):
+    processes = by_slurm(tmp_path, "--stall", "--leave")
+    printed = [output(process) for process in processes]
+    assert "RankError: Rank 1 ended the search: SystemExit: no more" in printed[0]
+    assert [process.returncode for process in processes] == [1, 1]
+    assert len(journal(tmp_path)) == 1 + 2
+
+
+@pytest.mark.slow
 def test_population_in_one_pass_is_shared_out(alone, tmp_path):
     process = start(tmp_path, "--evaluator", "vectorized")
     printed = output(process)
@@ -177,12 +193,13 @@ def test_population_in_one_pass_is_shared_out(alone, tmp_path):
     result = ended(tmp_path)["result"]
     # The draws of the first generation do not depend on who trains them
     first = [
-        [c["theta"] for c in r["history"] if c["generation"] == 0] for r in (result, ended(alone["trainer"])["result"])
+        [c["criterion"] for c in r["history"] if c["generation"] == 0]
+        for r in (result, ended(alone("--evaluator", "trainer"))["result"])
     ]
     assert first[0] == first[1]
     assert [candidate["status"] for candidate in result["history"]] == ["ok"] * 10
     assert journal(tmp_path)[0]["evaluator_options"]["ranks"] == 2
-    assert ended(tmp_path) == ended(tmp_path, 1)
+    assert result == ended(tmp_path, 1)["result"]
 
 
 # Refusals
@@ -233,12 +250,3 @@ def test_a_result_needs_no_search(tmp_path, monkeypatch):
     trainer, strategy = quiet_trainer(pl, tmp_path), pl.strategies.FSDPStrategy()
     monkeypatch.setattr(pl.Trainer, "strategy", property(lambda self: strategy))
     again.setup(trainer, classifier(pl)(), "fit")
-
-
-def test_one_rank_is_as_before(tmp_path):
-    with Ranks(quiet_trainer(pl, tmp_path)) as ranks:
-        evaluator = TrainerEvaluator()
-        assert ranks.leads
-        assert ranks.spread(evaluator) is evaluator
-        ranks.agree("nothing", "0")
-        ranks.finish({})

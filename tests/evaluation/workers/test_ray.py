@@ -3,24 +3,25 @@
 import os
 import sys
 import time
+from concurrent.futures import wait
 from functools import partial
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from helpers import fits
-from helpers.data import blobs, loader, loaders
-from helpers.fits import nested, running
-from helpers.modules import TINY, accuracy, mlp, quiet_trainer, seeded
+from helpers.data import blobs, loader
+from helpers.fits import CRITERIA, equal, nested, running
+from helpers.modules import accuracy, mlp, seeded
+from helpers.workers import evaluate
 from torch.utils.data import Dataset
 
-from tglo_lightning import TaylorGLO
-from tglo_lightning.evaluation import RayEvaluator, auto
-from tglo_lightning.evaluation import ray as room
+from tglo_lightning.evaluation import RayEvaluator, TrainerEvaluator
+from tglo_lightning.evaluation.auto import check_evaluator
+from tglo_lightning.evaluation.workers import ray as room
+from tglo_lightning.search import Budget
 
-# Some fail where they would be probed
-inner_fit = partial(fits.inner_fit, pl, probed=False)
-THETAS = [[0.0, 0.5, 0.0, 0.0, 0.0, 2.0, -1.0, 0.1 * i] for i in range(6)]
+inner_fit = partial(fits.inner_fit, pl)
 # Loopback; 127.0.0.1 would become the machine's outer address
 NODE = {"node_ip_address": "127.0.0.2", "object_store_memory": 80 * 2**20, "include_dashboard": False}
 
@@ -84,20 +85,24 @@ class Counted(Dataset):
             file.write(f"{os.getpid()}\n")
 
 
-def test_a_search_on_the_cluster(cluster, tmp_path):
-    results = {}
+def test_a_population_on_the_cluster_in_pieces(cluster, tmp_path):
+    fit = inner_fit(tmp_path, module(), budget=Budget(epochs=2))
+    found = {}
     # Half of a GPU that is there by name: two at once on the first node
-    for evaluator in ("trainer", RayEvaluator(cluster.address, num_cpus=0.5, num_gpus=0.5)):
-        search = TaylorGLO(**TINY, evaluator=evaluator)
-        net = module()
-        torch.manual_seed(0)
-        quiet_trainer(pl, tmp_path, callbacks=[search], max_epochs=1).fit(net, **loaders())
-        results[search.result.settings["evaluator"]] = [
-            *(candidate.fitness for candidate in search.result.history),
-            *search.result.original.fitness,
-        ]
-    assert list(results) == ["trainer", "ray"]
-    assert results["ray"] == results["trainer"]
+    for evaluator in (TrainerEvaluator(), RayEvaluator(cluster.address, num_cpus=0.5, num_gpus=0.5)):
+        with running(evaluator, fit):
+            population = evaluator.start(CRITERIA[:3], 1)
+            population.advance(1)
+            early = [evaluation.fitness for evaluation in population.scores()]
+            population.keep([0, 2])
+            population.advance(1)
+            late, weights = [], []
+            for member, evaluation in zip([0, 2], population.scores(), strict=True):
+                late.append(evaluation.fitness)
+                weights.append({name: value.clone() for name, value in population.weights(member).items()})
+            found[evaluator.name] = early, late, weights
+    assert found["ray"][:2] == found["trainer"][:2]
+    assert equal(found["ray"][2], found["trainer"][2])
 
 
 def test_node_is_lost_in_mid_generation(cluster, tmp_path):
@@ -108,56 +113,67 @@ def test_node_is_lost_in_mid_generation(cluster, tmp_path):
         "val_dataloaders": loader(blobs(48, seed=2)),
     }
     fit = inner_fit(tmp_path, net, data)
-    expected = nested(fit, THETAS)
+    expected = nested(fit, CRITERIA)
     import ray
 
     with running(RayEvaluator(cluster.address), fit) as evaluator:
-        evaluations = evaluator.evaluate(THETAS, 1)
-        fitness = [next(evaluations).fitness]
+        evaluator.ready(3)
+        assert len(evaluator.slots) == 3
+        wait([slot.ready for slot in evaluator.slots])
+        population = evaluator.start(CRITERIA, 1)
+        population.advance(3)
+        scores = population.scores()
+        fitness = [next(scores).fitness]
         cluster.remove_node(cluster.others.pop(), allow_graceful=False)
-        fitness += [evaluation.fitness for evaluation in evaluations]
+        fitness += [evaluation.fitness for evaluation in scores]
         assert ray.is_initialized()
     assert not ray.is_initialized()
     assert fitness == expected
     # Once in each worker
     unpacked = (tmp_path / "unpacked").read_text().split()
-    assert len(unpacked) == len(set(unpacked)) <= 5
+    assert len(unpacked) == len(set(unpacked)) <= 4
 
 
 @pytest.mark.slow
 def test_candidate_that_kills_its_workers_is_given_up_and_one_that_fails_is_a_crash(cluster, tmp_path):
+    killing, failing = (torch.tensor(CRITERIA[index].losses[0].theta) for index in (1, 2))
+
     def steps(module):
-        if module.criterion.theta[-1] == THETAS[1][-1]:
+        if torch.allclose(module.criterion.theta.cpu().float(), killing):
             os._exit(1)
-        if module.criterion.theta[-1] == THETAS[2][-1]:
+        if torch.allclose(module.criterion.theta.cpu().float(), failing):
             raise RuntimeError("no such luck")
 
     with running(RayEvaluator(cluster.address, max_retries=0), inner_fit(tmp_path, module(steps))) as evaluator:
-        evaluations = list(evaluator.evaluate(THETAS[:3], 1))
+        evaluations = evaluate(evaluator, CRITERIA[:3])
     assert [evaluation.status for evaluation in evaluations] == ["ok", "crashed", "crashed"]
-    assert evaluations[1].error.startswith("its worker died 1 times")
+    assert evaluations[1].error.startswith("its worker process was killed 1 times")
     assert evaluations[2].error == "RuntimeError: no such luck"
+
+
+@pytest.mark.slow
+def test_a_node_that_lacks_what_the_script_imports_is_told(cluster, tmp_path, monkeypatch):
+    (tmp_path / "only_here.py").write_text("class Data(list):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    from only_here import Data
+
+    net = module()
+    net.extra = Data()
+    evaluator, words = RayEvaluator(cluster.address), r"A worker cannot take on .*only_here.* PYTHONPATH"
+    with running(evaluator, inner_fit(tmp_path, net)), pytest.raises(RuntimeError, match=words):
+        evaluate(evaluator, CRITERIA[:1])
 
 
 def test_what_the_cluster_lacks_is_told(cluster, tmp_path):
     with running(RayEvaluator(cluster.address, num_gpus=8), inner_fit(tmp_path, module())) as evaluator:
-        evaluations = evaluator.evaluate(THETAS[:1], 1)
         with pytest.warns(UserWarning, match="No node of the Ray cluster has 1 CPUs and 8 GPUs"):
-            evaluator._held = evaluator._put()
-        evaluations.close()
-
-
-def test_auto_tries_no_cluster(tmp_path, monkeypatch):
-    tried = []
-    monkeypatch.setattr(auto, "_seconds", lambda evaluator, fit, size: tried.append(evaluator.name) or 1.0)
-    auto.choose_evaluator("auto", inner_fit(tmp_path, module()), 4).close()
-    assert tried
-    assert not [name for name in tried if "ray" in name]
+            assert evaluator.ready(4) == []
+        assert len(evaluator.slots) == 1
 
 
 def test_missing_ray_says_what_to_type(monkeypatch):
     monkeypatch.setattr(room, "find_spec", lambda name: None)
-    for build in (RayEvaluator, lambda: TaylorGLO(evaluator="ray"), lambda: TaylorGLO(evaluator="ray-sequential")):
+    for build in (RayEvaluator, lambda: check_evaluator("ray"), lambda: check_evaluator("ray-sequential")):
         with pytest.raises(ImportError, match=r"pip install 'tglo-lightning\[ray\]'"):
             build()
 

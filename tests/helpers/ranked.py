@@ -15,11 +15,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 import torch.distributed as dist
-from helpers.data import blobs, loader, split_datamodule
-from helpers.modules import accuracy, classifier, mlp
+from torch import nn
 from torchmetrics.classification import MulticlassAccuracy
 
+from helpers.data import blobs, loader, split_datamodule
+from helpers.modules import accuracy, classifier, mlp
 from tglo_lightning import TaylorGLO
+from tglo_lightning.evaluation import ranks
+from tglo_lightning.search import CMAES, Finals
 
 
 def arguments(argv=None):
@@ -29,16 +32,41 @@ def arguments(argv=None):
     parser.add_argument("--devices", type=int, default=2)
     parser.add_argument("--evaluator", default="trainer")
     parser.add_argument("--split", action="store_true", help="a datamodule that splits at random, unseeded")
-    parser.add_argument("--slow", action="store_true", help="time enough to be killed")
+    parser.add_argument("--plain", action="store_true", help="train each candidate to its end at once")
+    parser.add_argument("--stall", action="store_true", help="the same, and the second one of a rank takes a minute")
+    parser.add_argument("--leave", action="store_true", help="the same, but the other rank leaves there")
     return parser.parse_args(argv)
 
 
-def module(pl, slow):
+# Two look at the module and its data, one candidate is trained
+STALLS = 2 + 1 + 1
+
+
+class Halving(CMAES):
+    """Trains all members for an epoch, then the better half to the end; keeps what it sees of their weights."""
+
+    def __init__(self):
+        super().__init__()
+        self._weights = []
+
+    def train(self, population):
+        population.advance(1)
+        scores = list(population.scores())
+        best = sorted(population.members, key=lambda member: -scores[member].fitness)[: len(scores) // 2]
+        population.keep(best)
+        population.advance(population.length - 1)
+        for member, late in zip(population.members, population.scores(), strict=True):
+            scores[member] = late
+            self._weights.append(population.weights(member)["net.1.0.bias"].tolist())
+        return scores
+
+
+def module(pl, args, rank):
     class Metric(classifier(pl)):
         """Its metrics would gather from all ranks, were they not alone; dropout and BatchNorm draw and average."""
 
         def __init__(self):
-            super().__init__(torch.nn.Sequential(torch.nn.BatchNorm1d(8), mlp(dropout=0.2)))
+            super().__init__(nn.Sequential(nn.BatchNorm1d(8), mlp(dropout=0.2)))
             self.val_acc = MulticlassAccuracy(3, average="micro")
 
         def validation_step(self, batch, batch_idx):
@@ -46,11 +74,16 @@ def module(pl, slow):
             self.log("val/acc", self.val_acc)
             self.log("val/synced", accuracy(self(batch[0]), batch[1]), sync_dist=True)
 
-    def sleep(net):
-        if net.trainer.world_size == 1:
-            time.sleep(0.4)
+    trainings = []
 
-    if slow:
+    def sleep(net):
+        trainings.append(net.trainer.current_epoch)
+        if len(trainings) == STALLS:
+            if args.leave and rank == 1:
+                sys.exit("no more")
+            time.sleep(60)
+
+    if args.stall:
         # No class of its own, so that the journal fits both
         Metric.on_train_start = sleep
     return Metric()
@@ -76,20 +109,23 @@ def main(args):
     rank = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
     (args.folder / f"pid-{rank}").write_text(str(os.getpid()))
     pl = import_module(args.api)
+    if args.stall:
+        ranks.BEAT_SECONDS, ranks.SILENT_BEATS = 0.2, 10
     # Other weights and other random numbers on each rank
     torch.manual_seed(rank)
-    net = module(pl, args.slow)
+    net = module(pl, args, rank)
     data = {
         "train_dataloaders": loader(blobs(seed=1), shuffle=True),
         "val_dataloaders": loader(blobs(48, seed=2)),
     }
     seen = {}
+    strategy = Halving()
     search = TaylorGLO(
         generations=2,
         population=5,
-        candidate_epochs=1,
-        finalists=2,
-        repeats=2,
+        budget=2,
+        strategy="cmaes" if args.plain or args.stall else strategy,
+        finals=Finals(finalists=2, seeds=1, confirm=2),
         evaluator=args.evaluator,
         journal=args.folder / "search.jsonl",
     )
@@ -107,13 +143,13 @@ def main(args):
         default_root_dir=args.folder,
     )
     trainer.fit(net, **({"datamodule": split_datamodule(pl)} if args.split else data))
-    seen["result"] = search.result.to_dict()
+    seen |= {"result": search.result.to_dict(), "members": strategy._weights}
     (args.folder / f"rank-{rank}.json").write_text(json.dumps(seen))
 
 
 if __name__ == "__main__":
     # By its own name, as the tests import it: a journal tells modules of one class from those of another
-    from ranks import program
+    from helpers import ranked
 
     torch.set_num_threads(1)
-    program.main(program.arguments())
+    ranked.main(ranked.arguments())
