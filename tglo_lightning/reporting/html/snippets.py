@@ -10,15 +10,6 @@ from tglo_lightning.reporting.html.files import RunFiles
 from tglo_lightning.search import Criterion, LossSpec
 
 EXAMPLE = "tglo-train experiment=digits_noisy"
-MONITORED = """from tglo_lightning import AttractionMonitor
-
-trainer = Trainer(callbacks=[search, AttractionMonitor()])  # search: your TaylorGLO"""
-ATTACK = """from tglo_lightning.attacks import PGD, evaluate_robustness
-
-attacks = [PGD("cross_entropy"), PGD("margin")]
-# Again with the network that was trained with the original loss, saved as robustness-original.json
-report = evaluate_robustness(network.eval(), test_loader, attacks, [0, 2 / 255, 8 / 255])
-report.save("RUN_DIR/robustness.json")"""
 
 
 def command(files: RunFiles) -> str:
