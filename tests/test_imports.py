@@ -64,7 +64,7 @@ def test_the_search_imports_no_scipy():
 
 # What a room may import stands before it. Those on one level do not know each other, but that attacks report
 LEVELS = (
-    ("_version", "arguments", "wording"),
+    ("_version", "arguments", "untrusted", "wording"),
     ("losses",),
     ("theory",),
     ("search",),

@@ -102,7 +102,7 @@ def _check(value: Any, shape: Any, name: str) -> None:
             raise ValueError(f"{name} is too large a number, or none")
 
 
-def write_whole(path: Path, text: str) -> Path:
+def write_whole(path: Path, content: str | bytes) -> Path:
     """Write a file at once: a reader sees the old one or the new one, and a crash leaves no half of it.
 
     The folder is made if need be. A symbolic link in its place is replaced; what it points to stays as it is.
@@ -111,8 +111,8 @@ def write_whole(path: Path, text: str) -> Path:
     draft = path.with_name(f"{path.name}.tmp")
     draft.unlink(missing_ok=True)
     try:
-        with open(draft, "x", encoding="utf-8") as file:
-            file.write(text)
+        with open(draft, "xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

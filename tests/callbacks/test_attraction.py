@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.data import CLASSES, FEATURES, Stream, blobs, loader, loaders
-from helpers.modules import classifier, cnn, mlp
+from helpers.modules import TINY, classifier, cnn, mlp
 from torch import nn
 from torch.utils.data import DataLoader, SubsetRandomSampler
 from torchmetrics.classification import MulticlassAccuracy
@@ -235,7 +235,7 @@ def test_a_manual_optimisation_is_left_alone(api, tmp_path):
 def test_follows_a_search(api, tmp_path):
     api.seed_everything(2, verbose=False)
     module = classifier(api)(lr=0.02)
-    search = TaylorGLO(generations=1, population=4, candidate_epochs=1, finalists=1, repeats=1, constraint="stable")
+    search = TaylorGLO(**TINY)
     monitor = AttractionMonitor(samples=20)
     # The order of the callbacks makes no difference
     trainer(api, tmp_path, [monitor, search]).fit(module, **loaders())

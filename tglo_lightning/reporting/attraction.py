@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from tglo_lightning.losses import SeparableLoss, TaylorGLOLoss
 from tglo_lightning.theory import equilibria, gamma
+from tglo_lightning.untrusted import write_whole
 
 __all__ = ["QUANTITIES", "AttractionRecord", "measure"]
 
@@ -191,11 +193,9 @@ class AttractionRecord:
 
     def save(self, path: str | Path) -> Path:
         """Write the compressed ``.npz`` file of :meth:`arrays`; its folder is made if need be."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            np.savez_compressed(file, **self.arrays())  # type: ignore[arg-type]
-        return path
+        file = io.BytesIO()
+        np.savez_compressed(file, **self.arrays())  # type: ignore[arg-type]
+        return write_whole(Path(path), file.getvalue())
 
     @classmethod
     def load(cls, path: str | Path) -> AttractionRecord:

@@ -206,7 +206,8 @@ def labels(runs: Sequence[Run], *, pooled: bool = False) -> dict[Loss, str]:
     for run in runs:
         for loss in run.values:
             owners.setdefault(loss, run)
-    names = {loss: loss.label for loss in owners}
+    kinds = {**LOSSES, "original": ""}
+    names = {loss: (kinds.get(loss.kind, loss.kind) if pooled else "") or loss.label for loss in owners}
     free = {loss: name for loss, name in names.items() if loss.kind == "original" or not pooled}
     for loss, name in free.items():
         twins = [other for other, same in free.items() if same == name]

@@ -60,6 +60,14 @@ def words(text):
     return " ".join(text.split())
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leave out the pictures, which take most of the time."""
+    for each in set(pictures.__all__) - {"PALETTE", "svg"}:
+        monkeypatch.setattr(pictures, each, lambda *_: SimpleNamespace(get_label=str))
+    monkeypatch.setattr(pictures, "svg", lambda _: "")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "noisy"
@@ -106,7 +114,7 @@ def test_the_headline_says_by_how_much_and_how_sure(page, folder):
         ),
     ],
 )
-def test_the_headline_compares_with_the_best_of_the_baselines(tmp_path, mean, title, tone):
+def test_the_headline_compares_with_the_best_of_the_baselines(tmp_path, mean, title, tone, undrawn):
     finished(tmp_path, baselines=True)
     result = json.loads((tmp_path / "result.json").read_text())
     known = result["losses"]["known"]["test"]["acc"]
@@ -167,7 +175,7 @@ def test_the_same_run_gives_the_same_report(folder, text, tmp_path):
     assert write_report(folder, tmp_path / "again.html").read_text() == text
 
 
-def test_what_comes_from_data_is_escaped(tmp_path):
+def test_what_comes_from_data_is_escaped(tmp_path, undrawn):
     evil = "</script><img src=x onerror=alert(1)>"
     finished(tmp_path / "run", name=evil)
     text = write_report(tmp_path / "run").read_text()
@@ -187,7 +195,7 @@ def test_an_interrupted_search(tmp_path):
     assert "continues from there" in page.sections["search"]
 
 
-def test_an_interrupted_final_shows_what_there_is(tmp_path):
+def test_an_interrupted_final_shows_what_there_is(tmp_path, undrawn):
     searched(tmp_path)
     interrupt(tmp_path, trainings=29)
     page = Page(write_report(tmp_path).read_text())
@@ -196,7 +204,7 @@ def test_an_interrupted_final_shows_what_there_is(tmp_path):
     assert "The confirmation" not in page.sections["finalists"]
 
 
-def test_a_journal_alone_tells_how_far_the_search_came(tmp_path):
+def test_a_journal_alone_tells_how_far_the_search_came(tmp_path, undrawn):
     result = searched(tmp_path)
     (tmp_path / "search.json").unlink()
     (tmp_path / "search.jsonl").rename(tmp_path / "mine.jsonl")
@@ -241,7 +249,7 @@ def test_nothing_could_be_trained(tmp_path):
     assert "24 candidates in 4 generations, 24 failed" in page.sections["search"]
 
 
-def test_diverged_seeds_are_no_average(tmp_path):
+def test_diverged_seeds_are_no_average(tmp_path, undrawn):
     finished(tmp_path)
     result = json.loads((tmp_path / "result.json").read_text())
     result["losses"]["metalearned"]["test"]["acc"]["values"][2] = None
@@ -255,8 +263,8 @@ def test_diverged_seeds_are_no_average(tmp_path):
     ("kept", "shift", "headline"),
     [
         ("original", 0.2, "CrossEntropyLoss stays"),
-        ("metalearned", 0.001, "5 seeds do not settle it"),
-        ("metalearned", -0.3, "is worse than CrossEntropyLoss in test accuracy"),
+        ("metalearned", 0.001, "ties with CrossEntropyLoss"),
+        ("metalearned", -0.3, "is worse than CrossEntropyLoss."),
     ],
 )
 def test_the_headline_claims_no_more_than_the_test(tmp_path, kept, shift, headline):
@@ -269,7 +277,7 @@ def test_the_headline_claims_no_more_than_the_test(tmp_path, kept, shift, headli
     assert headline in html_headline(read_run(tmp_path)).title
 
 
-def test_in_place_of_only_what_was_replaced(tmp_path):
+def test_in_place_of_only_what_was_replaced(tmp_path, undrawn):
     result = SearchResult.from_dict(searched(tmp_path).to_dict() | {"kept": "original"})
     page = Page(write_report(result, tmp_path / "a.html").read_text())
     assert "CrossEntropyLoss stays: no metalearned loss was confirmed to beat it" in page.sections["header"]
@@ -277,7 +285,7 @@ def test_in_place_of_only_what_was_replaced(tmp_path):
     assert "To build this loss" in page.sections["loss"]
 
 
-def test_a_tuned_rate_alone_is_a_result(tmp_path):
+def test_a_tuned_rate_alone_is_a_result(tmp_path, undrawn):
     values = searched(tmp_path).to_dict()
     values["best"]["criterion"] = Criterion.original(0.3).to_dict()
     page = Page(write_report(SearchResult.from_dict(values), tmp_path / "a.html").read_text())
@@ -312,11 +320,7 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_with_other_values_is_one_line_or_shown(whole, tmp_path, name, monkeypatch):
-    # Pictures take most of the time
-    for each in set(pictures.__all__) - {"PALETTE", "svg"}:
-        monkeypatch.setattr(pictures, each, lambda *_: SimpleNamespace(get_label=str))
-    monkeypatch.setattr(pictures, "svg", lambda _: "")
+def test_a_file_with_other_values_is_one_line_or_shown(whole, tmp_path, name, undrawn):
     shutil.copytree(whole, tmp_path / "run")
     path = tmp_path / "run" / name
     if name == "fit.json":
@@ -332,7 +336,7 @@ def test_a_file_with_other_values_is_one_line_or_shown(whole, tmp_path, name, mo
 
 
 @pytest.mark.parametrize("name", [*FILES, NPZ])
-def test_a_damaged_file_is_one_line_in_a_report_of_the_rest(whole, tmp_path, name):
+def test_a_damaged_file_is_one_line_in_a_report_of_the_rest(whole, tmp_path, name, undrawn):
     shutil.copytree(whole, tmp_path / "run")
     path = tmp_path / "run" / name
     if name == "fit.json":
@@ -344,10 +348,10 @@ def test_a_damaged_file_is_one_line_in_a_report_of_the_rest(whole, tmp_path, nam
         assert [each.startswith(f"{path.name} cannot be read (") for each in files.problems] == [True]
     text = write_report(tmp_path / "run").read_text()
     assert text.count('role="alert"') == 1
-    assert text.count("<svg") > 5
+    assert [*Page(text).sections][1:] == IDS
 
 
-def test_a_report_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_a_report_is_written_whole_or_not_at_all(tmp_path, monkeypatch, undrawn):
     searched(tmp_path)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_text("mine")

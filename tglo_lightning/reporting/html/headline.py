@@ -74,27 +74,17 @@ def _on_test_data(files: RunFiles) -> Headline:
     assert files.result is not None
     tests, wanted = files.result["losses"]["original"]["test"], files.result["monitor"].rpartition("/")[2]
     metric = wanted if wanted in tests else next(iter(tests))
-    values, names = test_values(files, metric), loss_names(files)
-    name, what = files.result["losses"]["original"]["name"], f"test {long_name(metric)}"
-    kept = files.result["kept"] == METALEARNED
-    if METALEARNED not in values:
-        searched = files.result["search"]["candidates"]
+    values, names, search = test_values(files, metric), loss_names(files), files.result["search"]
+    name, kept = files.result["losses"]["original"]["name"], files.result["kept"] == METALEARNED
+    if METALEARNED in values:
+        head = _compared(verdicts(files, metric), names, f"test {long_name(metric)}", name, kept)
+    else:
+        searched = search["candidates"] > 0
         title = f"No candidate could be trained; {name} stays." if searched else f"{name}, without a search."
         head = Headline("plain", title)
-    else:
-        compared = {names[kind]: told for kind, told in verdicts(files, metric).items()}
-        head = _compared(compared, name, what, kept)
-        names[METALEARNED] = "metalearned" if kept else "best finalist, not kept"
-        if kept and len(compared) > 1 and all(compared.values()):
-            head.tone, head.title = _against_all(verdicts(files, metric))
-    head.measure = f"{what[0].upper()}{what[1:]}, {over_seeds([*values.values()])}"
-    head.bars = [(names[kind], mean_sd(each), KINDS[kind]) for kind, each in values.items()]
-    n = counted(len(values["original"]), "fresh seed")
-    search, cost = files.result["search"], ""
-    if search["trainings"]:
-        cost = f"search: {counted(search['trainings'], 'training')}, {duration(search['seconds'])}"
-    head.facts = _facts(files, f"{n} for each loss on test data, Welch’s t-test", cost)
-    return head
+    cost = f"search: {counted(search['trainings'], 'training')}, {duration(search['seconds'])}"
+    cost = cost if search["trainings"] else ""
+    return _with_figures(head, files, f"test {long_name(metric)}", values, names, kept, "on test data, Welch’s", cost)
 
 
 def _of_search(files: RunFiles) -> Headline:
@@ -107,71 +97,67 @@ def _of_search(files: RunFiles) -> Headline:
     else:
         values[METALEARNED] = search.best.fitness
         told = final_verdict(search)
-        head = _compared({name: told}, name, search.monitor, kept)
-        data = "the number that fn returns" if files.plain else "the validation data that the search chose by"
+        head = _compared({"original": told}, {"original": name}, search.monitor, name, kept)
         head.sentences += filter(None, (same_for_every_seed(files), files.starts))
         if kept:
+            data = "the number that fn returns" if files.plain else "the validation data that the search chose by"
             head.sentences.append(f"The confirming seeds are fresh, but {data} are not. Test data have the last word.")
         if any(map(math.isnan, search.original.fitness)) and told is not None:
             head.sentences.append(f"A training with {name} that diverged counts as the worst value seen.")
-    names = {"original": f"{name} (original)", METALEARNED: "metalearned" if kept else "best finalist, not kept"}
-    head.measure = f"{search.monitor}, {over_seeds([*values.values()])}"
-    head.bars = [(names[kind], mean_sd(each), KINDS[kind]) for kind, each in values.items()]
-    n = counted(len(search.original.fitness), "fresh seed")
+    names = {"original": f"{name} (original)", METALEARNED: METALEARNED}
     cost = f"{counted(search.trainings, 'training')}, {duration(search.seconds)}"
-    head.facts = _facts(files, f"{n} for each loss, paired t-test", cost)
-    return head
+    return _with_figures(head, files, search.monitor, values, names, kept, "paired", cost)
 
 
-def _compared(compared: Mapping[str, Verdict | None], name: str, what: str, kept: bool) -> Headline:
-    """The headline on comparisons with baselines, the hardest to beat in its title."""
+def _compared(
+    compared: Mapping[str, Verdict | None], names: Mapping[str, str], what: str, name: str, kept: bool
+) -> Headline:
+    """The headline on comparisons with baselines; good only if the best of them is beaten."""
     head = Headline("plain", f"{name} stays: no metalearned loss was confirmed to beat it on validation data.")
-    told = {label: each for label, each in compared.items() if each is not None}
+    told = {kind: each for kind, each in compared.items() if each is not None}
     if len(told) < len(compared):
-        head.tone, head.title = "open", "Some trainings from fresh seeds did not come to a finite result."
-        return head
-    hardest = min(told, key=lambda label: _margin(told[label]))
-    first = told[hardest]
-    head.sure = f"{signed(first.difference)} in {what}{f' against {hardest}' if len(told) > 1 else ''}: {first.words}."
+        return Headline("open", "Some trainings from fresh seeds did not come to a finite result.")
+    best = min(told, key=lambda kind: abs(told[kind].difference) * (1 if told[kind].better else -1))
+    first, several = told[best], len(told) > 1
+    head.sure = f"{signed(first.difference)} in {what}{f' against {names[best]}' if several else ''}: {first.words}."
     test = f"{first.test[0].upper()}{first.test[1:]}, n\u00a0=\u00a0{counted(first.n, 'training')} of each loss"
-    if len(told) == 1:
-        head.sentences.append(f"{test}: {first.details}.")
-    else:
-        lines = (f"against {label} {signed(each.difference)}, {each.details}" for label, each in told.items())
-        head.sentences += [f"{test}.", *(f"{line[0].upper()}{line[1:]}." for line in lines)]
-    if kept:
-        seeds = "one training does" if first.constant or first.n == 1 else f"{first.n} seeds do"
-        head.tone = "good" if first.outcome == "better" else "open"
-        head.title = {
-            "better": f"The metalearned loss beats {name}.",
-            "worse": f"Better on validation data, the metalearned loss is worse than {name} in {what}.",
-        }.get(
-            first.outcome,
-            f"The metalearned loss is {'' if first.better else 'not '}ahead of {name}; {seeds} not settle it.",
-        )
-    return head
-
-
-def _margin(told: Verdict) -> float:
-    """How far ahead the metalearned loss is."""
-    return abs(told.difference) * (1 if told.better else -1)
-
-
-def _against_all(compared: Mapping[str, Verdict | None]) -> tuple[str, str]:
-    """Tone and title of the comparison with several baselines; good only if the best of them is beaten."""
+    lines = [f"{test}." if several else f"{test}: {first.details}."]
+    for kind, each in told.items() if several else ():
+        lines.append(f"Against {names[kind]} {signed(each.difference)}; {each.details}.")
+    head.sentences += lines
+    if not kept:
+        return head
     stands: dict[str, list[str]] = {}
-    for kind, told in compared.items():
-        assert told is not None
-        word = STANDS[told.outcome] if told.p is not None else "is ahead of" if told.better else "is not ahead of"
-        stands.setdefault(word, []).append(CALLED[kind])
-    parts = [f"{word} {_listed(losses)}" for word, losses in stands.items()]
-    best = min(filter(None, compared.values()), key=_margin)
-    untested = "" if best.p is not None else "; one training does not settle it"
-    return ("good" if best.outcome == "better" else "open"), f"The metalearned loss {_listed(parts)}{untested}."
+    for kind, each in told.items():
+        tested = STANDS[each.outcome] if each.p is not None else "is ahead of" if each.better else "is not ahead of"
+        stands.setdefault(tested, []).append(CALLED[kind] if several else name)
+    parts = _listed([f"{word} {_listed(losses)}" for word, losses in stands.items()])
+    untested = "" if first.p is not None else "; one training does not settle it"
+    head.title = f"The metalearned loss {parts}{untested}."
+    head.tone = "good" if first.outcome == "better" else "open"
+    return head
 
 
 def _listed(words: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def _with_figures(
+    head: Headline,
+    files: RunFiles,
+    what: str,
+    values: Mapping[str, Sequence[float]],
+    names: Mapping[str, str],
+    kept: bool,
+    test: str,
+    cost: str,
+) -> Headline:
+    labels = {**names, METALEARNED: METALEARNED if kept else "best finalist, not kept"}
+    head.bars = [(labels[kind], mean_sd(each), KINDS[kind]) for kind, each in values.items()]
+    head.measure = f"{what}, {over_seeds([*values.values()])}"
+    seeds = f"{counted(len(values['original']), 'fresh seed')} for each loss"
+    head.facts = _facts(files, f"{seeds}{' ' if test.startswith('on') else ', '}{test} t-test", cost)
+    return head
 
 
 def _facts(files: RunFiles, compared: str, cost: str) -> str:

@@ -10,15 +10,6 @@ from tglo_lightning.reporting.html.files import RunFiles
 from tglo_lightning.search import Criterion, LossSpec
 
 EXAMPLE = "tglo-train experiment=digits_noisy"
-MONITORED = """from tglo_lightning import AttractionMonitor
-
-trainer = Trainer(callbacks=[search, AttractionMonitor()])  # search: your TaylorGLO"""
-ATTACK = """from tglo_lightning.attacks import PGD, evaluate_robustness
-
-attacks = [PGD("cross_entropy"), PGD("margin")]
-# Again with the network that was trained with the original loss, saved as robustness-original.json
-report = evaluate_robustness(network.eval(), test_loader, attacks, [0, 2 / 255, 8 / 255])
-report.save("RUN_DIR/robustness.json")"""
 
 
 def command(files: RunFiles) -> str:
@@ -53,12 +44,15 @@ def comparison(files: RunFiles, criterion: Criterion) -> str:
     less = f"less={search.mode == 'min'}, paired=True"
     told = f'print(scores, verdict(scores["metalearned"], scores["original"], {less}))'
     if files.plain:
-        return f"""from tglo_lightning.reporting.stats import verdict
+        found = _names(1)[0] if criterion.losses else "original"
+        return f"""{drop_in(criterion)}
+
+from tglo_lightning.reporting.stats import verdict
 from tglo_lightning.search.rate import scaled_rates
 
 scores = {{"original": [], "metalearned": []}}
 for seed in range(1000, 1005):
-    for kind, loss, step in (("original", original, 1.0), ("metalearned", criterion, {criterion.step!r})):
+    for kind, loss, step in (("original", original, 1.0), ("metalearned", {found}, {criterion.step!r})):
         torch.manual_seed(seed)
         with scaled_rates(step):  # of the optimizers that are built within
             scores[kind].append(float(test_fn(loss)))  # your fn, but scored on test data

@@ -57,8 +57,6 @@ def _not_compared(files: RunFiles) -> Markup:
         if best is None:
             return missing(words)
         words += " To compare both losses, train with each from the same fresh seeds and test each training once."
-        if files.plain:
-            words += " This continues the code under “The loss”."
         return missing(words, snippets.comparison(files, best.criterion))
     if files.overrides is None:
         words = "No test data were used. tglo-train trains both losses from fresh seeds and tests each training once."

@@ -14,7 +14,7 @@ from tglo_lightning.reporting.html.files import RunFiles
 from tglo_lightning.reporting.html.headline import same_for_every_seed
 from tglo_lightning.reporting.numbers import duration, fixed, mean_sd, p_value, signed
 from tglo_lightning.reporting.results import final_verdict, leaders
-from tglo_lightning.search.result import SearchResult
+from tglo_lightning.search.result import Finalist, SearchResult
 from tglo_lightning.wording import counted
 
 
@@ -92,7 +92,7 @@ def finalists(files: RunFiles) -> Section:
         ]
         for entrant in found.finalists
     ]
-    head = ["loss", f"{found.monitor}, mean ± sd", "n", "in the search", "generation", "f(y, h)"]
+    head = ["loss", _measure(found, found.finalists[0]), "n", "in the search", "generation", "f(y, h)"]
     return section.add(
         table("The choice", head, rows, "The best mean was chosen; being the best of several flatters it.")
     )
@@ -104,7 +104,11 @@ def _confirmation(found: SearchResult) -> Markup:
     if found.best is not None:
         mean, n = mean_sd(found.best.fitness), str(len(found.best.fitness))
         rows.append([f"{found.best.name}, chosen", mean, n, signed(told.difference if told else None), p])
-    head = ["loss", f"{found.monitor}, mean ± sd", "n", "difference", "p, better than original"]
+    head = ["loss", _measure(found, found.original), "n", "difference", "p, better than original"]
     level = found.settings.get("finals", {}).get("level")
     needed = f" The original is replaced if p is at most {level:g}." if level is not None and len(rows) > 1 else ""
     return table("The confirmation", head, rows, f"p: paired t-test over the seeds, one-sided.{needed}")
+
+
+def _measure(found: SearchResult, entrant: Finalist) -> str:
+    return f"{found.monitor}{', mean ± sd' if len(entrant.fitness) > 1 else ''}"

@@ -110,7 +110,7 @@ def _no_attraction(files: RunFiles) -> Markup:
     if files.own:
         later = "" if files.fit else f" {files.pending} If it is added now, this report will show it after the fit."
         words += f" AttractionMonitor, a second callback, measures it in the fit that follows the search.{later}"
-        return missing(words, snippets.MONITORED)
+        return missing(words)
     return missing(words, f"{snippets.command(files)} callbacks=attraction" if files.overrides is not None else "")
 
 
@@ -139,12 +139,10 @@ def robustness(files: RunFiles) -> Section:
 def _not_attacked(files: RunFiles) -> Markup:
     words = "Accuracy under attack was not measured."
     if files.own:
-        words += (
-            " For a network of images (N, C, H, W), pixels from 0 to 1 unless bounds= or normalize= says otherwise, "
-            "this measures it (pip install 'tglo-lightning[attacks]'); then tglo-report RUN_DIR writes this report "
-            "again."
+        return missing(
+            f"{words} For a network of images, tglo_lightning.attacks.evaluate_robustness measures it; save what it "
+            "returns as robustness.json in this directory, and tglo-report writes this report again."
         )
-        return missing(words, snippets.ATTACK)
     ran = files.overrides is not None
     typed = (
         f"tglo-attack ckpt={'RUN_DIR' if ran else 'CHECKPOINT'} attack=standard "
