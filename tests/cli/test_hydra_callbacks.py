@@ -14,9 +14,10 @@ TINY = (
     "trainer.enable_progress_bar=false",
     "search.generations=1",
     "search.population=3",
-    "search.finalists=1",
-    "search.repeats=1",
-    "search.constraint=stable",
+    "search.finals.finalists=1",
+    "search.finals.seeds=0",
+    "search.finals.confirm=1",
+    "search.space.constraint=stable",
     "evaluation.seeds=2",
     "logger=none",
 )
