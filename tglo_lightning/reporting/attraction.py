@@ -41,6 +41,7 @@ def measure(loss: SeparableLoss, logits: Tensor, target: Tensor) -> Tensor:
     """
     z = logits.detach().movedim(1, -1).to(torch.float32 if logits.device.type == "mps" else torch.float64)
     n = z.shape[-1]
+    loss = loss.for_classes(n)
     if target.is_floating_point():
         labels = target.movedim(1, -1).to(z)
         counted, index, y = None, labels.argmax(-1, keepdim=True), labels
@@ -57,8 +58,8 @@ def measure(loss: SeparableLoss, logits: Tensor, target: Tensor) -> Tensor:
     slopes = gamma(loss, h, y)
     # As theory.attraction and theory.entropy_rate do it, here with one softmax and one gamma for all of the quantities
     felt = slopes
-    if loss.weight is not None:
-        weight, unlabelled = loss.weight.to(z), gamma(loss, h, torch.zeros_like(y))
+    if loss.class_weights is not None:
+        weight, unlabelled = loss.class_weights.to(z), gamma(loss, h, torch.zeros_like(y))
         felt = weight * (slopes - unlabelled) + (weight * y).sum(-1, keepdim=True) * unlabelled
     velocity = h * (felt - (felt * h).sum(-1, keepdim=True))
     log_true = log_h.gather(-1, index)
@@ -204,11 +205,14 @@ class AttractionRecord:
             FileNotFoundError: there is no such file.
             ValueError: it holds something else.
         """
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile) or not {*QUANTITIES, "epoch", "index"} <= set(file.files):
-            raise ValueError(f"{path} is no file of AttractionMonitor.")
-        with file:
-            return cls._from_arrays({name: file[name] for name in file.files})
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return cls._from_arrays({name: file[name] for name in file.files})
+        except FileNotFoundError:
+            raise
+        # A damaged archive raises what zipfile, zlib and numpy have for it
+        except Exception as error:
+            raise ValueError(f"{path} is no file of AttractionMonitor: {error}") from error
 
     def state_dict(self) -> dict[str, Any]:
         """The arrays as tensors, and texts as lists, which a checkpoint keeps with ``weights_only=True``."""
@@ -221,6 +225,11 @@ class AttractionRecord:
 
     @classmethod
     def _from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> AttractionRecord:
+        count, samples = len(arrays["epoch"]), len(arrays["index"])
+        if any(arrays[name].shape != (count, samples) for name in QUANTITIES) or arrays["target"].shape != (samples,):
+            raise ValueError("the sizes of its arrays do not fit")
+        if any(len(arrays[name]) != count for name in ("step", "loss", "equilibria")):
+            raise ValueError("the sizes of its arrays do not fit")
         return cls(
             index=torch.from_numpy(arrays["index"]),
             target=torch.from_numpy(arrays["target"]),

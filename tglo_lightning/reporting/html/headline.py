@@ -1,17 +1,21 @@
-"""The headline: did the loss beat the original, by how much, how sure is that."""
+"""The headline: did the loss beat the baselines, by how much, how sure is that."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tglo_lightning.reporting.html.files import RunFiles
-from tglo_lightning.reporting.numbers import fixed, long_name, mean_sd, signed
+from tglo_lightning.reporting.numbers import LOSSES, duration, fixed, long_name, mean_sd, signed
 from tglo_lightning.reporting.pictures.canvas import KINDS
 from tglo_lightning.reporting.results import final_verdict, leader
 from tglo_lightning.reporting.stats import LESS_IS_BETTER, Verdict, verdict
 from tglo_lightning.wording import counted
+
+METALEARNED = "metalearned"
+CALLED = {"original": "the original", "tuned_original": "the tuned original", "known": "the best known loss"}
+STANDS = {"better": "beats", "undecided": "ties with", "worse": "is worse than"}
 
 
 @dataclass
@@ -21,6 +25,7 @@ class Headline:
     Attributes:
         tone: ``"good"``, ``"open"`` or ``"plain"``.
         title: one sentence.
+        facts: what was trained on what, what was compared and how, and what it cost, in one line.
         sentences: what stands below.
         bars: label, mean and deviation, colour of each loss.
         measure: what the bars show.
@@ -29,6 +34,7 @@ class Headline:
 
     tone: str
     title: str
+    facts: str = ""
     sentences: list[str] = field(default_factory=list)
     bars: list[tuple[str, str, str]] = field(default_factory=list)
     measure: str = ""
@@ -36,75 +42,145 @@ class Headline:
 
 
 def headline(files: RunFiles) -> Headline:
-    """The headline of a run."""
+    """Return the headline of a run."""
     if files.result is None and files.search is None:
         return Headline("plain", "A training that was measured, without a search or a comparison.")
-    return _unfinished(files) if files.result is None and files.interrupted else _compared(files)
+    if files.result is None and files.interrupted:
+        return _unfinished(files)
+    return _on_test_data(files) if files.result is not None else _of_search(files)
 
 
-def verdict_on_test(files: RunFiles, metric: str, against: str = "original") -> Verdict | None:
-    """The metalearned loss against another, on test data; None if a value is missing or not finite."""
+def verdicts(files: RunFiles, metric: str) -> dict[str, Verdict | None]:
+    """Compare the metalearned loss with each other loss on test data; None if a value is missing or not finite."""
+    values = test_values(files, metric)
+    ours, less = values.pop(METALEARNED, None), metric in LESS_IS_BETTER
+    return {} if ours is None else {kind: verdict(ours, theirs, less=less) for kind, theirs in values.items()}
+
+
+def test_values(files: RunFiles, metric: str) -> dict[str, list[float]]:
+    """Return one value per seed for each loss; NaN if a training did not come to a finite result."""
     losses = files.result["losses"] if files.result else {}
-    if not {"metalearned", against} <= losses.keys():
-        return None
-    ours, theirs = (losses[kind]["test"][metric]["values"] for kind in ("metalearned", against))
-    return verdict(ours, theirs, less=metric in LESS_IS_BETTER)
+    return {k: [math.nan if v is None else v for v in loss["test"][metric]["values"]] for k, loss in losses.items()}
 
 
-def _compared(files: RunFiles) -> Headline:
-    search, metric, baseline = files.search, "", None
-    if files.result is not None:
-        losses, kept = files.result["losses"], files.result["kept"] == "metalearned"
-        tests, wanted = losses["original"]["test"], str(files.result["monitor"]).rpartition("/")[2]
-        metric = wanted if wanted in tests else next(iter(tests))
-        name, what, data = losses["original"]["name"], f"test {long_name(metric)}", "test data"
-        values = {kind: loss["test"][metric]["values"] for kind, loss in losses.items()}
-        told, baseline = verdict_on_test(files, metric), verdict_on_test(files, metric, "opponent")
+def loss_names(files: RunFiles) -> dict[str, str]:
+    """Return what the losses of a comparison on test data are called, the name of the class included."""
+    losses = files.result["losses"] if files.result else {}
+    named = {"original": "{} (original)", "known": "best known loss ({})"}
+    return {kind: named.get(kind, LOSSES[kind]).format(loss["name"]) for kind, loss in losses.items()}
+
+
+def _on_test_data(files: RunFiles) -> Headline:
+    assert files.result is not None
+    tests, wanted = files.result["losses"]["original"]["test"], files.result["monitor"].rpartition("/")[2]
+    metric = wanted if wanted in tests else next(iter(tests))
+    values, names = test_values(files, metric), loss_names(files)
+    name, what = files.result["losses"]["original"]["name"], f"test {long_name(metric)}"
+    kept = files.result["kept"] == METALEARNED
+    if METALEARNED not in values:
+        searched = files.result["search"]["candidates"]
+        title = f"No candidate could be trained; {name} stays." if searched else f"{name}, without a search."
+        head = Headline("plain", title)
     else:
-        assert search is not None
-        name, kept, what, data = search.original.name, search.kept == "metalearned", search.monitor, search.monitor
-        values = {"original": search.original.fitness}
-        values |= {} if search.best is None else {"metalearned": search.best.fitness}
+        compared = {names[kind]: told for kind, told in verdicts(files, metric).items()}
+        head = _compared(compared, name, what, kept)
+        names[METALEARNED] = "metalearned" if kept else "best finalist, not kept"
+        if kept and len(compared) > 1 and all(compared.values()):
+            head.tone, head.title = _against_all(verdicts(files, metric))
+    head.measure = f"{what[0].upper()}{what[1:]}, {over_seeds([*values.values()])}"
+    head.bars = [(names[kind], mean_sd(each), KINDS[kind]) for kind, each in values.items()]
+    n = counted(len(values["original"]), "fresh seed")
+    search, cost = files.result["search"], ""
+    if search["trainings"]:
+        cost = f"search: {counted(search['trainings'], 'training')}, {duration(search['seconds'])}"
+    head.facts = _facts(files, f"{n} for each loss on test data, Welch’s t-test", cost)
+    return head
+
+
+def _of_search(files: RunFiles) -> Headline:
+    search = files.search
+    assert search is not None
+    name, kept = search.original.name, search.kept == METALEARNED
+    values = {"original": search.original.fitness}
+    if search.best is None:
+        head = Headline("plain", f"No candidate could be trained; {name} stays.")
+    else:
+        values[METALEARNED] = search.best.fitness
         told = final_verdict(search)
-    head = Headline("plain", f"{name} stays: no metalearned loss beat it on validation data.")
-    head.measure = f"{what.replace('test ', 'Test ', 1)}, {over_seeds([*values.values()])}"
-    found = "Metalearned" if kept else "Best finalist, not kept"
-    labels = {"original": f"{name} (original)", "metalearned": found, "opponent": "Searched baseline"}
-    head.bars = [(labels.get(k, k), mean_sd(each), KINDS.get(k, "ink")) for k, each in values.items()]
-    if "metalearned" not in values:
-        head.title = f"{name}, without a search." if search is None else f"No candidate could be trained; {name} stays."
-        return head
-    if told is None:
+        head = _compared({name: told}, name, search.monitor, kept)
+        data = "the number that fn returns" if files.plain else "the validation data that the search chose by"
+        head.sentences += filter(None, (same_for_every_seed(files), files.starts))
+        if kept:
+            head.sentences.append(f"The confirming seeds are fresh, but {data} are not. Test data have the last word.")
+        if any(map(math.isnan, search.original.fitness)) and told is not None:
+            head.sentences.append(f"A training with {name} that diverged counts as the worst value seen.")
+    names = {"original": f"{name} (original)", METALEARNED: "metalearned" if kept else "best finalist, not kept"}
+    head.measure = f"{search.monitor}, {over_seeds([*values.values()])}"
+    head.bars = [(names[kind], mean_sd(each), KINDS[kind]) for kind, each in values.items()]
+    n = counted(len(search.original.fitness), "fresh seed")
+    cost = f"{counted(search.trainings, 'training')}, {duration(search.seconds)}"
+    head.facts = _facts(files, f"{n} for each loss, paired t-test", cost)
+    return head
+
+
+def _compared(compared: Mapping[str, Verdict | None], name: str, what: str, kept: bool) -> Headline:
+    """The headline on comparisons with baselines, the hardest to beat in its title."""
+    head = Headline("plain", f"{name} stays: no metalearned loss was confirmed to beat it on validation data.")
+    told = {label: each for label, each in compared.items() if each is not None}
+    if len(told) < len(compared):
         head.tone, head.title = "open", "Some trainings from fresh seeds did not come to a finite result."
         return head
-    head.sure = f"{signed(told.difference)} in {what}: {told.words}."
-    trainings = counted(told.n, "training")
-    head.sentences.append(f"Welch’s test, n\u00a0=\u00a0{trainings} of each loss, on {data}: {told.details}.")
+    hardest = min(told, key=lambda label: _margin(told[label]))
+    first = told[hardest]
+    head.sure = f"{signed(first.difference)} in {what}{f' against {hardest}' if len(told) > 1 else ''}: {first.words}."
+    test = f"{first.test[0].upper()}{first.test[1:]}, n\u00a0=\u00a0{counted(first.n, 'training')} of each loss"
+    if len(told) == 1:
+        head.sentences.append(f"{test}: {first.details}.")
+    else:
+        lines = (f"against {label} {signed(each.difference)}, {each.details}" for label, each in told.items())
+        head.sentences += [f"{test}.", *(f"{line[0].upper()}{line[1:]}." for line in lines)]
     if kept:
-        head.tone = "good" if told.outcome == "better" else "open"
-        seeds = "one training does" if told.constant or told.n == 1 else f"{told.n} seeds do"
+        seeds = "one training does" if first.constant or first.n == 1 else f"{first.n} seeds do"
+        head.tone = "good" if first.outcome == "better" else "open"
         head.title = {
             "better": f"The metalearned loss beats {name}.",
-            "worse": f"Better on validation data, the metalearned loss is worse than {name} on {data}.",
+            "worse": f"Better on validation data, the metalearned loss is worse than {name} in {what}.",
         }.get(
-            told.outcome,
-            f"The metalearned loss is {'' if told.better else 'not '}ahead of {name}; {seeds} not settle it.",
+            first.outcome,
+            f"The metalearned loss is {'' if first.better else 'not '}ahead of {name}; {seeds} not settle it.",
         )
-    if baseline is not None:
-        stands = {"better": "beats", "worse": "is worse than", "undecided": "does not clearly beat"}[baseline.outcome]
-        head.sentences.append(
-            f"The metalearned loss {stands} the best smoothed cross-entropy that a search of the same budget found: "
-            f"{signed(baseline.difference)}; {baseline.details}."
-        )
-    if files.result is None:
-        assert search is not None
-        head.sentences += filter(None, (same_for_every_seed(files), files.starts))
-        if len(search.finalists) > 1 and kept:
-            head.sentences.append(
-                f"The loss is the best of {len(search.finalists)} finalists by these same figures, on the data that it "
-                "was chosen by, which flatters it a little. Test data have the last word."
-            )
     return head
+
+
+def _margin(told: Verdict) -> float:
+    """How far ahead the metalearned loss is."""
+    return abs(told.difference) * (1 if told.better else -1)
+
+
+def _against_all(compared: Mapping[str, Verdict | None]) -> tuple[str, str]:
+    """Tone and title of the comparison with several baselines; good only if the best of them is beaten."""
+    stands: dict[str, list[str]] = {}
+    for kind, told in compared.items():
+        assert told is not None
+        word = STANDS[told.outcome] if told.p is not None else "is ahead of" if told.better else "is not ahead of"
+        stands.setdefault(word, []).append(CALLED[kind])
+    parts = [f"{word} {_listed(losses)}" for word, losses in stands.items()]
+    best = min(filter(None, compared.values()), key=_margin)
+    untested = "" if best.p is not None else "; one training does not settle it"
+    return ("good" if best.outcome == "better" else "open"), f"The metalearned loss {_listed(parts)}{untested}."
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def _facts(files: RunFiles, compared: str, cost: str) -> str:
+    """Module, data, what was compared and how, and what it cost."""
+    module = str(files.header.get("module", "")).rpartition(".")[2]
+    lengths = files.header.get("data", {}).get("lengths", {}).get("train") if files.header.get("data") else None
+    samples = counted(sum(lengths), "training sample") if lengths else ""
+    classes = counted(files.num_classes, "class") if files.num_classes else ""
+    return " · ".join(filter(None, (module, samples, classes, compared, cost)))
 
 
 def _unfinished(files: RunFiles) -> Headline:
@@ -122,11 +198,11 @@ def _unfinished(files: RunFiles) -> Headline:
 
 
 def same_for_every_seed(files: RunFiles) -> str:
-    """What it means if the seeds of the finals made no difference; empty if they did."""
+    """Return what it means if the seeds of the finals made no difference; empty if they did."""
     if files.search is None or files.search.seeds_matter:
         return ""
     why = {
-        "given": ', because nothing is random: no shuffling, no dropout, init="given". More seeds change nothing',
+        "module": ', because nothing is random: no shuffling, no dropout, init="module". More seeds change nothing',
         "plain": ", because fn draws nothing at random, or sets a seed of its own. More seeds change nothing",
     }.get("plain" if files.plain else files.init or "", "")
     return (
@@ -136,7 +212,7 @@ def same_for_every_seed(files: RunFiles) -> str:
 
 
 def over_seeds(entrants: Sequence[Sequence[float]]) -> str:
-    """What the figures of each loss are, in words."""
+    """Return what the figures of each loss are, in words."""
     n = len(entrants[0])
     if n == 1:
         return "one training of each loss"
