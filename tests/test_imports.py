@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import tglo_lightning
 HEAVY = ("pytorch_lightning", "lightning", "wandb", "matplotlib", "datasets", "hydra", "torchmetrics")
 
 
+@cache
 def modules(statement: str) -> list[str]:
     """``sys.modules`` after ``statement``, in an interpreter of its own."""
     code = f"{statement}\nimport sys\nprint(*sys.modules)"
