@@ -35,8 +35,8 @@ package: setup
 	build/empty/bin/python -m pip install --quiet -c constraints.txt torch
 	build/empty/bin/python -m pip install --quiet -c constraints.txt dist/*.whl
 	build/empty/bin/python -m pip check
-	cd build/empty && bin/tglo-train trainer.max_epochs=1 search.generations=1 search.population=2 search.finalists=1 \
-	  search.repeats=1 evaluation.seeds=1 trainer.enable_progress_bar=false
+	cd build/empty && bin/tglo-train trainer.max_epochs=1 search.generations=1 search.population=2 \
+	  search.finals.finalists=1 search.finals.seeds=1 search.finals.confirm=1 evaluation.seeds=1 trainer.enable_progress_bar=false
 	rm -rf build/empty
 
 setup: $(INSTALLED)

@@ -15,7 +15,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from tglo_lightning import TaylorGLO
 from tglo_lightning.data import DigitsDataModule
 from tglo_lightning.evaluation import TrainerEvaluator, VectorizedEvaluator
 from tglo_lightning.models import MLP, Classifier
-from tglo_lightning.search import Evaluation
+from tglo_lightning.search import Budget, Criterion, Evaluation, Finals
 
 EVALUATORS = {"vectorized": VectorizedEvaluator, "trainer": TrainerEvaluator}
 
@@ -41,26 +41,42 @@ class Timed:
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
-        self.name = inner.name
         self.seconds = 0.0
 
-    def setup(self, fit: Any) -> None:
-        """Pass on."""
-        self.inner.setup(fit)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
 
-    def close(self) -> None:
-        """Pass on."""
-        self.inner.close()
+    def start(self, criteria: Sequence[Criterion], seed: int) -> TimedPopulation:
+        """Start a population, by the clock."""
+        return self.clocked(lambda: TimedPopulation(self, self.inner.start(criteria, seed)))
 
-    def evaluate(self, thetas: Sequence[list[float] | None], seed: int) -> Iterator[Evaluation]:
-        """Pass on, by the clock."""
-        evaluations = iter(self.inner.evaluate(thetas, seed))
-        while True:
-            started = time.perf_counter()
-            evaluation = next(evaluations, None)
+    def clocked(self, call: Callable[[], Any]) -> Any:
+        """Call, and add the time that it takes."""
+        started = time.perf_counter()
+        try:
+            return call()
+        finally:
             self.seconds += time.perf_counter() - started
-            if evaluation is None:
-                return
+
+
+class TimedPopulation:
+    """A population whose training and validation are timed."""
+
+    def __init__(self, timed: Timed, inner: Any) -> None:
+        self.timed = timed
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def advance(self, n: int) -> None:
+        """Train, by the clock."""
+        self.timed.clocked(lambda: self.inner.advance(n))
+
+    def scores(self) -> Iterator[Evaluation]:
+        """Validate, by the clock."""
+        evaluations = iter(self.inner.scores())
+        while (evaluation := self.timed.clocked(lambda: next(evaluations, None))) is not None:
             yield evaluation
 
 
@@ -85,9 +101,8 @@ def share(name: str, generations: int, steps: int, seed: int) -> dict[str, float
     search = TimedSearch(
         generations=generations,
         population=20,
-        candidate_steps=steps,
-        finalists=3,
-        repeats=1,
+        budget=Budget(steps=steps),
+        finals=Finals(finalists=3, seeds=1, confirm=2),
         seed=seed,
         evaluator=evaluator,
     )

@@ -40,17 +40,10 @@ from torch.utils.data import TensorDataset
 
 from tglo_lightning.data import batch_loader
 from tglo_lightning.data.hub import load_images
-from tglo_lightning.evaluation import (
-    Budget,
-    InnerFit,
-    LossSlot,
-    ProcessEvaluator,
-    TrainerEvaluator,
-    VectorizedEvaluator,
-    probe,
-)
-from tglo_lightning.losses import TaylorGLOLoss
+from tglo_lightning.evaluation import InnerFit, ProcessEvaluator, TrainerEvaluator, VectorizedEvaluator, probe
 from tglo_lightning.models import MLP, LeNet5, ResNet
+from tglo_lightning.module import LossSlots
+from tglo_lightning.search import Budget, Criterion
 
 VALIDATION = 400
 
@@ -126,7 +119,7 @@ def inner_fit(work: Work, data: tuple[TensorDataset, TensorDataset]) -> InnerFit
 
     class Catch(pl.Callback):
         def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-            fits.append(InnerFit(trainer, pl_module, LossSlot("criterion"), "val/acc", Budget(steps=work.steps)))
+            fits.append(InnerFit(trainer, pl_module, LossSlots("criterion"), "val/acc", Budget(steps=work.steps)))
             probe(fits[0])
             raise NotImplementedError  # the fit itself is of no interest
 
@@ -139,19 +132,31 @@ def inner_fit(work: Work, data: tuple[TensorDataset, TensorDataset]) -> InnerFit
     return fits[0]
 
 
-def candidates(count: int) -> list[list[float]]:
+def candidates(count: int) -> list[Criterion]:
     """Losses around cross-entropy's expansion, all of which train."""
     spread = 0.3 * torch.randn(count, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return (torch.tensor([0.0, 0.5, 0.0, 0.0, 0.0, 2.0, -1.0, 0.0]) + spread).tolist()
+    thetas = torch.tensor([0.0, 0.5, 0.0, 0.0, 0.0, 2.0, -1.0, 0.0]) + spread
+    return [Criterion.of("taylorglo", theta) for theta in thetas.tolist()]
+
+
+def train(evaluator: Any, criteria: list[Criterion]) -> None:
+    """Train a population for its whole budget."""
+    population = evaluator.start(criteria, 0)
+    try:
+        population.advance(population.length)
+        failed = [e.error for e in population.scores() if not e.ok]
+    finally:
+        population.close()
+    assert not failed, failed[0]
 
 
 def bare_loop(work: Work, data: TensorDataset, threads: int) -> None:
     """One candidate, trained as in a script without Lightning."""
     torch.set_num_threads(threads)
     try:
-        for theta in candidates(work.alone):
+        for criterion in candidates(work.alone):
             module = Module(work)
-            loss = TaylorGLOLoss(theta)
+            loss = criterion.build()
             optimizer = module.configure_optimizers()
             loader = batch_loader(data, work.batch, shuffle=True)
             done = 0
@@ -180,12 +185,7 @@ class Way:
 
 def evaluation(name: str, evaluator: Any, fit: InnerFit, count: int, one_thread: bool = True) -> Way:
     evaluator.setup(fit)
-
-    def run() -> None:
-        failed = [e.error for e in evaluator.evaluate(candidates(count), 0) if not e.ok]
-        assert not failed, failed[0]
-
-    return Way(name, run, count, one_thread, evaluator.close)
+    return Way(name, partial(train, evaluator, candidates(count)), count, one_thread, evaluator.close)
 
 
 def ways(work: Work, fit: InnerFit, data: TensorDataset, compiled: bool) -> list[Way]:

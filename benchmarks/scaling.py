@@ -30,21 +30,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from population import VALIDATION, WORKS, Module, candidates, datasets, inner_fit
+from population import VALIDATION, WORKS, Module, candidates, datasets, inner_fit, train
 from rich.console import Console
 from rich.table import Table
 
 from tglo_lightning.data import batch_loader
-from tglo_lightning.evaluation import (
-    Budget,
-    InnerFit,
-    LossSlot,
-    ProcessEvaluator,
-    Ranks,
-    RayEvaluator,
-    VectorizedEvaluator,
-    probe,
-)
+from tglo_lightning.evaluation import InnerFit, ProcessEvaluator, Ranks, RayEvaluator, VectorizedEvaluator, probe
+from tglo_lightning.module import LossSlots
+from tglo_lightning.search import Budget
 
 WORK = WORKS["digits MLP"]
 RESULT = "seconds.json"
@@ -52,10 +45,9 @@ RESULT = "seconds.json"
 
 def seconds(evaluator: Any, count: int, workers: int) -> float:
     """Time of ``count`` candidates, once every worker has trained one."""
-    for thetas in (candidates(workers), candidates(count)):
+    for criteria in (candidates(workers), candidates(count)):
         started = time.perf_counter()
-        failed = [e.error for e in evaluator.evaluate(thetas, 0) if not e.ok]
-        assert not failed, failed[0]
+        train(evaluator, criteria)
     return time.perf_counter() - started
 
 
@@ -109,7 +101,7 @@ class Share(pl.Callback):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Lead, or follow."""
-        fit = InnerFit(trainer, pl_module, LossSlot("criterion"), "val/acc", Budget(steps=self.steps))
+        fit = InnerFit(trainer, pl_module, LossSlots("criterion"), "val/acc", Budget(steps=self.steps))
         with Ranks(trainer) as team:
             probe(fit)
             evaluator = VectorizedEvaluator(chunk_size=1)

@@ -1,9 +1,10 @@
-"""What do the search's constraint and parameterisation save, and what do they find?
+"""What do the constraint and the coordinates of a search save, and what does it find?
 
 Every search is the real one: the callback ``TaylorGLO`` within ``Trainer.fit``, candidates trained as a population by
-the ``VectorizedEvaluator`` from fresh weights, each for the full budget, the best five trained again beside
-cross-entropy. What it keeps is then trained from fresh weights five times and tested on clean test data. A cell of the
-table is a parameterisation, a constraint and a step size over several search seeds, which are shared by all cells.
+the ``VectorizedEvaluator`` from fresh weights, each for the full budget, the best five trained again, one of them
+confirmed against cross-entropy. What it keeps is then trained from fresh weights five times and tested on clean test
+data. A cell of the table is a kind of coordinates, a constraint and a spread of the first draws over several search
+seeds, which are shared by all cells.
 
 Columns, mean and sample standard deviation over the search seeds:
 
@@ -12,8 +13,8 @@ Columns, mean and sample standard deviation over the search seeds:
 * ``gen. 1``, ``gen. 4``, ``gen. 8``: mean fitness, the validation accuracy, of a generation. ``digits_noisy`` has
   40 % wrong labels in the validation data too, so a perfect network would reach 0.60 there.
 * ``to 0.54``: candidates trained until one reaches that fitness; median, and how many of the searches got there.
-* ``refused``: draws that the constraint refused for each candidate that was trained.
-* ``kept``: searches whose loss beat cross-entropy on validation data, so that it was kept.
+* ``rejected``: draws that the constraint rejected for each candidate that was trained.
+* ``kept``: searches whose loss was confirmed to beat cross-entropy on validation data, so that it was kept.
 * ``test``: test accuracy of the loss kept, mean over the fresh trainings of a search, then over searches.
 * ``p``: two-sided p-value of Welch's test against "full, none" over the search seeds; not corrected for their number.
 
@@ -45,18 +46,17 @@ import torch
 from tglo_lightning import TaylorGLO
 from tglo_lightning.data import DigitsDataModule, MNISTDataModule
 from tglo_lightning.evaluation import VectorizedEvaluator
-from tglo_lightning.losses import TaylorGLOLoss
 from tglo_lightning.models import MLP, Classifier
 from tglo_lightning.reporting.stats import welch
-from tglo_lightning.search import SearchResult
+from tglo_lightning.search import SearchResult, TaylorSpace
 
-SETTINGS: dict[str, Any] = {"generations": 8, "population": 20, "finalists": 5, "repeats": 3}
+SETTINGS: dict[str, Any] = {"generations": 8, "population": 20}
 FRESH = 5  # trainings of the loss kept
-Cell = tuple[str, str | None, float]  # parameterisation, constraint, sigma
+Cell = tuple[str, str | None, float]  # coordinates, constraint, spread
 # The first is what the others are compared with
-CROSSED: list[Cell] = [(p, c, 1.2) for p in ("full", "minimal") for c in (None, "published", "exact", "stable")]
-# Step sizes for the minimal parameterisation, whose numbers are not those of theta
-BEYOND: list[Cell] = [("minimal", "exact", 3.0), ("minimal", "stable", 3.0)]
+CROSSED: list[Cell] = [(p, c, 1.2) for p in ("full", "minimal") for c in (None, "published", "trainable", "stable")]
+# Spreads for the minimal coordinates, whose numbers are not those of theta
+BEYOND: list[Cell] = [("minimal", "trainable", 3.0), ("minimal", "stable", 3.0)]
 BASELINE = "cross-entropy"
 
 
@@ -123,13 +123,10 @@ def measure(task: Task, data: Any, cell: Cell | None, seed: int) -> dict[str, An
     if cell is None:
         accuracy = [train(task, data, fresh(task, seed, number)) for number in range(FRESH)]
         return {"test": accuracy, "seconds": time.perf_counter() - started}
-    parameterization, constraint, sigma = cell
+    coordinates, constraint, spread = cell
     callback = TaylorGLO(
         **SETTINGS,
-        candidate_epochs=task.epochs,
-        sigma=sigma,
-        constraint=constraint,
-        parameterization=parameterization,
+        space=TaylorSpace(coordinates=coordinates, constraint=constraint, spread=spread),
         init=task.module,
         seed=seed,
         evaluator=VectorizedEvaluator(),
@@ -141,9 +138,7 @@ def measure(task: Task, data: Any, cell: Cell | None, seed: int) -> dict[str, An
         raise RuntimeError(f"{task.name} was not trained as a population.")
     for number in range(1, FRESH):
         module = fresh(task, seed, number)
-        if result.kept == "metalearned":
-            assert result.best is not None
-            module.criterion = TaylorGLOLoss(result.best.theta)
+        module.criterion = result.loss(module.criterion)
         accuracy.append(train(task, data, module))
     plain = result.to_dict()
     return {
@@ -154,7 +149,7 @@ def measure(task: Task, data: Any, cell: Cell | None, seed: int) -> dict[str, An
         "cross_entropy": plain["original"]["fitness"],
         "kept": result.kept,
         "best": plain["best"],
-        "infeasible": result.infeasible,
+        "rejected": sum(result.rejected),
         "search_seconds": result.seconds,
         "test": accuracy,
         "seconds": time.perf_counter() - started,
@@ -180,7 +175,7 @@ def figures(run: dict[str, Any], target: float) -> dict[str, float]:
     for number in (1, len(generations) // 2, len(generations)):
         values[f"gen. {number}"] = fmean(v for v in generations[number - 1] if v is not None)
     values["to target"] = next(reached, math.inf)
-    values["refused"] = run["infeasible"] / len(flat)
+    values["rejected"] = run["rejected"] / len(flat)
     values["kept"] = float(run["kept"] == "metalearned")
     values["test"] = fmean(run["test"])
     return values
@@ -189,8 +184,8 @@ def figures(run: dict[str, Any], target: float) -> dict[str, float]:
 def label(cell: Cell | None) -> str:
     if cell is None:
         return BASELINE
-    parameterization, constraint, sigma = cell
-    return f"{parameterization}, {constraint or 'none'}" + ("" if sigma == 1.2 else f", sigma {sigma:g}")
+    coordinates, constraint, spread = cell
+    return f"{coordinates}, {constraint or 'none'}" + ("" if spread == 1.2 else f", spread {spread:g}")
 
 
 def entry(column: str, values: list[float], reference: list[float]) -> str:
@@ -201,7 +196,7 @@ def entry(column: str, values: list[float], reference: list[float]) -> str:
         return f"{known} ({sum(map(math.isfinite, values))}/{len(values)})"
     if column == "kept":
         return f"{sum(values):g}/{len(values)}"
-    if column == "refused":
+    if column == "rejected":
         return f"{fmean(values):.1f}"
     text = f"{fmean(values):.3f} ± {stdev(values):.3f}" if len(values) > 1 else f"{values[0]:.3f}"
     p = None if values is reference else welch(values, reference)

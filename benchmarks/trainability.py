@@ -8,7 +8,7 @@ cross-entropy reaches by the same training. For each constraint of ``tglo_lightn
 The second table looks at where ``stable`` errs. With ``S > 0`` a drift of the output that all samples share grows, at
 the rate ``lambda_drift S / n^2``, while the classes separate at a rate of the order of ``lambda_class B / n``. The
 lambdas are sizes of the last layer's input at initialisation: ``1 + |mean over the samples|^2`` (the 1 is the bias),
-and the mean squared distance of the class means from that mean. A race: ``stable`` should err by refusing losses with
+and the mean squared distance of the class means from that mean. A race: ``stable`` should err by rejecting losses with
 a small ``S / (n B)``, the more of them the smaller ``drift = lambda_drift / lambda_class`` is. Among the losses with
 ``B > 0``, ``best`` is the threshold on ``S / (n B)`` with the fewest errors (``stable`` is the threshold 0), and
 ``greatest`` the largest ``S / (n B)`` of a loss that trained.
@@ -43,6 +43,7 @@ from tglo_lightning.losses import CrossEntropyLoss, TaylorGLOLoss
 from tglo_lightning.theory import trainability
 
 SIGMA = 1.2
+# Of `Trainability`; the second is `constraint="trainable"` of a space
 CONSTRAINTS = ("published", "exact", "stable")
 Split = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -225,20 +226,20 @@ def measure(task: Task, root: Path, thetas: int | None, seed: int) -> dict:
         losses: list[nn.Module] = [TaylorGLOLoss(row.float()) for row in theta[start : start + task.chunk]]
         accuracy += train(task, split, losses, seed + start)
     trains = np.array(accuracy) >= bar
-    told = trainability(theta, n)
+    found = trainability(theta, n)
     result: dict = {"task": task.name, "n": n, "thetas": count, "steps": task.steps, "cross_entropy": reference}
     result |= {"bar": bar, "trainable": float(trains.mean()), "seconds": time.perf_counter() - started}
     for name in CONSTRAINTS:
-        kept = np.asarray(getattr(told, name))
+        kept = np.asarray(getattr(found, name))
         result[name] = {
             "kept": float(kept.mean()),
             "precision": float(trains[kept].mean()),
             "recall": float(kept[trains].mean()),
         }
-    result["stable_errors"] = errors(np.asarray(told.B), np.asarray(told.S) / (n * np.asarray(told.B)), trains)
+    result["stable_errors"] = errors(np.asarray(found.B), np.asarray(found.S) / (n * np.asarray(found.B)), trains)
     result["stable_errors"]["drift_ratio"] = drift_ratio(task, split)
     result["seconds"] = time.perf_counter() - started
-    rows = zip(theta.tolist(), told.A.tolist(), told.B.tolist(), told.S.tolist(), accuracy, strict=True)
+    rows = zip(theta.tolist(), found.A.tolist(), found.B.tolist(), found.S.tolist(), accuracy, strict=True)
     result["losses"] = [dict(zip(("theta", "A", "B", "S", "accuracy"), row, strict=True)) for row in rows]
     return result
 
@@ -247,21 +248,21 @@ def errors(b: np.ndarray, slope: np.ndarray, trains: np.ndarray) -> dict:
     """Where ``stable`` errs, among losses with ``B > 0``."""
     exact = b > 0
     slope, trains = slope[exact], trains[exact]
-    refused, kept = slope > 0, slope <= 0
+    rejected, kept = slope > 0, slope <= 0
     order = np.concatenate([[-np.inf], np.sort(slope)])
     wrong = [int((trains & (slope > t)).sum() + (~trains & (slope <= t)).sum()) for t in order]
     best = int(np.argmin(wrong))
     return {
-        "refused_yet_trains": int((refused & trains).sum()),
-        "refused": int(refused.sum()),
+        "rejected_yet_trains": int((rejected & trains).sum()),
+        "rejected": int(rejected.sum()),
         "kept_yet_fails": int((kept & ~trains).sum()),
         "kept": int(kept.sum()),
-        "median_slope_refused_yet_trains": median(slope[refused & trains]),
-        "median_slope_refused_and_fails": median(slope[refused & ~trains]),
+        "median_slope_rejected_yet_trains": median(slope[rejected & trains]),
+        "median_slope_rejected_and_fails": median(slope[rejected & ~trains]),
         "greatest_slope_that_trains": float(slope[trains].max()) if trains.any() else None,
         "best_threshold": float(order[best]),
         "errors_at_best_threshold": wrong[best],
-        "errors_of_stable": int((refused & trains).sum() + (kept & ~trains).sum()),
+        "errors_of_stable": int((rejected & trains).sum() + (kept & ~trains).sum()),
     }
 
 
@@ -278,10 +279,10 @@ def show(results: list[dict]) -> None:
     print(f"\n{'where stable errs (B > 0)':42} {columns}")
     for r in results:
         e = r["stable_errors"]
-        refused, kept = f"{e['refused_yet_trains']}/{e['refused']}", f"{e['kept_yet_fails']}/{e['kept']}"
+        rejected, kept = f"{e['rejected_yet_trains']}/{e['rejected']}", f"{e['kept_yet_fails']}/{e['kept']}"
         fewer, greatest = f"{e['errors_of_stable']} -> {e['errors_at_best_threshold']}", e["greatest_slope_that_trains"]
         print(
-            f"{r['task']:42} {e['drift_ratio']:>6.1f} {refused:>15} {kept:>15} {e['best_threshold']:>7.3f} {fewer:>12} "
+            f"{r['task']:42} {e['drift_ratio']:>6.1f} {rejected:>15} {kept:>15} {e['best_threshold']:>7.3f} {fewer:>12} "
             + ("-" if greatest is None else f"{greatest:.3f}").rjust(9)
         )
 

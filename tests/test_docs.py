@@ -133,7 +133,18 @@ def test_the_site_needs_no_network(site):
 def test_every_public_name_has_its_reference(site):
     import importlib
 
-    for room in ("attacks", "callbacks", "data", "evaluation", "losses", "models", "reporting", "search", "theory"):
+    for room in (
+        "attacks",
+        "callbacks",
+        "data",
+        "evaluation",
+        "losses",
+        "models",
+        "module",
+        "reporting",
+        "search",
+        "theory",
+    ):
         page = (site / "api" / f"{room}.html").read_text(encoding="utf-8")
         module = importlib.import_module(f"tglo_lightning.{room}")
         found = set(re.findall(rf'id="tglo_lightning\.{room}\.(\w+)', page))

@@ -13,7 +13,7 @@ pytest.importorskip("matplotlib")
 NOTEBOOK = Path(__file__).parents[1] / "recipes" / "notebook" / "digits.ipynb"
 SMALL = {
     "EPOCHS = 20": "EPOCHS = 2",
-    "GENERATIONS, POPULATION, REPEATS = 5, 16, 5": "GENERATIONS, POPULATION, REPEATS = 1, 6, 2",
+    "GENERATIONS, POPULATION, CONFIRM = 5, 16, 10": "GENERATIONS, POPULATION, CONFIRM = 1, 6, 2",
 }
 
 
@@ -44,4 +44,4 @@ def test_it_runs(tmp_path):
     assert not [output for output in written if "arning" in str(output.get("text", output.get("data", "")))[:2000]]
     # The bar is in the notebook, with or without ipywidgets, and is full
     [bar] = [output.data["text/plain"] for output in written if "text/html" in output.get("data", {})]
-    assert "18/18 best val/acc" in " ".join(re.sub(r"\x1b\[[0-9;]*m", "", bar).split())
+    assert "20/20 best val/acc" in " ".join(re.sub(r"\x1b\[[0-9;]*m", "", bar).split())

@@ -62,19 +62,16 @@ def config(folder: Path, *overrides: str) -> DictConfig:
 def searched(folder: Path, key: str, overrides: list[str]) -> SearchResult:
     """The result of one search."""
     name, fitness = SEARCHES[key]
-    path = folder / "searches" / f"{slug(name)}.npz"
+    path = folder / "searches" / f"{slug(name)}.json"
     if not path.exists():
-        # A journal each: that of another search is refused
+        # A journal each; the result is written beside it
         cfg = config(folder, f"search.journal={path.with_suffix('.jsonl')}", *overrides, *fitness)
         recipe = Recipe(cfg)
         pl.seed_everything(cfg.seed, verbose=False)
         search = recipe.search()
         assert search is not None
         recipe.quiet_trainer(callbacks=[search], max_steps=1).fit(recipe.module(), datamodule=recipe.datamodule)
-        assert search.result is not None
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(search.result.to_dict(), indent=1) + "\n")
-    return SearchResult.from_dict(json.loads(path.read_text()))
+    return SearchResult.load(path)
 
 
 def evaluated(
@@ -114,7 +111,8 @@ def main() -> None:
     for key in options.searches if options.losses is None else ():
         name, result = SEARCHES[key][0], searched(folder, key, overrides)
         print(f"{name}: kept {result.kept}, {result.original.mean:.3f} -> {result.best.mean:.3f}", flush=True)
-        thetas[name] = result.best.theta
+        assert result.best is not None
+        thetas[name] = list(result.best.criterion.losses[0].theta)
     for name, theta in thetas.items():
         losses[name] = lambda theta=theta: TaylorGLOLoss(theta)
     recipe = Recipe(config(folder, *overrides))

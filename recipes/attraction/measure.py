@@ -2,7 +2,7 @@
 
     python recipes/attraction/measure.py outputs/.../ [--digits]
 
-Over the fresh seeds of each loss: the share of repelled samples, confidence at the end beside the predicted rest, and
+Over the fresh seeds of each loss: the share of repelled samples, confidence at the end beside the predicted equilibrium, and
 with ``--digits`` (a run of attraction_digits) the same by whether the label is right.
 """
 
@@ -40,7 +40,7 @@ def main(run: Path, noisy_digits: bool) -> None:
         if not records:
             continue
         rests = ", ".join(f"{1 - eps:.4f}" for eps in records[0].equilibria[-1]) or "none below 1"
-        print(f"{kind}: {records[0].losses[-1]}\n  predicted rest: {rests}")
+        print(f"{kind}: {records[0].losses[-1]}\n  predicted equilibrium: {rests}")
         shares = np.array([(record.quantity("attraction") < 0).mean(1) for record in records])
         pushed = np.flatnonzero(shares.max(0))
         first = records[0].epochs[pushed[0]] if len(pushed) else "never"

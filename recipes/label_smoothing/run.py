@@ -1,4 +1,4 @@
-"""Label smoothing is inside of the parameterisation: a changed `theta` against smoothed labels.
+"""TaylorGLO losses contain label smoothing: a changed `theta` against smoothed labels.
 
     python recipes/label_smoothing/run.py [--output result.json]
 
