@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TINY = ["search.generations=1", "search.population=2", "search.finalists=1", "search.repeats=1", "evaluation.seeds=1"]
+TINY = ["search.generations=1", "search.population=2", "search.finals.finalists=1", "search.finals.seeds=0"]
+TINY += ["search.finals.confirm=1", "evaluation.seeds=1"]
 TINY += ["trainer.max_epochs=1", "trainer.enable_progress_bar=false", "logger=none"]
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-__all__ = ["load_yaml", "regular_target"]
+__all__ = ["NUMBER", "load_json", "load_yaml", "regular_target", "write_whole"]
 
 # A config of `tglo-train` has 4 kB, Hydra's settings beside it 10, and neither more than 6 levels
 MOST_BYTES = 100_000
 MOST_LEVELS = 50
+# A finite number, for `load_json`
+NUMBER = (int, float)
 
 
 def load_yaml(path: str | os.PathLike[str]) -> Any:
@@ -50,4 +54,66 @@ def regular_target(path: Path) -> Path:
     """
     if path.is_symlink():
         raise ValueError(f"{path} is a symbolic link to {os.readlink(path)}; remove it, or choose another file.")
+    return path
+
+
+def load_json(path: str | os.PathLike[str], shape: Any = dict) -> Any:
+    """Return what a JSON file holds.
+
+    Args:
+        path: the file.
+        shape: what it must hold: a type or a tuple of types; ``(shape, None)``, which may be null; ``[shape]``, a list
+            whose entries have this shape; ``{"name": shape}``, a dict with at least these keys; ``{...: shape}``, one
+            whose values all have this shape. Numbers must be finite.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not JSON, nested too deep, or of another shape.
+    """
+    try:
+        value = json.loads(Path(path).read_bytes())
+        _check(value, shape, "it")
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    return value
+
+
+def _check(value: Any, shape: Any, name: str) -> None:
+    if isinstance(shape, tuple) and None in shape:
+        if value is None:
+            return
+        shape = tuple(kind for kind in shape if kind is not None)
+        shape = shape[0] if len(shape) == 1 else shape
+    if isinstance(shape, dict):
+        _check(value, dict, name)
+        for key, expected in shape.items():
+            if key is not ... and key not in value:
+                raise ValueError(f"{name} has no {key!r}")
+            for found in [key] if key is not ... else value:
+                _check(value[found], expected, f"{name}.{found}"[:80])
+    elif isinstance(shape, list):
+        _check(value, list, name)
+        for index, entry in enumerate(value):
+            _check(entry, shape[0], f"{name}[{index}]"[:80])
+    else:
+        if not isinstance(value, shape):
+            raise ValueError(f"{name} is a {type(value).__name__}")
+        if isinstance(value, NUMBER) and not (math.isfinite(value) and abs(value) < 2**63):
+            raise ValueError(f"{name} is too large a number, or none")
+
+
+def write_whole(path: Path, content: str | bytes) -> Path:
+    """Write a file at once: a reader sees the old one or the new one, and a crash leaves no half of it.
+
+    The folder is made if need be. A symbolic link in its place is replaced; what it points to stays as it is.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.tmp")
+    draft.unlink(missing_ok=True)
+    try:
+        with open(draft, "xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
     return path

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.data import CLASSES, FEATURES, Stream, blobs, loader, loaders
-from helpers.modules import classifier, cnn, mlp
+from helpers.modules import TINY, classifier, cnn, mlp
 from torch import nn
 from torch.utils.data import DataLoader, SubsetRandomSampler
 from torchmetrics.classification import MulticlassAccuracy
@@ -16,6 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from tglo_lightning import AttractionMonitor, TaylorGLO, TaylorGLOLoss, theory
 from tglo_lightning.losses import BaikalLoss, CrossEntropyLoss, as_loss
 from tglo_lightning.reporting.attraction import QUANTITIES, AttractionRecord, measure
+from tglo_lightning.search import TaylorSpace
 
 # Evolved for MNIST by the method's authors (arXiv 2010.00788)
 THETA = [-10.9408, 7.5216, 8.2896, 0.2415, 7.8726, 8.9666, 2.0184, 7.0513]
@@ -235,7 +236,7 @@ def test_a_manual_optimisation_is_left_alone(api, tmp_path):
 def test_follows_a_search(api, tmp_path):
     api.seed_everything(2, verbose=False)
     module = classifier(api)(lr=0.02)
-    search = TaylorGLO(generations=1, population=4, candidate_epochs=1, finalists=1, repeats=1, constraint="stable")
+    search = TaylorGLO(**TINY, space=TaylorSpace(constraint="stable"))
     monitor = AttractionMonitor(samples=20)
     # The order of the callbacks makes no difference
     trainer(api, tmp_path, [monitor, search]).fit(module, **loaders())

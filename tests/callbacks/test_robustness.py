@@ -1,4 +1,4 @@
-"""RobustnessMonitor within real trainings and searches, under both names of Lightning."""
+"""RobustnessMonitor within real trainings and searches."""
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from tglo_lightning import RobustnessMonitor, TaylorGLO
 from tglo_lightning.attacks import FGSM, PGD, Square, evaluate_robustness
 from tglo_lightning.losses import BrierLoss
+from tglo_lightning.search import Budget
 
 pytest.importorskip("foolbox")
 CLASSES = 3
@@ -106,11 +107,11 @@ def test_a_gradient_free_attack_has_one_figure(api, tmp_path):
 def test_a_search_optimises_it(evaluator, monitor, tmp_path):
     import pytorch_lightning as api
 
-    options = TINY | {"candidate_steps": 6, "population": 3}
     watch = RobustnessMonitor("fgsm", epsilon=0.05, samples=24)
+    options = TINY | {"budget": Budget(steps=6, callbacks=[watch]), "population": 3}
     fitness = {}
     for name in ("trainer", evaluator):
-        search = TaylorGLO(monitor=monitor, evaluator=name, candidate_callbacks=[watch], seed=1, **options)
+        search = TaylorGLO(monitor=monitor, evaluator=name, seed=1, **options)
         trained(api, tmp_path, search, max_epochs=1)
         assert search.result.settings["evaluator"] == name
         assert [candidate.status for candidate in search.result.history] == ["ok"] * 3

@@ -56,8 +56,8 @@ def write_run(folder, *overrides):
 def runs(tmp_path_factory):
     """A small search with a CNN, and a network with a given TaylorGLO loss."""
     cwd = tmp_path_factory.mktemp("runs")
-    search = ("search.generations=1", "search.population=2", "search.finalists=1", "search.repeats=1")
-    search += ("search.candidate_epochs=1",)
+    search = ("search.generations=1", "search.population=2", "search.budget.epochs=1")
+    search += ("search.finals.finalists=1", "search.finals.seeds=0", "search.finals.confirm=1")
     robust = run(cwd, "train", "experiment=robust_digits", "logger=none", "hydra.run.dir=robust", *TRAINING, *search)
     assert robust.returncode == 0, robust.stderr
     write_run(cwd / "given", "loss=taylorglo", "loss.theta=[0.84,1.49,1.57,-1.44,2.36,-0.66,-2.86,-1.13]")
@@ -186,13 +186,13 @@ def test_a_wrong_checkpoint_or_split_is_told(config, checkpoint, overrides, mess
 @pytest.mark.parametrize("experiment", ["robust_digits", "robust_mnist", "robust_cifar10"])
 def test_robust_experiments_search_with_another_attack_than_the_final_one(config, experiment):
     cfg = config(f"experiment={experiment}", name="train")
-    [monitor] = instantiate(cfg.search.candidate_callbacks)
+    [monitor] = instantiate(cfg.search.budget.callbacks)
     final = config("attack=standard", "ckpt=x").attack.attacks
     assert cfg.search.monitor == "val/robust_acc"
     assert {attack.name for attack in monitor.attacks.values()} == {"fgsm-own", "fgsm-cross_entropy"}
     assert set(final) - {"fgsm", "fgsm_own"} == {"pgd", "pgd_own", "pgd_margin", "square", "autoattack"}
     weighted = config(f"experiment={experiment}", "search.monitor=val/weighted_acc", "fitness.weight=0.7", name="train")
-    [monitor] = instantiate(weighted.search.candidate_callbacks)
+    [monitor] = instantiate(weighted.search.budget.callbacks)
     assert monitor.weight == 0.7
 
 

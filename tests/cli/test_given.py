@@ -6,15 +6,17 @@ import pytest
 
 from tglo_lightning.cli.explain import main
 from tglo_lightning.cli.given import given_loss
-from tglo_lightning.losses import SmoothedCrossEntropyLoss, TaylorGLOLoss, published_theta
+from tglo_lightning.losses import TaylorGLOLoss, published_theta
+from tglo_lightning.search import Criterion
 
 THETA = [0.5, 0.6, 1.0, -1.0, 2.0]
+FOUND = Criterion.of("taylorglo", THETA, step=0.5)
 
 
 @pytest.fixture
 def result(tmp_path):
     path = tmp_path / "result.json"
-    path.write_text(json.dumps({"losses": {"original": {}, "metalearned": {"theta": THETA}}}))
+    path.write_text(json.dumps({"losses": {"original": {}, "metalearned": {"criterion": FOUND.to_dict()}}}))
     return path
 
 
@@ -24,8 +26,6 @@ def test_numbers_names_and_results(result):
     found = given_loss(str(result), order=2)
     assert isinstance(found, TaylorGLOLoss)
     assert (found.theta.tolist(), found.order) == (THETA, 2)
-    smoothed = given_loss([2.0, 0.1], label_smoothing=0.0)
-    assert isinstance(smoothed, SmoothedCrossEntropyLoss)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,6 @@ def test_numbers_names_and_results(result):
         (3, {}, "single number"),
         ([1.0, 2.0, 3.0], {}, "5, 8, 12, 17"),
         (THETA, {"order": 3}, "8 values at order 3"),
-        ([2.0, 0.1], {"label_smoothing": 0.1}, "label_smoothing must be 0"),
     ],
 )
 def test_what_is_no_loss_is_rejected(theta, options, message):
@@ -54,6 +53,13 @@ def test_what_is_no_number_is_rejected(theta):
 def test_a_file_without_a_loss_is_rejected(result, content):
     result.write_text(content)
     with pytest.raises(ValueError, match=r"result\.json"):
+        given_loss(str(result))
+
+
+def test_a_found_loss_of_another_family_is_named(result):
+    criterion = Criterion.of("smoothing", [0.1]).to_dict()
+    result.write_text(json.dumps({"losses": {"metalearned": {"criterion": criterion}}}))
+    with pytest.raises(ValueError, match="loss=smoothing"):
         given_loss(str(result))
 
 

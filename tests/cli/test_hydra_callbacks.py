@@ -1,30 +1,17 @@
 import json
 
 import pytest
-from helpers.command import tglo_train
+from helpers.command import TINY, tglo_train
 
 from tglo_lightning.reporting.attraction import AttractionRecord
 
-TINY = (
-    "callbacks=attraction",
-    "callbacks.attraction.samples=30",
-    "task.train_size=100",
-    "task.val_size=60",
-    "trainer.max_epochs=2",
-    "trainer.enable_progress_bar=false",
-    "search.generations=1",
-    "search.population=3",
-    "search.finalists=1",
-    "search.repeats=1",
-    "search.constraint=stable",
-    "evaluation.seeds=2",
-    "logger=none",
-)
+WATCHED = ("callbacks=attraction", "callbacks.attraction.samples=30", "trainer.max_epochs=2", "logger=none")
+REPORTED = ("search.space.constraint=stable", "evaluation.report=true")
 
 
 def test_both_losses_are_watched_and_drawn_side_by_side(tmp_path):
     pytest.importorskip("matplotlib")
-    ran = tglo_train(tmp_path, *TINY, f"hydra.run.dir={tmp_path / 'run'}")
+    ran = tglo_train(tmp_path, *WATCHED, *TINY[1:], *REPORTED, f"hydra.run.dir={tmp_path / 'run'}")
     assert ran.returncode == 0, ran.stderr
     run = tmp_path / "run"
     assert (run / "attraction.png").read_bytes().startswith(b"\x89PNG")
@@ -34,7 +21,7 @@ def test_both_losses_are_watched_and_drawn_side_by_side(tmp_path):
     text = (run / "report.html").read_text()
     assert text.count('aria-label="Attraction, ') == 2
     assert 'aria-label="Validation accuracy over' in text
-    assert f"tglo-train {TINY[0]} {TINY[1]}" in text
+    assert f"tglo-train {WATCHED[0]} {WATCHED[1]}" in text
     records = {}
     for kind, loss in losses.items():
         for i in range(2):

@@ -11,7 +11,8 @@ LAUNCHERS = {
 }
 
 
-@pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_jobs_are_runs_of_their_own_and_are_compared(tmp_path, launcher):
     plugin, options = LAUNCHERS[launcher]
     pytest.importorskip(f"hydra_plugins.hydra_{plugin}_launcher")

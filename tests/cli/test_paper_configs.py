@@ -110,7 +110,7 @@ def test_schedules_are_the_published_ones(config, task, arch, schedule, lr, deca
     [group] = configured["optimizer"].param_groups
     assert (group["initial_lr"], group["weight_decay"], group["momentum"]) == (lr, decay, 0.9)
     assert group["nesterov"] is False
-    assert cfg.search.candidate_epochs == epochs // 10
+    assert cfg.search.budget.epochs == epochs // 10
     rates = {}
     for epoch in range(epochs):
         rates.setdefault(group["lr"], epoch)
@@ -123,7 +123,7 @@ def test_schedules_are_the_published_ones(config, task, arch, schedule, lr, deca
 def test_mnist_is_trained_by_steps(config):
     cfg = config(("mnist", "cnn_mnist", "mnist", "none"))
     assert (cfg.trainer.max_epochs, cfg.scheduler, cfg.task.batch_size, cfg.optimizer.lr) == (37, None, 100, 0.01)
-    assert (cfg.search.candidate_epochs, cfg.search.candidate_steps) == (None, 2000)
+    assert (cfg.search.budget.epochs, cfg.search.budget.steps) == (None, 2000)
 
 
 @pytest.mark.parametrize(("task", "schedule", "rate"), [("cifar10", "wrn", 0.3), ("svhn", "wrn_svhn", 0.4)])
@@ -133,19 +133,19 @@ def test_dropout_is_the_published_one(config, task, schedule, rate):
 
 def test_the_search_is_the_published_one(config):
     search = Recipe(config(SMALL, "arch.width=0.1")).search().settings
-    assert (search.order, search.sigma, search.population) == (3, 1.2, 20)
-    assert (search.parameterization, search.constraint) == ("full", None)
-    ours = Recipe(config(SMALL, "arch.width=0.1", "search/space=minimal", "search.constraint=exact"))
-    assert ours.search().settings.parameterization == "minimal"
+    assert (search.population, search.strategy.sigma) == (20, 1.0)
+    space = search.space
+    assert (space.order, space.coordinates, space.constraint, set(space.spread)) == (3, "full", None, {1.2})
 
 
 def test_a_search_over_an_augmented_paper_experiment(config):
-    overrides = ("arch.width=0.1", "task.batch_size=16", "search.candidate_epochs=null", "search.candidate_steps=2")
+    overrides = ("arch.width=0.1", "task.batch_size=16", "search.budget.epochs=null", "search.budget.steps=2")
     small = (
         "search.evaluator=vectorized",
         "search.generations=1",
         "search.population=3",
-        "search.finalists=1",
+        "search.finals.finalists=1",
+        "search.finals.confirm=1",
         "trainer.max_epochs=1",
     )
     recipe = Recipe(config(("cifar10", "allcnn_c", "allcnn_c", "cutmix"), *overrides, *small))

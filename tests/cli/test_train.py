@@ -6,10 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from helpers.command import tglo_train
+from helpers.command import TINY, tglo_train
 
-TINY = ("trainer.max_epochs=1", "task.train_size=200", "evaluation.seeds=2", "trainer.enable_progress_bar=false")
-SEARCH = ("search.generations=1", "search.population=3", "search.finalists=1", "search.repeats=1")
+from tglo_lightning.search import Criterion
 
 # A callback that fails in the job of one seed
 BOOM = """
@@ -34,7 +33,7 @@ def only(paths):
 def searched(tmp_path_factory):
     """A run with a search, in a directory of its own."""
     cwd = tmp_path_factory.mktemp("run")
-    ran = tglo_train(cwd, "experiment=digits_noisy", "logger=csv", "seed=3", *TINY, *SEARCH)
+    ran = tglo_train(cwd, "experiment=digits_noisy", "logger=csv", "seed=3", *TINY)
     assert ran.returncode == 0, ran.stderr
     return cwd, ran
 
@@ -42,36 +41,35 @@ def searched(tmp_path_factory):
 def test_result_has_the_documented_schema(searched):
     cwd, _ = searched
     result = json.loads(only(cwd.rglob("result.json")).read_text(), parse_constant=pytest.fail)
-    assert set(result) - {"welch_baseline"} == {"monitor", "num_classes", "kept", "losses"} | {
-        "welch",
-        "search",
-        "seconds",
-        "versions",
-    }
+    keys = {"monitor", "num_classes", "kept", "losses", "tests", "search", "seconds", "versions"}
+    assert set(result) == keys
     assert result["monitor"] == "val/acc"
     assert result["kept"] in ("metalearned", "original")
-    original, metalearned = result["losses"]["original"], result["losses"]["metalearned"]
-    assert set(original) == {"name", "options", "test"}
-    assert original["options"] == {}
-    assert set(metalearned) == {"name", "theta", "formula", "test"}
-    assert original["name"] == "CrossEntropyLoss"
-    assert len(metalearned["theta"]) == 8
-    for loss in (original, metalearned):
+    losses = result["losses"]
+    assert set(losses) == {"original", "tuned_original", "known", "metalearned"}
+    original, tuned = losses["original"], losses["tuned_original"]
+    assert (original["name"], original["options"], original["criterion"]) == ("CrossEntropyLoss", {}, None)
+    assert (tuned["name"], tuned["criterion"]["losses"]) == ("CrossEntropyLoss", [])
+    assert tuned["criterion"]["step"] != 1
+    found = Criterion.from_dict(losses["metalearned"]["criterion"])
+    assert (found.shape, found.formula) == ((("taylorglo", 8),), losses["metalearned"]["formula"])
+    for loss in losses.values():
         assert set(loss["test"]) == {"acc", "nll", "brier", "ece"}
         for metric in loss["test"].values():
             assert len(metric["values"]) == 2
             assert metric["mean"] == pytest.approx(sum(metric["values"]) / 2)
             assert metric["std"] == pytest.approx(abs(metric["values"][0] - metric["values"][1]) / math.sqrt(2))
-    for p_values in result["welch"].values():
-        assert set(p_values) == {"p_one_sided", "p_two_sided"}
-    assert set(result["search"]) == {"candidates", "infeasible", "failed", "seconds"}
+    assert set(result["tests"]) == set(losses) - {"metalearned"}
+    for tests in result["tests"].values():
+        assert all(set(p_values) == {"p_one_sided", "p_two_sided"} for p_values in tests.values())
+    assert set(result["search"]) == {"candidates", "failed", "trainings", "seconds", "rejected"}
     assert result["search"]["candidates"] == 3
     assert result["seconds"] > result["search"]["seconds"] > 0
 
 
 def test_prints_the_table(searched):
     _, ran = searched
-    for text in ("original", "metalearned", "test/acc", "test/nll", "Welch p", "f(y, h) ="):
+    for text in ("original", "metalearned", "test/acc", "test/nll", "Kept the", "tuned_original"):
         assert text in ran.stdout
 
 
@@ -131,7 +129,7 @@ def test_a_failing_job_fails_the_command_but_not_the_others(swept):
     for result in results:
         assert result["kept"] == "original"
         assert set(result["losses"]) == {"original"}
-        assert result["welch"] == {}
+        assert result["tests"] == {}
 
 
 def test_jobs_do_not_collide(swept):
@@ -141,11 +139,11 @@ def test_jobs_do_not_collide(swept):
 
 def test_several_losses_are_found_and_compared(tmp_path):
     ran = tglo_train(
-        tmp_path, "logger=none", "arch=preresnet20", "arch.width=0.1", "arch.aux=1", *TINY, *SEARCH,
+        tmp_path, "logger=none", "arch=preresnet20", "arch.width=0.1", "arch.aux=1", *TINY,
         "search.loss=[criterion,aux_criteria.0]", "search.evaluator=sequential",
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     found = json.loads(only(tmp_path.rglob("result.json")).read_text())["losses"]["metalearned"]
-    assert len(found["theta"]) == 16
-    assert found["name"] == "TaylorGLOLoss"
+    assert len(found["criterion"]["losses"]) == 2
+    assert found["name"] == "TaylorGLOLoss, TaylorGLOLoss"
     assert len(found["test"]["acc"]["values"]) == 2

@@ -54,7 +54,7 @@ def check(tmp_path, name, value):
 
 
 def test_values(tmp_path):
-    chosen = random.Random(0).sample(cases(), 40)
+    chosen = random.Random(0).sample(cases(), 20)
     assert [wrong for name, value in chosen if (wrong := check(tmp_path, name, value))] == []
 
 
@@ -64,16 +64,10 @@ def test_values_at_length(tmp_path):
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("key", ["serch", "search.generation", "task.noise", "trainer.epochs", "arch.layers"])
+@pytest.mark.parametrize("key", ["serch", "search.space.orders", "task.noise", "trainer.epochs"])
 def test_unknown_keys(tmp_path, key):
     with pytest.raises(ConfigCompositionException, match=key.split(".")[-1]):
         composed(f"{key}=1")
     if "." in key:
-        with pytest.raises(ConfigError, match=f"^{key.split('.')[0]}.*{key.split('.')[1]}"):
+        with pytest.raises(ConfigError, match=f"^{key.split('.')[0]}.*{key.split('.')[-1]}"):
             Recipe(composed(f"paths.output_dir={tmp_path}", f"+{key}=1"))
-
-
-@pytest.mark.parametrize("group", ["task", "arch", "search", "loss", "trainer"])
-def test_unknown_options(group):
-    with pytest.raises(Exception, match=f"Could not find '{group}/nothing'"):
-        composed(f"{group}=nothing")

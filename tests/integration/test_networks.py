@@ -13,7 +13,7 @@ from tglo_lightning.losses import TaylorGLOLoss
 
 def fit(tmp_path, module, data, api=pl, **kwargs):
     options = {name: kwargs.pop(name) for name in ("loss", "evaluator", "monitor", "init") if name in kwargs}
-    search = TaylorGLO(**TINY | {"monitor": "val/acc", "repeats": 2} | options)
+    search = TaylorGLO(**TINY | options)
     quiet_trainer(api, tmp_path, callbacks=[search], max_epochs=1, **kwargs).fit(module, **data)
     assert [c.error for c in search.result.history if c.error] == []
     assert search.result.failed == 0

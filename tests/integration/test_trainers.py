@@ -1,4 +1,4 @@
-"""Trainers and callbacks of Lightning around the search, under both of its names."""
+"""Trainers and callbacks of Lightning around the search."""
 
 import csv
 import re
@@ -7,7 +7,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from helpers.data import blobs, loader, loaders
-from helpers.modules import TINY, classifier, cnn, quiet_trainer, seeded
+from helpers.modules import TINY, classifier, cnn, quiet_trainer, seeded, theta_of
 
 from tglo_lightning import AttractionMonitor, TaylorGLO
 from tglo_lightning.losses import TaylorGLOLoss
@@ -30,7 +30,7 @@ def fit(api, tmp_path, module, data=None, callbacks=(), evaluator="trainer", **k
     trainer.fit(module, **(loaders() if data is None else data))
     assert [c.error for c in search.result.history if c.error] == []
     assert search.result.kept == "metalearned"
-    assert module.criterion.theta.tolist() == search.result.best.theta
+    assert module.criterion.theta.tolist() == theta_of(search.result.best)
     return trainer
 
 
@@ -137,13 +137,13 @@ def test_finders_beside_it(tmp_path, finder):
         trainer = quiet_trainer(pl, tmp_path, callbacks=callbacks, enable_checkpointing=True)
         trainer.fit(module)
         assert search.result.failed == 0
-        assert module.criterion.theta.tolist() == search.result.best.theta
+        assert module.criterion.theta.tolist() == theta_of(search.result.best)
         assert trainer.current_epoch == 2
         assert module.batch_size == bare.batch_size
 
 
-def test_both_of_ours(api, tmp_path):
-    fit(api, tmp_path, winning(api)(), callbacks=[AttractionMonitor()])
+def test_both_of_ours(either_api, tmp_path):
+    fit(either_api, tmp_path, winning(either_api)(), callbacks=[AttractionMonitor()])
 
 
 def test_after_the_search_it_takes_no_part_in_the_steps():

@@ -10,16 +10,19 @@ from scipy.stats import ttest_ind
 from tglo_lightning.losses import published_theta
 from tglo_lightning.reporting import pictures
 from tglo_lightning.reporting.comparison import compare
+from tglo_lightning.search import Criterion
 
 CE = {"_target_": "torch.nn.CrossEntropyLoss", "label_smoothing": 0.0}
 
 
 def write_run(folder: Path, losses, *, seed=0, loss=CE, task=None, search=None, choices=None, **config):
-    """A run as `tglo-train` leaves it; `losses` is `{kind: (name, theta, {metric: values})}`."""
+    """A run as `tglo-train` leaves it; `losses` is `{kind: (name, criterion, {metric: values})}`."""
     entries = {}
-    for kind, (name, theta, metrics) in losses.items():
+    for kind, (name, criterion, metrics) in losses.items():
         test = {metric: {"values": values, "mean": None, "std": None} for metric, values in metrics.items()}
-        entries[kind] = {"name": name, "test": test} | ({} if theta is None else {"theta": theta})
+        formula = loss.get("theta", "") if criterion is None else criterion.formula
+        entries[kind] = {"name": name, "test": test, "formula": str(formula)}
+        entries[kind]["criterion"] = None if criterion is None else criterion.to_dict()
     (folder / ".hydra").mkdir(parents=True)
     (folder / "result.json").write_text(json.dumps({"losses": entries}))
     values = {"seed": seed, "name": "x", "loss": loss, "search": search or {}, "task": {"seed": 0} | (task or {})}
@@ -82,8 +85,8 @@ def test_better_has_the_direction_of_the_metric(runs):
 
 def test_seeds_add_up_and_a_repeated_training_counts_once(tmp_path):
     """Cross-entropy beside a search is the same training as cross-entropy alone, if the seed is."""
-    theta = [0.0] * 7 + [1.0]
-    found = {"metalearned": ("TaylorGLOLoss", theta, {"acc": B})}
+    criterion = Criterion.of("taylorglo", [0.0] * 7 + [1.0])
+    found = {"metalearned": ("TaylorGLOLoss", criterion, {"acc": B})}
     write_run(tmp_path / "0", given("CrossEntropyLoss", A))
     write_run(tmp_path / "1", given("CrossEntropyLoss", A) | found, search={"generations": 3})
     write_run(tmp_path / "2", given("CrossEntropyLoss", C), seed=1)
@@ -92,7 +95,7 @@ def test_seeds_add_up_and_a_repeated_training_counts_once(tmp_path):
     rows = by_loss(comparison)
     assert rows["CrossEntropyLoss"].values == A + C
     assert rows["metalearned"].values == B
-    assert rows["metalearned"].theta == theta
+    assert rows["metalearned"].formula == criterion.formula
     assert not comparison.notes
 
 
@@ -115,7 +118,7 @@ def test_a_loss_is_known_by_name_theta_and_options(tmp_path):
     write_run(tmp_path / "0", given("CrossEntropyLoss", A))
     write_run(tmp_path / "1", given("CrossEntropyLoss", A), loss=CE | {"label_smoothing": 0.1})
     for run, theta in ((2, published_theta("mnist_published")), (3, [1.0, 2.0, 3.0, 4.0, 5.0]), (4, [0.0] * 5)):
-        losses = {"original": ("TaylorGLOLoss", theta, {"acc": B})}
+        losses = {"original": ("TaylorGLOLoss", None, {"acc": B})}
         write_run(tmp_path / str(run), losses, loss=taylor | {"theta": theta})
     names = list(by_loss(compare([tmp_path])))
     assert names[:3] == ["CrossEntropyLoss", "CrossEntropyLoss label_smoothing=0.1", "mnist_published"]
@@ -127,8 +130,12 @@ def test_a_loss_is_known_by_name_theta_and_options(tmp_path):
 def searches(tmp_path):
     for seed, values in enumerate(([0.7, 0.8], [0.8, 0.9], [0.9, 1.0])):
         found = {
-            "metalearned": ("TaylorGLOLoss", [float(seed)] * 8, {"acc": values}),
-            "baseline": ("SmoothedCrossEntropyLoss", [1.0, 0.1 * seed], {"acc": [v - 0.05 for v in values]}),
+            "metalearned": ("TaylorGLOLoss", Criterion.of("taylorglo", [float(seed)] * 8), {"acc": values}),
+            "known": (
+                "GCELoss" if seed else "SCELoss",
+                Criterion.of("gce", [0.2 * seed]) if seed else Criterion.of("sce", [0.1, 1.0]),
+                {"acc": [v - 0.05 for v in values]},
+            ),
         }
         write_run(tmp_path / str(seed), given("CrossEntropyLoss", [0.5 + 0.01 * seed, 0.6]) | found, seed=seed)
     return tmp_path
@@ -137,17 +144,17 @@ def searches(tmp_path):
 def test_each_found_loss_has_a_row(searches):
     rows = by_loss(compare([searches]))
     assert "metalearned (seed 1)" in rows
-    assert "baseline: SmoothedCrossEntropyLoss (seed 2)" in rows
+    assert {"best known loss: GCELoss (seed 2)", "best known loss: SCELoss"} < rows.keys()
     assert len(rows) == 7
     assert rows["CrossEntropyLoss"].n == 6
 
 
 def test_by_run_the_found_losses_are_one_row(searches):
-    rows = by_loss(compare([searches], unit="run", reference="baseline"))
-    assert list(rows) == ["CrossEntropyLoss", "metalearned", "baseline: SmoothedCrossEntropyLoss"]
+    rows = by_loss(compare([searches], unit="run", reference="known"))
+    assert list(rows) == ["CrossEntropyLoss", "metalearned", "best known loss"]
     assert rows["metalearned"].values == pytest.approx([0.75, 0.85, 0.95])
     assert rows["CrossEntropyLoss"].values == pytest.approx([0.55, 0.555, 0.56])
-    assert rows["metalearned"].theta is None
+    assert rows["metalearned"].formula == ""
     assert rows["metalearned"].difference == pytest.approx(0.05)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from tglo_lightning.callbacks.attraction import AttractionMonitor
 from tglo_lightning.callbacks.curves import CurveRecorder
-from tglo_lightning.evaluation.inner import data_arguments
 from tglo_lightning.module.messages import tell
 from tglo_lightning.reporting.html import report_quietly
 from tglo_lightning.reporting.html.fit import Fit
@@ -50,5 +49,4 @@ class SearchReport:
         watched = {c.slot.path: c.path for c in trainer.callbacks if isinstance(c, AttractionMonitor) and c.path}
         if len(watched) == 1:
             watched = {"this training": next(iter(watched.values()))}
-        limits = {"max_epochs": trainer.max_epochs, "max_steps": trainer.max_steps}
-        report_quietly(self._path, Fit(self._kept, recorder.curves, watched, limits, data_arguments(trainer)))
+        report_quietly(self._path, Fit(self._kept, recorder.curves, watched))

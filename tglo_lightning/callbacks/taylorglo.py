@@ -109,7 +109,7 @@ class TaylorGLO(Callback):
         *,
         generations: int = 10,
         population: int = 20,
-        space: Space | type[ClassificationLoss] | str = "taylorglo",
+        space: Space | type[ClassificationLoss] | str = "shape",
         strategy: Strategy | str = "cmaes",
         budget: Budget | int | None = None,
         finals: Finals | int = 10,

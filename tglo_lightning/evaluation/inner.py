@@ -23,7 +23,7 @@ from tglo_lightning.search import Budget, Criterion
 from tglo_lightning.search.rate import scale_built, scaled_rates
 from tglo_lightning.search.seeding import seed_all
 
-__all__ = ["InnerFit", "data_arguments", "rebuild_optimizers", "scale_optimizers", "set_step"]
+__all__ = ["InnerFit", "rebuild_optimizers", "scale_optimizers", "set_step"]
 
 NEVER = 2**31
 
@@ -214,11 +214,6 @@ def _alone(outer: Any) -> dict[str, Any]:
     root = next(base.__module__ for base in type(outer).__mro__ if base.__module__.endswith(".trainer.trainer"))
     environments = import_module(root.replace(".trainer.trainer", ".plugins.environments"))
     return {"plugins": environments.LightningEnvironment()}
-
-
-def data_arguments(trainer: Any) -> list[str]:
-    """Names of the arguments that handed the data to the outer ``fit``; none where the module has its own."""
-    return list(_loaders(trainer)) if trainer.datamodule is None else ["datamodule"]
 
 
 def _loaders(trainer: Any) -> dict[str, Any]:

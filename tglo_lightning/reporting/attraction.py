@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from tglo_lightning.losses import SeparableLoss, TaylorGLOLoss
 from tglo_lightning.theory import equilibria, gamma
+from tglo_lightning.untrusted import write_whole
 
 __all__ = ["QUANTITIES", "AttractionRecord", "measure"]
 
@@ -41,6 +43,7 @@ def measure(loss: SeparableLoss, logits: Tensor, target: Tensor) -> Tensor:
     """
     z = logits.detach().movedim(1, -1).to(torch.float32 if logits.device.type == "mps" else torch.float64)
     n = z.shape[-1]
+    loss = loss.for_classes(n)
     if target.is_floating_point():
         labels = target.movedim(1, -1).to(z)
         counted, index, y = None, labels.argmax(-1, keepdim=True), labels
@@ -57,8 +60,8 @@ def measure(loss: SeparableLoss, logits: Tensor, target: Tensor) -> Tensor:
     slopes = gamma(loss, h, y)
     # As theory.attraction and theory.entropy_rate do it, here with one softmax and one gamma for all of the quantities
     felt = slopes
-    if loss.weight is not None:
-        weight, unlabelled = loss.weight.to(z), gamma(loss, h, torch.zeros_like(y))
+    if loss.class_weights is not None:
+        weight, unlabelled = loss.class_weights.to(z), gamma(loss, h, torch.zeros_like(y))
         felt = weight * (slopes - unlabelled) + (weight * y).sum(-1, keepdim=True) * unlabelled
     velocity = h * (felt - (felt * h).sum(-1, keepdim=True))
     log_true = log_h.gather(-1, index)
@@ -190,11 +193,9 @@ class AttractionRecord:
 
     def save(self, path: str | Path) -> Path:
         """Write the compressed ``.npz`` file of :meth:`arrays`; its folder is made if need be."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            np.savez_compressed(file, **self.arrays())  # type: ignore[arg-type]
-        return path
+        file = io.BytesIO()
+        np.savez_compressed(file, **self.arrays())  # type: ignore[arg-type]
+        return write_whole(Path(path), file.getvalue())
 
     @classmethod
     def load(cls, path: str | Path) -> AttractionRecord:
@@ -204,11 +205,14 @@ class AttractionRecord:
             FileNotFoundError: there is no such file.
             ValueError: it holds something else.
         """
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile) or not {*QUANTITIES, "epoch", "index"} <= set(file.files):
-            raise ValueError(f"{path} is no file of AttractionMonitor.")
-        with file:
-            return cls._from_arrays({name: file[name] for name in file.files})
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return cls._from_arrays({name: file[name] for name in file.files})
+        except FileNotFoundError:
+            raise
+        # A damaged archive raises what zipfile, zlib and numpy have for it
+        except Exception as error:
+            raise ValueError(f"{path} is no file of AttractionMonitor: {error}") from error
 
     def state_dict(self) -> dict[str, Any]:
         """The arrays as tensors, and texts as lists, which a checkpoint keeps with ``weights_only=True``."""
@@ -221,6 +225,11 @@ class AttractionRecord:
 
     @classmethod
     def _from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> AttractionRecord:
+        count, samples = len(arrays["epoch"]), len(arrays["index"])
+        if any(arrays[name].shape != (count, samples) for name in QUANTITIES) or arrays["target"].shape != (samples,):
+            raise ValueError("the sizes of its arrays do not fit")
+        if any(len(arrays[name]) != count for name in ("step", "loss", "equilibria")):
+            raise ValueError("the sizes of its arrays do not fit")
         return cls(
             index=torch.from_numpy(arrays["index"]),
             target=torch.from_numpy(arrays["target"]),

@@ -27,12 +27,12 @@ class Row:
         metric: such as `"acc"`.
         kind: `"original"` for a loss that was given, else how it was found.
         name: of the loss's class.
-        theta: parameters, if it has any and the row stands for one loss.
+        formula: of the loss, in plain text, if it has one and the row stands for one loss.
         values: one a training, or one a run; None where one is not finite.
         mean: over the values; None if one of them is not finite.
         std: sample standard deviation.
         difference: mean minus that of the reference.
-        hedges_g: effect size against the reference, **positive where the loss is better**, whatever the metric.
+        hedges_g: effect size against the reference, **positive if the loss is better**, whatever the metric.
         p_one_sided: of Welch's test, the alternative being that the loss is better than the reference.
         p_two_sided: of Welch's test.
         holm_two_sided: corrected for the number of all comparisons by this metric, over all conditions.
@@ -43,7 +43,7 @@ class Row:
     metric: str
     kind: str
     name: str
-    theta: list[float] | None
+    formula: str
     values: list[float | None]
     mean: float | None
     std: float | None
@@ -123,7 +123,7 @@ def compare(
     Args:
         paths: `result.json` files, or folders below which they are.
         reference: short name of the loss to compare with, or the name of its class, or how it was found, such as
-            `"baseline"`; by default cross-entropy as it is, else the loss that most runs have as their original.
+            `"known"`; by default cross-entropy as it is, else the loss that most runs have as their original.
         pool: keys of the config whose differences are not to make a condition of its own.
         unit: `"training"`: one value a training, and a row for every loss that was found. `"run"`: one value a run,
             the mean of its trainings, and one row for all losses found in the same way, as is right if the question
@@ -165,7 +165,7 @@ def _values(runs: Sequence[Run], names: dict[Loss, str], unit: str) -> tuple[Val
     for run in runs:
         for loss, by_metric in run.values.items():
             # The fresh seeds of a run follow from its seed: the same loss from the same seed is the same training
-            key = (names[loss], loss.theta, run.path if run.seeds is None else run.seeds)
+            key = (names[loss], loss.criterion, run.path if run.seeds is None else run.seeds)
             before = seen.setdefault(key, by_metric)
             common = before.keys() & by_metric.keys()
             if any(a != b for m in common for a, b in zip(before[m], by_metric[m], strict=False)):
@@ -185,8 +185,7 @@ def _values(runs: Sequence[Run], names: dict[Loss, str], unit: str) -> tuple[Val
 def _row(condition: str, name: str, metric: str, loss: Loss, values: list[float | None], unit: str) -> Row:
     summary = summarize(_floats(values))
     single = loss.kind == "original" or unit == "training"
-    theta = list(loss.theta) if loss.theta is not None and single else None
-    return Row(condition, name, metric, loss.kind, loss.name, theta, **summary)
+    return Row(condition, name, metric, loss.kind, loss.name, loss.formula if single else "", **summary)
 
 
 def _reference(rows: Sequence[Row], wanted: str | None) -> str:

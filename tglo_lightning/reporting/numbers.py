@@ -15,6 +15,13 @@ METRICS = {
     "brier": "Brier score",
     "ece": "calibration error",
 }
+# Losses by how they were found, in the order of tables
+LOSSES = {
+    "original": "original",
+    "tuned_original": "original, tuned rate",
+    "known": "best known loss",
+    "metalearned": "metalearned",
+}
 NORMS = {"linf": "L∞", "l2": "L₂"}
 
 
@@ -65,6 +72,13 @@ def mean_sd(values: Sequence[float | None]) -> str:
     if not finite or len(finite) < len(values):
         return "not finite" if values else "none yet"
     return fixed(fmean(finite)) + (f" ± {stdev(finite):.4f}" if len(finite) > 1 else "")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as seconds, minutes or hours."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def long_name(metric: str) -> str:

@@ -11,7 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tglo_lightning.untrusted import NUMBER, load_json, write_whole
+
 __all__ = ["AttackResult", "Finding", "RobustnessReport"]
+
+# Of what is read from a file; a key that is missing is told apart from these
+SHAPE = {
+    "norm": str,
+    "epsilons": [NUMBER],
+    "bounds": [NUMBER],
+    "num_classes": int,
+    "clean": str,
+    "attacks": [{"name": str, "iterated": bool, "robust": [str], "zero_gradients": (*NUMBER, None)}],
+    "findings": [{"kind": str, "message": str}],
+}
 
 
 @dataclass(frozen=True)
@@ -169,16 +182,17 @@ class RobustnessReport:
                 for attack in data["attacks"]
             ]
             own["findings"] = [Finding(**finding) for finding in data["findings"]]
-            return cls(**own | {"bounds": tuple(data["bounds"]), "clean": _flags([data["clean"]])[0]})
-        except (KeyError, TypeError, AttributeError) as error:
+            report = cls(**own | {"bounds": tuple(data["bounds"]), "clean": _flags([data["clean"]])[0]})
+            report.robust()
+            if not report.samples or not report.epsilons:
+                raise ValueError("it has no images, or no epsilons")
+            return report
+        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             raise ValueError(f"This is no robustness report: {error}") from error
 
     def save(self, path: str | Path) -> Path:
         """Write the report as JSON; the folder is made if need be."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        return path
+        return write_whole(Path(path), json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> RobustnessReport:
@@ -187,11 +201,7 @@ class RobustnessReport:
         Raises:
             ValueError: the file holds something else.
         """
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} is not JSON: {error}") from None
-        return cls.from_dict(data)
+        return cls.from_dict(load_json(path, SHAPE))
 
 
 def _shares(flags: Tensor) -> list[float]:

@@ -7,7 +7,6 @@ loss, the search, the seeds, and what has no part in a training. Runs without a 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from tglo_lightning.losses.published import published_name
-from tglo_lightning.untrusted import load_yaml
+from tglo_lightning.reporting.numbers import LOSSES
+from tglo_lightning.search import Criterion
+from tglo_lightning.untrusted import NUMBER, load_json, load_yaml
 
 __all__ = ["Loss", "Run", "conditions", "find_runs", "labels"]
+
+# What is read of `result.json`
+METRIC = {"values": [(*NUMBER, None)]}
+ENTRY = {"name": str, "criterion": (dict, None), "formula": str, "test": {...: METRIC}}
+RESULT = {"losses": {...: ENTRY}}
 
 # Parts of a config that choose a loss, or have no part in a training
 NOT_A_CONDITION = frozenset(
@@ -37,14 +43,16 @@ class Loss:
     Attributes:
         kind: `"original"` for a loss that the config names, else how it was found, such as `"metalearned"`.
         name: of its class.
-        theta: its parameters, if it has any.
-        options: further arguments, as `"label_smoothing=0.1"`, those that are zero or unset left out.
+        label: short name, with the options that are set.
+        formula: in plain text, if it has one.
+        criterion: what was trained with; None for a loss that the config names.
     """
 
     kind: str
     name: str
-    theta: tuple[float, ...] | None = None
-    options: tuple[str, ...] = ()
+    label: str
+    formula: str = ""
+    criterion: Criterion | None = None
 
 
 @dataclass
@@ -105,10 +113,10 @@ def _read(path: Path) -> Run:
     choices = hydra.get("hydra", {}).get("runtime", {}).get("choices", {})
     run.choices = {k: str(v) for k, v in choices.items() if v is not None and _counts(k.partition("/")[0])}
     try:
-        losses = json.loads(path.read_text(encoding="utf-8"))["losses"]
+        losses = load_json(path, RESULT)["losses"]
         for kind, entry in losses.items():
             loss = _loss(kind, entry, config.get("loss", {}))
-            run.values[loss] = {name: list(metric["values"]) for name, metric in entry["test"].items()}
+            run.values[loss] = {name: metric["values"] for name, metric in entry["test"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a result of tglo-train: {type(error).__name__} {error}") from None
     if not run.values:
@@ -122,11 +130,17 @@ def _yaml(path: Path) -> dict[str, Any]:
 
 
 def _loss(kind: str, entry: Mapping[str, Any], config: Mapping[str, Any]) -> Loss:
-    theta = entry.get("theta")
-    hidden = {"_target_", "theta", "order"} if theta else {"_target_"}
-    options = {k: v for k, v in config.items() if k not in hidden} if kind == "original" else {}
-    told = tuple(f"{k}={v}" for k, v in _flat(options) if v not in (None, 0, 0.0, False, ""))
-    return Loss(kind, str(entry["name"]), None if theta is None else tuple(map(float, theta)), told)
+    criterion = None if entry["criterion"] is None else Criterion.from_dict(entry["criterion"])
+    name, formula = entry["name"], entry["formula"]
+    if kind != "original":
+        known = LOSSES.get(kind, kind)
+        label = known if name == "TaylorGLOLoss" or kind == "tuned_original" else f"{known}: {name}"
+        return Loss(kind, name, label, formula, criterion)
+    theta = config.get("theta")
+    given = theta if isinstance(theta, str) else published_name(theta) if isinstance(theta, list) else None
+    options = _flat({k: v for k, v in config.items() if k not in ("_target_", "theta", "order")})
+    told = [f"{k}={v}" for k, v in options if v not in (None, 0, 0.0, False, "")]
+    return Loss(kind, name, " ".join([given or name, *told]), formula, criterion)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -192,7 +206,8 @@ def labels(runs: Sequence[Run], *, pooled: bool = False) -> dict[Loss, str]:
     for run in runs:
         for loss in run.values:
             owners.setdefault(loss, run)
-    names = {loss: _label(loss) for loss in owners}
+    kinds = {**LOSSES, "original": ""}
+    names = {loss: (kinds.get(loss.kind, loss.kind) if pooled else "") or loss.label for loss in owners}
     free = {loss: name for loss, name in names.items() if loss.kind == "original" or not pooled}
     for loss, name in free.items():
         twins = [other for other, same in free.items() if same == name]
@@ -202,10 +217,3 @@ def labels(runs: Sequence[Run], *, pooled: bool = False) -> dict[Loss, str]:
         elif len(twins) > 1:
             names[loss] = f"{name} #{hashlib.sha256(repr(loss).encode()).hexdigest()[:6]}"
     return names
-
-
-def _label(loss: Loss) -> str:
-    if loss.kind != "original":
-        return loss.kind if loss.name == "TaylorGLOLoss" else f"{loss.kind}: {loss.name}"
-    known = None if loss.theta is None else published_name(loss.theta)
-    return " ".join([loss.name if known is None else known, *loss.options])

@@ -86,6 +86,7 @@ class Verdict:
         effect: Hedges' g, positive if the first has the higher mean, or None.
         n: values of the first sample.
         constant: whether each sample holds one value several times: then seeds did not matter, and n counts as 1.
+        test: name of the test.
     """
 
     difference: float
@@ -95,6 +96,7 @@ class Verdict:
     effect: float | None
     n: int
     constant: bool
+    test: str
 
     @property
     def p_two_sided(self) -> float | None:
@@ -159,7 +161,8 @@ def verdict(
     p, interval = _test(ours, theirs, "less" if less else "greater", paired=paired)
     constant = all(len(values) > 1 and len(set(values)) == 1 for values in (ours, theirs))
     better = difference < 0 if less else difference > 0
-    return Verdict(difference, better, p, interval, hedges_g(ours, theirs), len(ours), constant)
+    test = "paired t-test" if paired else "Welch’s t-test"
+    return Verdict(difference, better, p, interval, hedges_g(ours, theirs), len(ours), constant, test)
 
 
 def hedges_g(a: Sequence[float], b: Sequence[float]) -> float | None:

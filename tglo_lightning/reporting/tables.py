@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from tglo_lightning.reporting.comparison import Comparison
-from tglo_lightning.reporting.numbers import direction, mean_sd, p_value, signed
+from tglo_lightning.reporting.numbers import LOSSES, direction, mean_sd, p_value, signed
 from tglo_lightning.wording import counted
 
 if TYPE_CHECKING:
@@ -19,10 +19,10 @@ __all__ = ["comparison_legend", "comparison_table", "results_table", "robustness
 
 
 def results_table(result: Mapping[str, Any]) -> Table:
-    """One row a loss, one column a test metric, from a run's `result.json`.
+    """One row per loss, one column per test metric, from a run's `result.json`.
 
     Cells are mean ± sample standard deviation over the seeds. The last rows hold the one-sided p-values of Welch's
-    tests (metalearned better than original, better than its opponent), where there are any.
+    t-tests, metalearned better than each other loss.
     """
     losses = result["losses"]
     metrics = list(losses["original"]["test"])
@@ -30,14 +30,14 @@ def results_table(result: Mapping[str, Any]) -> Table:
     over = "one seed" if n == 1 else f"mean ± sd over {n} seeds"
     title = f"Test data, {over} (n = {n}); kept: {result['kept']}"
     table = Table("loss", "name", *(f"test/{m}" for m in metrics), title=title)
-    for kind, loss in losses.items():
-        table.add_row(kind, loss["name"], *(mean_sd(loss["test"][m]["values"]) for m in metrics))
-    tests = {"original": result["welch"], "opponent": result.get("welch_opponent")}
-    for reference, p_values in tests.items():
-        if p_values:
-            table.add_section()
-            cells = (p_value(p_values[m]["p_one_sided"]) for m in metrics)
-            table.add_row("Welch p", f"better than {reference}", *cells)
+    for kind in LOSSES:
+        if kind in losses:
+            cells = (mean_sd(losses[kind]["test"][m]["values"]) for m in metrics)
+            table.add_row(LOSSES[kind], losses[kind]["name"], *cells)
+    table.add_section()
+    for reference, p_values in result["tests"].items():
+        cells = (p_value(p_values[m]["p_one_sided"]) for m in metrics)
+        table.add_row("p, Welch’s t-test", f"better than {LOSSES[reference]}", *cells)
     return table
 
 

@@ -312,7 +312,7 @@ NAMED: dict[str, type[Space]] = {"taylorglo": TaylorSpace, "shape": ShapeSpace, 
 def _find(given: str | type[ClassificationLoss]) -> type[ClassificationLoss]:
     if isinstance(given, str) and given not in FAMILIES:
         raise ValueError(f"`space` must be one of {', '.join(map(repr, sorted(FAMILIES)))}, or a Space, got {given!r}.")
-    if not isinstance(given, str) and not (isinstance(given, type) and issubclass(given, SeparableLoss)):
+    if not isinstance(given, str) and not (isinstance(given, type) and issubclass(given, ClassificationLoss)):
         raise TypeError(f"`family` must be the name or class of a family of losses, got {given!r}.")
     return family(given) if isinstance(given, str) else given
 

@@ -63,7 +63,7 @@ def browser(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    finished(folder / "whole")
+    finished(folder / "whole", baselines=True)
     searched(folder / "interrupted")
     interrupt(folder / "interrupted", trainings=10)
     return {name: write_report(folder / name).as_uri() for name in ("whole", "interrupted")}
@@ -83,10 +83,10 @@ def show(browser, address, *, width, theme):
 @pytest.mark.parametrize(
     ("name", "width", "theme", "count"),
     [
-        ("whole", 1200, "light", 11),
-        ("whole", 1200, "dark", 11),
-        ("whole", 375, "dark", 11),
-        ("interrupted", 375, "light", 3),
+        ("whole", 1200, "light", 15),
+        ("whole", 1200, "dark", 15),
+        ("whole", 375, "dark", 15),
+        ("interrupted", 375, "light", 4),
     ],
 )
 def test_the_report_in_a_browser(browser, pages, name, width, theme, count):

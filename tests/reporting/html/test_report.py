@@ -1,19 +1,23 @@
 """The report of a run, as text: what it says, what it says is missing, what it escapes."""
 
 import json
+import random
 import re
+import shutil
 import sys
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 from helpers.runs import attacked, finished, interrupt, record, searched
 
 from tglo_lightning.cli.report import main
-from tglo_lightning.reporting import write_report
+from tglo_lightning.reporting import pictures, write_report
 from tglo_lightning.reporting.html import report_quietly
 from tglo_lightning.reporting.html.files import read_run
+from tglo_lightning.reporting.html.fit import Fit
 from tglo_lightning.reporting.html.headline import headline as html_headline
-from tglo_lightning.search import SearchResult
+from tglo_lightning.search import Criterion, SearchResult
 
 pytest.importorskip("matplotlib")
 IDS = ["comparison", "loss", "why", "search", "finalists", "curves", "attraction", "robustness", "setup"]
@@ -56,6 +60,14 @@ def words(text):
     return " ".join(text.split())
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leave out the pictures, which take most of the time."""
+    for each in set(pictures.__all__) - {"PALETTE", "svg"}:
+        monkeypatch.setattr(pictures, each, lambda *_: SimpleNamespace(get_label=str))
+    monkeypatch.setattr(pictures, "svg", lambda _: "")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "noisy"
@@ -81,7 +93,47 @@ def test_the_headline_says_by_how_much_and_how_sure(page, folder):
     assert f"{means['original']:.4f}" in told
     assert f"{means['metalearned']:.4f}" in told
     assert f"{means['metalearned'] - means['original']:+.4f} in test accuracy: very unlikely to be chance" in told
-    assert "confidence interval" in told
+    assert "Welch’s t-test, n = 5 trainings of each loss: 95 % confidence interval" in told.replace("\u00a0", " ")
+    assert "Net · 600 training samples · 10 classes · 5 fresh seeds for each loss on test data" in told
+    assert "36 trainings" in told
+
+
+@pytest.mark.parametrize(
+    ("mean", "title", "tone"),
+    [
+        (0.8, "The metalearned loss beats the original, the tuned original and the best known loss.", "good"),
+        (
+            0.9,
+            "The metalearned loss beats the original and the tuned original and ties with the best known loss.",
+            "open",
+        ),
+        (
+            0.99,
+            "The metalearned loss beats the original and the tuned original and is worse than the best known loss.",
+            "open",
+        ),
+    ],
+)
+def test_the_headline_compares_with_the_best_of_the_baselines(tmp_path, mean, title, tone, undrawn):
+    finished(tmp_path, baselines=True)
+    result = json.loads((tmp_path / "result.json").read_text())
+    known = result["losses"]["known"]["test"]["acc"]
+    known["values"] = [value + mean - known["mean"] for value in known["values"]]
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    head = html_headline(read_run(tmp_path))
+    assert (head.title, head.tone) == (title, tone)
+    assert "against best known loss (GCELoss)" in head.sure
+    assert [label for label, *_ in head.bars] == [
+        "CrossEntropyLoss (original)",
+        "original, tuned rate",
+        "best known loss (GCELoss)",
+        "metalearned",
+    ]
+    assert len({colour for *_, colour in head.bars}) == 4
+    page = Page(write_report(tmp_path).read_text())
+    assert page.missing == []
+    assert "p, metalearned better than best known loss (GCELoss)" in words(page.sections["comparison"])
+    assert "same number of trainings" in words(page.sections["comparison"])
 
 
 def test_every_section_has_something_to_say(page):
@@ -91,7 +143,7 @@ def test_every_section_has_something_to_say(page):
     assert "seed: 0" in page.sections["setup"]
     assert "tglo-train experiment=digits_noisy 'loss.theta=[0,0,1]'" in page.sections["setup"]
     assert "Many gradients are zero." in page.sections["robustness"]
-    assert "search.evaluator=vectorized" in page.sections["setup"]
+    assert "search.evaluator=scored" in page.sections["setup"]
 
 
 def test_every_picture_has_words_beside_it(text, page):
@@ -123,7 +175,7 @@ def test_the_same_run_gives_the_same_report(folder, text, tmp_path):
     assert write_report(folder, tmp_path / "again.html").read_text() == text
 
 
-def test_what_comes_from_data_is_escaped(tmp_path):
+def test_what_comes_from_data_is_escaped(tmp_path, undrawn):
     evil = "</script><img src=x onerror=alert(1)>"
     finished(tmp_path / "run", name=evil)
     text = write_report(tmp_path / "run").read_text()
@@ -137,37 +189,41 @@ def test_an_interrupted_search(tmp_path):
     interrupt(tmp_path, trainings=10)
     page = Page(write_report(tmp_path).read_text())
     assert "10 of 36 trainings" in words(page.sections["header"])
-    assert page.missing == ["comparison", "search", "search", "finalists", "curves", "attraction", "robustness"]
-    assert len(page.pictures) == 3
+    assert page.missing == ["comparison", "search", "finalists", "curves", "attraction", "robustness"]
+    assert len(page.pictures) == 4
     assert "best candidate so far" in page.sections["loss"]
     assert "continues from there" in page.sections["search"]
 
 
-def test_an_interrupted_final_shows_what_there_is(tmp_path):
+def test_an_interrupted_final_shows_what_there_is(tmp_path, undrawn):
     searched(tmp_path)
     interrupt(tmp_path, trainings=29)
     page = Page(write_report(tmp_path).read_text())
     assert "29 of 36" in page.sections["header"]
     assert "finalists" not in page.missing
+    assert "The confirmation" not in page.sections["finalists"]
 
 
-def test_a_journal_alone_tells_the_whole_search(tmp_path):
+def test_a_journal_alone_tells_how_far_the_search_came(tmp_path, undrawn):
     result = searched(tmp_path)
     (tmp_path / "search.json").unlink()
     (tmp_path / "search.jsonl").rename(tmp_path / "mine.jsonl")
     path = write_report(tmp_path)
     assert path.name == "mine-report.html"
     page = Page(path.read_text())
-    assert f"{result.best.mean:.4f}" in page.sections["header"]
-    assert "not finished" not in page.sections["header"]
+    assert "36 of 36 trainings are done" in page.sections["header"]
+    assert f"{result.best.mean:.4f}" in page.sections["finalists"]
 
 
 def test_a_search_without_tglo_train(tmp_path):
     result = searched(tmp_path)
     page = Page(write_report(tmp_path).read_text())
     told = words(page.sections["header"])
-    assert "best of 3 finalists" in told
+    assert "Paired t-test, n = 3 trainings of each loss" in told
+    assert "The confirming seeds are fresh" in told
     assert f"{result.original.mean:.4f}" in told
+    assert "In place of CrossEntropyLoss" in page.sections["loss"]
+    assert "The original is replaced if p is at most 0.05." in page.sections["finalists"]
     assert page.missing == ["comparison", "curves", "attraction", "robustness"]
     assert "generations" in page.sections["setup"]
     assert "feasible in the first generation" in page.sections["search"]
@@ -186,14 +242,14 @@ def test_nothing_could_be_trained(tmp_path):
     values = result.to_dict()
     for candidate in values["history"]:
         candidate |= {"fitness": None, "status": "crashed", "error": "boom <b>"}
-    values |= {"best": None, "finalists": [], "kept": "original"}
+    values |= {"best": None, "finalists": [], "kept": "original", "p_value": None}
     page = Page(write_report(SearchResult.from_dict(values), tmp_path / "a.html").read_text())
     assert "No candidate could be trained" in page.sections["header"]
     assert "no candidate came to a finite result" in page.sections["loss"]
     assert "24 candidates in 4 generations, 24 failed" in page.sections["search"]
 
 
-def test_diverged_seeds_are_no_average(tmp_path):
+def test_diverged_seeds_are_no_average(tmp_path, undrawn):
     finished(tmp_path)
     result = json.loads((tmp_path / "result.json").read_text())
     result["losses"]["metalearned"]["test"]["acc"]["values"][2] = None
@@ -207,8 +263,8 @@ def test_diverged_seeds_are_no_average(tmp_path):
     ("kept", "shift", "headline"),
     [
         ("original", 0.2, "CrossEntropyLoss stays"),
-        ("metalearned", 0.001, "5 seeds do not settle it"),
-        ("metalearned", -0.3, "is worse than CrossEntropyLoss on test data"),
+        ("metalearned", 0.001, "ties with CrossEntropyLoss"),
+        ("metalearned", -0.3, "is worse than CrossEntropyLoss."),
     ],
 )
 def test_the_headline_claims_no_more_than_the_test(tmp_path, kept, shift, headline):
@@ -221,14 +277,93 @@ def test_the_headline_claims_no_more_than_the_test(tmp_path, kept, shift, headli
     assert headline in html_headline(read_run(tmp_path)).title
 
 
-def test_damaged_files_are_told_and_the_rest_is_shown(tmp_path):
-    finished(tmp_path)
-    (tmp_path / "curves.json").write_text("{")
-    (tmp_path / "seeds" / "original-0" / "attraction.npz").write_bytes(b"PK")
-    page = Page(write_report(tmp_path).read_text())
-    assert "curves.json cannot be read" in page.sections["header"]
-    assert "attraction.npz cannot be read" in page.sections["header"]
-    assert page.missing == ["curves"]
+def test_in_place_of_only_what_was_replaced(tmp_path, undrawn):
+    result = SearchResult.from_dict(searched(tmp_path).to_dict() | {"kept": "original"})
+    page = Page(write_report(result, tmp_path / "a.html").read_text())
+    assert "CrossEntropyLoss stays: no metalearned loss was confirmed to beat it" in page.sections["header"]
+    assert "In place of" not in page.sections["loss"]
+    assert "To build this loss" in page.sections["loss"]
+
+
+def test_a_tuned_rate_alone_is_a_result(tmp_path, undrawn):
+    values = searched(tmp_path).to_dict()
+    values["best"]["criterion"] = Criterion.original(0.3).to_dict()
+    page = Page(write_report(SearchResult.from_dict(values), tmp_path / "a.html").read_text())
+    assert "CrossEntropyLoss as it is, at 0.3 times its learning rate" in page.sections["loss"]
+
+
+FILES = ["result.json", "search.json", "curves.json", "fit.json", "attack/robustness.json"]
+NPZ = "seeds/original-0/attraction.npz"
+WRONG = [None, "text", -1, 10**400, 0.5, True, [], {}, [[]], {"a": 1}]
+
+
+def mutated(value, draws):
+    """A JSON value with something somewhere in it replaced, or left out."""
+    if isinstance(value, dict | list) and value and draws.random() < 0.85:
+        twin = value.copy()
+        key = draws.choice([*twin] if isinstance(twin, dict) else range(len(twin)))
+        if draws.random() < 0.1:
+            del twin[key]
+        else:
+            twin[key] = mutated(twin[key], draws)
+        return twin
+    return draws.choice(WRONG)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    path = tmp_path_factory.mktemp("damaged") / "run"
+    finished(path, baselines=True)
+    curves = json.loads((path / "curves.json").read_text())["original"][0]
+    Fit("original", curves).save(path / "fit.json")
+    return path
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_with_other_values_is_one_line_or_shown(whole, tmp_path, name, undrawn):
+    shutil.copytree(whole, tmp_path / "run")
+    path = tmp_path / "run" / name
+    if name == "fit.json":
+        (tmp_path / "run" / "curves.json").unlink()
+    values, draws = json.loads(path.read_text()), random.Random(name)
+    told = 0
+    for _ in range(25):
+        path.write_text(json.dumps(mutated(values, draws)))
+        page = Page(write_report(tmp_path / "run").read_text())
+        told += f"{path.name} cannot be read" in page.sections["header"]
+        assert list(page.sections)[1:] == IDS
+    assert told > 5
+
+
+@pytest.mark.parametrize("name", [*FILES, NPZ])
+def test_a_damaged_file_is_one_line_in_a_report_of_the_rest(whole, tmp_path, name, undrawn):
+    shutil.copytree(whole, tmp_path / "run")
+    path = tmp_path / "run" / name
+    if name == "fit.json":
+        (tmp_path / "run" / "curves.json").unlink()
+    content = path.read_bytes()
+    for damaged in (content[: len(content) // 2], b"[" * 100_000, b"", bytes(range(256))):
+        path.write_bytes(damaged)
+        files = read_run(tmp_path / "run")
+        assert [each.startswith(f"{path.name} cannot be read (") for each in files.problems] == [True]
+    text = write_report(tmp_path / "run").read_text()
+    assert text.count('role="alert"') == 1
+    assert [*Page(text).sections][1:] == IDS
+
+
+def test_a_report_is_written_whole_or_not_at_all(tmp_path, monkeypatch, undrawn):
+    searched(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("mine")
+    (tmp_path / "report.html").symlink_to(elsewhere)
+    write_report(tmp_path)
+    assert elsewhere.read_text() == "mine"
+    before = (tmp_path / "report.html").read_text()
+    monkeypatch.setattr("pathlib.Path.replace", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_report(tmp_path)
+    assert (tmp_path / "report.html").read_text() == before
+    assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_attacks_and_measurements_from_elsewhere(tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.runs import attacked, searched
+from helpers.searches import theta
 
 from reporting.test_attraction import record_of
 from tglo_lightning.losses import TaylorGLOLoss
@@ -14,6 +15,7 @@ from tglo_lightning.reporting import pictures
 from tglo_lightning.reporting.attraction import AttractionRecord
 from tglo_lightning.reporting.landscape import Landscape
 from tglo_lightning.reporting.robustness import RobustnessReport
+from tglo_lightning.search import Candidate, Criterion
 from tglo_lightning.theory import explain
 
 pytest.importorskip("matplotlib")
@@ -60,10 +62,10 @@ def test_nothing_to_draw():
 
 @pytest.mark.parametrize(
     ("loss", "settles"),
-    [(THETA, "ε* = 0.469"), ("cross_entropy", "nowhere"), ([0.0] * 12, "nowhere"), ("mse", "nowhere")],
+    [(THETA, "ε* = 0.469"), ("cross_entropy", "nowhere"), ([0.0] * 12, "nowhere"), ("brier", "nowhere")],
 )
 def test_explanation(loss, settles):
-    figure = pictures.explanation(explain(loss, 2 if loss == "mse" else 10))
+    figure = pictures.explanation(explain(loss, 2 if loss == "brier" else 10))
     assert settles in figure.get_label()
     [own] = [line for line in figure.axes[0].lines if line.get_label() == "this loss"]
     assert np.isfinite(own.get_ydata()).all()
@@ -79,33 +81,52 @@ def test_fitness_shows_all_candidates(search):
     [steps] = [line for line in figure.axes[0].lines if line.get_label() == "best so far"]
     assert steps.get_ydata()[-1] == best
     assert f"{best:.4g}" in figure.get_label()
-    assert "4 failed" in figure.get_label()
+    assert f"{24 - len(trained)} failed" in figure.get_label()
     lower = pictures.fitness(replace(search, mode="min"))
     assert f"{min(trained):.4g}" in lower.get_label()
 
 
 def test_feasible_share_of_the_draws(search):
     heights = [bar.get_height() for bar in pictures.feasible(search).axes[0].patches]
-    assert heights == pytest.approx([600 / (6 + refused) for refused in search.refused])
+    assert heights == pytest.approx([600 / (6 + rejected) for rejected in search.rejected])
     with pytest.raises(ValueError, match="Nothing to draw"):
-        pictures.feasible(replace(search, refused=[]))
+        pictures.feasible(replace(search, rejected=()))
 
 
 def test_parameters_of_the_leaders(search):
     figure = pictures.parameters(search)
     [line] = [line for line in figure.axes[0].lines if line.get_label() == "θ₆ y h²"]
     last = max((c for c in search.history if c.generation == 3 and c.status == "ok"), key=lambda c: c.fitness)
-    assert line.get_ydata()[-1] == last.theta[6]
+    assert line.get_ydata()[-1] == theta(last.criterion)[6]
     with pytest.raises(ValueError, match="Nothing to draw"):
-        pictures.parameters(replace(search, history=[]))
+        pictures.parameters(replace(search, history=()))
+
+
+def test_a_search_over_several_families_has_a_colour_for_each(search):
+    """And draws the parameters of the best one's family."""
+    criteria = [Criterion.original(0.3), Criterion.of("sce", [0.1, 2.0], 0.5), Criterion.of("sce", [0.2, 1.0], 0.7)]
+    history = tuple(Candidate(i, 0, criterion, 0.5 + 0.1 * i, "ok", 1.0) for i, criterion in enumerate(criteria))
+    search = replace(search, history=history)
+    assert {"original", "sce"} < {text.get_text() for text in pictures.fitness(search).legends[0].get_texts()}
+    figure = pictures.parameters(search)
+    lines = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines}
+    assert lines == {"alpha": [0.1, 0.2], "beta": [2.0, 1.0], "learning rate ×": [0.5, 0.7]}
+    assert "all of its family, sce" in figure.get_label()
 
 
 def test_finals_show_every_training(search):
     figure = pictures.finals(search)
+    rows = [search.original, search.best, *search.finalists]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
+        "original",
+        "chosen",
+        *(f"{finalist.name}, choice" for finalist in search.finalists),
+    ]
     shown = np.concatenate([part.get_offsets()[:, 0] for part in figure.axes[0].collections[::2]])
-    assert set(search.original.fitness + search.best.fitness) <= set(np.asarray(shown).tolist())
-    assert next(label.get_text() for label in figure.axes[0].get_yticklabels()) == "original"
-    assert f"{search.best.mean:.4f}" in figure.get_label()
+    assert sorted(shown) == sorted(value for row in rows for value in row.fitness)
+    assert f"chosen {search.best.mean:.4f}" in figure.get_label()
+    with pytest.raises(ValueError, match="Nothing to draw"):
+        pictures.finals(replace(search, best=None, finalists=(), original=replace(search.original, fitness=())))
 
 
 def test_curves_are_means_over_the_seeds():

@@ -11,6 +11,7 @@ from tglo_lightning.arguments import integer, optional
 from tglo_lightning.reporting.html.files import SEARCH, RunFiles, read_run
 from tglo_lightning.reporting.html.fit import Fit, fit_path
 from tglo_lightning.search.result import SearchResult
+from tglo_lightning.untrusted import write_whole
 
 __all__ = ["report_quietly", "write_report"]
 
@@ -58,16 +59,13 @@ def write_report(
             assert files.folder is not None
             output = files.folder / (REPORT if files.stem == SEARCH else f"{files.stem}-{REPORT}")
     page = _render(files, num_classes)
-    path = Path(output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
-    return path
+    return write_whole(Path(output), page)
 
 
 def _render(files: RunFiles, num_classes: int | None) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    from tglo_lightning.reporting.html.headline import headline
+    from tglo_lightning.reporting.html.headline import Headline, headline
     from tglo_lightning.reporting.html.sections import sections
     from tglo_lightning.reporting.pictures import PALETTE
 
@@ -76,9 +74,13 @@ def _render(files: RunFiles, num_classes: int | None) -> str:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     light, dark = ("; ".join(f"--plot-{name}: {pair[i]}" for name, pair in PALETTE.items()) for i in (0, 1))
+    try:
+        head = headline(files)
+    except Exception as error:  # see `sections`
+        head = Headline("plain", f"What was found cannot be told: {type(error).__name__}.")
     return environment.get_template("report.html").render(
         files=files,
-        head=headline(files),
+        head=head,
         sections=sections(files, num_classes or files.num_classes),
         version=__version__,
         style=loader.get_source(environment, "report.css")[0],

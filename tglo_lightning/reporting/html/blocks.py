@@ -75,13 +75,15 @@ def typeset(plain: str) -> Markup:
     html = str(escape(plain))
     for pattern, sign in (
         (r"(?<=\d)e\+?(-?)0*(\d+)", r"×10<sup>\1\2</sup>"),
-        (r"\^(\d+)", r"<sup>\1</sup>"),
+        (r"\^(\d+(?:\.\d+)?)", r"<sup>\1</sup>"),
         (r"\bh_T\b", "<i>h</i><sub>T</sub>"),
         (r"\b([yh])\b", r"<i>\1</i>"),
+        (r"\beps_mid\b", "ε<sub>mid</sub>"),
         (r"\beps\b", "ε"),
+        ("learning(.)rate x ", r"learning\1rate × "),
         ("&lt;=", "≤"),
         ("&gt;=", "≥"),
-        (r"(?<![\w)])-(?=[\d(<h])|(?<= )-(?= )", "−"),
+        (r"(?<![\w)])-(?=[\d(<hS])|(?<= )-(?= )", "−"),
     ):
         html = re.sub(pattern, sign, html)
     return Markup(html)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,15 +10,50 @@ from typing import Any, TypeVar
 
 from tglo_lightning.reporting.attraction import AttractionRecord
 from tglo_lightning.reporting.html.fit import Fit, fit_path
-from tglo_lightning.reporting.results import entrants
+from tglo_lightning.reporting.numbers import LOSSES
 from tglo_lightning.reporting.robustness import RobustnessReport
-from tglo_lightning.search import SearchResult
+from tglo_lightning.reporting.runs import ENTRY
+from tglo_lightning.search import Criterion, Finals, SearchResult
 from tglo_lightning.search.journal import Journal
-from tglo_lightning.untrusted import load_yaml
+from tglo_lightning.untrusted import NUMBER, load_json, load_yaml
 
 SEARCH = "search"
-# Journal of the second search of `tglo-train evaluation.baseline=true`
-BASELINE = "baseline"
+COUNTS = dict.fromkeys(("candidates", "rejected", "failed", "trainings"), int)
+# What is read of the files
+RESULT = {
+    "monitor": str,
+    "num_classes": int,
+    "kept": str,
+    "losses": {"original": ENTRY, ...: ENTRY},
+    "search": {**COUNTS, "seconds": NUMBER},
+    "seconds": NUMBER,
+    "versions": {...: str},
+}
+CURVES = {...: [{...: [(*NUMBER, None)]}]}
+CRITERION = {"losses": [{"family": str, "theta": [NUMBER]}], "step": NUMBER}
+FINALIST = {
+    "criterion": CRITERION,
+    "name": str,
+    "fitness": [(*NUMBER, None)],
+    "found": (*NUMBER, None),
+    "errors": [str],
+    "generation": (int, None),
+}
+CANDIDATE = {"criterion": CRITERION, "generation": int, "index": int, "fitness": (*NUMBER, None), "status": str}
+SAVED = {
+    "kept": str,
+    "monitor": str,
+    "mode": str,
+    "best": (FINALIST, None),
+    "original": FINALIST,
+    "finalists": [FINALIST],
+    "history": [CANDIDATE],
+    "p_value": (*NUMBER, None),
+    "rejected": [int],
+    "seconds": NUMBER,
+    "settings": dict,
+    "finished": bool,
+}
 Curves = dict[str, list[dict[str, list[float | None]]]]
 T = TypeVar("T")
 
@@ -75,11 +108,10 @@ class RunFiles:
     def trainings(self) -> tuple[int, int]:
         """Of an interrupted search: trainings done, and those that it takes."""
         assert self.search is not None
-        search, settings = self.search, self.search.settings
-        finals = sum(len(entrant.fitness) for entrant in entrants(search))
-        finalists = min(settings["finalists"], search.candidates - search.failed or settings["finalists"])
-        takes = max(search.candidates, settings["generations"] * settings["population"])
-        return search.candidates + finals, takes + settings["repeats"] * (finalists + 1)
+        done, settings = self.search.trainings, self.search.settings
+        return done, max(
+            done, settings["generations"] * settings["population"] + Finals(**settings["finals"]).trainings
+        )
 
     @property
     def own(self) -> bool:
@@ -97,12 +129,6 @@ class RunFiles:
         return (self.search.settings if self.search else self.header).get("evaluator") == "function"
 
     @property
-    def images(self) -> bool | None:
-        """Whether the search saw batches of images, (N, C, H, W); None where no file tells."""
-        shapes = self.header.get("inputs")
-        return None if shapes is None else any(len(shape) == 4 for shape in shapes)
-
-    @property
     def init(self) -> str | None:
         """Where the trainings of a search by the callback started, as its ``init``; None where no file tells."""
         return self.header.get("init")
@@ -113,8 +139,8 @@ class RunFiles:
         if self.plain:
             return "A fresh seed is set before each call of fn, which draws or sets the initial weights itself."
         return {
-            "given": "A fresh seed changes the order of the batches, dropout and augmentation only: all trainings "
-            'start from the same weights, those of the module (init="given").',
+            "module": "A fresh seed changes the order of the batches, dropout and augmentation only: all trainings "
+            'start from the same weights, those of the module (init="module").',
             "reset": 'Each fresh seed draws new initial weights too (init="reset").',
             "function": "Each training starts from the weights of a new module, which the function given as init "
             "builds under the fresh seed.",
@@ -158,10 +184,12 @@ def read_run(
     files.overrides = _read(files, folder / ".hydra" / "overrides.yaml", _overrides)
     saved = folder / f"{files.stem}.json"
     files.header = Journal.header(saved.with_suffix(".jsonl"))
-    files.search = _read(files, saved, SearchResult.load) or _read(
-        files, saved.with_suffix(".jsonl"), SearchResult.load
+    files.search = (
+        _read(files, saved, lambda p: SearchResult.from_dict(load_json(p, SAVED)))
+        if saved.exists()
+        else _read(files, saved.with_suffix(".jsonl"), SearchResult.load)
     )
-    files.curves = _read(files, folder / "curves.json", lambda p: dict(_json(p))) or {}
+    files.curves = _read(files, folder / "curves.json", lambda p: load_json(p, CURVES)) or {}
     for kind in files.result["losses"] if files.result else ():
         for npz in sorted((folder / "seeds" / f"{kind}-0").glob("*.npz"))[:1]:
             _measured(files, kind, npz)
@@ -199,7 +227,7 @@ def _read(files: RunFiles, path: Path, parse: Callable[[Path], T]) -> T | None:
         return None
     try:
         value = parse(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except Exception as error:  # whatever a damaged file makes of its parser
         words = " ".join(str(error).split())[:200]
         files.problems.append(f"{path.name} cannot be read ({type(error).__name__}: {words})")
         return None
@@ -213,7 +241,7 @@ def _stem(folder: Path) -> str:
     if any((folder / f"{SEARCH}{suffix}").is_file() for suffix in (".json", ".jsonl")):
         return SEARCH
     others = sorted(
-        path for path in folder.glob("*.jsonl") if path.stem != BASELINE and "journal" in Journal.header(path)
+        path for path in folder.glob("*.jsonl") if path.stem not in LOSSES and "journal" in Journal.header(path)
     )
     if len(others) > 1:
         names = ", ".join(path.name for path in others)
@@ -221,18 +249,18 @@ def _stem(folder: Path) -> str:
     return others[0].stem if others else SEARCH
 
 
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def _result(path: Path) -> dict[str, Any]:
-    result = _json(path)
-    for loss in result["losses"].values():
-        for metric in loss["test"].values():
-            metric["values"] = [math.nan if value is None else float(value) for value in metric["values"]]
-    if "original" not in result["losses"]:
-        raise ValueError("it tells of no original loss")
-    return dict(result)
+    """A result whose losses have the same metrics, and as many values of each."""
+    result: dict[str, Any] = load_json(path, RESULT)
+    losses = result["losses"]
+    sizes = [{name: len(metric["values"]) for name, metric in loss["test"].items()} for loss in losses.values()]
+    if not losses.keys() <= LOSSES.keys() or not sizes[0] or any(size != sizes[0] for size in sizes):
+        raise ValueError("its losses are not known, or do not have the same metrics and seeds")
+    for loss in losses.values():
+        if loss["criterion"] is not None:
+            Criterion.from_dict(loss["criterion"])
+    result["losses"] = {kind: losses[kind] for kind in LOSSES if kind in losses}
+    return result
 
 
 def _overrides(path: Path) -> list[str]:

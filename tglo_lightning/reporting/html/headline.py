@@ -1,17 +1,21 @@
-"""The headline: did the loss beat the original, by how much, how sure is that."""
+"""The headline: did the loss beat the baselines, by how much, how sure is that."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tglo_lightning.reporting.html.files import RunFiles
-from tglo_lightning.reporting.numbers import fixed, long_name, mean_sd, signed
+from tglo_lightning.reporting.numbers import LOSSES, duration, fixed, long_name, mean_sd, signed
 from tglo_lightning.reporting.pictures.canvas import KINDS
 from tglo_lightning.reporting.results import final_verdict, leader
 from tglo_lightning.reporting.stats import LESS_IS_BETTER, Verdict, verdict
 from tglo_lightning.wording import counted
+
+METALEARNED = "metalearned"
+CALLED = {"original": "the original", "tuned_original": "the tuned original", "known": "the best known loss"}
+STANDS = {"better": "beats", "undecided": "ties with", "worse": "is worse than"}
 
 
 @dataclass
@@ -21,6 +25,7 @@ class Headline:
     Attributes:
         tone: ``"good"``, ``"open"`` or ``"plain"``.
         title: one sentence.
+        facts: what was trained on what, what was compared and how, and what it cost, in one line.
         sentences: what stands below.
         bars: label, mean and deviation, colour of each loss.
         measure: what the bars show.
@@ -29,6 +34,7 @@ class Headline:
 
     tone: str
     title: str
+    facts: str = ""
     sentences: list[str] = field(default_factory=list)
     bars: list[tuple[str, str, str]] = field(default_factory=list)
     measure: str = ""
@@ -36,75 +42,131 @@ class Headline:
 
 
 def headline(files: RunFiles) -> Headline:
-    """The headline of a run."""
+    """Return the headline of a run."""
     if files.result is None and files.search is None:
         return Headline("plain", "A training that was measured, without a search or a comparison.")
-    return _unfinished(files) if files.result is None and files.interrupted else _compared(files)
+    if files.result is None and files.interrupted:
+        return _unfinished(files)
+    return _on_test_data(files) if files.result is not None else _of_search(files)
 
 
-def verdict_on_test(files: RunFiles, metric: str, against: str = "original") -> Verdict | None:
-    """The metalearned loss against another, on test data; None if a value is missing or not finite."""
+def verdicts(files: RunFiles, metric: str) -> dict[str, Verdict | None]:
+    """Compare the metalearned loss with each other loss on test data; None if a value is missing or not finite."""
+    values = test_values(files, metric)
+    ours, less = values.pop(METALEARNED, None), metric in LESS_IS_BETTER
+    return {} if ours is None else {kind: verdict(ours, theirs, less=less) for kind, theirs in values.items()}
+
+
+def test_values(files: RunFiles, metric: str) -> dict[str, list[float]]:
+    """Return one value per seed for each loss; NaN if a training did not come to a finite result."""
     losses = files.result["losses"] if files.result else {}
-    if not {"metalearned", against} <= losses.keys():
-        return None
-    ours, theirs = (losses[kind]["test"][metric]["values"] for kind in ("metalearned", against))
-    return verdict(ours, theirs, less=metric in LESS_IS_BETTER)
+    return {k: [math.nan if v is None else v for v in loss["test"][metric]["values"]] for k, loss in losses.items()}
 
 
-def _compared(files: RunFiles) -> Headline:
-    search, metric, baseline = files.search, "", None
-    if files.result is not None:
-        losses, kept = files.result["losses"], files.result["kept"] == "metalearned"
-        tests, wanted = losses["original"]["test"], str(files.result["monitor"]).rpartition("/")[2]
-        metric = wanted if wanted in tests else next(iter(tests))
-        name, what, data = losses["original"]["name"], f"test {long_name(metric)}", "test data"
-        values = {kind: loss["test"][metric]["values"] for kind, loss in losses.items()}
-        told, baseline = verdict_on_test(files, metric), verdict_on_test(files, metric, "opponent")
+def loss_names(files: RunFiles) -> dict[str, str]:
+    """Return what the losses of a comparison on test data are called, the name of the class included."""
+    losses = files.result["losses"] if files.result else {}
+    named = {"original": "{} (original)", "known": "best known loss ({})"}
+    return {kind: named.get(kind, LOSSES[kind]).format(loss["name"]) for kind, loss in losses.items()}
+
+
+def _on_test_data(files: RunFiles) -> Headline:
+    assert files.result is not None
+    tests, wanted = files.result["losses"]["original"]["test"], files.result["monitor"].rpartition("/")[2]
+    metric = wanted if wanted in tests else next(iter(tests))
+    values, names, search = test_values(files, metric), loss_names(files), files.result["search"]
+    name, kept = files.result["losses"]["original"]["name"], files.result["kept"] == METALEARNED
+    if METALEARNED in values:
+        head = _compared(verdicts(files, metric), names, f"test {long_name(metric)}", name, kept)
     else:
-        assert search is not None
-        name, kept, what, data = search.original.name, search.kept == "metalearned", search.monitor, search.monitor
-        values = {"original": search.original.fitness}
-        values |= {} if search.best is None else {"metalearned": search.best.fitness}
+        searched = search["candidates"] > 0
+        title = f"No candidate could be trained; {name} stays." if searched else f"{name}, without a search."
+        head = Headline("plain", title)
+    cost = f"search: {counted(search['trainings'], 'training')}, {duration(search['seconds'])}"
+    cost = cost if search["trainings"] else ""
+    return _with_figures(head, files, f"test {long_name(metric)}", values, names, kept, "on test data, Welch’s", cost)
+
+
+def _of_search(files: RunFiles) -> Headline:
+    search = files.search
+    assert search is not None
+    name, kept = search.original.name, search.kept == METALEARNED
+    values = {"original": search.original.fitness}
+    if search.best is None:
+        head = Headline("plain", f"No candidate could be trained; {name} stays.")
+    else:
+        values[METALEARNED] = search.best.fitness
         told = final_verdict(search)
-    head = Headline("plain", f"{name} stays: no metalearned loss beat it on validation data.")
-    head.measure = f"{what.replace('test ', 'Test ', 1)}, {over_seeds([*values.values()])}"
-    found = "Metalearned" if kept else "Best finalist, not kept"
-    labels = {"original": f"{name} (original)", "metalearned": found, "opponent": "Searched baseline"}
-    head.bars = [(labels.get(k, k), mean_sd(each), KINDS.get(k, "ink")) for k, each in values.items()]
-    if "metalearned" not in values:
-        head.title = f"{name}, without a search." if search is None else f"No candidate could be trained; {name} stays."
-        return head
-    if told is None:
-        head.tone, head.title = "open", "Some trainings from fresh seeds did not come to a finite result."
-        return head
-    head.sure = f"{signed(told.difference)} in {what}: {told.words}."
-    trainings = counted(told.n, "training")
-    head.sentences.append(f"Welch’s test, n\u00a0=\u00a0{trainings} of each loss, on {data}: {told.details}.")
-    if kept:
-        head.tone = "good" if told.outcome == "better" else "open"
-        seeds = "one training does" if told.constant or told.n == 1 else f"{told.n} seeds do"
-        head.title = {
-            "better": f"The metalearned loss beats {name}.",
-            "worse": f"Better on validation data, the metalearned loss is worse than {name} on {data}.",
-        }.get(
-            told.outcome,
-            f"The metalearned loss is {'' if told.better else 'not '}ahead of {name}; {seeds} not settle it.",
-        )
-    if baseline is not None:
-        stands = {"better": "beats", "worse": "is worse than", "undecided": "does not clearly beat"}[baseline.outcome]
-        head.sentences.append(
-            f"The metalearned loss {stands} the best smoothed cross-entropy that a search of the same budget found: "
-            f"{signed(baseline.difference)}; {baseline.details}."
-        )
-    if files.result is None:
-        assert search is not None
+        head = _compared({"original": told}, {"original": name}, search.monitor, name, kept)
         head.sentences += filter(None, (same_for_every_seed(files), files.starts))
-        if len(search.finalists) > 1 and kept:
-            head.sentences.append(
-                f"The loss is the best of {len(search.finalists)} finalists by these same figures, on the data that it "
-                "was chosen by, which flatters it a little. Test data have the last word."
-            )
+        if kept:
+            data = "the number that fn returns" if files.plain else "the validation data that the search chose by"
+            head.sentences.append(f"The confirming seeds are fresh, but {data} are not. Test data have the last word.")
+        if any(map(math.isnan, search.original.fitness)) and told is not None:
+            head.sentences.append(f"A training with {name} that diverged counts as the worst value seen.")
+    names = {"original": f"{name} (original)", METALEARNED: METALEARNED}
+    cost = f"{counted(search.trainings, 'training')}, {duration(search.seconds)}"
+    return _with_figures(head, files, search.monitor, values, names, kept, "paired", cost)
+
+
+def _compared(
+    compared: Mapping[str, Verdict | None], names: Mapping[str, str], what: str, name: str, kept: bool
+) -> Headline:
+    """The headline on comparisons with baselines; good only if the best of them is beaten."""
+    head = Headline("plain", f"{name} stays: no metalearned loss was confirmed to beat it on validation data.")
+    told = {kind: each for kind, each in compared.items() if each is not None}
+    if len(told) < len(compared):
+        return Headline("open", "Some trainings from fresh seeds did not come to a finite result.")
+    best = min(told, key=lambda kind: abs(told[kind].difference) * (1 if told[kind].better else -1))
+    first, several = told[best], len(told) > 1
+    head.sure = f"{signed(first.difference)} in {what}{f' against {names[best]}' if several else ''}: {first.words}."
+    test = f"{first.test[0].upper()}{first.test[1:]}, n\u00a0=\u00a0{counted(first.n, 'training')} of each loss"
+    lines = [f"{test}." if several else f"{test}: {first.details}."]
+    for kind, each in told.items() if several else ():
+        lines.append(f"Against {names[kind]} {signed(each.difference)}; {each.details}.")
+    head.sentences += lines
+    if not kept:
+        return head
+    stands: dict[str, list[str]] = {}
+    for kind, each in told.items():
+        tested = STANDS[each.outcome] if each.p is not None else "is ahead of" if each.better else "is not ahead of"
+        stands.setdefault(tested, []).append(CALLED[kind] if several else name)
+    parts = _listed([f"{word} {_listed(losses)}" for word, losses in stands.items()])
+    untested = "" if first.p is not None else "; one training does not settle it"
+    head.title = f"The metalearned loss {parts}{untested}."
+    head.tone = "good" if first.outcome == "better" else "open"
     return head
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def _with_figures(
+    head: Headline,
+    files: RunFiles,
+    what: str,
+    values: Mapping[str, Sequence[float]],
+    names: Mapping[str, str],
+    kept: bool,
+    test: str,
+    cost: str,
+) -> Headline:
+    labels = {**names, METALEARNED: METALEARNED if kept else "best finalist, not kept"}
+    head.bars = [(labels[kind], mean_sd(each), KINDS[kind]) for kind, each in values.items()]
+    head.measure = f"{what}, {over_seeds([*values.values()])}"
+    seeds = f"{counted(len(values['original']), 'fresh seed')} for each loss"
+    head.facts = _facts(files, f"{seeds}{' ' if test.startswith('on') else ', '}{test} t-test", cost)
+    return head
+
+
+def _facts(files: RunFiles, compared: str, cost: str) -> str:
+    """Module, data, what was compared and how, and what it cost."""
+    module = str(files.header.get("module", "")).rpartition(".")[2]
+    lengths = files.header.get("data", {}).get("lengths", {}).get("train") if files.header.get("data") else None
+    samples = counted(sum(lengths), "training sample") if lengths else ""
+    classes = counted(files.num_classes, "class") if files.num_classes else ""
+    return " · ".join(filter(None, (module, samples, classes, compared, cost)))
 
 
 def _unfinished(files: RunFiles) -> Headline:
@@ -122,11 +184,11 @@ def _unfinished(files: RunFiles) -> Headline:
 
 
 def same_for_every_seed(files: RunFiles) -> str:
-    """What it means if the seeds of the finals made no difference; empty if they did."""
+    """Return what it means if the seeds of the finals made no difference; empty if they did."""
     if files.search is None or files.search.seeds_matter:
         return ""
     why = {
-        "given": ', because nothing is random: no shuffling, no dropout, init="given". More seeds change nothing',
+        "module": ', because nothing is random: no shuffling, no dropout, init="module". More seeds change nothing',
         "plain": ", because fn draws nothing at random, or sets a seed of its own. More seeds change nothing",
     }.get("plain" if files.plain else files.init or "", "")
     return (
@@ -136,7 +198,7 @@ def same_for_every_seed(files: RunFiles) -> str:
 
 
 def over_seeds(entrants: Sequence[Sequence[float]]) -> str:
-    """What the figures of each loss are, in words."""
+    """Return what the figures of each loss are, in words."""
     n = len(entrants[0])
     if n == 1:
         return "one training of each loss"

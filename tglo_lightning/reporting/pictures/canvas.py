@@ -43,7 +43,7 @@ SERIES = tuple(light for light, _ in list(PALETTE.values())[5:13])
 PULL, PUSH = GREEN, ORANGE
 # Losses by their origin
 ORIGINAL, METALEARNED = BLUE, ORANGE
-KINDS = {"original": "blue", "metalearned": "orange", "opponent": "purple"}
+KINDS = {"original": "blue", "tuned_original": "sky", "known": "purple", "metalearned": "orange"}
 DASHES = ("-", "--", "-.", ":")
 MARKERS = "osD^vPX*"
 STYLE: dict[Any, Any] = {

@@ -66,7 +66,8 @@ def _panel(axes: Axes, rows: list[Row], losses: list[str], reference: str) -> No
     for row in rows:
         line = losses.index(row.loss)
         is_reference = row.loss == reference
-        colour = canvas.ORIGINAL if is_reference else canvas.MUTED if row.kind == "original" else canvas.METALEARNED
+        colour = canvas.MUTED if row.kind == "original" else canvas.PALETTE[canvas.KINDS.get(row.kind, "orange")][0]
+        colour = canvas.ORIGINAL if is_reference else colour
         values = canvas.finite(row.values)
         canvas.dots(axes, values, line + canvas.jitter(len(values), 0.22), s=16, color=colour, alpha=0.55, zorder=2)
         if len(values) < len(row.values):

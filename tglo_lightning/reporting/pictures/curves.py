@@ -41,7 +41,7 @@ def curves(recorded: Curves, metric: str, names: Mapping[str, str] | None = None
         }
         epochs = list(columns)
         means = [fmean(column) for column in columns.values()]
-        style = {"original": "--", "opponent": ":"}.get(kind, "-") if len(epochs) > 1 else "o"
+        style = {"original": "--", "tuned_original": "-.", "known": ":"}.get(kind, "-") if len(epochs) > 1 else "o"
         axes.plot(epochs, means, style, color=colour, linewidth=2, label=name)
         if len(rows) > 1:
             spreads = [stdev(column) for column in columns.values()]

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tglo_lightning.reporting.numbers import mean_sd, number
 from tglo_lightning.reporting.pictures import canvas
 from tglo_lightning.reporting.pictures.canvas import picture
-from tglo_lightning.reporting.results import entrants, leaders, parameter_names, vector
+from tglo_lightning.reporting.results import family_of, leaders, parameter_names, parameters_of
 from tglo_lightning.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from tglo_lightning.search.result import SearchResult
+    from tglo_lightning.search.result import Candidate, SearchResult
 
 
 @picture
@@ -25,27 +27,22 @@ def fitness(search: SearchResult) -> Figure:
     """Every candidate's fitness by generation, the failed ones at the foot, and the best so far."""
     figure = canvas.new_figure(3.8)
     axes = figure.add_subplot()
-    trained = [c for c in search.history if math.isfinite(c.fitness)]
     failed = [c for c in search.history if not math.isfinite(c.fitness)]
     width = 1 + max((c.index for c in search.history), default=0)
     last = 1 + max((c.generation for c in search.history), default=0)
-    for members, heights, style in (
-        (
-            trained,
-            [c.fitness for c in trained],
-            {"color": canvas.METALEARNED, "alpha": 0.55, "s": 22, "label": "candidate"},
-        ),
-        (
-            failed,
-            [0.02] * len(failed),
-            {"color": canvas.RED, "marker": "X", "s": 24, "label": f"failed ({len(failed)})"},
-        ),
-    ):
-        if members:
-            places = [c.generation + 1 for c in members] + canvas.spread_out([c.index for c in members], width, 0.6)
-            if members is failed:
-                style["transform"] = axes.get_xaxis_transform()
-            canvas.dots(axes, places, heights, **style)
+    families: dict[str, list[Candidate]] = {}
+    for candidate in search.history:
+        if math.isfinite(candidate.fitness):
+            families.setdefault(family_of(candidate.criterion), []).append(candidate)
+    for at, (name, members) in enumerate(families.items()):
+        style: dict[str, Any] = {"color": canvas.METALEARNED, "label": "candidate"}
+        if len(families) > 1:
+            style = {"color": canvas.SERIES[at % len(canvas.SERIES)], "label": name}
+        canvas.dots(axes, _places(members, width), [c.fitness for c in members], alpha=0.55, s=22, **style)
+    if failed:
+        style = {"color": canvas.RED, "marker": "X", "s": 24, "label": f"failed ({len(failed)})"}
+        foot = axes.get_xaxis_transform()
+        canvas.dots(axes, _places(failed, width), [0.02] * len(failed), transform=foot, **style)
     best = leaders(search)
     pick = max if search.mode == "max" else min
     steps = list(accumulate((c.fitness for c in best), pick))
@@ -77,6 +74,11 @@ def fitness(search: SearchResult) -> Figure:
     return figure
 
 
+def _places(members: Sequence[Candidate], width: int) -> NDArray[Any]:
+    """Where the candidates stand on the axis of generations."""
+    return np.array([c.generation + 1 for c in members]) + canvas.spread_out([c.index for c in members], width, 0.6)
+
+
 @picture
 def feasible(search: SearchResult) -> Figure:
     """Share of the draws of each generation that the constraint accepted.
@@ -84,10 +86,10 @@ def feasible(search: SearchResult) -> Figure:
     Raises:
         ValueError: it was not recorded.
     """
-    if not search.refused:
+    if not search.rejected:
         raise ValueError("Nothing to draw: the result does not say how many draws were rejected.")
-    sizes = [sum(c.generation == g for c in search.history) for g in range(len(search.refused))]
-    pairs = zip(sizes, search.refused, strict=True)
+    sizes = [sum(c.generation == g for c in search.history) for g in range(len(search.rejected))]
+    pairs = zip(sizes, search.rejected, strict=True)
     shares = [100 * size / (size + rejected) if size else 0.0 for size, rejected in pairs]
     figure = canvas.new_figure(3.2)
     axes = figure.add_subplot()
@@ -98,14 +100,14 @@ def feasible(search: SearchResult) -> Figure:
     canvas.integer_axis(axes, "generation", len(shares))
     figure.set_label(
         f"{number(shares[0])}\u00a0% of the draws were feasible in the first generation, {number(shares[-1])}\u00a0% "
-        f"in the last; {counted(sum(search.refused), 'draw')} rejected without training."
+        f"in the last; {counted(sum(search.rejected), 'draw')} rejected without training."
     )
     return figure
 
 
 @picture
 def parameters(search: SearchResult) -> Figure:
-    """The parameters of the candidates over the generations; lines: those of the best of each generation.
+    """The parameters over the generations, of the candidates of the best one's family; lines: each generation's best.
 
     Raises:
         ValueError: no candidate came to a finite fitness.
@@ -113,30 +115,29 @@ def parameters(search: SearchResult) -> Figure:
     best = leaders(search)
     if not best:
         raise ValueError("Nothing to draw: no candidate came to a finite fitness.")
-    rows = np.array([vector(c) for c in search.history], float)
+    champion = (max if search.mode == "max" else min)(best, key=lambda c: c.fitness).criterion
+    members = [c for c in search.history if c.criterion.shape == champion.shape]
+    best = [c for c in best if c.criterion.shape == champion.shape]
+    rows = np.array([parameters_of(c.criterion) for c in members], float)
     moving = [i for i in range(rows.shape[1]) if np.ptp(rows[:, i]) > 0] or list(range(rows.shape[1]))
-    names = parameter_names(search)
-    generations = np.array([c.generation + 1 for c in search.history])
-    width = 1 + max(c.index for c in search.history)
-    places = generations + canvas.spread_out([c.index for c in search.history], width, 0.5)
+    names = parameter_names(champion)
     figure = canvas.new_figure(3.2 + 0.19 * len(moving) / 2)
     axes = figure.add_subplot()
     colours = [canvas.SERIES[at % len(canvas.SERIES)] for at in range(len(moving))]
-    everywhere = np.tile(places, len(moving))
+    everywhere = np.tile(_places(members, 1 + max(c.index for c in members)), len(moving))
     canvas.dots(axes, everywhere, rows[:, moving].T.ravel(), s=7, c=np.repeat(colours, len(rows)), alpha=0.3)
     for at, i in enumerate(moving):
-        colour, dash = colours[at], canvas.DASHES[at // len(canvas.SERIES) % len(canvas.DASHES)]
-        heights = [vector(c)[i] for c in best]
-        marker = canvas.MARKERS[at % len(canvas.MARKERS)]
-        axes.plot(
-            [c.generation + 1 for c in best], heights, dash, marker=marker, markersize=4, color=colour, label=names[i]
-        )
-    axes.set_title("Parameters θ over the generations")
-    canvas.integer_axis(axes, "generation", int(generations.max()))
+        dash, marker = canvas.DASHES[at // len(canvas.SERIES) % len(canvas.DASHES)], canvas.MARKERS[at % 8]
+        heights, generations = [parameters_of(c.criterion)[i] for c in best], [c.generation + 1 for c in best]
+        style: dict[str, Any] = {"marker": marker, "markersize": 4, "color": colours[at], "label": names[i]}
+        axes.plot(generations, heights, dash, **style)
+    axes.set_title("Parameters over the generations")
+    canvas.integer_axis(axes, "generation", 1 + max(c.generation for c in search.history))
     canvas.draw_legend(figure)
-    ends = ", ".join(f"{names[i]} {number(vector(best[-1])[i])}" for i in moving)
+    whose = "all of them" if len(members) == len(search.history) else f"all of its family, {family_of(champion)}"
+    ends = ", ".join(f"{names[i]} {number(parameters_of(best[-1].criterion)[i])}" for i in moving)
     figure.set_label(
-        f"Lines: the best candidate of each generation; dots: all of them. In generation {best[-1].generation + 1} the "
+        f"Lines: the best candidate of each generation; dots: {whose}. In generation {best[-1].generation + 1} the "
         f"best has {ends}."
     )
     return figure
@@ -144,44 +145,47 @@ def parameters(search: SearchResult) -> Figure:
 
 @picture
 def finals(search: SearchResult) -> Figure:
-    """Finalists and original loss, trained again from fresh seeds: a training a dot, mean and deviation beside."""
-    shown = entrants(search)
-    figure = canvas.new_figure(1.6 + 0.42 * len(shown))
+    """The confirmation on fresh seeds, and below it the choice that came before; a training a dot, mean and deviation.
+
+    Raises:
+        ValueError: nothing has been trained in the finals.
+    """
+    rows = [("original", canvas.ORIGINAL, search.original)]
+    rows += [] if search.best is None else [("chosen", canvas.METALEARNED, search.best)]
+    rows += [(f"{finalist.name}, choice", canvas.MUTED, finalist) for finalist in search.finalists]
+    rows = [row for row in rows if row[2].fitness]
+    if not rows:
+        raise ValueError("Nothing to draw: the finals have not begun.")
+    figure = canvas.new_figure(1.6 + 0.42 * len(rows))
     axes = figure.add_subplot()
-    several = max(len(entrant.fitness) for entrant in shown) > 1
-    for line, entrant in enumerate(shown):
-        colour = canvas.ORIGINAL if line == 0 else canvas.METALEARNED
+    for line, (_, colour, entrant) in enumerate(rows):
         values = canvas.finite(entrant.fitness)
-        canvas.dots(
-            axes,
-            values,
-            line - 0.14 + canvas.jitter(len(values), 0.3),
-            s=18,
-            color=colour,
-            alpha=0.5,
-            label="a training",
-        )
+        heights = line - 0.14 + canvas.jitter(len(values), 0.3)
+        canvas.dots(axes, values, heights, s=18, color=colour, alpha=0.5, label="a training")
         if math.isfinite(entrant.mean):
-            spread = entrant.std if len(entrant.fitness) > 1 else None
-            label = "mean ± sd" if several else None
-            axes.errorbar(entrant.mean, line + 0.2, xerr=spread, fmt="D", color=colour, capsize=3, label=label)
-        if entrant.found is not None:
+            several = len(entrant.fitness) > 1
+            axes.errorbar(
+                entrant.mean,
+                line + 0.2,
+                xerr=entrant.std if several else None,
+                fmt="D",
+                color=colour,
+                capsize=3,
+                label="mean ± sd" if several else None,
+            )
+        if entrant.found is not None and colour == canvas.MUTED:
             style: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": canvas.INK, "markersize": 7}
             axes.plot([entrant.found], [line + 0.2], "o", **style, label="as the search had seen it")
     if math.isfinite(search.original.mean):
         axes.axvline(search.original.mean, color=canvas.ORIGINAL, linewidth=1, linestyle=":")
-    axes.set_yticks(range(len(shown)), ["original", *(entrant.name for entrant in shown[1:])])
-    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.set_yticks(range(len(rows)), [label for label, *_ in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     axes.grid(visible=True, axis="x")
     axes.set_xlabel(f"{search.monitor} ({'higher' if search.mode == 'max' else 'lower'} is better)")
     axes.set_title("Finals, from fresh seeds")
     canvas.draw_legend(figure)
-    means = "; ".join(
-        f"{entrant.name} {mean_sd(entrant.fitness)} (n\u00a0=\u00a0{len(entrant.fitness)})"
-        for entrant in shown
-        if entrant.fitness
-    )
+    means = "; ".join(f"{label} {mean_sd(e.fitness)} (n\u00a0=\u00a0{len(e.fitness)})" for label, _, e in rows)
     figure.set_label(f"{search.monitor}: {means}.")
     return figure

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from tglo_lightning.reporting.html.blocks import Section
+from collections.abc import Callable
+from functools import partial
+
+from tglo_lightning.reporting.html.blocks import Section, missing
 from tglo_lightning.reporting.html.files import RunFiles
 from tglo_lightning.reporting.html.sections.comparison import comparison
 from tglo_lightning.reporting.html.sections.loss import loss, theory
@@ -19,13 +22,28 @@ def sections(files: RunFiles, num_classes: int | None = None) -> list[Section]:
         num_classes: number of classes, if it is known.
     """
     return [
-        comparison(files),
-        loss(files),
-        theory(files, num_classes),
-        search(files),
-        finalists(files),
-        curves(files),
-        attraction(files),
-        robustness(files),
-        setup(files),
+        _shown(build, files)
+        for build in (
+            comparison,
+            loss,
+            partial(theory, num_classes=num_classes),
+            search,
+            finalists,
+            curves,
+            attraction,
+            robustness,
+            setup,
+        )
     ]
+
+
+def _shown(build: Callable[[RunFiles], Section], files: RunFiles) -> Section:
+    """A section; a line in its place if the values in the files are such that it cannot be made."""
+    try:
+        return build(files)
+    except ImportError:
+        raise
+    except Exception as error:  # the types of the values were checked, not all that they may be
+        name = getattr(build, "func", build).__name__
+        words = f"This part cannot be shown: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return Section(name, name.capitalize()).add(missing(words))

@@ -22,7 +22,7 @@ from tglo_lightning.reporting.html.files import RunFiles
 from tglo_lightning.reporting.html.headline import headline
 from tglo_lightning.reporting.numbers import number
 from tglo_lightning.reporting.results import leader, losses_of
-from tglo_lightning.search.result import Finalist
+from tglo_lightning.search import Criterion, Finalist
 from tglo_lightning.theory import Explanation, explain
 from tglo_lightning.theory.explanation import parameter_meanings
 
@@ -30,18 +30,20 @@ ERRORS = (ValueError, TypeError)
 
 
 def chosen(files: RunFiles) -> tuple[Finalist | None, str]:
-    """The loss that the report is about, and what it is in words; None if there is none."""
+    """Return the loss that the report is about, and what it is in words; None if there is none."""
     search = files.search
     if search is None:
-        theta = files.result["losses"].get("metalearned", {}).get("theta") if files.result else None
-        return (None, "") if theta is None else (Finalist(theta, "metalearned"), "the metalearned loss")
+        entry = files.result["losses"].get("metalearned") if files.result else None
+        if not entry or entry["criterion"] is None:
+            return None, ""
+        return Finalist(Criterion.from_dict(entry["criterion"]), "metalearned"), "the metalearned loss"
     if search.best is not None and not files.interrupted:
         return search.best, "the metalearned loss" if search.kept == "metalearned" else "the best finalist, not kept"
     return leader(search), "the best candidate so far"
 
 
 def loss(files: RunFiles) -> Section:
-    """The formula, and code to use the loss elsewhere."""
+    """Return the formula, and code to use the loss elsewhere."""
     best, what = chosen(files)
     section = Section("loss", "The loss")
     if best is None:
@@ -50,34 +52,24 @@ def loss(files: RunFiles) -> Section:
                 missing("There is no metalearned loss: this run made no search.", "tglo-train search=taylorglo")
             )
         return section.add(missing("There is no metalearned loss: no candidate came to a finite result."))
+    original = files.search.original.name if files.search else files.result["losses"]["original"]["name"]  # type: ignore[index]
+    step = best.criterion.step
+    if not best.criterion.losses:
+        section.lead = f"This is {what}: {original} as it is, at {number(step)} times its learning rate."
+        return section
     section.lead = (
         f"This is {what}. A network’s loss is the sum over the classes −Σₖ f(yₖ, hₖ), with the label y and the softmax "
         "output h; cross-entropy is f = y log h."
     )
-    try:
-        losses = losses_of(best)
-    except ERRORS as error:
-        return section.add(missing(f"The formula cannot be told: {error}"))
     paths = files.header.get("loss") or []
-    for i, each in enumerate(losses):
-        head = f" of {paths[i] if i < len(paths) else f'loss {i + 1}'}" if len(losses) > 1 else ""
+    for i, each in enumerate(best.criterion.losses):
+        head = f" of {paths[i] if i < len(paths) else f'loss {i + 1}'}" if len(best.criterion.losses) > 1 else ""
         section.add(formula(head, each.formula))
-    options = snippets.original_options(files)
-    original = files.search.original.name if files.search else files.result["losses"]["original"]["name"]  # type: ignore[index]
-    section.add(code(f"In place of {original}, in any training loop", snippets.drop_in(best, options)))
-    if options is None:
-        words = "The options of the original loss were not recorded."
-        section.add(
-            missing(f"{words} If it has class weights, ignore_index or a reduction, give them to this loss too.")
-        )
-    elif any("label_smoothing" in each for each in options):
-        smoothed = ", ".join(f"{each.get('label_smoothing', 0):g}" for each in options)
-        section.add(
-            text(
-                f"The original loss smooths its labels by {smoothed}. The metalearned one does not take that over, nor "
-                "did it in the search: its parameters say all that it does to a label."
-            )
-        )
+    kept = files.result["kept"] if files.result else files.search.kept if files.search else "original"
+    place = f"In place of {original}, in any training loop" if kept == "metalearned" else "To build this loss"
+    section.add(code(place, snippets.drop_in(best.criterion)))
+    if step != 1:
+        section.add(text(f"It was trained at {number(step)} times the learning rate of the module’s optimizer."))
     return section
 
 
@@ -91,6 +83,9 @@ def theory(files: RunFiles, num_classes: int | None) -> Section:
     if num_classes is None:
         words = "What a loss does depends on the number of classes, which no file of this run knows."
         return section.add(missing(words, "tglo-report RUN_DIR --num-classes 10"))
+    if not best.criterion.losses:
+        words = "The loss is the module’s own, and only its learning rate was searched."
+        return section.add(missing(words, "tglo-explain cross_entropy"))
     section.lead = (
         "With a softmax, a loss pulls a sample towards zero training error where D(ε) > 0 and pushes it away where "
         "D(ε) < 0; ε is the sample’s distance from full confidence in its label. Samples settle where D crosses zero "
@@ -106,12 +101,12 @@ def theory(files: RunFiles, num_classes: int | None) -> Section:
 
 
 def _explained(told: Explanation, prefix: str) -> list[Markup]:
-    # The last two paragraphs of the text are the words; formula and numbers are shown otherwise
+    # The last paragraphs of the text are the words; formula and numbers are shown otherwise
     blocks = [drawn([pictures.explanation(told)])]
-    for paragraph in told.text.split("\n\n")[-2:]:
+    for paragraph in told.text.split("\n\n")[-3:]:
         head, *lines = paragraph.splitlines()
         blocks.append(points(prefix + typeset(head), [typeset(line.removeprefix("  ")) for line in lines]))
-    if told.theta is not None and told.coefficients is not None and len(told.theta) > 2:
+    if told.theta is not None and told.coefficients is not None:
         blocks.append(
             text(
                 "The D(ε) of a polynomial stays finite as ε goes to 1, while that of cross-entropy grows without "

@@ -12,9 +12,9 @@ from tglo_lightning.reporting.html import snippets
 from tglo_lightning.reporting.html.blocks import Section, details, drawn, function_of, missing, table
 from tglo_lightning.reporting.html.files import RunFiles
 from tglo_lightning.reporting.html.headline import same_for_every_seed
-from tglo_lightning.reporting.numbers import fixed, mean_sd, p_value
-from tglo_lightning.reporting.results import entrants, final_verdict, leaders
-from tglo_lightning.search.result import SearchResult
+from tglo_lightning.reporting.numbers import duration, fixed, mean_sd, p_value, signed
+from tglo_lightning.reporting.results import final_verdict, leaders
+from tglo_lightning.search.result import Finalist, SearchResult
 from tglo_lightning.wording import counted
 
 
@@ -36,20 +36,18 @@ def search(files: RunFiles) -> Section:
         )
         section.add(missing(words, snippets.again(files)))
     section.lead = (
-        f"CMA-ES drew {counted(found.candidates, 'candidate')}; a network was trained with each and scored by "
+        f"The search tried {counted(found.candidates, 'candidate')}; a network was trained with each and scored by "
         f"{found.monitor}. {found.failed or 'None'} failed."
     )
-    if found.infeasible or found.refused:
-        total = counted(found.infeasible + found.candidates, "draw")
-        section.lead += f" The constraint rejected {found.infeasible} of {total}, before any training."
+    if rejected := sum(found.rejected):
+        total = counted(rejected + found.candidates, "draw")
+        section.lead += f" The constraint rejected {rejected} of {total}, before any training."
     if found.seconds and not files.interrupted:
-        section.lead += f" It took {_duration(found.seconds)}."
+        section.lead += f" It took {duration(found.seconds)}, finals included."
     figures = [pictures.fitness(found)]
     figures += [pictures.parameters(found)] if leaders(found) else []
-    figures += [pictures.feasible(found)] if found.refused else []
+    figures += [pictures.feasible(found)] if any(found.rejected) else []
     section.add(drawn(figures))
-    if not found.refused:
-        section.add(missing("The feasible share of the draws is known when a search has ended (search.json)."))
     return section.add(details("Generation by generation", _generations(found)))
 
 
@@ -59,56 +57,58 @@ def _generations(found: SearchResult) -> Markup:
         members = [c.fitness for c in found.history if c.generation == g]
         values = [fitness for fitness in members if math.isfinite(fitness)]
         figures = [fixed(best[g]), fixed(fmean(values))] if values else ["none", "none"]
-        rejected = str(found.refused[g]) if g < len(found.refused) else "n/a"
+        rejected = str(found.rejected[g]) if g < len(found.rejected) else "n/a"
         rows.append([str(g + 1), str(len(members)), *figures, str(len(members) - len(values)), rejected])
     head = ["generation", "candidates", f"best {found.monitor}", "mean", "failed", "rejected draws"]
     return table("The search in numbers", head, rows)
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
 def finalists(files: RunFiles) -> Section:
-    """The choice, and the seeds that it was made from."""
-    section, found = Section("finalists", "Finalists"), files.search
+    """Return the confirmation of the winner, and the choice before it."""
+    section, found = Section("finalists", "Finals"), files.search
     if found is None:
-        return section.add(missing("Without a search there are no finalists."))
-    if not (found.finalists or found.original.fitness):
+        return section.add(missing("Without a search there are no finals."))
+    if not any(entrant.fitness for entrant in (found.original, *found.finalists)):
         words = "The search has not come to its finals, which train the best candidates and the original loss again."
         return section.add(missing(words))
-    section.lead = " ".join(
-        filter(
-            None,
-            [
-                "A fitness measured once may be luck. So the best candidates are trained again from fresh seeds, the "
-                "original loss from the same seeds, and the best mean wins.",
-                files.starts,
-                same_for_every_seed(files),
-            ],
-        )
+    lead = (
+        "A fitness measured once may be luck. So the best candidates are trained again to choose one of them; then the "
+        "chosen one and the original loss are trained from other fresh seeds, the same for both, and only these decide."
     )
-    rows = []
-    for i, entrant in enumerate(entrants(found)):
-        cells = [entrant.name, mean_sd(entrant.fitness), str(len(entrant.fitness))]
-        if i == 0:
-            rows.append([*cells, "", "", "", ""])
-            continue
-        told = final_verdict(found, entrant) if len(entrant.fitness) == len(found.original.fitness) else None
-        generation = "" if entrant.generation is None else str(entrant.generation + 1)
-        p = p_value(told.p if told else None)
-        rows.append([*cells, fixed(entrant.found), generation, p, function_of(entrant.formula)])
-    several = ", mean ± sd" if len(found.original.fitness) > 1 else ""
-    head = [
-        "loss",
-        f"{found.monitor}{several}",
-        "n",
-        "in the search",
-        "generation",
-        "p, better than original",
-        "f(y, h)",
+    section.lead = " ".join(filter(None, [lead, files.starts, same_for_every_seed(files)]))
+    section.add(drawn([pictures.finals(found)]))
+    if found.original.fitness:
+        section.add(_confirmation(found))
+    if not any(entrant.fitness for entrant in found.finalists):
+        return section
+    rows = [
+        [
+            entrant.name,
+            mean_sd(entrant.fitness),
+            str(len(entrant.fitness)),
+            fixed(entrant.found),
+            "" if entrant.generation is None else str(entrant.generation + 1),
+            function_of(entrant.formula),
+        ]
+        for entrant in found.finalists
     ]
-    foot = "p: Welch’s test, one-sided, not corrected for the number of finalists."
-    return section.add(drawn([pictures.finals(found)]), table("The finals", head, rows, foot))
+    head = ["loss", _measure(found, found.finalists[0]), "n", "in the search", "generation", "f(y, h)"]
+    return section.add(
+        table("The choice", head, rows, "The best mean was chosen; being the best of several flatters it.")
+    )
+
+
+def _confirmation(found: SearchResult) -> Markup:
+    told, p = final_verdict(found), p_value(found.p_value)
+    rows = [[found.original.name, mean_sd(found.original.fitness), str(len(found.original.fitness)), "", ""]]
+    if found.best is not None:
+        mean, n = mean_sd(found.best.fitness), str(len(found.best.fitness))
+        rows.append([f"{found.best.name}, chosen", mean, n, signed(told.difference if told else None), p])
+    head = ["loss", _measure(found, found.original), "n", "difference", "p, better than original"]
+    level = found.settings.get("finals", {}).get("level")
+    needed = f" The original is replaced if p is at most {level:g}." if level is not None and len(rows) > 1 else ""
+    return table("The confirmation", head, rows, f"p: paired t-test over the seeds, one-sided.{needed}")
+
+
+def _measure(found: SearchResult, entrant: Finalist) -> str:
+    return f"{found.monitor}{', mean ± sd' if len(entrant.fitness) > 1 else ''}"

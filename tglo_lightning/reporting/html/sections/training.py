@@ -12,7 +12,7 @@ from tglo_lightning.reporting import pictures
 from tglo_lightning.reporting.html import snippets
 from tglo_lightning.reporting.html.blocks import Section, details, drawn, missing, points, table
 from tglo_lightning.reporting.html.files import RunFiles
-from tglo_lightning.reporting.numbers import mean_sd, number, percent
+from tglo_lightning.reporting.numbers import LOSSES, mean_sd, number, percent
 from tglo_lightning.wording import counted
 
 
@@ -21,7 +21,7 @@ def curves(files: RunFiles) -> Section:
     section = Section("curves", "Training and validation")
     if not files.curves:
         return section.add(_no_curves(files))
-    names = {kind: kind for kind in files.curves}
+    names = {kind: LOSSES.get(kind, kind) for kind in files.curves}
     monitor = files.result["monitor"] if files.result else ""
     if files.fit and files.search is not None:
         kept = files.search.original.name if files.search.kept == "original" else "the metalearned loss"
@@ -86,7 +86,7 @@ def attraction(files: RunFiles) -> Section:
     )
     figures, rows = [], []
     for kind, record in files.attraction.items():
-        name = files.result["losses"][kind]["name"] if files.result and kind == "original" else kind
+        name = files.result["losses"][kind]["name"] if files.result and kind == "original" else LOSSES.get(kind, kind)
         figures.append(pictures.attraction({str(name): record}))
         pulls, confidence = record.quantity("attraction")[-1], 1 - record.quantity("eps")[-1]
         pulls, confidence = pulls[~np.isnan(pulls)], confidence[~np.isnan(confidence)]
@@ -110,7 +110,7 @@ def _no_attraction(files: RunFiles) -> Markup:
     if files.own:
         later = "" if files.fit else f" {files.pending} If it is added now, this report will show it after the fit."
         words += f" AttractionMonitor, a second callback, measures it in the fit that follows the search.{later}"
-        return missing(words, snippets.monitored(files))
+        return missing(words)
     return missing(words, f"{snippets.command(files)} callbacks=attraction" if files.overrides is not None else "")
 
 
@@ -138,17 +138,11 @@ def robustness(files: RunFiles) -> Section:
 
 def _not_attacked(files: RunFiles) -> Markup:
     words = "Accuracy under attack was not measured."
-    if files.own and files.images is False:
-        return missing("The attacks of this package are for images (N, C, H, W), and this search saw none.")
     if files.own:
-        words += (
-            " For a network of images (N, C, H, W), pixels from 0 to 1 unless bounds= or normalize= says otherwise, "
-            "this measures it (pip install 'tglo-lightning[attacks]'); then tglo-report RUN_DIR writes this report "
-            f"again. {'network' if files.plain else 'module'} is the trained network to attack. Repeat it with the one "
-            "trained with the original loss, under another file name (robustness-original.json), to see the "
-            "difference."
+        return missing(
+            f"{words} For a network of images, tglo_lightning.attacks.evaluate_robustness measures it; save what it "
+            "returns as robustness.json in this directory, and tglo-report writes this report again."
         )
-        return missing(words, snippets.attack(files))
     ran = files.overrides is not None
     typed = (
         f"tglo-attack ckpt={'RUN_DIR' if ran else 'CHECKPOINT'} attack=standard "
