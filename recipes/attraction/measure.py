@@ -2,8 +2,8 @@
 
     python recipes/attraction/measure.py outputs/.../ [--digits]
 
-Over the fresh seeds of each loss: the share of repelled samples, confidence at the end beside the predicted equilibrium,
-and with ``--digits`` (a run of attraction_digits) the same by whether the label is right.
+Over the fresh seeds of each loss: the share of repelled samples, and confidence at the end beside the predicted
+equilibrium. With ``--digits`` (a run of attraction_digits) the same by whether the label is right.
 """
 
 import sys
