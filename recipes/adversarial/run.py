@@ -25,10 +25,10 @@ from tglo_lightning.attacks import RobustnessReport, evaluate_robustness
 from tglo_lightning.cli.commands import CONFIG_DIR
 from tglo_lightning.cli.recipe import Recipe, quiet_lightning
 from tglo_lightning.cli.trained import images
-from tglo_lightning.losses import TaylorGLOLoss
+from tglo_lightning.evaluation.inner import set_step
 from tglo_lightning.reporting import pictures
 from tglo_lightning.reporting.landscape import Landscape, measure_landscape
-from tglo_lightning.search import SearchResult
+from tglo_lightning.search import Criterion, SearchResult
 
 # The name in the tables and the fitness of each search
 PGD = "fitness.attack={_target_: tglo_lightning.attacks.PGD, steps: 10}"
@@ -75,14 +75,15 @@ def searched(folder: Path, key: str, overrides: list[str]) -> SearchResult:
 
 
 def evaluated(
-    folder: Path, recipe: Recipe, name: str, criterion: nn.Module, seed: int, *, landscape: bool
+    folder: Path, recipe: Recipe, name: str, loss: nn.Module, step: float, seed: int, *, landscape: bool
 ) -> RobustnessReport:
-    """Train with a loss and attack the network, test images only; measure the landscape around it if so asked."""
+    """Train with a loss, at ``step`` times the learning rate, and attack the network, test images only; measure the landscape around it if so asked."""
     path = folder / "reports" / f"{slug(name)}-{seed}.json"
     cfg = recipe.cfg
     if not path.exists():
         pl.seed_everything(seed, verbose=False)
-        module = recipe.module(criterion)
+        module = recipe.module(loss)
+        set_step(module, step)
         recipe.quiet_trainer().fit(module, datamodule=recipe.datamodule)
         module.eval()
         options = OmegaConf.to_container(cfg.attack, resolve=True)
@@ -107,25 +108,26 @@ def main() -> None:
     quiet_lightning()
     torch.set_num_threads(1)
     losses = dict(BASELINES)
-    thetas = {} if options.losses is None else json.loads(options.losses.read_text())["thetas"]
+    given = {} if options.losses is None else json.loads(options.losses.read_text())["criteria"]
+    criteria = {name: Criterion.from_dict(values) for name, values in given.items()}
     for key in options.searches if options.losses is None else ():
         name, result = SEARCHES[key][0], searched(folder, key, overrides)
         print(f"{name}: kept {result.kept}, {result.original.mean:.3f} -> {result.best.mean:.3f}", flush=True)
         assert result.best is not None
-        thetas[name] = list(result.best.criterion.losses[0].theta)
-    for name, theta in thetas.items():
-        losses[name] = lambda theta=theta: TaylorGLOLoss(theta)
+        criteria[name] = result.best.criterion
+    losses |= {name: criterion.build for name, criterion in criteria.items()}
     recipe = Recipe(config(folder, *overrides))
     reports: dict[str, list[RobustnessReport]] = {name: [] for name in losses}
     for seed in range(1, recipe.cfg.evaluation.seeds + 1):
         for name, loss in losses.items():
             # Searches that found the same loss need not train it twice
-            twin = next((other for other in thetas if thetas[other] == thetas.get(name)), name)
+            twin = next((other for other in criteria if criteria[other] == criteria.get(name)), name)
+            step = criteria[name].step if name in criteria else 1.0
             landscape = options.landscapes and seed == 1
-            report = evaluated(folder, recipe, twin, loss(), seed, landscape=landscape)
+            report = evaluated(folder, recipe, twin, loss(), step, seed, landscape=landscape)
             reports[name].append(report)
             print(f"{name}, seed {seed}: {report.clean_accuracy:.3f}, {report.worst_case}", flush=True)
-    show(folder, reports, thetas)
+    show(folder, reports, criteria)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -141,11 +143,12 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-def show(folder: Path, reports: dict[str, list[RobustnessReport]], thetas: dict[str, list[float]]) -> None:
+def show(folder: Path, reports: dict[str, list[RobustnessReport]], criteria: dict[str, Criterion]) -> None:
     """The tables, the pictures and the summary."""
     radii = next(iter(reports.values()))[0].epsilons
     console = Console(width=150)
-    summary: dict = {"epsilons": radii, "thetas": thetas, "losses": {}}
+    plain = {name: criterion.to_dict() for name, criterion in criteria.items()}
+    summary: dict = {"epsilons": radii, "criteria": plain, "losses": {}}
     for title, rows in (
         ("Own-loss FGSM", lambda report: report[OWN].accuracy),
         ("Worst case of the standard set", lambda report: report.worst_case),
@@ -162,7 +165,7 @@ def show(folder: Path, reports: dict[str, list[RobustnessReport]], thetas: dict[
         summary["losses"][name]["huge_epsilon"] = [report.huge_epsilon for report in found]
         console.print(f"{name}: {', '.join(kinds) or 'no warnings'}")
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    distinct = [name for name in reports if thetas.get(name) not in [thetas[n] for n in earlier(thetas, name)]]
+    distinct = [name for name in reports if criteria.get(name) not in [criteria[n] for n in earlier(criteria, name)]]
     own = {name: (radii, [report[OWN].accuracy for report in reports[name]]) for name in distinct}
     worst = {name: (radii, [report.worst_case for report in reports[name]]) for name in distinct}
     fgsm = pictures.worst_cases(own, norm="linf", title="FGSM through the own loss")
@@ -178,9 +181,9 @@ def show(folder: Path, reports: dict[str, list[RobustnessReport]], thetas: dict[
         console.print(f"{name}: accuracy falls to 90 % at a step of {landscape.width(0.9)[0]:.3f}")
 
 
-def earlier(thetas: dict[str, list[float]], name: str) -> list[str]:
+def earlier(criteria: dict[str, Criterion], name: str) -> list[str]:
     """The searches before `name`."""
-    names = list(thetas)
+    names = list(criteria)
     return names[: names.index(name)] if name in names else []
 
 
