@@ -77,7 +77,7 @@ def searched(folder: Path, key: str, overrides: list[str]) -> SearchResult:
 def evaluated(
     folder: Path, recipe: Recipe, name: str, loss: nn.Module, step: float, seed: int, *, landscape: bool
 ) -> RobustnessReport:
-    """Train with a loss, at ``step`` times the learning rate, and attack the network, test images only; measure the landscape around it if so asked."""
+    """Train at ``step`` times the learning rate, attack the network on test images, measure the landscape if asked."""
     path = folder / "reports" / f"{slug(name)}-{seed}.json"
     cfg = recipe.cfg
     if not path.exists():
