@@ -19,7 +19,7 @@ test: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 -m "not slow and not faults"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not faults"
 
 test-faults: setup
 	$(BIN)/pytest tests/faults -m "faults or not faults"

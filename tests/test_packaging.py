@@ -49,6 +49,7 @@ def test_the_sdist_holds_what_its_texts_name(built):
     assert {"Makefile", "tests/conftest.py", "conf/train.yaml", "recipes/attraction/README.md"} <= names
 
 
+@pytest.mark.slow
 def test_the_wheel_works_in_another_environment_from_another_folder(built, tmp_path):
     """Beside the libraries of this environment, without this checkout. `make package` starts from an empty one."""
     venv.create(tmp_path / "env", with_pip=True)

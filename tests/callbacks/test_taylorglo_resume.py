@@ -11,13 +11,28 @@ from faults import victim
 from faults.victim import Victim, journals
 from helpers.modules import TINY, classifier, quiet_trainer
 
+from tglo_lightning import TaylorGLO
 from tglo_lightning.search import Budget, Finals, Journal, SearchResult, TaylorSpace
 
-FEW = {"generations": 1, "population": 2, "finals": Finals(1, 0, 1)}
+SETTINGS = {
+    "space": "taylorglo",
+    "generations": 1,
+    "population": 2,
+    "finals": Finals(1, 0, 1),
+    "budget": 1,
+    "evaluator": "sequential",
+}
 
 
-def fit(directory, **kwargs):
-    return victim.fit(directory, **(FEW | {"evaluator": "sequential"} | kwargs))[0]
+def fit(directory, *, max_epochs=1, checkpoints=False, **kwargs):
+    """The callback after a fit of the victim."""
+    pl.seed_everything(0, verbose=False)
+    search = TaylorGLO(monitor="val/margin", **(SETTINGS | kwargs))
+    trainer = quiet_trainer(
+        pl, directory, callbacks=[search], max_epochs=max_epochs, enable_checkpointing=checkpoints
+    )
+    trainer.fit(victim.Victim(), *victim.data())
+    return search
 
 
 @pytest.fixture(scope="module")
@@ -206,8 +221,6 @@ def test_a_named_journal_and_its_result(tmp_path):
 
 
 def test_nothing_is_written_in_a_trial(tmp_path):
-    from tglo_lightning import TaylorGLO
-
     search = TaylorGLO(**TINY)
     quiet_trainer(pl, tmp_path, callbacks=[search], fast_dev_run=True).fit(classifier(pl)(), *victim.data())
     assert search.directory is None
@@ -218,8 +231,6 @@ def test_nothing_is_written_in_a_trial(tmp_path):
     ("argument", "value"), [("journal", "a.json"), ("resume", "yes"), ("resume", None), ("resume", 0)]
 )
 def test_wrong_arguments(argument, value):
-    from tglo_lightning import TaylorGLO
-
     with pytest.raises((TypeError, ValueError), match=f"`{argument}`"):
         TaylorGLO(**{argument: value})
 

@@ -88,6 +88,7 @@ def test_attack_knows_the_network_from_its_run(runs):
     assert (runs / "attacked" / "robustness.png").is_file()
 
 
+@pytest.mark.slow
 def test_attack_sweeps_over_checkpoints_and_attacks(runs):
     options = ("ckpt=robust,given", "attack=paper,fgsm", "attack.epsilons=[0.1]", "attack.samples=30")
     ran = run(runs, "attack", "-m", *options, "hydra.sweep.dir=swept")

@@ -46,7 +46,7 @@ def test_markdown(swept, capsys, tmp_path):
     arguments = ["--markdown", "--reference", "tuned_original", "--output", str(tmp_path)]
     assert main([str(swept[0]), *arguments]) == 0
     out = capsys.readouterr().out
-    assert re.search(r"^\| tuned_original.* reference", out, re.MULTILINE)
+    assert re.search(r"^\| original, tuned rate .* reference ", out, re.MULTILINE)
     assert "|---" in out.replace(" ", "")
 
 

@@ -177,9 +177,7 @@ def test_one_line_says_what_is_wrong(arguments, message, capsys, tmp_path, monke
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    "content", ["not json", "{}", '{"kept": "original"}', '{"kept": "original", "losses": {"original": {}}}']
-)
+@pytest.mark.parametrize("content", ["not json", "{}", '{"kept": "original", "losses": {"original": {}}}'])
 def test_files_without_a_loss(content, tmp_path, capsys):
     for name in ("result.json", "last.ckpt"):
         (tmp_path / name).write_text(content)

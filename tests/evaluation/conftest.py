@@ -1,5 +1,5 @@
 """Fixtures of the tests beside it."""
 
-from helpers.modules import api, either_api  # noqa: F401
+from helpers.modules import api, either_api
 
 __all__ = ["api", "either_api"]

@@ -108,6 +108,7 @@ def quiet_trainer(api: Any, tmp_path: Any, **kwargs: Any) -> Any:
 
 # A search of 6 trainings of two steps
 TINY: dict[str, Any] = {
+    "space": "taylorglo",
     "generations": 1,
     "population": 4,
     "budget": Budget(steps=2),
