@@ -280,7 +280,8 @@ def show(results: list[dict]) -> None:
     for r in results:
         e = r["stable_errors"]
         rejected, kept = f"{e['rejected_yet_trains']}/{e['rejected']}", f"{e['kept_yet_fails']}/{e['kept']}"
-        fewer, greatest = f"{e['errors_of_stable']} -> {e['errors_at_best_threshold']}", e["greatest_slope_that_trains"]
+        fewer = f"{e['errors_of_stable']} -> {e['errors_at_best_threshold']}"
+        greatest = e["greatest_slope_that_trains"]
         print(
             f"{r['task']:42} {e['drift_ratio']:>6.1f} {rejected:>15} {kept:>15} {e['best_threshold']:>7.3f} "
             f"{fewer:>12} " + ("-" if greatest is None else f"{greatest:.3f}").rjust(9)

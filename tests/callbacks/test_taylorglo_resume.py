@@ -28,9 +28,7 @@ def fit(directory, *, max_epochs=1, checkpoints=False, **kwargs):
     """The callback after a fit of the victim."""
     pl.seed_everything(0, verbose=False)
     search = TaylorGLO(monitor="val/margin", **(SETTINGS | kwargs))
-    trainer = quiet_trainer(
-        pl, directory, callbacks=[search], max_epochs=max_epochs, enable_checkpointing=checkpoints
-    )
+    trainer = quiet_trainer(pl, directory, callbacks=[search], max_epochs=max_epochs, enable_checkpointing=checkpoints)
     trainer.fit(victim.Victim(), *victim.data())
     return search
 
