@@ -2,6 +2,7 @@
 # make test   lint, type-check, test
 # make docs   build the documentation into site/, warnings as errors
 # make package   build sdist and wheel into dist/, and try the wheel in an empty environment
+# make test-slow   the tests that `make test` leaves out: Ray, notebook, wheel, launchers, compilers; some 10 minutes
 # make test-faults   kill, corrupt and misuse it at length: some minutes
 # All install into .venv first, if something has changed. Another interpreter: make test PYTHON=python3.12
 
@@ -10,7 +11,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-faults docs package setup
+.PHONY: demo test test-slow test-faults docs package setup
 
 demo: setup
 	$(BIN)/tglo-train experiment=digits_noisy
@@ -20,6 +21,9 @@ test: setup
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not faults"
+
+test-slow: setup
+	$(BIN)/pytest -n 2 --dist loadfile -m "slow and not faults"
 
 test-faults: setup
 	$(BIN)/pytest tests/faults -m "faults or not faults"

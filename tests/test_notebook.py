@@ -32,6 +32,7 @@ def test_it_is_executed_and_small():
     assert "Warning" not in NOTEBOOK.read_text()
 
 
+@pytest.mark.slow
 def test_it_runs(tmp_path):
     notebook = nbformat.read(NOTEBOOK, 4)
     for cell in notebook.cells:

@@ -56,7 +56,7 @@ def test_unknown_names_and_radii_are_told(report):
 def test_another_file_is_refused(tmp_path, content):
     path = tmp_path / "other.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match=r"no robustness report|not JSON"):
+    with pytest.raises(ValueError, match="is no robustness report"):
         RobustnessReport.load(path)
 
 

@@ -236,7 +236,7 @@ def test_a_manual_optimisation_is_left_alone(api, tmp_path):
 def test_follows_a_search(api, tmp_path):
     api.seed_everything(2, verbose=False)
     module = classifier(api)(lr=0.02)
-    search = TaylorGLO(**TINY, space=TaylorSpace(constraint="stable"))
+    search = TaylorGLO(**(TINY | {"space": TaylorSpace(constraint="stable")}))
     monitor = AttractionMonitor(samples=20)
     # The order of the callbacks makes no difference
     trainer(api, tmp_path, [monitor, search]).fit(module, **loaders())

@@ -99,6 +99,7 @@ def test_attack_sweeps_over_checkpoints_and_attacks(runs):
     assert reports[0].attacks[0].robust.shape == (1, 30)
 
 
+@pytest.mark.slow
 def test_landscapes_of_two_networks_in_one_picture(runs):
     options = ("landscape.directions=2", "landscape.points=3", "landscape.surface_points=3", "samples=50")
     ran = run(runs, "landscape", "ckpts={robust: robust, given: given}", *options, "hydra.run.dir=landscapes")

@@ -6,7 +6,7 @@ from helpers.command import TINY, tglo_train
 from tglo_lightning.reporting.attraction import AttractionRecord
 
 WATCHED = ("callbacks=attraction", "callbacks.attraction.samples=30", "trainer.max_epochs=2", "logger=none")
-REPORTED = ("search.space.constraint=stable", "evaluation.report=true")
+REPORTED = ("search/space=minimal", "search.space.constraint=stable", "evaluation.report=true")
 
 
 def test_both_losses_are_watched_and_drawn_side_by_side(tmp_path):

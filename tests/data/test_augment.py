@@ -11,6 +11,7 @@ from tglo_lightning import TaylorGLO
 from tglo_lightning.data import BatchAugmentation, DigitsDataModule
 from tglo_lightning.data.augment import cut_out, mix_up
 from tglo_lightning.models import MLP, Classifier
+from tglo_lightning.search import Budget, Finals, TaylorSpace
 
 pytest.importorskip("kornia")
 
@@ -205,8 +206,8 @@ def search(tmp_path_factory):
         pl.seed_everything(0, verbose=False)
         augment = Counted()
         data = DigitsDataModule(train_size=160, val_size=400, batch_size=32, augment=augment)
-        options = {"generations": 1, "population": population, "candidate_steps": 15, "finalists": 1, "repeats": 1}
-        search = TaylorGLO(evaluator=evaluator, constraint="stable", seed=1, **options)
+        options = {"generations": 1, "population": population, "budget": Budget(steps=15), "finals": Finals(1, 0, 1)}
+        search = TaylorGLO(evaluator=evaluator, space=TaylorSpace(constraint="stable"), seed=1, **options)
         trainer(tmp_path_factory.mktemp(evaluator), max_steps=1, callbacks=[search]).fit(module(), datamodule=data)
         return [candidate.fitness for candidate in search.result.history], augment.calls
 

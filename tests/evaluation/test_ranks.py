@@ -138,6 +138,7 @@ def test_two_ranks_find_what_one_finds(alone, tmp_path, launch, evaluator, api):
     assert len(list(tmp_path.rglob("metrics.csv"))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_rank_that_is_killed_ends_the_other_in_its_training(alone, tmp_path, victim):
     # No launcher, which would end the other one by itself

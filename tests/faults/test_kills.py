@@ -131,6 +131,7 @@ def test_signals_end_a_search_cleanly(tmp_path, reference, evaluator, number):
     assert "goes on from" in (tmp_path / "log").read_text()
 
 
+@pytest.mark.slow
 def test_a_script_is_terminated_and_started_again(tmp_path, reference):
     """The same with a script of its own, as users have it."""
     command = [sys.executable, str(SCRIPT), str(tmp_path), "trainer"]

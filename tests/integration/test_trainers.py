@@ -110,6 +110,7 @@ def test_autocast(api, tmp_path, evaluator):
     assert seen == {torch.bfloat16}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finder", ["batch size", "learning rate"])
 def test_finders_beside_it(tmp_path, finder):
     """Both callbacks run a few steps before ``on_fit_start`` ends, on a module whose state they put back."""

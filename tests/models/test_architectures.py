@@ -21,6 +21,7 @@ from tglo_lightning.models import (
     ResNet,
     WideResNet,
 )
+from tglo_lightning.search import Budget, Finals
 
 CIFAR = {"input_shape": (3, 32, 32), "num_classes": 10}
 MNIST = {"input_shape": (1, 28, 28), "num_classes": 10}
@@ -187,7 +188,7 @@ def test_losses_and_classifiers_must_match():
 @pytest.mark.parametrize("evaluator", ["trainer", "vectorized"])
 def test_the_loss_of_an_auxiliary_classifier_can_be_metalearned(tmp_path, evaluator):
     module = _with_aux()
-    options = {"generations": 1, "population": 3, "candidate_steps": 2, "finalists": 1, "repeats": 1}
+    options = {"generations": 1, "population": 3, "budget": Budget(steps=2), "finals": Finals(1, 0, 1)}
     search = TaylorGLO(loss="aux_criteria.0", evaluator=evaluator, **options)
     data = DigitsDataModule(train_size=64, val_size=32, batch_size=32)
     _trainer(tmp_path, max_steps=1, callbacks=[search]).fit(module, datamodule=data)
@@ -200,7 +201,7 @@ def test_the_loss_of_an_auxiliary_classifier_can_be_metalearned(tmp_path, evalua
 def test_the_losses_of_all_classifiers_can_be_metalearned_together(tmp_path):
     module = _with_aux()
     paths = ["criterion", "aux_criteria.0", "aux_criteria.1"]
-    options = {"generations": 1, "population": 3, "candidate_steps": 2, "finalists": 1, "repeats": 1}
+    options = {"generations": 1, "population": 3, "budget": Budget(steps=2), "finals": Finals(1, 0, 1)}
     search = TaylorGLO(loss=paths, evaluator="vectorized", **options)
     data = DigitsDataModule(train_size=64, val_size=32, batch_size=32)
     _trainer(tmp_path, max_steps=1, callbacks=[search]).fit(module, datamodule=data)

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 __all__ = ["Pausable", "Stopped"]
 
 JOIN_SECONDS = 10.0
@@ -38,7 +40,8 @@ class Pausable:
         """Run the function to its next pause or its end. Return whether it has ended; raise what it raised."""
         try:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, daemon=True, name="tglo-training")
+                threads = torch.get_num_threads()
+                self._thread = threading.Thread(target=self._run, args=(threads,), daemon=True, name="tglo-training")
                 self._thread.start()
                 self._caller.acquire()
             elif not self.ended:
@@ -70,7 +73,9 @@ class Pausable:
             self._function.release()
             self._thread.join(JOIN_SECONDS)
 
-    def _run(self) -> None:
+    def _run(self, threads: int) -> None:
+        # A new thread would take the default, and sums of other parts differ in their last bits
+        torch.set_num_threads(threads)
         try:
             self.value = self.function()
         except Stopped:

@@ -201,7 +201,10 @@ class RobustnessReport:
         Raises:
             ValueError: the file holds something else.
         """
-        return cls.from_dict(load_json(path, SHAPE))
+        try:
+            return cls.from_dict(load_json(path, SHAPE))
+        except ValueError as error:
+            raise ValueError(f"{path} is no robustness report: {error}.") from None
 
 
 def _shares(flags: Tensor) -> list[float]:

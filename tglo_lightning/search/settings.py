@@ -42,7 +42,7 @@ class SearchSettings:
 
     generations: int = 10
     population: int = 20
-    space: Space | type[ClassificationLoss] | str = "shape"
+    space: Space | type[ClassificationLoss] | str = "taylorglo"
     strategy: Strategy | str = "cmaes"
     finals: Finals | int = field(default_factory=Finals)
     budget: Budget | int | None = None

@@ -82,6 +82,7 @@ def test_workers_and_what_loads_their_data_end_with_a_killed_parent(tmp_path, nu
     assert not {pid for pid, _, _ in processes()} & set(found)
 
 
+@pytest.mark.slow
 def test_forgotten_workers_do_not_keep_the_program_from_ending(tmp_path):
     script = tmp_path / "forgets.py"
     script.write_text(

@@ -85,6 +85,7 @@ class Counted(Dataset):
             file.write(f"{os.getpid()}\n")
 
 
+@pytest.mark.slow
 def test_a_population_on_the_cluster_in_pieces(cluster, tmp_path):
     fit = inner_fit(tmp_path, module(), budget=Budget(epochs=2))
     found = {}
@@ -105,6 +106,7 @@ def test_a_population_on_the_cluster_in_pieces(cluster, tmp_path):
     assert equal(found["ray"][2], found["trainer"][2])
 
 
+@pytest.mark.slow
 def test_node_is_lost_in_mid_generation(cluster, tmp_path):
     driver = os.getpid()
     net = module(lambda module: time.sleep(0.3 if os.getpid() != driver else 0))

@@ -4,9 +4,9 @@ import pytest
 import torch
 from helpers.data import blobs
 from helpers.modules import mlp
-from tglo_lightning.evaluation.stack import Chunk, Step
 from torch import nn
 
+from tglo_lightning.evaluation.vectorized.stack import Chunk, Step
 from tglo_lightning.losses import TaylorGLOLoss
 from tglo_lightning.losses.base import SeparableLoss
 
