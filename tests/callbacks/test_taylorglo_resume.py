@@ -182,7 +182,7 @@ def test_an_unfinished_neighbour_is_mentioned(done, caplog, monkeypatch):
 def test_another_version_is_refused(done, monkeypatch):
     [journal] = journals(done)
     before = journal.read_bytes()
-    monkeypatch.setattr("tglo_lightning.callbacks.taylorglo.version", lambda name: "0.0" if name == "cma" else "1.0")
+    monkeypatch.setattr("tglo_lightning.callbacks.recording.version", lambda name: "0.0" if name == "cma" else "1.0")
     with pytest.raises(ValueError, match=r"another search: .*versions.cma is '.*' there and '0.0' here"):
         fit(done)
     assert journal.read_bytes() == before

@@ -15,6 +15,14 @@ from tglo_lightning.evaluation.pausing import Pausable
 from tglo_lightning.search import Budget
 
 
+@pytest.fixture(autouse=True)
+def _interruptible():
+    """Run in the background, a test ignores Ctrl-C from its start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_function_and_caller_take_turns():
     steps = []
 

@@ -114,8 +114,9 @@ def wait_for_lines(folder, lines, process=None):
 @pytest.mark.parametrize(
     ("evaluator", "number"), [("trainer", signal.SIGINT), ("vectorized", signal.SIGTERM), ("processes", signal.SIGINT)]
 )
-def test_signals_end_a_search_cleanly(tmp_path, reference, evaluator, number):
+def test_signals_end_a_search_cleanly(tmp_path, monkeypatch, reference, evaluator, number):
     expected = reference(evaluator, "cmaes")
+    monkeypatch.setenv("VICTIM_SECONDS", "0.03")
     child = victim.fork(lambda: victim.work(tmp_path, evaluator), tmp_path / "log")
     wait_for_lines(tmp_path, 3)
     os.kill(child, number)
@@ -126,6 +127,7 @@ def test_signals_end_a_search_cleanly(tmp_path, reference, evaluator, number):
     assert "Traceback" not in log
     assert journal.read_bytes().endswith(b"\n")
     assert SearchResult.load(journal).finished is False
+    monkeypatch.delenv("VICTIM_SECONDS")
     end(victim.fork(lambda: victim.work(tmp_path, evaluator), tmp_path / "log"), 0)
     assert (tmp_path / "outcome.json").read_text() == expected
     assert "goes on from" in (tmp_path / "log").read_text()

@@ -7,17 +7,29 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
+from importlib.metadata import version
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from tglo_lightning._version import __version__
 from tglo_lightning.module.messages import tell
 from tglo_lightning.search import Journal, JournalError, SearchError, SearchResult
-from tglo_lightning.search.files import default_journal, free_journal, interrupted_neighbour, is_finished, result_path
+from tglo_lightning.search.files import (
+    JOURNAL,
+    default_journal,
+    free_journal,
+    interrupted_neighbour,
+    is_finished,
+    result_path,
+)
 from tglo_lightning.search.journal import Unwritable
 from tglo_lightning.wording import counted
 
-__all__ = ["Recording", "evaluator_name"]
+__all__ = ["Recording", "evaluator_name", "journal_path", "versions"]
 
+# Packages whose versions may change the outcome of a search
+VERSIONS = ("torch", "pytorch-lightning", "cma", "numpy")
 # Settings of evaluators that may change the last bits of a result
 OPTIONS = ("chunk_size", "compile")
 
@@ -150,6 +162,30 @@ class Recording:
 def evaluator_name(evaluator: Any) -> str:
     """Return the name of an evaluator, or of its class."""
     return str(getattr(evaluator, "name", type(evaluator).__name__))
+
+
+def journal_path(journal: str | PathLike[str] | None) -> Path | None:
+    """Return the path of a journal that a user named.
+
+    Raises:
+        TypeError, ValueError: it cannot be the path of a journal.
+    """
+    if journal is None:
+        return None
+    if not isinstance(journal, str | PathLike) or not str(journal):
+        raise TypeError(f"`journal` must be the path of a file, got {journal!r}.")
+    path = Path(journal).expanduser()
+    if path.suffix == ".json":
+        raise ValueError(f"`journal` must not end in .json, for the result goes there; got {str(journal)!r}.")
+    if path.is_dir():
+        raise ValueError(f"`journal` must be a file, and {str(journal)!r} is a directory: {path / JOURNAL}?")
+    return path
+
+
+def versions(trainer: Any) -> dict[str, str]:
+    """Return the versions of the packages that may change the outcome of a search."""
+    packages = VERSIONS if type(trainer).__module__.startswith("pytorch_lightning") else (*VERSIONS, "lightning")
+    return {"tglo-lightning": __version__, **{name: version(name) for name in packages}}
 
 
 def _options(evaluator: Any) -> dict[str, Any]:

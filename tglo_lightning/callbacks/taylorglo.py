@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from tglo_lightning._version import __version__
 from tglo_lightning.arguments import choice, flag
 from tglo_lightning.callbacks.progress import SearchMonitor
-from tglo_lightning.callbacks.recording import Recording
+from tglo_lightning.callbacks.recording import Recording, journal_path, versions
 from tglo_lightning.callbacks.report import SearchReport
 from tglo_lightning.evaluation import InnerFit, Probe, Ranks, check_strategy, choose_evaluator, probe
 from tglo_lightning.evaluation.auto import EVALUATORS, check_evaluator
@@ -23,20 +19,16 @@ from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.losses import ClassificationLoss
 from tglo_lightning.module import LossSlots, restore_loss
 from tglo_lightning.module.bases import CALLBACKS, Callback
-from tglo_lightning.module.copies import INITS, check_resettable
+from tglo_lightning.module.copies import INITS, check_resettable, copies_of
 from tglo_lightning.module.fingerprint import digest, sources
 from tglo_lightning.module.messages import tell
 from tglo_lightning.search import Budget, Finals, Objective, SearchResult, SearchSettings, Space, Strategy, search
-from tglo_lightning.search.files import JOURNAL
 from tglo_lightning.search.interruption import interruptible
 from tglo_lightning.search.settings import MODES
 from tglo_lightning.search.summary import outcome_metrics, summary, warn_of_direction, warn_of_seeds
 from tglo_lightning.wording import counted
 
 __all__ = ["TaylorGLO"]
-
-# Packages whose versions may change the outcome of a search
-VERSIONS = ("torch", "pytorch-lightning", "cma", "numpy")
 
 
 class TaylorGLO(Callback):
@@ -137,7 +129,7 @@ class TaylorGLO(Callback):
             raise TypeError(f"`budget.callbacks` must be Lightning callbacks, got {list(callbacks)!r}.")
         check_evaluator(evaluator)
         self.evaluator = evaluator
-        self.journal = _journal_path(journal)
+        self.journal = journal_path(journal)
         self.resume = flag("resume", resume)
         self.directory: Path | None = None
         self.result: SearchResult | None = None
@@ -154,7 +146,7 @@ class TaylorGLO(Callback):
             slot.get(pl_module)
         # An earlier fit that failed has not come to its teardown
         self.teardown(trainer, pl_module, stage)
-        for module in _copies(trainer, pl_module):
+        for module in copies_of(pl_module, trainer.callbacks):
             self._hooks.append(module.register_load_state_dict_pre_hook(_restore))
             self._install(module)
 
@@ -167,7 +159,7 @@ class TaylorGLO(Callback):
             return
         if self.result is None:
             self.result = self._search(trainer, pl_module)
-        for module in _copies(trainer, pl_module):
+        for module in copies_of(pl_module, trainer.callbacks):
             self._install(module)
         rebuild_optimizers(trainer, self.result.criterion.step)
 
@@ -255,7 +247,7 @@ class TaylorGLO(Callback):
         check()
         options = tuple(fit.slots.options(fit.module))
         objective = Objective(seen.num_classes, self.monitor, self.mode, fit.slots.name(fit.module), options)
-        notes = {"versions": _versions(trainer), "original_options": list(options), "inputs": seen.inputs}
+        notes = {"versions": versions(trainer), "original_options": list(options), "inputs": seen.inputs}
         try:
             with (
                 recording.journal(evaluator, notes) as journal,
@@ -295,34 +287,6 @@ class TaylorGLO(Callback):
     def _install(self, pl_module: Any) -> None:
         if self.result is not None:
             self.slots.install(pl_module, self.result.criterion)
-
-
-def _journal_path(journal: str | PathLike[str] | None) -> Path | None:
-    if journal is None:
-        return None
-    if not isinstance(journal, str | PathLike) or not str(journal):
-        raise TypeError(f"`journal` must be the path of a file, got {journal!r}.")
-    path = Path(journal).expanduser()
-    if path.suffix == ".json":
-        raise ValueError(f"`journal` must not end in .json, for the result goes there; got {str(journal)!r}.")
-    if path.is_dir():
-        raise ValueError(f"`journal` must be a file, and {str(journal)!r} is a directory: {path / JOURNAL}?")
-    return path
-
-
-def _versions(trainer: Any) -> dict[str, str]:
-    packages = VERSIONS if type(trainer).__module__.startswith("pytorch_lightning") else (*VERSIONS, "lightning")
-    return {"tglo-lightning": __version__, **{name: version(name) for name in packages}}
-
-
-def _copies(trainer: Any, pl_module: Any) -> Iterator[Any]:
-    """The module, and the copies of it that other callbacks hold, as those that average weights do."""
-    yield pl_module
-    for callback in trainer.callbacks:
-        for value in vars(callback).values():
-            for child in value.modules() if isinstance(value, nn.Module) else ():
-                if type(child) is type(pl_module) and child is not pl_module:
-                    yield child
 
 
 def _restore(module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:

@@ -27,6 +27,7 @@ from tglo_lightning.models import Classifier
 from tglo_lightning.reporting import results_table
 from tglo_lightning.reporting.html import report_quietly
 from tglo_lightning.search import Criterion, Finalist, SearchResult
+from tglo_lightning.untrusted import write_whole
 
 METALEARNED = "metalearned"
 # Searches with the same number of trainings, for what a practitioner would do instead
@@ -64,9 +65,9 @@ def run(cfg: DictConfig) -> float:
             scores = _compare(recipe, found)
         result = _result(recipe, search, found, scores, time.monotonic() - start)
         if first := _rank_zero_only.rank == 0:
-            path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+            write_whole(path, json.dumps(result, indent=2, allow_nan=False) + "\n")
             curves = {kind: each.curves for kind, each in scores.items()}
-            path.with_name("curves.json").write_text(json.dumps(curves, allow_nan=False) + "\n")
+            write_whole(path.with_name("curves.json"), json.dumps(curves, allow_nan=False) + "\n")
             if logger is not None:
                 _log(logger, result)
         failed = False

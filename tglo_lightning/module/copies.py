@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial, update_wrapper
 from types import MethodType
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torchmetrics import Metric
 
-__all__ = ["INITS", "Init", "check_resettable", "fresh_module", "leave_ranks", "replicate"]
+__all__ = ["INITS", "Init", "check_resettable", "copies_of", "fresh_module", "leave_ranks", "replicate"]
 
 INITS = ("module", "reset")
 Init = str | Callable[[], Any]
@@ -109,3 +109,13 @@ def leave_ranks(module: nn.Module) -> None:
             child.distributed_available_fn = _never
         elif type(child) is nn.SyncBatchNorm:
             child.__class__ = _BatchNorm  # type: ignore[assignment]
+
+
+def copies_of(module: nn.Module, callbacks: Iterable[Any]) -> Iterator[Any]:
+    """Yield a module and the copies of it that callbacks hold, as those that average weights do."""
+    yield module
+    for callback in callbacks:
+        for value in vars(callback).values():
+            for child in value.modules() if isinstance(value, nn.Module) else ():
+                if type(child) is type(module) and child is not module:
+                    yield child

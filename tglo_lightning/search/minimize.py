@@ -22,6 +22,7 @@ from tglo_lightning.losses.registry import check_replaceable, loss_name, loss_op
 from tglo_lightning.search.budget import Budget
 from tglo_lightning.search.criterion import Criterion
 from tglo_lightning.search.evaluator import Evaluation
+from tglo_lightning.search.files import result_path
 from tglo_lightning.search.interruption import interruptible
 from tglo_lightning.search.journal import Journal
 from tglo_lightning.search.loop import search
@@ -74,8 +75,9 @@ def minimize(
         original: the loss to beat; ``None`` for ``torch.nn.CrossEntropyLoss()``. Candidates take over its class
             weights, ``ignore_index`` and reduction.
         settings: the arguments of the search.
-        journal: file that every finished training is written to. A search that was killed goes on from there when it
-            is started again with the same code of ``fn``; what ``fn`` calls or reads is not watched.
+        journal: file that every finished training is written to; the result is written beside it, as ``.json``. A
+            search that was killed goes on from there when it is started again with the same code of ``fn``; what ``fn``
+            calls or reads is not watched.
         progress: show a progress bar.
         options: attributes of :class:`~tglo_lightning.search.SearchSettings`, such as ``generations=3``, in place of
             ``settings``.
@@ -123,11 +125,15 @@ def minimize(
         evaluator = FunctionEvaluator(fn, original, num_classes=num_classes, budget=budget)
         opened = None
         if journal is not None:
+            if str(journal).endswith(".json"):
+                raise ValueError(f"`journal` must not end in .json, for the result goes there; got {str(journal)!r}.")
             opened = Journal(journal, _header(fn, original, settings, objective))
             stack.callback(opened.close)
             evaluator.proven = opened.recorded > 0
         bar = stack.enter_context(SearchBar(settings, name, disable=not progress))
         result = search(evaluator, settings, objective, journal=opened, listener=bar, check=check)
+        if opened is not None:
+            result.save(result_path(opened.path))
     warn_of_seeds(result, "If `fn` seeds generators itself, leave that to the search.")
     return result
 
