@@ -319,8 +319,8 @@ class _Call:
         wanted = self.evaluator.num_classes
         if not called:
             warnings.warn(
-                "`fn` did not call the loss that it was given, so every candidate trains alike. Call it in place "
-                "of your own: loss(logits, target).",
+                "`fn` did not call the loss that it was given, so all candidates train with the same loss. Call it in "
+                "place of your own: loss(logits, target).",
                 stacklevel=9,
             )
         elif wanted is not None and wanted not in called:
@@ -347,7 +347,7 @@ class UnusedStep(ValueError):
 
 
 class WrongClasses(ValueError):
-    """The logits have another number of classes than the search was told."""
+    """The logits have another number of classes than ``num_classes`` says."""
 
 
 def _classes(arguments: tuple[Any, ...]) -> set[int]:
