@@ -269,6 +269,8 @@ def test_a_population_is_one_stacked_buffer(tester, soft, targets):
     thetas = torch.stack([middle.double() * factor for factor in (0.5, 0.8, 1.0)])
     if tester.name == "taylor_ce":
         thetas = thetas + 1
+    priors = loss.theta[thetas.shape[1] :]  # none but for losses that know how frequent a class is
+    thetas = torch.cat([thetas, priors.expand(3, -1)], dim=1)
     logits, _, probabilities = tester.data((3, 6, N_CLASSES), torch.float32)
     labels = probabilities.softmax(-1) if soft else tester.data((3, N_CLASSES, 6))[1]
     labels = labels if targets == "stacked" else labels[0]

@@ -39,7 +39,7 @@ def test_axes_are_the_arguments_of_the_constructor(tester):
         assert axis.decode(axis.encode(axis.default)) == pytest.approx(axis.default)
     if tester.family.axes:
         loss = tester.build()
-        assert loss.theta.tolist() == [axis.default for axis in tester.family.axes]
+        assert loss.theta.tolist()[: len(tester.family.axes)] == [axis.default for axis in tester.family.axes]
         assert torch.equal(tester.build(loss.theta).theta, loss.theta)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from tglo_lightning.arguments import integer, tensor_of
 from tglo_lightning.losses.classification import ClassificationLoss
@@ -39,15 +40,16 @@ def class_priors(labels: Tensor | Sequence[int], num_classes: int) -> Tensor:
 class PriorLoss(ClassificationLoss):
     """Base of the losses that know how frequent each class is in training.
 
+    The frequencies follow the parameters in ``theta``, so they travel wherever ``theta`` does.
+
     Args:
         theta: parameters, one for each axis.
         priors: frequencies or numbers of samples of the classes, positive, shape ``(n,)``; see :func:`class_priors`.
-            They become the buffer ``priors`` with sum 1. ``None`` makes a loss that can be looked at, and not called.
+            ``None`` makes a loss that can be looked at, and not called.
         options: those of :class:`ClassificationLoss`.
     """
 
     family = ""
-    priors: Tensor | None
 
     def __init__(
         self, theta: Sequence[float], *, priors: Tensor | Sequence[float] | None = None, **options: Any
@@ -57,8 +59,21 @@ class PriorLoss(ClassificationLoss):
             priors = tensor_of("priors", priors, torch.float64).detach()
             if priors.dim() != 1 or not bool((priors > 0).all()) or not bool(priors.isfinite().all()):
                 raise ValueError(f"`priors` must be positive numbers, one a class, got {priors.tolist()}.")
-            priors = priors / priors.sum()
-        self.register_buffer("priors", priors)
+            self.theta = torch.cat([self.theta, priors / priors.sum()])
+
+    @classmethod
+    def of(cls, theta: Sequence[float], **options: Any) -> Self:
+        """Build the loss; what follows the parameters in ``theta`` are the priors."""
+        values = theta.tolist() if isinstance(theta, Tensor) else list(theta)
+        if len(values) > len(cls.axes):
+            options = {"priors": values[len(cls.axes) :], **options}
+        return super().of(values[: len(cls.axes)], **options)
+
+    @property
+    def priors(self) -> Tensor | None:
+        """Frequencies of the classes, float64 of shape ``(n,)`` with sum 1."""
+        count = len(self.axes)
+        return self.theta[count:] if len(self.theta) > count else None
 
     def log_priors(self, like: Tensor) -> Tensor:
         """Logarithms of the priors, shape ``(n,)``, in the type of ``like``."""
@@ -80,7 +95,7 @@ class PriorLoss(ClassificationLoss):
         return hard
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        saved = state_dict.get(f"{prefix}priors")
-        if saved is not None and self.priors is None:  # restored by family and parameters alone
-            self.priors = torch.empty_like(saved)
+        saved = state_dict.get(f"{prefix}theta")
+        if saved is not None and self.priors is None:  # a loss without priors takes those that were saved
+            self.theta = torch.empty_like(saved)
         super()._load_from_state_dict(state_dict, prefix, *args)

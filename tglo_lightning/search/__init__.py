@@ -12,6 +12,7 @@ from tglo_lightning.search.journal import Journal, JournalError
 from tglo_lightning.search.loop import Listener, SearchError, search
 from tglo_lightning.search.minimize import minimize
 from tglo_lightning.search.portfolio import Portfolio
+from tglo_lightning.search.presets import presets
 from tglo_lightning.search.result import Candidate, Finalist, SearchResult
 from tglo_lightning.search.settings import Objective, SearchSettings
 from tglo_lightning.search.space import FamilySpace, ProductSpace, ShapeSpace, Space, StepSpace, TaylorSpace
@@ -45,5 +46,6 @@ __all__ = [
     "Strategy",
     "TaylorSpace",
     "minimize",
+    "presets",
     "search",
 ]

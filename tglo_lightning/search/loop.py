@@ -94,7 +94,8 @@ class _Search:
         self.journal, self.listener, self.check = journal, listener, check
         self.strategy = settings.strategy
         self.strategy.mode = objective.mode
-        self.strategy.start(settings.space.for_task(objective.num_classes), settings.population, settings.seed)
+        space = settings.space.for_task(objective.num_classes, objective.priors)
+        self.strategy.start(space, settings.population, settings.seed)
         self.sign = -1.0 if objective.mode == "max" else 1.0
         self.history: list[Candidate] = []
         self.rejected: list[int] = []

@@ -59,7 +59,7 @@ class Portfolio(Strategy):
         """Begin with the presets. ``space`` tells the number of classes and of losses only."""
         super().start(space, population, seed)
         places = max(1, len(space.decode(space.centre).losses))
-        self._spaces = [as_space(each, places).for_task(space.num_classes) for each in self.given]
+        self._spaces = [as_space(each, places).for_task(space.num_classes, space.priors) for each in self.given]
         self._generator = np.random.default_rng(seed)
         self._seed = seed
         self._asked: list[tuple[int, list[float]]] = []

@@ -111,6 +111,7 @@ class Objective:
         mode: ``"max"`` or ``"min"``.
         original: name of the module's own loss.
         options: options of each original loss, see :func:`~tglo_lightning.losses.loss_options`.
+        priors: frequencies of the classes among the training labels, with sum 1; ``None`` if they are not known.
     """
 
     num_classes: int
@@ -118,6 +119,7 @@ class Objective:
     mode: str = "max"
     original: str = "original"
     options: tuple[dict[str, Any], ...] = ()
+    priors: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         choice("mode", self.mode, MODES)

@@ -14,6 +14,7 @@ from typing_extensions import Self
 
 from tglo_lightning.arguments import choice, flag, integer, number
 from tglo_lightning.losses import FAMILIES, ClassificationLoss, family
+from tglo_lightning.losses.class_priors import PriorLoss
 from tglo_lightning.losses.functional import num_parameters
 from tglo_lightning.losses.robust import SHAPE
 from tglo_lightning.search.criterion import Criterion, LossSpec
@@ -49,9 +50,11 @@ class Space(ABC):
         centre: coordinates that a search starts from.
         spread: standard deviation of the first draws, for each coordinate.
         num_classes: classes of the task, set by :meth:`for_task`.
+        priors: frequencies of the classes among the training labels, if they are known; set by :meth:`for_task`.
     """
 
     num_classes: int = 2
+    priors: tuple[float, ...] | None = None
     axes: tuple[str, ...]
     centre: tuple[float, ...]
     spread: tuple[float, ...]
@@ -64,10 +67,10 @@ class Space(ABC):
         """Whether ``criterion`` is worth training. Draws that are not are drawn again before anything is trained."""
         return True
 
-    def for_task(self, num_classes: int) -> Self:
-        """Return the space for a task with ``num_classes`` classes."""
+    def for_task(self, num_classes: int, priors: Sequence[float] | None = None) -> Self:
+        """Return the space for a task with ``num_classes`` classes of frequencies ``priors``."""
         twin = copy.copy(self)
-        twin.num_classes = num_classes
+        twin.num_classes, twin.priors = num_classes, None if priors is None else tuple(priors)
         return twin
 
     def around(self, x: Sequence[float], spread: float) -> Self:
@@ -226,6 +229,8 @@ class FamilySpace(Space):
         """Return the loss at coordinates ``x``."""
         values, step = _split_step(x, self.step)
         theta = [axis.decode(value) for axis, value in zip(self.family.axes, values, strict=True)]
+        if issubclass(self.family, PriorLoss) and self.priors is not None:
+            theta += self.priors
         return Criterion.of(self.family.family, theta, step)
 
     def to_dict(self) -> dict[str, Any]:
@@ -269,9 +274,9 @@ class ProductSpace(Space):
         parts = [Criterion(tuple(islice(losses, count)), criterion.step) for count in self._losses]
         return all(space.feasible(part) for space, part in zip(self.spaces, parts, strict=True))
 
-    def for_task(self, num_classes: int) -> Self:
+    def for_task(self, num_classes: int, priors: Sequence[float] | None = None) -> Self:
         """Return the product of the spaces for a task."""
-        return type(self)([space.for_task(num_classes) for space in self.spaces])
+        return type(self)([space.for_task(num_classes, priors) for space in self.spaces])
 
     def to_dict(self) -> dict[str, Any]:
         """Return what each space says."""
