@@ -21,7 +21,10 @@ import numpy as np
 from tglo_lightning.search import Candidate, Criterion, Evaluation, Finals
 
 GAPS = {"equal": 0.0, "worse by 0.5 sd": -0.5, "better by 1 sd": 1.0, "better by 2 sd": 2.0}
-CONFIRM = (3, 5, 10, 20)
+CONFIRM: dict[str, dict[str, int]] = {
+    **{str(confirm): {"confirm": confirm} for confirm in (3, 5, 10, 20)},
+    "10, look 4": {"confirm": 10, "look": 4},
+}
 SHARED = (0.0, 0.5, 0.8)
 CANDIDATES = 20
 
@@ -57,9 +60,9 @@ def table(trials: int) -> str:
     """Return the table in Markdown."""
     names = ["`confirm`", "shared", *GAPS]
     rows = ["| " + " | ".join(names) + " |", "| " + " | ".join("---" for _ in names) + " |"]
-    for confirm, shared in product(CONFIRM, SHARED):
-        shares = [replaced(Finals(confirm=confirm), gap, shared=shared, trials=trials) for gap in GAPS.values()]
-        rows.append(f"| {confirm} | {shared:g} | " + " | ".join(f"{share:.3f}" for share in shares) + " |")
+    for (name, options), shared in product(CONFIRM.items(), SHARED):
+        shares = [replaced(Finals(**options), gap, shared=shared, trials=trials) for gap in GAPS.values()]
+        rows.append(f"| {name} | {shared:g} | " + " | ".join(f"{share:.3f}" for share in shares) + " |")
     return "\n".join(rows)
 
 

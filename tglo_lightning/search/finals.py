@@ -47,6 +47,9 @@ class Finals:
     differences are tested seed by seed, one-sided. The own loss is replaced only if the p-value is at most ``level``:
     a choice among many is too good by chance on the numbers that it was made by, never on fresh ones.
 
+    With a ``look`` clear cases end early: after so many confirming seeds the own loss is kept if it is no worse so far,
+    and replaced if the p-value is small enough already. Because of the second chance p-values are doubled.
+
     With ``confirm=1`` there is no test, and the better one is kept.
 
     Attributes:
@@ -54,6 +57,7 @@ class Finals:
         seeds: seeds to choose by, at least 1; 0 takes the best candidate of the search as it is.
         confirm: seeds to confirm by, at least 1.
         level: largest p-value that counts as confirmed, in (0, 1].
+        look: confirming seeds after which a clear case ends, at least 2 and less than ``confirm``; 0 for no look.
 
     Raises:
         TypeError, ValueError: an argument of a wrong kind or out of range, by its name.
@@ -63,11 +67,15 @@ class Finals:
     seeds: int = 2
     confirm: int = 10
     level: float = 0.05
+    look: int = 0
 
     def __post_init__(self) -> None:
         for name, least in {"finalists": 1, "seeds": 0, "confirm": 1}.items():
             object.__setattr__(self, name, integer(name, getattr(self, name), least))
         object.__setattr__(self, "level", number("level", self.level, above=0, most=1))
+        object.__setattr__(self, "look", integer("look", self.look, 0))
+        if self.look == 1 or self.look >= self.confirm:
+            raise ValueError(f"`look` must be 0, or from 2 to less than `confirm={self.confirm}`, got {self.look}.")
 
     @property
     def trainings(self) -> int:
@@ -110,12 +118,21 @@ class Finals:
         for number_ in range(self.confirm):
             for kept, evaluation in zip(confirmed, train("confirmation", number_, entrants), strict=True):
                 kept.append(evaluation)
-        incumbent = Finalist.of(own, original, confirmed[-1])
+            if chosen is not None and number_ + 1 == self.look:
+                p_value, replaces = self._decide(*self._entrants(chosen, confirmed, original), mode)
+                if replaces or p_value is None or p_value >= 1:
+                    break
         if chosen is None:
-            return Outcome(finalists, None, incumbent, None, False)
+            return Outcome(finalists, None, Finalist.of(own, original, confirmed[-1]), None, False)
+        best, incumbent = self._entrants(chosen, confirmed, original)
+        return Outcome(finalists, best, incumbent, *self._decide(best, incumbent, mode))
+
+    def _entrants(
+        self, chosen: Finalist, confirmed: Sequence[Sequence[Evaluation]], original: str
+    ) -> tuple[Finalist, Finalist]:
+        """The chosen candidate and the module's own loss, as confirmed so far."""
         best = Finalist.of(chosen.criterion, chosen.name, confirmed[0], chosen)
-        p_value, replaces = self._decide(best, incumbent, mode)
-        return Outcome(finalists, best, incumbent, p_value, replaces)
+        return best, Finalist.of(Criterion.original(), original, confirmed[1])
 
     def _decide(self, best: Finalist, original: Finalist, mode: str) -> tuple[float | None, bool]:
         """The p-value, and whether ``best`` replaces ``original``."""
@@ -129,6 +146,8 @@ class Finals:
         other = [value if math.isfinite(value) else worst for value in original.fitness]
         differences = [sign * (a - b) for a, b in zip(best.fitness, other, strict=True)]
         p_value = paired_p_value(differences)
+        if p_value is not None and self.look:
+            p_value = min(1.0, 2 * p_value)
         better = sum(differences) > 0
         return p_value, better if p_value is None else better and p_value <= self.level
 
