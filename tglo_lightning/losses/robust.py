@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from tglo_lightning.losses.priors import prior
 from tglo_lightning.losses.shape import from_minimal, from_shape
 from tglo_lightning.losses.taylorglo import TaylorGLOLoss
 
 __all__ = ["robust"]
 
-SHAPE = [0.45, 1.01, 1.54]
+SHAPE = list(prior().t)
 
 
 def robust(num_classes: int, **options: Any) -> TaylorGLOLoss:
@@ -18,10 +19,8 @@ def robust(num_classes: int, **options: Any) -> TaylorGLOLoss:
     Never use it without a comparison on validation data (``benchmarks/worth``): where labels are clean, or training
     ends before wrong labels are memorised, it costs accuracy, and it ignores rare classes.
 
-    It is the TaylorGLO loss of order 3 with the shape ``t = (0.45, 1.01, 1.54)`` of
-    :func:`~tglo_lightning.theory.to_shape` and mean pull 1, so it takes the learning rate of cross-entropy. The shape
-    was searched by CMA-ES on the mean gain over 11 tabular and synthetic tasks with 2 to 50 classes, with MLPs, at
-    fixed learning rates.
+    It is the TaylorGLO loss of order 3 with the shape ``t`` of :func:`~tglo_lightning.losses.priors.prior` and mean
+    pull 1, so it takes the learning rate of cross-entropy.
 
     Args:
         num_classes: ``n``.
