@@ -31,7 +31,6 @@ def test_plain_values():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({}, ValueError, "one of `epochs` and `steps`"),
         ({"epochs": 1, "steps": 1}, ValueError, "one of `epochs` and `steps`"),
         ({"epochs": 0}, ValueError, "`epochs` must be at least 1"),
         ({"steps": 1.0}, TypeError, "`steps` must be an int"),

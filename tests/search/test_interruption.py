@@ -56,13 +56,14 @@ def test_a_lost_signal_is_held_against_no_candidate(tmp_path, number, lose):
 
     def run():
         finals = Finals(finalists=1, seeds=1, confirm=2)
-        return minimize(fn, 3, generations=2, population=4, finals=finals, journal=journal, progress=False)
+        options = {"space": "taylorglo", "generations": 2, "population": 4}
+        return minimize(fn, 3, **options, finals=finals, journal=journal, progress=False)
 
     journal = tmp_path / "search.jsonl"
     with pytest.raises(RAISED[number]):
         run()
     assert len(calls) == 6
-    assert journal.read_bytes().count(b"\n") == 1 + (4 + 1) + 1  # the state of a generation as well
+    assert journal.read_bytes().count(b"\n") == 2 + (4 + 1) + 1  # header, settings; the state of a generation as well
     result = run()
     assert result.failed == 0
     assert [c.fitness for c in result.history] == [1, 2, 3, 4, 5, 7, 8, 9]

@@ -7,11 +7,21 @@ import random
 import resource
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 from helpers.searches import FULL, OBJECTIVE, Halving, Scored, plain, settings, sphere, theta
 
-from tglo_lightning.search import CMAES, Evaluation, RandomSearch, SearchResult, TaylorSpace, search
+from tglo_lightning.search import (
+    CMAES,
+    Budget,
+    Evaluation,
+    RandomSearch,
+    SearchResult,
+    TaylorSpace,
+    WarmCMAES,
+    search,
+)
 from tglo_lightning.search.journal import Journal, JournalError
 
 TRAININGS = 3 * 6 + 2 * 2 + 2 * 3
@@ -178,7 +188,7 @@ def test_a_torn_line_behind_damage_stays(journal):
 
 def test_a_line_that_is_missing_from_a_whole_generation_is_told(journal):
     lines = journal.read_text().splitlines(keepends=True)
-    journal.write_text("".join(lines[:3] + lines[4:]))
+    journal.write_text("".join(lines[:4] + lines[5:]))
     with pytest.raises(JournalError, match="lacks candidate 2 of generation 0"):
         go(journal)
 
@@ -292,3 +302,43 @@ def test_an_unfinished_search_is_loaded_as_far_as_it_came(tmp_path, uninterrupte
     Journal(tmp_path / "empty.jsonl", {}).close()
     with pytest.raises(ValueError, match="holds no result of a search"):
         SearchResult.load(tmp_path / "empty.jsonl")
+
+
+@pytest.mark.parametrize("kind", [CMAES, WarmCMAES, RandomSearch])
+def test_a_finished_search_goes_on_with_more_generations(tmp_path, kind):
+    """With the result that it would have had if all had been asked for at once; nothing is trained twice."""
+
+    def asked(generations):
+        return replace(settings(seed=3, space=TaylorSpace(step=True), strategy=kind()), generations=generations)
+
+    header = HEADER | {"settings": asked(2).identity}
+    assert header["settings"] == asked(4).identity
+    whole = go(None, given=asked(4))
+    path = tmp_path / "journal.jsonl"
+    go(path, header=header, given=asked(2))
+    trained = {tuple(record["key"]) for record in Journal.read(path)[1]}
+    rest = Scored(score)
+    assert go(path, rest, header, asked(4)) == whole
+    records = Journal.read(path)[1]
+    new = [record for record in records if tuple(record["key"]) not in trained and "fitness" in record]
+    assert len(rest.seen) == len(new) < len(whole["history"]) + 2 * 2 + 2 * 3
+    # And back: what was asked for decides, nothing is trained again
+    fewer = Scored(score)
+    assert go(path, fewer, header, asked(2))["settings"]["generations"] == 2
+    assert fewer.seen == []
+
+
+def test_a_search_ends_when_its_time_is_over(tmp_path):
+    def given(seconds):
+        return settings(seed=3, budget=Budget(epochs=1, max_time=seconds))
+
+    assert len(go(None, given=given(100.0))["history"]) == 3 * 6
+    path = tmp_path / "journal.jsonl"
+    header = HEADER | {"settings": given(1e-9).identity}
+    short = go(path, header=header, given=given(1e-9))
+    assert len(short["history"]) == 6
+    assert len(short["original"]["fitness"]) == 3
+    again = Scored(score)
+    assert go(path, again, header, given(1e-9)) == short
+    assert again.seen == []
+    assert len(go(path, Scored(score), header, given(100.0))["history"]) == 3 * 6

@@ -28,7 +28,7 @@ from tglo_lightning.search import (
 )
 
 FINALS = Finals(finalists=1, seeds=1, confirm=2)
-TINY = {"generations": 2, "population": 4, "finals": FINALS, "progress": False}
+TINY = {"space": "taylorglo", "generations": 2, "population": 4, "finals": FINALS, "progress": False}
 # Two generations, a choice, and a confirmation of the chosen one and the original
 TRAININGS = 2 * 4 + 1 + 2 * 2
 TRAIN, VAL = blobs(seed=1).tensors, blobs(48, seed=2).tensors
@@ -132,12 +132,12 @@ def test_another_family_and_the_learning_rate():
         return error_rate(loss)
 
     rates = []
-    result = minimize(rate, 3, space="smoothing", **TINY)
+    result = minimize(rate, 3, **TINY | {"space": "smoothing"})
     assert [c.criterion.step for c in result.history] == pytest.approx([rate / 0.1 for rate in rates[:8]])
     assert len(set(rates)) > 8
     assert isinstance(replace(result, kept="metalearned").loss(), SmoothedCrossEntropyLoss)
     with pytest.raises(ValueError, match="learning rate is searched, but `fn` builds no torch optimizer"):
-        minimize(lambda loss: float(loss(torch.zeros(1, 3), torch.tensor([0]))), 3, space="smoothing", **TINY)
+        minimize(lambda loss: float(loss(torch.zeros(1, 3), torch.tensor([0]))), 3, **TINY | {"space": "smoothing"})
 
 
 def curve(loss, epochs=4):

@@ -74,7 +74,6 @@ def test_plain_values_that_tell_one_search_from_another():
         ("strategy", "cma", ValueError),
         ("strategy", CMAES, TypeError),
         ("finals", 0, ValueError),
-        ("finals", None, TypeError),
         ("budget", 0, ValueError),
         ("budget", "1", TypeError),
     ],

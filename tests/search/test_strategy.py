@@ -151,7 +151,7 @@ def test_strategies_by_their_names():
     mine.ask()
     assert mine.to_dict()["name"].endswith("Mine")
     assert {k: v for k, v in mine.to_dict().items() if k != "name"} == {"share": 0.3, "words": "x"}
-    with pytest.raises(ValueError, match="`strategy` must be one of 'cmaes', 'random'"):
+    with pytest.raises(ValueError, match="`strategy` must be one of 'presets', 'warm', 'cmaes'"):
         as_strategy("cma")
     for wrong in (None, 3, CMAES):
         with pytest.raises(TypeError, match="`strategy` must be a name or an instance"):

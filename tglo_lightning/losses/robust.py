@@ -10,8 +10,6 @@ from tglo_lightning.losses.taylorglo import TaylorGLOLoss
 
 __all__ = ["robust"]
 
-SHAPE = list(prior().t)
-
 
 def robust(num_classes: int, **options: Any) -> TaylorGLOLoss:
     """A loss for noisy labels, found on many tasks at once, for networks that train long enough to memorise.
@@ -29,4 +27,4 @@ def robust(num_classes: int, **options: Any) -> TaylorGLOLoss:
     >>> robust(10).theta.numpy().round(2).tolist()
     [0.0, 0.0, 0.0, -2.87, 2.64, 3.1, -1.2, 0.0]
     """
-    return TaylorGLOLoss(from_minimal(from_shape(1.0, SHAPE, num_classes)), **options)
+    return TaylorGLOLoss(from_minimal(from_shape(1.0, list(prior().t), num_classes)), **options)

@@ -12,7 +12,7 @@ from tglo_lightning.search.journal import Journal, JournalError
 from tglo_lightning.search.loop import Listener, SearchError, search
 from tglo_lightning.search.minimize import minimize
 from tglo_lightning.search.portfolio import Portfolio
-from tglo_lightning.search.presets import presets
+from tglo_lightning.search.presets import Presets, WarmCMAES, presets
 from tglo_lightning.search.result import Candidate, Finalist, SearchResult
 from tglo_lightning.search.settings import Objective, SearchSettings
 from tglo_lightning.search.space import FamilySpace, ProductSpace, ShapeSpace, Space, StepSpace, TaylorSpace
@@ -35,6 +35,7 @@ __all__ = [
     "Objective",
     "Population",
     "Portfolio",
+    "Presets",
     "ProductSpace",
     "RandomSearch",
     "SearchError",
@@ -45,6 +46,7 @@ __all__ = [
     "StepSpace",
     "Strategy",
     "TaylorSpace",
+    "WarmCMAES",
     "minimize",
     "presets",
     "search",

@@ -16,33 +16,36 @@ class Budget:
     """How long a candidate trains: whole epochs or optimizer steps, and within which limits.
 
     Attributes:
-        epochs: epochs, at least 1.
+        epochs: epochs, at least 1. With neither epochs nor steps a candidate trains as long as the fit.
         steps: optimizer steps in place of epochs, at least 1.
         timeout: seconds of wall-clock time, validation included, after which a candidate is given up; for candidates
             that train in one pass as many for each. It is checked after every batch. The module's own loss has no
             limit.
         min_fitness_after: ``(n, value)``: after ``n`` epochs or steps a candidate whose metric is worse than ``value``
             is rejected. The others train on. The module's own loss is never rejected.
+        max_time: seconds of wall-clock time for the whole search. It proposes no further generation when that, and the
+            finals after it, would take longer; the first generation and the finals are always trained.
         callbacks: Lightning callbacks for the trainings of candidates; each training gets a copy.
 
     Raises:
-        TypeError, ValueError: an argument of a wrong kind or out of range, by its name; both ``epochs`` and ``steps``,
-            or neither.
+        TypeError, ValueError: an argument of a wrong kind or out of range, by its name; both ``epochs`` and ``steps``.
     """
 
     epochs: int | None = None
     steps: int | None = None
     timeout: float | None = None
     min_fitness_after: tuple[int, float] | None = None
+    max_time: float | None = None
     callbacks: Sequence[Any] = ()
 
     def __post_init__(self) -> None:
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("`budget` must have one of `epochs` and `steps`.")
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("`budget` must have one of `epochs` and `steps`, not both.")
         # Plain numbers, which a journal can hold
         for name in ("epochs", "steps"):
             object.__setattr__(self, name, optional(integer, name, getattr(self, name), 1))
-        object.__setattr__(self, "timeout", optional(number, "timeout", self.timeout, above=0))
+        for name in ("timeout", "max_time"):
+            object.__setattr__(self, name, optional(number, name, getattr(self, name), above=0))
         if isinstance(self.callbacks, str) or not isinstance(self.callbacks, Sequence):
             raise TypeError(f"`callbacks` must be a list of callbacks, got {self.callbacks!r}.")
         object.__setattr__(self, "callbacks", tuple(self.callbacks))
@@ -52,6 +55,8 @@ class Budget:
         if isinstance(given, str) or not isinstance(given, Sequence) or len(given) != 2:
             raise TypeError(f"`min_fitness_after` must be a pair (n, value), got {given!r}.")
         after = integer("min_fitness_after[0]", given[0])
+        if not self.length:
+            raise ValueError("`min_fitness_after` needs a budget of `epochs` or `steps`.")
         if not 1 <= after < self.length:
             raise ValueError(
                 f"`min_fitness_after` must begin with a number from 1 to {self.length - 1}, a part of the "
@@ -61,7 +66,7 @@ class Budget:
 
     @property
     def length(self) -> int:
-        """Epochs or steps of a whole training."""
+        """Epochs or steps of a whole training; 0 if that is not said."""
         return self.epochs or self.steps or 0
 
     @property

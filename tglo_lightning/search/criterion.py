@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 from tglo_lightning.arguments import number
@@ -108,6 +110,11 @@ class Criterion:
     def shape(self) -> tuple[tuple[str, int], ...]:
         """Family and number of parameters of each loss: criteria of one shape can be stacked."""
         return tuple((loss.family, len(loss.theta)) for loss in self.losses)
+
+    @property
+    def digest(self) -> str:
+        """A short hash of the criterion, for keys."""
+        return sha256(json.dumps(self.to_dict()).encode()).hexdigest()[:12]
 
     def build(self, original: Any = None) -> Any:
         """Build the loss to train with in place of ``original``; the step is the optimizer's business.

@@ -15,6 +15,9 @@ from tglo_lightning.search.result import Candidate, Finalist
 
 __all__ = ["Finals", "Outcome", "as_finals", "paired_p_value"]
 
+# Confirming seeds after which a small search looks whether the case is clear
+LOOK = 4
+
 # (stage, number of the seed, criteria) -> their evaluations
 Train = Callable[[str, int, Sequence[Criterion]], Sequence[Evaluation]]
 
@@ -96,7 +99,9 @@ class Finals:
             mode: ``"max"`` or ``"min"``.
         """
         sign = -1.0 if mode == "max" else 1.0
-        valid = sorted((c for c in history if c.status == "ok"), key=lambda c: sign * c.fitness)
+        # The module's own loss is confirmed against anyway
+        valid = [c for c in history if c.status == "ok" and not c.criterion.is_original]
+        valid.sort(key=lambda c: sign * c.fitness)
         firsts: dict[Criterion, Candidate] = {}
         for candidate in valid:
             firsts.setdefault(candidate.criterion, candidate)
@@ -137,7 +142,7 @@ class Finals:
     def _decide(self, best: Finalist, original: Finalist, mode: str) -> tuple[float | None, bool]:
         """The p-value, and whether ``best`` replaces ``original``."""
         # What crashed was not beaten, and what failed from one seed cannot be trusted
-        if original.errors or not math.isfinite(best.mean) or chosen_is_original(best):
+        if original.errors or not math.isfinite(best.mean):
             return None, False
         sign = 1.0 if mode == "max" else -1.0
         finite = [value for value in (*best.fitness, *original.fitness) if math.isfinite(value)]
@@ -150,11 +155,6 @@ class Finals:
             p_value = min(1.0, 2 * p_value)
         better = sum(differences) > 0
         return p_value, better if p_value is None else better and p_value <= self.level
-
-
-def chosen_is_original(finalist: Finalist) -> bool:
-    """Whether a strategy proposed the module's own loss as it is, and nothing beat that."""
-    return finalist.criterion.is_original
 
 
 def paired_p_value(differences: Sequence[float]) -> float | None:
@@ -173,10 +173,17 @@ def paired_p_value(differences: Sequence[float]) -> float | None:
     return float(stdtr(n - 1, -fmean(differences) / (stdev(differences) / math.sqrt(n))))
 
 
-def as_finals(finals: Finals | int) -> Finals:
-    """Return finals; a plain number is the number of confirming seeds.
+def as_finals(finals: Finals | int | None, small: bool = False) -> Finals:
+    """Return finals; a plain number is the number of confirming seeds, ``None`` stands for 10.
+
+    Args:
+        finals: what is given.
+        small: few trainings: 3 finalists, 1 seed to choose by, and a look at clear cases after 4 seeds.
 
     Raises:
-        TypeError, ValueError: it is neither.
+        TypeError, ValueError: it is none of these.
     """
-    return finals if isinstance(finals, Finals) else Finals(confirm=integer("finals", finals, 1))
+    if isinstance(finals, Finals):
+        return finals
+    confirm = Finals.confirm if finals is None else integer("finals", finals, 1)
+    return Finals(3, 1, confirm, look=LOOK if confirm > LOOK else 0) if small else Finals(confirm=confirm)

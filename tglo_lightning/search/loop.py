@@ -111,7 +111,10 @@ class _Search:
     def run(self) -> SearchResult:
         settings, objective = self.settings, self.objective
         assert isinstance(settings.finals, Finals)
+        self._note_settings()
         for generation in range(self._restore(), settings.generations):
+            if generation and self._out_of_time(generation):
+                break
             self._generation(generation)
         outcome = settings.finals.run(self._final, self.history, objective.original, objective.mode)
         return SearchResult(
@@ -132,6 +135,29 @@ class _Search:
                 "original_options": list(objective.options),
             },
         )
+
+    def _note_settings(self) -> None:
+        """Write down how many generations are asked for; a search that goes on may be asked for more."""
+        asked = self.settings.to_dict()
+        if self.journal is not None and (self.journal.recall(("settings",)) or {}).get("settings") != asked:
+            self.journal.append(("settings",), {"settings": asked})
+
+    def _out_of_time(self, generation: int) -> bool:
+        """Whether another generation and the finals would take longer than the whole search may."""
+        limit = self.settings.budget.max_time if isinstance(self.settings.budget, Budget) else None
+        if limit is None:
+            return False
+        # A search that is resumed stops where it stopped
+        key = ("time", generation)
+        if self.journal is not None and self.journal.recall(key) == {"key": list(key), "max_time": limit}:
+            return True
+        assert isinstance(self.settings.finals, Finals)
+        needed = self.settings.population + self.settings.finals.trainings
+        if self.elapsed * (1 + needed / len(self.history)) <= limit:
+            return False
+        if self.journal is not None:
+            self.journal.append(key, {"max_time": limit})
+        return True
 
     def _restore(self) -> int:
         """Take over the generations that the journal holds whole; return the number of the next one."""
@@ -175,7 +201,9 @@ class _Search:
                 raise TypeError(f"{type(self.strategy).__name__}.ask() must return criteria, got {criteria!r}.")
             offset = len(population)
             seed = self.settings.training_seed("generation", generation)
-            keys = [("generation", generation, offset + index) for index in range(len(criteria))]
+            keys: list[tuple[str | int, ...]] = [
+                ("generation", generation, offset + index) for index in range(len(criteria))
+            ]
             evaluations = self._train("generation", keys, criteria, seed, self._strategy_training())
             population += [
                 Candidate.of(generation, offset + index, criterion, evaluation)
@@ -231,13 +259,14 @@ class _Search:
         yield from scores
 
     def _final(self, stage: str, number: int, criteria: Sequence[Criterion]) -> list[Evaluation]:
-        keys = [(stage, number, index) for index in range(len(criteria))]
+        # By what is trained, so that a search with more generations need not train it again
+        keys: list[tuple[str | int, ...]] = [(stage, number, criterion.digest) for criterion in criteria]
         return self._train(stage, keys, criteria, self.settings.training_seed(stage, number))
 
     def _train(
         self,
         stage: str,
-        keys: Sequence[tuple[str, int, int]],
+        keys: Sequence[tuple[str | int, ...]],
         criteria: Sequence[Criterion],
         seed: int,
         training: Callable[[Population], Iterable[Evaluation]] | None = None,

@@ -141,7 +141,7 @@ def minimize(
 
 def _header(fn: Any, original: Any, settings: SearchSettings, objective: Objective) -> dict[str, Any]:
     return {
-        "settings": settings.to_dict(),
+        "settings": settings.identity,
         "classes": objective.num_classes,
         "source": [_source(code) for code in (fn, type(settings.strategy), type(settings.space))],
         "original": objective.original,
@@ -194,7 +194,7 @@ class FunctionPopulation:
 
     def __init__(self, evaluator: FunctionEvaluator, criteria: Sequence[Criterion], seed: int) -> None:
         self.evaluator = evaluator
-        self.length = 1 if evaluator.budget is None else evaluator.budget.length
+        self.length = max(1, 0 if evaluator.budget is None else evaluator.budget.length)
         self.trained = 0
         self.members = list(range(len(criteria)))
         self._calls = [_Call(evaluator, criterion, seed) for criterion in criteria]
@@ -296,7 +296,7 @@ class _Call:
             hook = loss.register_forward_pre_hook(lambda _, arguments: called.update(_classes(arguments)))
         self._value = self.evaluator.fn(loss)
         if inspect.isgenerator(self._value):
-            if self.evaluator.budget is None:
+            if self.evaluator.budget is None or not self.evaluator.budget.length:
                 raise NeedsBudget(
                     "`fn` yields numbers; pass `budget=` how many of them are a whole training, such as budget=20."
                 )
@@ -304,7 +304,8 @@ class _Call:
             self._take()
         if criterion.step != 1 and not built:
             raise UnusedStep(
-                "The learning rate is searched, but `fn` builds no torch optimizer whose rate could be set."
+                "The learning rate is searched, but `fn` builds no torch optimizer whose rate could be set. To search "
+                "the loss alone, pass space='taylorglo'."
             )
         if hook is not None:
             hook.remove()

@@ -10,6 +10,7 @@ import numpy as np
 
 from tglo_lightning.arguments import integer, number
 from tglo_lightning.search.criterion import Criterion
+from tglo_lightning.search.presets import Presets, WarmCMAES
 from tglo_lightning.search.space import Space, as_space
 from tglo_lightning.search.strategy import CMAES, RandomSearch, Strategy
 
@@ -145,11 +146,17 @@ def _at(space: Space, rate: float) -> list[float]:
     return x
 
 
-STRATEGIES: dict[str, type[Strategy]] = {"cmaes": CMAES, "random": RandomSearch, "portfolio": Portfolio}
+STRATEGIES: dict[str, type[Strategy]] = {
+    "presets": Presets,
+    "warm": WarmCMAES,
+    "cmaes": CMAES,
+    "random": RandomSearch,
+    "portfolio": Portfolio,
+}
 
 
 def as_strategy(strategy: Strategy | str) -> Strategy:
-    """Return a strategy: ``"cmaes"``, ``"random"``, ``"portfolio"``, or an object.
+    """Return a strategy: an object, or one by its name, a key of :data:`STRATEGIES`.
 
     Raises:
         TypeError, ValueError: it is none of these.

@@ -1,13 +1,18 @@
-"""Criteria that are worth trying on any task, before a search or in place of one."""
+"""Criteria that are worth trying on any task, alone or before CMA-ES."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
+from tglo_lightning.arguments import number
 from tglo_lightning.losses import robust
 from tglo_lightning.search.criterion import Criterion, LossSpec
+from tglo_lightning.search.space import Space
+from tglo_lightning.search.strategy import CMAES, Strategy, normal
 
-__all__ = ["RATES", "is_unbalanced", "presets"]
+__all__ = ["RATES", "Presets", "WarmCMAES", "is_unbalanced", "presets"]
 
 RATES = (1.0, 0.3, 3.0, 0.1)
 """Factors on the module's own learning rate."""
@@ -23,7 +28,9 @@ def is_unbalanced(priors: Sequence[float] | None) -> bool:
     return priors is not None and max(priors) > UNBALANCED * min(priors)
 
 
-def presets(num_classes: int, priors: Sequence[float] | None = None, places: int = 1) -> list[Criterion]:
+def presets(
+    num_classes: int, priors: Sequence[float] | None = None, places: int = 1, start: Criterion | None = None
+) -> list[Criterion]:
     """Return ten criteria: the module's own loss, label smoothing, and two robust losses at four learning rates each.
 
     The robust losses are SCE as published and :func:`~tglo_lightning.losses.robust`. For unbalanced classes logit
@@ -33,19 +40,112 @@ def presets(num_classes: int, priors: Sequence[float] | None = None, places: int
         num_classes: classes of the task.
         priors: frequencies of the classes among the training labels, if they are known.
         places: losses in the module, each replaced by the same one.
+        start: a criterion in place of :func:`~tglo_lightning.losses.robust`, with a learning rate of its own.
 
     >>> [criterion.formula for criterion in presets(10)][:2]
     ['', 'y log(h), labels smoothed by 0.1']
     >>> len(presets(10)), len(presets(2, priors=[0.9, 0.1]))
     (10, 10)
     """
-    shared = LossSpec("taylorglo", tuple(robust(num_classes).theta.tolist()))
+    if start is None or not start.losses:
+        start = Criterion((LossSpec("taylorglo", tuple(robust(num_classes).theta.tolist())),) * places)
     unbalanced = is_unbalanced(priors)
     found = [Criterion.original(), Criterion((SMOOTHING,) * places)]
-    rates = RATES[:-1] if unbalanced else RATES
-    found += [Criterion((spec,) * places, rate) for rate in rates for spec in (SCE, shared)]
+    for rate in RATES[:-1] if unbalanced else RATES:
+        found += [Criterion((SCE,) * places, rate), Criterion(start.losses, start.step * rate)]
     if unbalanced:
         assert priors is not None
         rivals = [LossSpec("logit_adjustment", (1.0, *priors)), LossSpec("class_weights", (1.0, *priors))]
         found += [Criterion((spec,) * places) for spec in rivals]
     return found
+
+
+class Presets(Strategy):
+    """Tries the presets and searches no further: a single generation of ten candidates.
+
+    The centre of the space is one of the losses, see :func:`presets`.
+    """
+
+    generations = 1
+    COUNT = 10
+
+    def ask(self) -> list[Criterion]:
+        """Return the presets."""
+        return _presets(self.space)
+
+    def tell(self, costs: Sequence[float]) -> None:
+        """Learn nothing."""
+
+    def candidates(self, generations: int, population: int) -> int:
+        """Return the number of presets."""
+        return self.COUNT
+
+
+class WarmCMAES(CMAES):
+    """Tries the presets first, then searches by CMA-ES around the centre of the space.
+
+    The first generation holds as many presets as it has room for, and draws around the centre. CMA-ES begins at the
+    learning rate that the centre did best with.
+
+    Args:
+        sigma: initial step size, a factor on the space's spread, above 0.
+    """
+
+    def __init__(self, sigma: float = 0.6) -> None:
+        super().__init__(number("sigma", sigma, above=0))
+
+    def start(self, space: Space, population: int, seed: int) -> None:
+        """Begin with the presets."""
+        super().start(space, population, seed)
+        self._seed = seed
+        self._first: list[Criterion] = []
+        self._begun: list[float] | None = None
+
+    def ask(self) -> list[Criterion]:
+        """Return the presets, later a generation of CMA-ES."""
+        if self._begun is not None:
+            return super().ask()
+        tried = _presets(self.space)[: self.population]
+        more = self.draw(lambda n: normal(self.space, self._generator, n, self.sigma), self.population - len(tried))
+        self._first = tried + more[1]
+        return self._first
+
+    def tell(self, costs: Sequence[float]) -> None:
+        """Choose the learning rate to begin with, later move the distribution."""
+        if self._begun is not None:
+            super().tell(costs)
+            return
+        centre = self.space.decode(self.space.centre)
+        rates = [
+            (cost, criterion.step)
+            for cost, criterion in zip(costs, self._first, strict=True)
+            if criterion.losses == centre.losses and math.isfinite(cost)
+        ]
+        x = dict(zip(self.space.axes, self.space.centre, strict=True))
+        if "log_step" in x and rates:
+            x["log_step"] = math.log(min(rates)[1])
+        self._begin(list(x.values()))
+
+    def retry(self) -> bool:
+        """Halve the step size, unless the presets themselves failed."""
+        return self._begun is not None and super().retry()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where CMA-ES began, and its state."""
+        return {"begun": self._begun, "cmaes": super().state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state."""
+        if state["begun"] is not None:
+            self._begin(state["begun"])
+        super().load_state_dict(state["cmaes"])
+
+    def _begin(self, x: list[float]) -> None:
+        """Start CMA-ES at coordinates ``x``."""
+        CMAES.start(self, self.space.around(x, 1.0), self.population, self._seed)
+        self._begun = x
+
+
+def _presets(space: Space) -> list[Criterion]:
+    start = space.decode(space.centre)
+    return presets(space.num_classes, space.priors, max(1, len(start.losses)), start)

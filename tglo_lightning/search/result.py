@@ -14,9 +14,11 @@ from typing import Any
 
 from torch import nn
 
+from tglo_lightning.losses.priors import Prior, prior
 from tglo_lightning.search.criterion import Criterion
 from tglo_lightning.search.evaluator import Evaluation
 from tglo_lightning.search.journal import Journal, JournalError
+from tglo_lightning.theory import to_minimal, to_shape
 
 __all__ = ["Candidate", "Finalist", "SearchResult"]
 
@@ -189,6 +191,24 @@ class SearchResult:
         """
         return self.criterion.build(nn.CrossEntropyLoss() if original is None else original)
 
+    def to_prior(self) -> Prior:
+        """Return the shape and the step of the best loss, for a search to start from, on the same or another task.
+
+        Raises:
+            ValueError: the best loss is no TaylorGLO loss, or has no mean pull to be normalised by. Pass the result
+                itself as ``prior=`` to start at a loss of another family.
+        """
+        losses = () if self.best is None else self.best.criterion.losses
+        if self.best is None or len(losses) != 1 or losses[0].family != "taylorglo":
+            raise ValueError("The best loss of this search is no TaylorGLO loss; pass the result itself as `prior=`.")
+        scale, t = to_shape(to_minimal(list(losses[0].theta)), self.settings["num_classes"])
+        if not float(scale) > 0:
+            raise ValueError(f"The best loss of this search has the mean pull {float(scale):.3g}, so it has no shape.")
+        shared = prior().spread
+        spread = shared if len(shared) == len(t) else (max(shared),) * len(t)
+        provenance = {"search": {**self.settings, "monitor": self.monitor}, "formula": self.best.formula}
+        return Prior("search", tuple(t.tolist()), tuple(0.5 * s for s in spread), self.best.criterion.step, provenance)
+
     def to_dict(self) -> dict[str, Any]:
         """Return lists, dicts, strings and numbers; ``None`` in place of a fitness that is not finite."""
 
@@ -265,9 +285,9 @@ class SearchResult:
             finalists=tuple(Finalist.of(c, names[c], kept, found.get(c)) for c, kept in finals["choice"].items()),
             history=tuple(history[place] for place in sorted(history)),
             rejected=tuple(record["rejected"] for record in records if record["key"][0] == "state"),
-            seconds=max((record["elapsed"] for record in records), default=0.0),
+            seconds=max((record.get("elapsed", 0.0) for record in records), default=0.0),
             settings={
-                **header["settings"],
+                **next((r["settings"] for r in records[::-1] if r["key"] == ["settings"]), header["settings"]),
                 "num_classes": header["classes"],
                 "evaluator": header["evaluator"],
                 "original_options": header["original_options"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tglo_lightning.arguments import choice, integer
@@ -10,6 +10,8 @@ from tglo_lightning.losses import ClassificationLoss
 from tglo_lightning.search.budget import Budget, as_budget
 from tglo_lightning.search.finals import Finals, as_finals
 from tglo_lightning.search.portfolio import as_strategy
+from tglo_lightning.search.presets import Presets
+from tglo_lightning.search.prior import prior_space
 from tglo_lightning.search.seeding import derived_seed
 from tglo_lightning.search.space import Space, as_space
 from tglo_lightning.search.strategy import Strategy
@@ -24,14 +26,21 @@ STAGES = ("generation", "choice", "confirmation")
 class SearchSettings:
     """Arguments of a search, checked.
 
+    By default a search is small: ten presets, whose best is confirmed (``"presets"``). With a number of generations it
+    goes on from there by CMA-ES in the space of the prior (``"warm"``). With a space of your own it is CMA-ES alone.
+
     Attributes:
-        generations: number of generations, at least 1.
+        generations: number of generations, at least 1; ``None`` for the strategy's own: 1 for presets, else 10.
         population: candidates a generation, at least 2.
         space: what is searched over: ``"taylorglo"``, ``"shape"``, ``"original"`` (its learning rate), the name or
-            class of a family of losses, or a :class:`~tglo_lightning.search.Space`.
-        strategy: how: ``"cmaes"``, ``"random"``, ``"portfolio"``, or a :class:`~tglo_lightning.search.Strategy`.
+            class of a family of losses, or a :class:`~tglo_lightning.search.Space`. ``None`` for that of ``prior``.
+        strategy: how: ``"presets"``, ``"warm"``, ``"cmaes"``, ``"random"``, ``"portfolio"``, or a
+            :class:`~tglo_lightning.search.Strategy`; ``None`` for the defaults above.
+        prior: where a search starts, unless ``space`` says: ``"shared"``, a loss found on many tasks; the path of a
+            ``search.json`` or of a prior's file, or an object of either kind; ``None`` to start at 0 as published.
         finals: how the winner is chosen and confirmed: :class:`~tglo_lightning.search.Finals`, or the number of seeds
-            to confirm by.
+            to confirm by. ``None`` for the defaults: 3 finalists, 1 seed and a look after 4 for presets, else
+            ``Finals()``.
         budget: how long a candidate trains: a :class:`~tglo_lightning.search.Budget`, or a number of epochs; ``None``
             for the default of whoever trains.
         seed: seed of the draws and, with the number of the generation, of every training; at least 0.
@@ -40,50 +49,75 @@ class SearchSettings:
         TypeError, ValueError: an argument of a wrong kind or out of range, by its name.
     """
 
-    generations: int = 10
-    population: int = 20
-    space: Space | type[ClassificationLoss] | str = "taylorglo"
-    strategy: Strategy | str = "cmaes"
-    finals: Finals | int = field(default_factory=Finals)
+    generations: Any = None  # a whole number once the strategy is known
+    population: int = 10
+    space: Space | type[ClassificationLoss] | str | None = None
+    strategy: Strategy | str | None = None
+    finals: Finals | int | None = None
     budget: Budget | int | None = None
     seed: int = 0
+    prior: Any = "shared"
 
     def __post_init__(self) -> None:
+        strategy = self.strategy
+        if strategy is None:
+            strategy = "cmaes" if self.space is not None or self.prior is None else "warm"
+            if strategy == "warm" and self.generations is None:
+                strategy = "presets"
+        object.__setattr__(self, "strategy", as_strategy(strategy))
+        assert isinstance(self.strategy, Strategy)
+        if self.generations is None:
+            object.__setattr__(self, "generations", self.strategy.generations)
         # Plain numbers, or a checkpoint that holds them cannot be read with `weights_only=True`
         for name, least in {"generations": 1, "population": 2, "seed": 0}.items():
             object.__setattr__(self, name, integer(name, getattr(self, name), least))
-        object.__setattr__(self, "space", as_space(self.space))
-        object.__setattr__(self, "strategy", as_strategy(self.strategy))
-        object.__setattr__(self, "finals", as_finals(self.finals))
+        object.__setattr__(self, "space", prior_space(self.prior) if self.space is None else as_space(self.space))
+        object.__setattr__(self, "finals", as_finals(self.finals, small=isinstance(self.strategy, Presets)))
         object.__setattr__(self, "budget", as_budget(self.budget))
 
     def for_places(self, places: int) -> SearchSettings:
         """Return the settings of a search for several losses at once."""
+        assert self.space is not None
         return replace(self, space=as_space(self.space, places))
 
     def for_fit(self, max_epochs: int | None, max_steps: int) -> SearchSettings:
-        """Return the settings with a budget: the given one, or the length of a Trainer's fit.
+        """Return the settings with a length of training: the given one, or that of a Trainer's fit.
 
         Raises:
             ValueError: there is neither.
         """
-        if self.budget is not None:
+        budget = self.budget if isinstance(self.budget, Budget) else Budget()
+        if budget.length:
             return self
         if max_steps > 0:
-            return replace(self, budget=Budget(steps=max_steps))
+            return replace(self, budget=replace(budget, steps=max_steps))
         if max_epochs is None or max_epochs < 1:
             raise ValueError("This fit has no end, so candidates need one: pass `budget=` a number of epochs.")
-        return replace(self, budget=Budget(epochs=max_epochs))
+        return replace(self, budget=replace(budget, epochs=max_epochs))
 
     @property
     def trainings(self) -> int:
         """Largest number of trainings that the search takes, those of the module's own loss included."""
         assert isinstance(self.finals, Finals)
-        return self.generations * self.population + self.finals.trainings
+        return self.candidates + self.finals.trainings
+
+    @property
+    def candidates(self) -> int:
+        """Largest number of candidates."""
+        assert isinstance(self.strategy, Strategy)
+        return self.strategy.candidates(self.generations, self.population)
 
     def training_seed(self, stage: str, number: int) -> int:
         """Return the seed of the trainings of a generation, or of a round of the finals."""
         return derived_seed(self.seed, STAGES.index(stage), number)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides which candidates come after which, as plain values.
+
+        How many generations there are, and how a winner is chosen, does not: a search goes on with more of them.
+        """
+        return {name: value for name, value in self.to_dict().items() if name not in ("generations", "finals")}
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""

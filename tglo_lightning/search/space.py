@@ -7,6 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import islice
+from os import PathLike
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from tglo_lightning.arguments import choice, flag, integer, number
 from tglo_lightning.losses import FAMILIES, ClassificationLoss, family
 from tglo_lightning.losses.class_priors import PriorLoss
 from tglo_lightning.losses.functional import num_parameters
-from tglo_lightning.losses.robust import SHAPE
+from tglo_lightning.losses.priors import Prior, as_prior
 from tglo_lightning.search.criterion import Criterion, LossSpec
 from tglo_lightning.theory import from_minimal, from_shape, trainability
 from tglo_lightning.wording import counted
@@ -158,24 +159,28 @@ class ShapeSpace(Space):
 
     A factor of a loss does nothing under Adam and its kin, so it is no coordinate. Every loss is divided by its mean
     pull and trains at the learning rate of cross-entropy; the step is a true factor on that rate, under any optimizer.
-    The search starts at the shape of :func:`~tglo_lightning.losses.robust`, which was found on many tasks at once.
+    A search starts at a prior, by default the shape of :func:`~tglo_lightning.losses.robust`, which was found on many
+    tasks at once.
 
     Args:
-        spread: standard deviation of the first draws of each coordinate, above 0.
+        prior: name of a prior of the package, path of a file of one, or a :class:`~tglo_lightning.losses.priors.Prior`.
+        spread: standard deviation of the first draws of each number of the shape, in place of the prior's; above 0.
 
     Raises:
-        TypeError, ValueError: a spread that is no number above 0.
+        OSError, TypeError, ValueError: no prior, or a spread that is no number above 0.
 
     >>> ShapeSpace().axes
     ('t_1', 't_2', 't_3', 'log_step')
     """
 
-    def __init__(self, spread: float = 0.3) -> None:
-        spread = number("spread", spread, above=0)
-        self.axes, self.centre, self.spread = _with_step(["t_1", "t_2", "t_3"], SHAPE, [spread] * 3, True)
+    def __init__(self, prior: Prior | str | PathLike[str] = "shared", spread: float | None = None) -> None:
+        found = as_prior(prior)
+        widths = found.spread if spread is None else [number("spread", spread, above=0)] * len(found.t)
+        names = [f"t_{i}" for i in range(1, len(found.t) + 1)]
+        self.axes, self.centre, self.spread = _with_step(names, found.t, widths, True, found.step)
 
     def decode(self, x: Sequence[float]) -> Criterion:
-        """Return the normalised loss of shape ``x[:3]``, and the step."""
+        """Return the normalised loss of shape ``x[:-1]``, and the step."""
         t, step = _split_step(x, True)
         theta = from_minimal(from_shape(1.0, t, self.num_classes))
         if not bool(torch.isfinite(theta).all()):
@@ -323,10 +328,10 @@ def _find(given: str | type[ClassificationLoss]) -> type[ClassificationLoss]:
 
 
 def _with_step(
-    axes: Sequence[str], centre: Sequence[float], spread: Sequence[float], step: bool
+    axes: Sequence[str], centre: Sequence[float], spread: Sequence[float], step: bool, start: float = 1.0
 ) -> tuple[tuple[str, ...], tuple[float, ...], tuple[float, ...]]:
     """Append the logarithm of the step to the coordinates, if it is searched."""
-    more: list[Any] = [("log_step", 0.0, 1.0)] if step else []
+    more: list[Any] = [("log_step", math.log(start), 1.0)] if step else []
     triples = [*zip(axes, centre, spread, strict=True), *more]
     return tuple(t[0] for t in triples), tuple(t[1] for t in triples), tuple(t[2] for t in triples)
 

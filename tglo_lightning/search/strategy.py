@@ -34,12 +34,14 @@ class Strategy(ABC):
         population: candidates for each generation, set by :meth:`start`.
         mode: ``"max"`` or ``"min"``, set by the search.
         rejected: draws rejected by the space's constraint so far.
+        generations: generations of a search that names no number.
     """
 
     space: Space
     population: int
     mode: str = "max"
     rejected: int = 0
+    generations: int = 10
 
     def start(self, space: Space, population: int, seed: int) -> None:
         """Begin a search; everything an earlier search left is forgotten."""
@@ -65,6 +67,10 @@ class Strategy(ABC):
         """Return a score as a cost, by which members can be sorted: lower is better, infinite if failed."""
         return (-evaluation.fitness if self.mode == "max" else evaluation.fitness) if evaluation.ok else inf
 
+    def candidates(self, generations: int, population: int) -> int:
+        """Return how many candidates a search has at most."""
+        return generations * population
+
     def retry(self) -> bool:
         """Prepare to ask again after no candidate of a generation could be trained; False to give up."""
         return False
@@ -80,11 +86,14 @@ class Strategy(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027  (a strategy without a state needs none)
         """Continue from a state, after :meth:`start`."""
 
-    def draw(self, sample: Callable[[int], Iterable[Sequence[float]]]) -> tuple[list[list[float]], list[Criterion]]:
+    def draw(
+        self, sample: Callable[[int], Iterable[Sequence[float]]], count: int | None = None
+    ) -> tuple[list[list[float]], list[Criterion]]:
         """Draw one feasible point for each candidate, and again for those that the space rejects.
 
         Args:
             sample: returns that many coordinates.
+            count: how many points; by default one for each candidate of a generation.
 
         Returns:
             The coordinates, and their criteria.
@@ -95,8 +104,9 @@ class Strategy(ABC):
         points: list[list[float]] = []
         criteria: list[Criterion] = []
         in_a_row = 0
-        while len(points) < self.population:
-            for x in sample(self.population - len(points)):
+        count = self.population if count is None else count
+        while len(points) < count:
+            for x in sample(count - len(points)):
                 point = [float(value) for value in x]
                 criterion = self.space.decode(point)
                 if self.space.feasible(criterion):
@@ -122,6 +132,11 @@ class Strategy(ABC):
         return {"name": f"{type(self).__module__}.{type(self).__qualname__}", **options}
 
 
+def normal(space: Space, generator: np.random.Generator, count: int, sigma: float = 1.0) -> Any:
+    """Draw coordinates around a space's centre, shape ``(count, axes)``; ``sigma`` is a factor on its spread."""
+    return np.array(space.centre) + sigma * np.array(space.spread) * generator.standard_normal((count, len(space.axes)))
+
+
 class RandomSearch(Strategy):
     """Draws every candidate from the space's prior, a normal distribution."""
 
@@ -132,8 +147,7 @@ class RandomSearch(Strategy):
 
     def ask(self) -> list[Criterion]:
         """Draw a generation."""
-        centre, spread = np.array(self.space.centre), np.array(self.space.spread)
-        return self.draw(lambda n: centre + spread * self._generator.standard_normal((n, len(centre))))[1]
+        return self.draw(lambda n: normal(self.space, self._generator, n))[1]
 
     def tell(self, costs: Sequence[float]) -> None:
         """Learn nothing."""
