@@ -14,7 +14,7 @@ from tglo_lightning import TaylorGLO
 from tglo_lightning.search import Finals, TaylorSpace
 
 SETTINGS = {"generations": 2, "population": 4, "budget": 2, "finals": Finals(2, 1, 2)}
-LINES = 1 + 2 * 4 + 2 + 2 + 2 * 2
+LINES = 2 + 2 * 4 + 2 + 2 + 2 * 2
 
 
 def fit(api, tmp_path, journal, evaluator="trainer", lr=0.1, **kwargs):

@@ -42,6 +42,7 @@ class Recording:
             its own, named after what is searched; ``None`` to write nothing.
         identity: all that the outcome of the search depends on, as plain values.
         evaluator: the evaluator that the user named, a part of that.
+        asked: the settings of the search, of which generations and finals may change when it goes on.
         named: whether ``path`` is the journal's.
         resume: whether to go on from a journal that is there; else it stays, and another place is taken.
 
@@ -53,8 +54,16 @@ class Recording:
     """
 
     def __init__(
-        self, path: Path | None, identity: Mapping[str, Any], evaluator: Any, *, named: bool, resume: bool
+        self,
+        path: Path | None,
+        identity: Mapping[str, Any],
+        evaluator: Any,
+        *,
+        asked: Mapping[str, Any],
+        named: bool,
+        resume: bool,
     ) -> None:
+        self.asked = _plain(asked)
         self.identity = _plain(identity)
         self.named = named
         self.resume = resume
@@ -62,8 +71,8 @@ class Recording:
         if path is None:
             return
         if not named:
-            asked = evaluator if isinstance(evaluator, str) else [evaluator_name(evaluator), _options(evaluator)]
-            values = json.dumps([self.identity, asked], sort_keys=True).encode()
+            named_by = evaluator if isinstance(evaluator, str) else [evaluator_name(evaluator), _options(evaluator)]
+            values = json.dumps([self.identity, named_by], sort_keys=True).encode()
             self.path = default_journal(path, sha256(values).hexdigest()[:12])
         if resume or self.path is None:
             return
@@ -151,7 +160,7 @@ class Recording:
     def _greeting(self, recorded: int) -> str:
         if not recorded:
             return f"TaylorGLO writes the search to {self.path}; killed, it goes on from there."
-        if self.path is not None and is_finished(self.path):
+        if self.path is not None and is_finished(self.path, self.asked):
             return (
                 f"TaylorGLO: this search is finished, its trainings are in {self.path}. To search anew, pass "
                 "resume=False or another seed."

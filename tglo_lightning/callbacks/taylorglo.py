@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tglo_lightning.arguments import choice, flag
+from tglo_lightning.callbacks.cost import cost
 from tglo_lightning.callbacks.progress import SearchMonitor
 from tglo_lightning.callbacks.recording import Recording, journal_path, versions
 from tglo_lightning.callbacks.report import SearchReport
@@ -26,7 +27,6 @@ from tglo_lightning.search import Budget, Finals, Objective, SearchResult, Searc
 from tglo_lightning.search.interruption import interruptible
 from tglo_lightning.search.settings import MODES
 from tglo_lightning.search.summary import outcome_metrics, summary, warn_of_direction, warn_of_seeds
-from tglo_lightning.wording import counted
 
 __all__ = ["TaylorGLO"]
 
@@ -79,6 +79,7 @@ class TaylorGLO(Callback):
         report: write ``report.html`` beside the journal when the search ends, and again when the fit has ended, with
             the curves of its training and, if an ``AttractionMonitor`` watches it, the attraction of its samples. Needs
             ``pip install 'tglo-lightning[plots]'``.
+        dry_run: say what the search would cost, and end the fit before it begins.
 
     Attributes:
         result: the :class:`~tglo_lightning.search.SearchResult`, ``None`` before the search.
@@ -118,6 +119,7 @@ class TaylorGLO(Callback):
         journal: str | PathLike[str] | None = None,
         resume: bool = True,
         report: bool = True,
+        dry_run: bool = False,
     ) -> None:
         super().__init__()
         self.slots = LossSlots(loss)
@@ -137,6 +139,7 @@ class TaylorGLO(Callback):
         self.evaluator = evaluator
         self.journal = journal_path(journal)
         self.resume = flag("resume", resume)
+        self.dry_run = flag("dry_run", dry_run)
         self.directory: Path | None = None
         self.result: SearchResult | None = None
         self._report = SearchReport() if flag("report", report) else None
@@ -164,7 +167,11 @@ class TaylorGLO(Callback):
             tell("TaylorGLO: `fast_dev_run` skips the search; the module keeps its loss.")
             return
         if self.result is None:
-            self.result = self._search(trainer, pl_module)
+            try:
+                self.result = self._search(trainer, pl_module)
+            except _DryRun:
+                trainer.should_stop = True
+                return
         for module in copies_of(pl_module, trainer.callbacks):
             self._install(module)
         rebuild_optimizers(trainer, self.result.criterion.step)
@@ -211,11 +218,9 @@ class TaylorGLO(Callback):
         with interruptible() as check, isolated(fit.generators, quiet=False), Ranks(trainer) as ranks:
             seen = probe(fit)
             ranks.agree("The data", digest(seen.identity["data"]))
+            if self.dry_run and not ranks.leads:
+                raise _DryRun
             if ranks.leads:
-                tell(
-                    f"TaylorGLO: up to {counted(settings.trainings, 'training')} of "
-                    f"{counted(settings.budget.length, settings.budget.unit[:-1])} each."
-                )
                 result = self._lead(trainer, fit, seen, settings, ranks, check)
                 ranks.finish(result.to_dict())
             else:
@@ -251,8 +256,13 @@ class TaylorGLO(Callback):
             tell("TaylorGLO: interrupted before the search began.")
             raise
         check()
+        tell(f"TaylorGLO: {cost(settings, evaluator, fit, measure=self.dry_run)}.")
+        if self.dry_run:
+            evaluator.close()
+            raise _DryRun
         options = tuple(fit.slots.options(fit.module))
-        objective = Objective(seen.num_classes, self.monitor, self.mode, fit.slots.name(fit.module), options)
+        name = fit.slots.name(fit.module)
+        objective = Objective(seen.num_classes, self.monitor, self.mode, name, options, seen.priors)
         notes = {"versions": versions(trainer), "original_options": list(options), "inputs": seen.inputs}
         try:
             with (
@@ -288,11 +298,17 @@ class TaylorGLO(Callback):
             "classes": seen.num_classes,
             **seen.identity,
         }
-        return Recording(path, identity, self.evaluator, named=self.journal is not None, resume=self.resume)
+        named = self.journal is not None
+        asked = settings.to_dict()
+        return Recording(path, identity, self.evaluator, asked=asked, named=named, resume=self.resume)
 
     def _install(self, pl_module: Any) -> None:
         if self.result is not None:
             self.slots.install(pl_module, self.result.criterion)
+
+
+class _DryRun(Exception):
+    """A search that was only to be estimated."""
 
 
 def _restore(module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:

@@ -1,6 +1,6 @@
 """How populations train: nested Trainers, stacks in one pass, workers, ranks."""
 
-from tglo_lightning.evaluation.auto import choose_evaluator
+from tglo_lightning.evaluation.auto import choose_evaluator, seconds_per_candidate
 from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.probing import Probe, probe
 from tglo_lightning.evaluation.ranks import RankError, Ranks, check_strategy
@@ -21,4 +21,5 @@ __all__ = [
     "check_strategy",
     "choose_evaluator",
     "probe",
+    "seconds_per_candidate",
 ]

@@ -24,7 +24,7 @@ from tglo_lightning.module.messages import tell
 from tglo_lightning.search import Budget, Criterion, Evaluation, LossSpec
 from tglo_lightning.search.seeding import seed_all
 
-__all__ = ["check_evaluator", "choose_evaluator"]
+__all__ = ["check_evaluator", "choose_evaluator", "seconds_per_candidate"]
 
 # By the names that they go by in a result
 EVALUATORS: dict[str, Callable[[], Any]] = {
@@ -215,12 +215,14 @@ def _fastest(fit: InnerFit, population: int, processes: bool = True) -> Any:
             size = evaluator.count()
             if size == 1:
                 continue
-        cost[name] = _seconds(evaluator, fit, size)
+        cost[name] = seconds_per_candidate(evaluator, fit, size)
     name = min(cost, key=lambda option: cost[option])
     figures = ", ".join(f"{option} {seconds:.2g} s" for option, seconds in cost.items())
     why = f"; no candidates in one pass, for {reason}" if reason else ""
     tell(f"TaylorGLO: evaluator {name!r}, the fastest here (a candidate: {figures}){why}.")
-    return EVALUATORS[name]()
+    chosen = EVALUATORS[name]()
+    chosen.seconds = cost[name]
+    return chosen
 
 
 def _budget_steps(fit: InnerFit) -> int:
@@ -230,8 +232,8 @@ def _budget_steps(fit: InnerFit) -> int:
     return max(1, fit.budget.epochs or 1) * fit.epoch_steps()
 
 
-def _seconds(evaluator: Any, fit: InnerFit, size: int) -> float:
-    """Seconds a candidate that ``evaluator`` will take for the budget, from short trainings of ``size`` candidates.
+def seconds_per_candidate(evaluator: Any, fit: InnerFit, size: int) -> float:
+    """Estimate the seconds that a candidate takes for the budget, from short trainings of ``size`` candidates.
 
     Infinite if it fails.
     """

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.isolation import isolated
+from tglo_lightning.evaluation.labels import label_frequencies
 from tglo_lightning.evaluation.trainer import Guard
 from tglo_lightning.evaluation.validation import validated
 from tglo_lightning.losses import TaylorGLOLoss, loss_like
@@ -38,12 +39,14 @@ class Probe:
         identity: module, weights, optimizers, data and Trainer in plain values, see
             :mod:`tglo_lightning.module.fingerprint`.
         inputs: shapes of the tensors of the first training batch.
+        priors: frequency of each class among the training labels, if they could be counted.
     """
 
     num_classes: int
     metrics: list[str]
     identity: dict[str, Any]
     inputs: list[list[int]]
+    priors: tuple[float, ...] | None = None
 
 
 def probe(fit: InnerFit) -> Probe:
@@ -97,7 +100,21 @@ def probe(fit: InnerFit) -> Probe:
         metrics=sorted(metrics),
         identity=identity,
         inputs=inputs,
+        priors=_priors(fit, next(iter(classes.values()))),
     )
+
+
+def _priors(fit: InnerFit, num_classes: int) -> tuple[float, ...] | None:
+    """Frequencies of the classes, from the labels of a part of an epoch."""
+    with isolated(fit.generators):
+        module = fit.candidate(Criterion.original(), seed=0)
+        slot = next(iter(fit.slots))
+        recorder = Recorder(slot.path, slot.get(module))
+        slot.set(module, recorder)
+        counting = _CountLabels(recorder, num_classes)
+        seed_all(0, fit.generators)
+        fit.trainer(Guard(0, fit), counting, limit_val_batches=0, overfit_batches=0.0).fit(module, **fit.data())
+    return counting.frequencies
 
 
 def _rehearse(
@@ -179,6 +196,20 @@ class _FirstBatches(Callback):
             for loader in tree_leaves(loaders)
             if isinstance(getattr(loader, "dataset", None), Sized)
         ]
+
+
+class _CountLabels(Callback):
+    """Ends a training after its first batch, and counts the labels of an epoch."""
+
+    def __init__(self, recorder: Recorder, num_classes: int) -> None:
+        self.recorder, self.num_classes = recorder, num_classes
+        self.frequencies: tuple[float, ...] | None = None
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        trainer.should_stop = True
+        if self.recorder.called_with is not None:
+            target = [*self.recorder.called_with[0], *self.recorder.called_with[1].values()][-1]
+            self.frequencies = label_frequencies(trainer.train_dataloader, batch, target, self.num_classes)
 
 
 def _check_call(fit: InnerFit, path: str, recorder: Recorder) -> int:

@@ -43,12 +43,13 @@ def result_path(journal: Path) -> Path:
     return journal.with_suffix(".json")
 
 
-def is_finished(journal: Path) -> bool:
-    """Whether the result beside the journal is that of a search that came to its end."""
+def is_finished(journal: Path, asked: Mapping[str, Any] | None = None) -> bool:
+    """Whether the result beside the journal is that of a search that came to its end, with the settings ``asked``."""
     try:
-        return SearchResult.load(result_path(journal)).finished
+        result = SearchResult.load(result_path(journal))
     except (OSError, ValueError):
         return False
+    return result.finished and all(result.settings.get(name) == value for name, value in (asked or {}).items())
 
 
 def interrupted_neighbour(journal: Path, header: Mapping[str, Any]) -> tuple[Path, str] | None:

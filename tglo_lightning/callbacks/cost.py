@@ -1,0 +1,34 @@
+"""What a search will cost, told before it begins."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tglo_lightning.evaluation import InnerFit, seconds_per_candidate
+from tglo_lightning.reporting.numbers import duration
+from tglo_lightning.search import Budget, SearchSettings
+from tglo_lightning.wording import counted
+
+__all__ = ["cost"]
+
+
+def cost(settings: SearchSettings, evaluator: Any, fit: InnerFit, *, measure: bool) -> str:
+    """Return the number of trainings and their length in words, and the time they take if it is known.
+
+    Args:
+        settings: the arguments of the search.
+        evaluator: trains the candidates, and may have ``seconds``, how long one of them takes.
+        fit: what is trained.
+        measure: whether to time a short trial if that is not known.
+    """
+    assert isinstance(settings.budget, Budget)
+    length = counted(settings.budget.length, settings.budget.unit[:-1])
+    words = f"up to {counted(settings.trainings, 'training')} of {length} each"
+    seconds = getattr(evaluator, "seconds", None)
+    if seconds is None and measure:
+        seconds = seconds_per_candidate(evaluator, fit, settings.population)
+        evaluator.setup(fit)
+    if seconds is None or not math.isfinite(seconds):
+        return words
+    return f"{words}, about {duration(seconds * settings.trainings)} with the evaluator {evaluator.name!r}"

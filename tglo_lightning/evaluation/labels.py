@@ -1,0 +1,59 @@
+"""How frequent each class is among the training labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from tglo_lightning.losses import class_priors
+
+__all__ = ["label_frequencies"]
+
+# Enough to tell unbalanced classes, and never more than a part of a large epoch
+MOST_LABELS = 8192
+MOST_BATCHES = 100
+
+
+def label_frequencies(loader: Iterable[Any], batch: Any, target: Any, num_classes: int) -> tuple[float, ...] | None:
+    """Count the labels of the first batches of an epoch.
+
+    Args:
+        loader: yields batches.
+        batch: its first batch, as the module saw it.
+        target: what the loss was called with for that batch.
+        num_classes: classes of the task.
+
+    Returns:
+        Frequency of each class; ``None`` if the labels are not class indices, one a sample, that lie in the batch as
+        they reach the loss.
+    """
+    if not isinstance(target, Tensor) or target.is_floating_point() or target.dim() != 1:
+        return None
+    leaves = tree_leaves(batch)
+    place = next((i for i, leaf in enumerate(leaves) if _same(leaf, target)), None)
+    if place is None:
+        return None
+    labels: list[Tensor] = []
+    for number, each in enumerate(loader):
+        found = tree_leaves(each)
+        if number == MOST_BATCHES or sum(map(len, labels)) >= MOST_LABELS:
+            break
+        if len(found) != len(leaves) or not isinstance(found[place], Tensor):
+            return None
+        labels.append(found[place].detach().flatten().cpu())
+    if not labels:
+        return None
+    counted = torch.cat(labels).long()
+    if int(counted.max()) >= num_classes:
+        return None
+    return tuple(class_priors(counted, num_classes).tolist())
+
+
+def _same(leaf: Any, target: Tensor) -> bool:
+    if not isinstance(leaf, Tensor) or leaf.is_floating_point() or leaf.numel() != target.numel():
+        return False
+    return bool(torch.equal(leaf.flatten().cpu().long(), target.flatten().cpu().long()))
