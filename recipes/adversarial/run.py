@@ -54,7 +54,7 @@ DEFAULTS += ["attack.attacks.autoattack.steps=10", "attack.attacks.autoattack.qu
 
 def config(folder: Path, *overrides: str) -> DictConfig:
     """The config of `tglo-attack`, which holds that of `tglo-train` as well."""
-    given = [*DEFAULTS, "search=taylorglo", "ckpt=null", f"paths.output_dir={folder}", *overrides]
+    given = [*DEFAULTS, "search=full", "ckpt=null", f"paths.output_dir={folder}", *overrides]
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         return compose("attack", overrides=given)
 
