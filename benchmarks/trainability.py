@@ -43,8 +43,8 @@ from tglo_lightning.losses import CrossEntropyLoss, TaylorGLOLoss
 from tglo_lightning.theory import trainability
 
 SIGMA = 1.2
-# Of `Trainability`; the second is `constraint="trainable"` of a space
-CONSTRAINTS = ("published", "exact", "stable")
+# Of `Trainability`, and of spaces
+CONSTRAINTS = ("published", "trainable", "stable")
 Split = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -246,8 +246,8 @@ def measure(task: Task, root: Path, thetas: int | None, seed: int) -> dict:
 
 def errors(b: np.ndarray, slope: np.ndarray, trains: np.ndarray) -> dict:
     """Where ``stable`` errs, among losses with ``B > 0``."""
-    exact = b > 0
-    slope, trains = slope[exact], trains[exact]
+    trainable = b > 0
+    slope, trains = slope[trainable], trains[trainable]
     rejected, kept = slope > 0, slope <= 0
     order = np.concatenate([[-np.inf], np.sort(slope)])
     wrong = [int((trains & (slope > t)).sum() + (~trains & (slope <= t)).sum()) for t in order]

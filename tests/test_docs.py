@@ -40,6 +40,8 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     if page.stem == "robustness":
         pytest.importorskip("foolbox")
     monkeypatch.chdir(tmp_path)
+    # Searches of a second, each with a report that would take as long
+    monkeypatch.setattr("tglo_lightning.callbacks.report.report_quietly", lambda *_, **__: None)
     exec(compile(code(page), str(page), "exec"), {"__name__": "__main__"})
 
 

@@ -152,6 +152,7 @@ trainer:
   enable_progress_bar: false
 evaluation:
   seeds: 1
+  report: false
 """,
 }
 

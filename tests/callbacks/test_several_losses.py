@@ -28,7 +28,7 @@ def module_class(api):
 
 
 def search(**kwargs):
-    return TaylorGLO(PATHS, generations=2, population=4, budget=1, finals=Finals(2, 1, 2), **kwargs)
+    return TaylorGLO(PATHS, generations=2, population=4, budget=1, finals=Finals(2, 1, 2), report=False, **kwargs)
 
 
 def fit(api, tmp_path, callback):

@@ -16,6 +16,7 @@ from tglo_lightning.attacks import Attack, RobustnessReport
 from tglo_lightning.cli.attack import run as attack
 from tglo_lightning.cli.commands import CONFIG_DIR
 from tglo_lightning.cli.recipe import ConfigError, Recipe
+from tglo_lightning.cli.train import run as train
 from tglo_lightning.cli.trained import of_run
 from tglo_lightning.reporting.landscape import Landscape
 
@@ -25,7 +26,13 @@ GROUP = sorted(path.stem for path in (CONFIG_DIR / "attack").glob("*.yaml"))
 EXPERIMENTS = sorted(
     str(path.relative_to(CONFIG_DIR / "experiment").with_suffix("")) for path in CONFIG_DIR.glob("experiment/**/*.yaml")
 )
-TRAINING = ("trainer.max_epochs=2", "task.train_size=200", "evaluation.seeds=1", "trainer.enable_progress_bar=false")
+TRAINING = (
+    "trainer.max_epochs=2",
+    "task.train_size=200",
+    "evaluation.seeds=1",
+    "evaluation.report=false",
+    "trainer.enable_progress_bar=false",
+)
 
 
 def run(cwd, command, *arguments):
@@ -58,8 +65,13 @@ def runs(tmp_path_factory):
     cwd = tmp_path_factory.mktemp("runs")
     search = ("search.generations=1", "search.population=2", "search.budget.epochs=1")
     search += ("search.finals.finalists=1", "search.finals.seeds=0", "search.finals.confirm=1")
-    robust = run(cwd, "train", "experiment=robust_digits", "logger=none", "hydra.run.dir=robust", *TRAINING, *search)
-    assert robust.returncode == 0, robust.stderr
+    folder = cwd / "robust"
+    cfg = compose_config(
+        "train", f"paths.output_dir={folder}", "experiment=robust_digits", "logger=none", *TRAINING, *search
+    )
+    train(cfg)
+    (folder / ".hydra").mkdir()
+    OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")
     write_run(cwd / "given", "loss=taylorglo", "loss.theta=[0.84,1.49,1.57,-1.44,2.36,-0.66,-2.86,-1.13]")
     return cwd
 

@@ -46,7 +46,7 @@ def test_curves_are_recorded_and_change_nothing(tmp_path, monkeypatch):
 
             monkeypatch.setattr(module, "CurveRecorder", Nothing)
         recipe = Recipe(cfg)
-        scores = train_and_test(recipe, {"original": recipe.module}, [1, 2], "val/acc", progress=False)["original"]
+        scores = train_and_test(recipe, {"original": recipe.module}, [1, 2], progress=False)["original"]
         found.append((scores.monitor, scores.test, torch.get_rng_state().tolist()))
         if recorder is not None:
             curves = scores.curves

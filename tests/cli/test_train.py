@@ -7,7 +7,10 @@ import sys
 
 import pytest
 from helpers.command import TINY, tglo_train
+from hydra import compose, initialize_config_dir
 
+from tglo_lightning.cli.commands import CONFIG_DIR
+from tglo_lightning.cli.train import run
 from tglo_lightning.search import Criterion
 
 # A callback that fails in the job of one seed
@@ -138,12 +141,13 @@ def test_jobs_do_not_collide(swept):
 
 
 def test_several_losses_are_found_and_compared(tmp_path):
-    ran = tglo_train(
-        tmp_path, "logger=none", "arch=preresnet20", "arch.width=0.1", "arch.aux=1", *TINY,
-        "search.loss=[criterion,aux_criteria.0]", "search.evaluator=sequential",
-    )  # fmt: skip
-    assert ran.returncode == 0, ran.stderr
-    found = json.loads(only(tmp_path.rglob("result.json")).read_text())["losses"]["metalearned"]
+    overrides = [
+        f"paths.output_dir={tmp_path}", "logger=none", "arch=preresnet20", "arch.depth=8", "arch.width=0.1",
+        "arch.aux=1", *TINY, "search.loss=[criterion,aux_criteria.0]", "search.evaluator=sequential",
+    ]  # fmt: skip
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        run(compose("train", overrides=overrides))
+    found = json.loads((tmp_path / "result.json").read_text())["losses"]["metalearned"]
     assert len(found["criterion"]["losses"]) == 2
     assert found["name"] == "TaylorGLOLoss, TaylorGLOLoss"
     assert len(found["test"]["acc"]["values"]) == 2

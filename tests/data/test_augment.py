@@ -207,6 +207,7 @@ def search(tmp_path_factory):
         augment = Counted()
         data = DigitsDataModule(train_size=160, val_size=400, batch_size=32, augment=augment)
         options = {"generations": 1, "population": population, "budget": Budget(steps=15), "finals": Finals(1, 0, 1)}
+        options |= {"report": False}
         search = TaylorGLO(evaluator=evaluator, space=TaylorSpace(constraint="stable"), seed=1, **options)
         trainer(tmp_path_factory.mktemp(evaluator), max_steps=1, callbacks=[search]).fit(module(), datamodule=data)
         return [candidate.fitness for candidate in search.result.history], augment.calls

@@ -107,7 +107,8 @@ def test_kept_members_go_on_as_if_nothing_had_happened(tmp_path, evaluator):
     assert not [thread for thread in threading.enumerate() if thread.name == "tglo-training"]
 
 
-def test_the_networks_that_are_not_kept_are_freed(tmp_path):
+def test_the_networks_that_are_not_kept_are_freed(tmp_path, monkeypatch):
+    monkeypatch.setattr("tglo_lightning.evaluation.trainer.COLLECTED_BYTES", 1)
     fit = inner_fit(pl, tmp_path, seeded(Classifier), budget=Budget(epochs=3))
     population = TrainerEvaluator()
     with running(population, fit):

@@ -106,13 +106,14 @@ def quiet_trainer(api: Any, tmp_path: Any, **kwargs: Any) -> Any:
     return api.Trainer(**(defaults | kwargs))
 
 
-# A search of 6 trainings of two steps
+# A search of 6 trainings of two steps, without a report, which would take as long
 TINY: dict[str, Any] = {
     "space": "taylorglo",
     "generations": 1,
     "population": 4,
     "budget": Budget(steps=2),
     "finals": Finals(finalists=1, seeds=0, confirm=1),
+    "report": False,
 }
 
 

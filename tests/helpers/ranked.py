@@ -128,6 +128,7 @@ def main(args):
         finals=Finals(finalists=2, seeds=1, confirm=2),
         evaluator=args.evaluator,
         journal=args.folder / "search.jsonl",
+        report=False,
     )
     trainer = pl.Trainer(
         accelerator="cpu",

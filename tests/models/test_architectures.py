@@ -189,6 +189,7 @@ def test_losses_and_classifiers_must_match():
 def test_the_loss_of_an_auxiliary_classifier_can_be_metalearned(tmp_path, evaluator):
     module = _with_aux()
     options = {"generations": 1, "population": 3, "budget": Budget(steps=2), "finals": Finals(1, 0, 1)}
+    options |= {"report": False}
     search = TaylorGLO(loss="aux_criteria.0", evaluator=evaluator, **options)
     data = DigitsDataModule(train_size=64, val_size=32, batch_size=32)
     _trainer(tmp_path, max_steps=1, callbacks=[search]).fit(module, datamodule=data)
@@ -202,6 +203,7 @@ def test_the_losses_of_all_classifiers_can_be_metalearned_together(tmp_path):
     module = _with_aux()
     paths = ["criterion", "aux_criteria.0", "aux_criteria.1"]
     options = {"generations": 1, "population": 3, "budget": Budget(steps=2), "finals": Finals(1, 0, 1)}
+    options |= {"report": False}
     search = TaylorGLO(loss=paths, evaluator="vectorized", **options)
     data = DigitsDataModule(train_size=64, val_size=32, batch_size=32)
     _trainer(tmp_path, max_steps=1, callbacks=[search]).fit(module, datamodule=data)

@@ -32,10 +32,10 @@ def test_text_tells_pull_and_shape():
 def test_why_a_loss_cannot_be_trained():
     turned = explain(MNIST[:2] + [-value for value in MNIST[2:]], 10)
     for untrainable in (turned, explain([0.0] * 8, 10)):
-        assert untrainable.trainable == "no"
+        assert untrainable.trains == "no"
         assert "nothing can be learned" in untrainable.text
     drifting = explain([0, 0, 0, 1.0, 0, 1.0, 0, 0], 10)
-    assert drifting.trainable == "doubtful"
+    assert drifting.trains == "doubtful"
     assert "the network may collapse" in drifting.text
 
 
@@ -44,7 +44,7 @@ def test_numbers_are_ready_for_json():
     assert told["theta"] == MNIST
     assert told["coefficients"] == {key: float(value) for key, value in coefficients(MNIST).items()}
     assert told["equilibria"][0]["confidence"] == pytest.approx(0.5308, abs=1e-4)
-    assert told["trainable"] == "yes"
+    assert told["trains"] == "yes"
     assert told["shape"][0] == pytest.approx(explain(MNIST, 10).shape[0])
     told = json.loads(json.dumps(explain("baikal", 10).to_dict(), allow_nan=False))
     assert told["zero_error"] == told["mean_pull"] == told["shape"][1] == "-inf"

@@ -22,7 +22,7 @@ def test_classic_losses_by_hand(loss, by_hand, n):
     told = theory.trainability(loss, n)
     # Baikal: d/dh [1/h + (1/n)/h^2] = -n^2 - 2 n^2
     assert [float(value) for value in told[:3]] == pytest.approx(by_hand(n), abs=1e-9)
-    assert told.exact is True
+    assert told.trainable is True
     assert told.stable is True
     assert told.published is True
 
@@ -61,7 +61,7 @@ def test_s_is_the_rate_of_a_drift_that_all_samples_share():
 
 def test_a_flat_loss_is_not_trainable():
     told = theory.trainability([0.0] * 8, 10)
-    assert told.exact is False
+    assert told.trainable is False
     assert told.stable is False
     assert told.published is True
 

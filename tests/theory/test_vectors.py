@@ -35,7 +35,7 @@ def computed(theta, logits, target, num_classes, alpha):
 
 def expected(case):
     return {key: torch.tensor(value, dtype=torch.float64) for key, value in (case | case["coefficients"]).items()
-            if key not in ("coefficients", "published", "exact", "stable", "equilibria")}  # fmt: skip
+            if key not in ("coefficients", "published", "trainable", "stable", "equilibria")}  # fmt: skip
 
 
 def assert_match(values, case, **tolerance):
@@ -56,8 +56,10 @@ def test_every_worked_case_to_1e_9(case, form):
     assert_match(computed(theta, logits, case["target"], n, case["alpha"]), case, rtol=1e-9, atol=1e-9)
     assert list(theory.coefficients(theta)) == list(case["coefficients"])
     told = theory.trainability(theta, n)
-    assert (told.published, told.exact, told.stable) == tuple(case[key] for key in ("published", "exact", "stable"))
-    assert told.exact is case["exact"]
+    assert (told.published, told.trainable, told.stable) == tuple(
+        case[key] for key in ("published", "trainable", "stable")
+    )
+    assert told.trainable is case["trainable"]
     assert theory.equilibria(theta, n) == pytest.approx(case["equilibria"], abs=1e-9)
 
 
@@ -79,7 +81,7 @@ def test_batched_over_theta(num_classes, dtype, tolerance):
     for i, case in enumerate(cases):
         scale = 1 + max(abs(value) for value in case["coefficients"].values())
         assert_match({key: value[i] for key, value in values.items()}, case, rtol=tolerance, atol=tolerance * scale)
-    for key in ("published", "exact", "stable"):
+    for key in ("published", "trainable", "stable"):
         assert getattr(theory.trainability(theta.double(), num_classes), key).tolist() == [case[key] for case in cases]
     assert theory.zero_error(theta, num_classes).verdict == [
         "attracts" if case["d0"] > 0 else "repels" for case in cases

@@ -1,6 +1,7 @@
 """`tglo-attack`: what is left of a trained network's accuracy under adversarial attacks."""
 
 import warnings
+from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -29,14 +30,13 @@ def run(cfg: DictConfig) -> float:
     """
     folder = prepare(cfg)
     recipe, module = load(cfg, cfg.ckpt, "ckpt")
-    options = OmegaConf.to_container(cfg.attack, resolve=True)
-    assert isinstance(options, dict)
+    options: Any = OmegaConf.to_container(cfg.attack, resolve=True)
     with naming("attack"), warnings.catch_warnings():
         attacks = [instantiate(attack) for attack in options.pop("attacks").values() if attack]
         samples = optional(integer, "samples", options.pop("samples"), 1)
         data = images(recipe, cfg.split, samples, cfg.attack.seed)
         warnings.simplefilter("ignore", GradientMaskingWarning)  # printed below the table
-        report = evaluate_robustness(module, data, attacks, **{str(k): v for k, v in options.items()})
+        report = evaluate_robustness(module, data, attacks, **options)
     path = report.save(folder / FILES[0])
     console = Console(highlight=False, width=max(WIDTH, Console().width))
     own = f", own loss {report.own_loss}" if report.own_loss else ""

@@ -28,15 +28,13 @@ WIDTH = 140  # of a table in a file
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compare the runs that the command line names.
-
-    Returns:
-        The exit status: 0, or 2 after one line on stderr that says what is wrong.
-    """
+    """Compare the runs that the command line names; return 0, or 2 after one line on stderr that says what is wrong."""
     options = _parser().parse_args(arguments)
     try:
         comparison = compare(options.runs, reference=options.reference, pool=options.pool, unit=options.unit)
-        report(comparison, _folder(options), options.metric, markdown=options.markdown)
+        folders = [(path if path.is_dir() else path.parent).resolve() for path in options.runs]
+        folder = options.output or Path(os.path.commonpath(folders))
+        report(comparison, folder, options.metric, markdown=options.markdown)
     except (ValueError, OSError) as error:
         print(f"tglo-compare: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -102,13 +100,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", type=Path, metavar="FOLDER", help=output)
     add("--markdown", action="store_true", help="print tables in Markdown")
     return parser
-
-
-def _folder(options: argparse.Namespace) -> Path:
-    if options.output is not None:
-        return Path(options.output)
-    folders = [path if path.is_dir() else path.parent for path in options.runs]
-    return Path(os.path.commonpath([folder.resolve() for folder in folders]))
 
 
 if __name__ == "__main__":

@@ -37,11 +37,7 @@ KNOWN = f"{', '.join([*sorted(FAMILIES), 'robust', *EVOLVED])}, cross_entropy_2 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Explain the loss that the command line names.
-
-    Returns:
-        The exit status: 0, or 2 after one line on stderr that says what is wrong.
-    """
+    """Explain the loss that the command line names; return 0, or 2 after one line on stderr that says what is wrong."""
     options = _parser().parse_args(_join_theta(sys.argv[1:] if arguments is None else list(arguments)))
     try:
         if (options.theta is None) == (options.loss is None):
@@ -49,14 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         subject = _typed(options.theta) if options.loss is None else _read(options.loss, options.buffer)
         num_classes, note = subject.classes(options.num_classes)
         explanation = explain(robust(num_classes) if subject.loss == "robust" else subject.loss, num_classes)
+        parts = [subject.note, note, explanation.text]
         # Drawn before anything is printed, so that an error is the only output
-        figure = None if options.output is None else pictures.explanation(explanation)
-        picture = None if figure is None else pictures.save(figure, _picture(options.output))
-        for line in filter(None, (subject.note, note)):
-            print(f"{line}\n")
-        print(explanation.text)
-        if picture is not None:
-            print(f"\nPicture: {picture}")
+        if options.output is not None:
+            parts.append(f"Picture: {pictures.save(pictures.explanation(explanation), _picture(options.output))}")
+        print("\n\n".join(filter(None, parts)))
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"tglo-explain: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -41,17 +41,16 @@ def fresh_seeds(seed: int, count: int) -> list[int]:
 
 
 def train_and_test(
-    recipe: Recipe, modules: Mapping[str, Callable[[], Any]], seeds: list[int], monitor: str, *, progress: bool
+    recipe: Recipe, modules: Mapping[str, Callable[[], Any]], seeds: list[int], *, progress: bool
 ) -> dict[str, Scores]:
     """Train a fresh module for every loss and seed, as the recipe says, and test it once.
 
     A seed covers initial weights and data order, and is the same for every loss.
 
     Args:
-        recipe: builds modules and trainers.
+        recipe: builds trainers.
         modules: for the name of each loss, a function that builds an untrained module with it.
         seeds: one training of each loss per seed.
-        monitor: the validation metric to report.
         progress: show a progress bar on stderr.
     """
     scores = {name: Scores() for name in modules}
@@ -69,7 +68,7 @@ def train_and_test(
         [validated] = trainer.validate(module, datamodule=recipe.datamodule, verbose=False)
         [tested] = trainer.test(module, datamodule=recipe.datamodule, verbose=False)
         scores[name].curves.append(recorder.curves)
-        scores[name].monitor.append(float(validated[monitor]))
+        scores[name].monitor.append(float(validated[recipe.cfg.monitor]))
         for key, value in tested.items():
             scores[name].test.setdefault(key.removeprefix("test/"), []).append(float(value))
     return scores
@@ -82,11 +81,11 @@ def welch_tests(scores: Mapping[str, Scores], reference: str) -> dict[str, Any]:
     """
     if reference == "metalearned" or not {"metalearned", reference} <= scores.keys():
         return {}
-    tests = {}
-    for name, other in scores[reference].test.items():
-        metalearned = scores["metalearned"].test[name]
-        tests[name] = {
-            "p_one_sided": welch(metalearned, other, "less" if name in LESS_IS_BETTER else "greater"),
-            "p_two_sided": welch(metalearned, other),
+    found = scores["metalearned"].test
+    return {
+        name: {
+            "p_one_sided": welch(found[name], other, "less" if name in LESS_IS_BETTER else "greater"),
+            "p_two_sided": welch(found[name], other),
         }
-    return tests
+        for name, other in scores[reference].test.items()
+    }

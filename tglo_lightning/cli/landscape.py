@@ -1,5 +1,7 @@
 """`tglo-landscape`: how flat are the minima that networks were trained to."""
 
+from typing import Any
+
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
@@ -19,18 +21,15 @@ def run(cfg: DictConfig) -> dict[str, Landscape]:
     folder = prepare(cfg)
     if not isinstance(cfg.ckpts, DictConfig) or not cfg.ckpts:
         raise ConfigError("ckpts: must name checkpoints, as in 'ckpts={cross-entropy: RUN1, metalearned: RUN2}'")
-    options = OmegaConf.to_container(cfg.landscape, resolve=True)
-    assert isinstance(options, dict)
+    options: Any = OmegaConf.to_container(cfg.landscape, resolve=True)
+    options["batch_size"] = cfg.batch_size
     found: dict[str, Landscape] = {}
     for name, path in ((str(name), str(path)) for name, path in cfg.ckpts.items()):
         recipe, module = load(cfg, path, f"ckpts.{name}")
         data = images(recipe, cfg.split, cfg.samples, cfg.landscape.seed)
         with naming("landscape"):
-            landscape = measure_landscape(
-                module, data, batch_size=cfg.batch_size, **{str(key): value for key, value in options.items()}
-            )
-        landscape.save(folder / f"{name}.npz")
-        found[name] = landscape
+            found[name] = measure_landscape(module, data, **options)
+        found[name].save(folder / f"{name}.npz")
     _print(found)
     try:
         print(pictures.save(pictures.basins(found), folder / "basins.png"))
@@ -43,13 +42,8 @@ def run(cfg: DictConfig) -> dict[str, Landscape]:
 
 def _print(landscapes: dict[str, Landscape]) -> None:
     first = next(iter(landscapes.values()))
-    table = Table(
-        "network",
-        "accuracy",
-        "width at 90 %",
-        "width at 50 %",
-        title=f"Step at which accuracy falls to a share of its own, mean ± sd over {2 * len(first.accuracy)} ways",
-    )
+    title = f"Step at which accuracy falls to a share of its own, mean ± sd over {2 * len(first.accuracy)} ways"
+    table = Table("network", "accuracy", "width at 90 %", "width at 50 %", title=title)
     for name, landscape in landscapes.items():
         middle = landscape.accuracy[0, len(landscape.steps) // 2]
         widths = (landscape.width(share) for share in (0.9, 0.5))

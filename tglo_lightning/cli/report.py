@@ -12,21 +12,18 @@ from tglo_lightning.untrusted import regular_target
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the report that the command line asks for, and print its path.
-
-    Returns:
-        The exit status: 0, or 2 after one line on stderr that says what is wrong.
-    """
+    """Write the report that the command line asks for and print its path; return 0, or 2 after one line on stderr."""
     options = _parser().parse_args(arguments)
     try:
         if options.output is None:
             for path in (options.run if options.run.is_dir() else options.run.parent).glob("*report.html"):
                 regular_target(path)
         attacks, attraction = (dict(map(_named, entries)) for entries in (options.attack, options.attraction))
-        path = write_report(
-            options.run, options.output, attacks=attacks, attraction=attraction, num_classes=options.num_classes
+        print(
+            write_report(
+                options.run, options.output, attacks=attacks, attraction=attraction, num_classes=options.num_classes
+            )
         )
-        print(path)
     except (ValueError, OSError, ImportError) as error:
         print(f"tglo-report: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -1,6 +1,7 @@
 """`tglo-train`: search for a loss, train with it, and compare it with the original over fresh seeds."""
 
 import json
+import math
 import platform
 import statistics
 import sys
@@ -31,12 +32,8 @@ from tglo_lightning.untrusted import write_whole
 
 METALEARNED = "metalearned"
 # Searches with the same number of trainings, for what a practitioner would do instead
-BASELINES: dict[str, dict[str, str]] = {
-    "tuned_original": {"space": "original"},
-    "known": {"strategy": "portfolio"},
-}
-# With several ranks it holds the number of this process
-_rank_zero_only: Any = rank_zero_only
+BASELINES: dict[str, dict[str, str]] = {"tuned_original": {"space": "original"}, "known": {"strategy": "portfolio"}}
+_rank_zero_only: Any = rank_zero_only  # it holds the number of this process
 
 
 def run(cfg: DictConfig) -> float:
@@ -60,6 +57,9 @@ def run(cfg: DictConfig) -> float:
             if logger is not None:
                 logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
             search = _search_and_train(recipe, logger)
+            if cfg.search.get("dry_run"):
+                failed = False
+                return math.nan
             searches = {kind: _baseline(recipe, kind) for kind in cfg.evaluation.baselines} | {METALEARNED: search}
             found = {kind: each.best for kind, each in searches.items() if each and each.best}
             scores = _compare(recipe, found)
@@ -94,9 +94,13 @@ def _search_and_train(recipe: Recipe, logger: Logger | None) -> SearchResult | N
 def _baseline(recipe: Recipe, kind: str) -> SearchResult | None:
     """Search for a baseline with as many trainings as the search for the metalearned loss."""
     journal = Path(recipe.cfg.paths.output_dir) / f"{kind}.jsonl"
-    search = recipe.search(**BASELINES[kind], journal=str(journal))
-    if search is None:
+    own = recipe.search()
+    if own is None:
         return None
+    generations = own.settings.generations
+    size = {"generations": generations, "population": own.settings.candidates // generations}
+    search = recipe.search(**BASELINES[kind], **size, journal=str(journal))
+    assert search is not None
     pl.seed_everything(recipe.cfg.seed, verbose=False)
     # The search without the training after it; the epochs stay, since candidates may use them
     silent = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
@@ -118,7 +122,7 @@ def _compare(recipe: Recipe, found: dict[str, Finalist]) -> dict[str, Scores]:
     modules |= {kind: partial(trained_with, finalist.criterion) for kind, finalist in found.items()}
     cfg = recipe.cfg
     progress = cfg.trainer.get("enable_progress_bar", True)
-    return train_and_test(recipe, modules, fresh_seeds(cfg.seed, cfg.evaluation.seeds), cfg.monitor, progress=progress)
+    return train_and_test(recipe, modules, fresh_seeds(cfg.seed, cfg.evaluation.seeds), progress=progress)
 
 
 def _result(
@@ -126,25 +130,15 @@ def _result(
 ) -> dict[str, Any]:
     """Return what `result.json` holds."""
     original = recipe.criterion()
-    losses: dict[str, Any] = {
-        "original": {
-            "name": loss_name(original),
-            "options": loss_options(original),
-            "criterion": None,
-            "formula": getattr(original, "formula", ""),
-            "test": scores["original"].summary(),
-        }
-    }
+    losses: dict[str, Any] = {"original": {"name": loss_name(original), "options": loss_options(original)}}
+    losses["original"] |= {"criterion": None, "formula": getattr(original, "formula", "")}
     for kind, best in found.items():
-        specs = best.criterion.losses
-        losses[kind] = {
-            "name": ", ".join(spec.build(original).name for spec in specs) or loss_name(original),
-            "criterion": best.criterion.to_dict(),
-            "formula": best.criterion.formula,
-            "test": scores[kind].summary(),
-        }
+        name = ", ".join(spec.build(original).name for spec in best.criterion.losses) or losses["original"]["name"]
+        losses[kind] = {"name": name, "criterion": best.criterion.to_dict(), "formula": best.criterion.formula}
+    for kind, loss in losses.items():
+        loss["test"] = scores[kind].summary()
     tests = {kind: test for kind in scores if (test := welch_tests(scores, kind))}
-    counts = ("candidates", "failed", "trainings", "seconds")
+    counts = {name: getattr(search, name, 0) for name in ("candidates", "failed", "trainings", "seconds")}
     packages = ("tglo-lightning", "torch", "pytorch-lightning", "cma", "numpy")
     return {
         "monitor": recipe.cfg.monitor,
@@ -152,8 +146,7 @@ def _result(
         "kept": "original" if search is None else search.kept,
         "losses": losses,
         "tests": tests,
-        "search": {count: 0 if search is None else getattr(search, count) for count in counts}
-        | {"rejected": 0 if search is None else sum(search.rejected)},
+        "search": counts | {"rejected": 0 if search is None else sum(search.rejected)},
         "seconds": seconds,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
     }
@@ -185,9 +178,8 @@ def _print(result: dict[str, Any], search: SearchResult | None, path: Path) -> N
     console.print(results_table(result))
     if search is not None:
         found = "no finalist could be trained" if search.best is None else f"metalearned {_figures(search.best)}"
-        console.print(
-            f"Kept the {search.kept} loss by {search.monitor}: {found}, original {_figures(search.original)}."
-        )
+        told = f"Kept the {search.kept} loss by {search.monitor}: {found}, original {_figures(search.original)}."
+        console.print(told)
     for kind, loss in result["losses"].items():
         if kind != "original":
             console.print(f"{kind}: {loss['formula'] or loss['name']}")

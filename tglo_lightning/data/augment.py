@@ -20,9 +20,7 @@ class BatchAugmentation:
 
     Crop, flip and CutMix are `kornia`'s; with the boxes of CutMix inside of the image and one for each sample. Cutout
     and Mixup follow their papers, where `kornia` differs: a cut may reach over the border, and the share of Mixup is
-    one for the batch, from any Beta distribution.
-
-    All that is random is drawn from torch's global generator on the CPU, on every device, so a seeded training repeats.
+    one for the batch, from any Beta distribution. Everything is drawn from torch's global generator on the CPU.
 
     Args:
         crop_padding: pixels of black around an image before a crop of its own size; 0 leaves it whole.
@@ -120,12 +118,9 @@ def cut_out(images: Tensor, length: int, fill: Sequence[float] | None = None) ->
     """Paint over a square of each image, its centre any pixel; it may reach over the border.
 
     Args:
-        images: shape (B, C, H, W).
+        images: shape (B, C, H, W); they stay as they are.
         length: side of the square in pixels.
         fill: colour, C numbers; the mean of the batch if None.
-
-    Returns:
-        New images, shape (B, C, H, W).
     """
 
     def inside(size: int) -> Tensor:
@@ -146,9 +141,6 @@ def mix_up(images: Tensor, targets: Tensor, probability: float, alpha: float) ->
         targets: one-hot labels, shape (B, n).
         probability: of mixing at all.
         alpha: above 0.
-
-    Returns:
-        New images, and targets of their type.
     """
     targets = targets.to(images.dtype)
     # All drawn always, so that what follows in the random stream does not depend on the outcome

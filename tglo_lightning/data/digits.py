@@ -14,20 +14,15 @@ _PIXEL_MAX = 16.0
 class DigitsDataModule(Task):
     """Scikit-learn's 1797 digits as float images of shape (1, 8, 8) with pixels in [0, 1] and labels 0 to 9.
 
-    A random split into training, validation and test samples; what the first two leave is the test set. Split and label
-    noise depend on `seed` alone: every training sees the same task, whatever its own seed.
+    A random split into training, validation and test samples; what the first two leave is the test set.
 
     Args:
         train_size: training samples.
         val_size: validation samples.
-        label_noise: share of training *and* validation labels replaced by a wrong class (see `flip_labels`), in
-            [0, 1]. Test labels stay clean.
-        batch_size: samples a training batch. Validation and test are read in batches of up to 1024.
-        seed: of the split and the noise, not negative.
-        augment: maps a training batch to another, such as `BatchAugmentation(crop_padding=1)`.
+        label_noise, batch_size, seed, augment: see `Task`; `BatchAugmentation(crop_padding=1)` suits these images.
 
     Raises:
-        ValueError: a size below 1, nothing left to test on, or `label_noise`, `batch_size` or `seed` out of range.
+        ValueError: an argument out of range, or nothing left to test on.
     """
 
     num_classes = 10
@@ -46,9 +41,7 @@ class DigitsDataModule(Task):
         super().__init__(label_noise=label_noise, batch_size=batch_size, seed=seed, augment=augment)
         self.train_size, self.val_size = integer("train_size", train_size, 1), integer("val_size", val_size, 1)
         if train_size + val_size >= _TOTAL:
-            raise ValueError(
-                f"train_size + val_size must be below {_TOTAL}, the number of digits, got {train_size} + {val_size}"
-            )
+            raise ValueError(f"train_size + val_size must be below the {_TOTAL} digits, got {train_size} + {val_size}")
 
     def _load(self, generator: torch.Generator) -> Splits:
         pixels, targets = load_digits(return_X_y=True)

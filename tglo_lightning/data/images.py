@@ -28,22 +28,14 @@ class ImageDataModule(Task):
     """Labelled images with an official training and test set, as floats with pixels in [0, 1].
 
     Validation samples are held out of the official training samples by a random permutation; the official test samples
-    are the test set. Split and label noise depend on `seed` alone. Images are decoded once and kept as uint8, in
-    memory and in a file; a batch becomes float when it is read.
-
-    Subclasses name the data set; see `CIFAR10DataModule`.
+    are the test set. Images are decoded once and kept as uint8, in memory and in a file; a batch becomes float when it
+    is read. Subclasses name the data set; see `CIFAR10DataModule`.
 
     Args:
         source: name on the hub, or a folder with the same parquet files. Read with Hugging Face `datasets`
             (`pip install 'tglo-lightning[data]'`).
         val_size: validation samples out of the whole official training set; out of a smaller copy, the same share.
-        train_fraction: share of the other training samples to train on, in (0, 1]; a smaller share is a subset of a
-            larger one.
-        label_noise: share of training *and* validation labels replaced by a wrong class (see `flip_labels`), in
-            [0, 1]. Test labels stay clean.
-        batch_size: samples a training batch. Validation and test are read in batches of up to 1024.
-        seed: of the split and the noise, not negative.
-        augment: maps a training batch to another, such as `BatchAugmentation()`.
+        train_fraction, label_noise, batch_size, seed, augment: see `Task`.
         normalize: whether `mean` and `std` are those of the data set, for a `Normalize` layer, or None.
         cache_dir: folder for the decoded images; by default one beside the cache of `datasets`, see `load_images`.
 
@@ -55,6 +47,8 @@ class ImageDataModule(Task):
     subset: ClassVar[str | None] = None
     """Configuration of the data set on the hub, a subfolder of a copy; None where there is only one."""
     official_train: ClassVar[int]
+    num_classes = 10
+    input_shape = (3, 32, 32)
 
     def __init__(
         self,
@@ -80,10 +74,11 @@ class ImageDataModule(Task):
 
     def _images(self, split: str) -> tuple[Tensor, Tensor]:
         images, labels = load_images(self.source, split, self.cache_dir, subset=self.subset)
-        if tuple(images.shape[1:]) != self.input_shape or int(labels.max()) >= self.num_classes:
+        shape, most = tuple(images.shape[1:]), int(labels.max())
+        if shape != self.input_shape or most >= self.num_classes:
             raise ValueError(
-                f"source {self.source} has images of shape {tuple(images.shape[1:])} and labels up to "
-                f"{int(labels.max())}; {type(self).__name__} needs {self.input_shape} and up to {self.num_classes - 1}"
+                f"source {self.source} has images of shape {shape} and labels up to {most}; "
+                f"{type(self).__name__} needs {self.input_shape} and up to {self.num_classes - 1}"
             )
         return images, labels
 
@@ -124,7 +119,6 @@ class MNISTDataModule(ImageDataModule):
 
     default_source = "ylecun/mnist"
     official_train = 60_000
-    num_classes = 10
     input_shape = (1, 28, 28)
     mean = (0.1307,)
     std = (0.3081,)
@@ -135,7 +129,6 @@ class FashionMNISTDataModule(ImageDataModule):
 
     default_source = "zalando-datasets/fashion_mnist"
     official_train = 60_000
-    num_classes = 10
     input_shape = (1, 28, 28)
     mean = (0.2860,)
     std = (0.3530,)
@@ -146,8 +139,6 @@ class CIFAR10DataModule(ImageDataModule):
 
     default_source = "uoft-cs/cifar10"
     official_train = 50_000
-    num_classes = 10
-    input_shape = (3, 32, 32)
     mean = (0.4914, 0.4822, 0.4465)
     std = (0.2470, 0.2435, 0.2616)
 
@@ -158,7 +149,6 @@ class CIFAR100DataModule(ImageDataModule):
     default_source = "uoft-cs/cifar100"
     official_train = 50_000
     num_classes = 100
-    input_shape = (3, 32, 32)
     mean = (0.5071, 0.4865, 0.4409)
     std = (0.2673, 0.2564, 0.2762)
 
@@ -172,8 +162,6 @@ class SVHNDataModule(ImageDataModule):
     default_source = "ufldl-stanford/svhn"
     subset = "cropped_digits"
     official_train = 73_257
-    num_classes = 10
-    input_shape = (3, 32, 32)
     mean = (0.4377, 0.4438, 0.4728)
     std = (0.1980, 0.2010, 0.1970)
 

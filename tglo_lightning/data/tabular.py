@@ -33,11 +33,7 @@ class TabularDataModule(Task):
         target: name of the class column of a CSV file.
         val_fraction: share of the samples to validate on, in (0, 1).
         test_fraction: share of the samples to test on, in (0, 1).
-        train_fraction: share of the remaining samples to train on, in (0, 1].
-        label_noise: share of training *and* validation labels replaced by a wrong class (see `flip_labels`), in
-            [0, 1]. Test labels stay clean.
-        batch_size: samples a training batch. Validation and test are read in batches of up to 1024.
-        seed: of the splits and the noise, not negative.
+        train_fraction, label_noise, batch_size, seed: see `Task`.
 
     Attributes:
         classes: names of the classes, in the order of their indices.

@@ -22,6 +22,9 @@ from tglo_lightning.search.seeding import derived_seed, saved_states, seed_all
 
 __all__ = ["TrainerEvaluator", "TrainerPopulation"]
 
+# Weights of ended trainings from which on their memory is freed at once
+COLLECTED_BYTES = 2**24
+
 
 class Guard(Callback):
     """Seeds every epoch, ends a training that cannot come to anything, and lets it wait halfway.
@@ -177,12 +180,14 @@ class TrainerPopulation:
     def keep(self, members: Sequence[int]) -> None:
         """End the other trainings."""
         ended = [self._trainings[member] for member in self.members if member not in members]
-        waiting = any(training.module is not None for training in ended)
+        weights = [p for training in ended if training.module is not None for p in training.module.parameters()]
+        freed = sum(p.nbytes for p in weights)
         for training in ended:
             training.close()
         self.members = sorted(members)
-        if waiting:
-            # A Trainer and its module refer to each other
+        del weights
+        if freed >= COLLECTED_BYTES:
+            # A Trainer and its module refer to each other; to look through all objects takes half a second
             gc.collect()
 
     def weights(self, member: int) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What the convolutional networks have in common: stages, a classifier, and classifiers after earlier stages."""
+"""What the networks have in common: checks of sizes, stages, a classifier, and classifiers after earlier stages."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class StagedNetwork(nn.Module):
     An auxiliary classifier is a global average pooling and a linear layer. It is there for training only.
 
     Args:
-        stages: the parts that images pass through, in order.
+        stages: the layers that images pass through, stage by stage.
         channels: output channels of each stage.
         head: maps the last stage's output to logits.
         num_classes: number of classes.
@@ -61,24 +61,26 @@ class StagedNetwork(nn.Module):
     """
 
     def __init__(
-        self, stages: Sequence[nn.Module], channels: Sequence[int], head: nn.Module, num_classes: int, aux: int = 0
+        self,
+        stages: Sequence[Sequence[nn.Module]],
+        channels: Sequence[int],
+        head: nn.Module,
+        num_classes: int,
+        aux: int,
     ) -> None:
         super().__init__()
-        aux = integer("aux", aux, 0, len(stages) - 1)
-        self.stages = nn.ModuleList(stages)
+        self.aux = integer("aux", aux, 0, len(stages) - 1)
+        self.stages = nn.ModuleList(nn.Sequential(*layers) for layers in stages)
         self.head = head
         self.aux_heads = nn.ModuleList(pooled(each, num_classes) for each in channels[len(stages) - 1 - aux : -1])
-
-    @property
-    def aux(self) -> int:
-        """Number of auxiliary classifiers."""
-        return len(self.aux_heads)
+        initialize(self)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, list[Tensor]]:
-        """Logits (B, num_classes) of images (B, C, H, W); in training with `aux`, also those of the early classifiers.
+        """Logits (B, num_classes) of images (B, C, H, W).
 
         Returns:
-            The logits; in training with `aux > 0`, a pair of the logits and a list of `aux` logits, first stage first.
+            The logits; in training with `aux > 0`, a pair of the logits and a list of `aux` logits of the auxiliary
+            classifiers, first stage first.
         """
         first = len(self.stages) - 1 - self.aux
         early: list[Tensor] = []
@@ -95,16 +97,6 @@ def pooled(channels: int, num_classes: int, *before: nn.Module) -> nn.Sequential
     return nn.Sequential(*before, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
 
 
-def normed_head(channels: int, num_classes: int) -> nn.Sequential:
-    """What pre-activation networks end in: normalisation, ReLU, global average pooling and a linear classifier."""
-    return pooled(channels, num_classes, nn.BatchNorm2d(channels), nn.ReLU())
-
-
-def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
-    """A 3x3 convolution without bias that keeps height and width, or divides them by `stride`."""
-    return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
-
-
 def initialize(network: nn.Module) -> None:
     """Draw the weights of convolutions from N(0, 2 / fan_out) (He et al., arXiv 1502.01852); set their biases to 0."""
     for layer in network.modules():
@@ -114,7 +106,7 @@ def initialize(network: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def image_channels(input_shape: Sequence[int], num_classes: int, least: int) -> int:
+def image_channels(input_shape: Sequence[int], num_classes: int, least: int = 1) -> int:
     """Channels of images (C, H, W), once shape and classes are known to fit.
 
     Raises:
@@ -123,10 +115,9 @@ def image_channels(input_shape: Sequence[int], num_classes: int, least: int) -> 
     integer("num_classes", num_classes, 2)
     if len(sizes("input_shape", input_shape)) != 3:
         raise ValueError(f"input_shape must be (C, H, W), got {tuple(input_shape)}")
-    channels, height, width = input_shape
-    if min(height, width) < least:
+    if min(input_shape[1:]) < least:
         raise ValueError(f"input_shape must have H and W of at least {least} here, got {tuple(input_shape)}")
-    return channels
+    return input_shape[0]
 
 
 def scaled(channels: float, width: float) -> int:
@@ -136,15 +127,3 @@ def scaled(channels: float, width: float) -> int:
         ValueError: `width` is not above 0.
     """
     return max(1, round(channels * number("width", width, above=0)))
-
-
-def blocks_of_depth(depth: int, layers: int, rest: int) -> int:
-    """Blocks in each of three stages, where `depth = 3 * layers * blocks + rest`.
-
-    Raises:
-        ValueError: no whole number of blocks gives that depth.
-    """
-    blocks, left = divmod(integer("depth", depth) - rest, 3 * layers)
-    if blocks < 1 or left:
-        raise ValueError(f"depth must be {3 * layers} n + {rest} with n of at least 1, got {depth}")
-    return blocks

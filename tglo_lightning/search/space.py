@@ -142,8 +142,7 @@ class TaylorSpace(Space):
             return True
         if callable(self.constraint):
             return bool(self.constraint(theta))
-        name = "exact" if self.constraint == "trainable" else self.constraint  # the theory's word for it
-        return bool(getattr(trainability(theta, self.num_classes), name))
+        return bool(getattr(trainability(theta, self.num_classes), self.constraint))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the arguments; a function as constraint by its name."""
@@ -190,7 +189,7 @@ class ShapeSpace(Space):
 
     def feasible(self, criterion: Criterion) -> bool:
         """Whether the first step pushes the true class up."""
-        return bool(trainability(list(criterion.losses[0].theta), self.num_classes).exact)
+        return bool(trainability(list(criterion.losses[0].theta), self.num_classes).trainable)
 
 
 class StepSpace(Space):

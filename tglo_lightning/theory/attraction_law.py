@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tglo_lightning.arguments import integer
+from tglo_lightning.losses.functional import horner
 from tglo_lightning.theory.parameters import label_polynomials
 from tglo_lightning.theory.subject import LossLike, Subject, floating, subject, theta_of
 
@@ -67,12 +68,8 @@ def attraction_coefficients(loss: LossLike, num_classes: int) -> Tensor:
     .. math:: d_0 = c_h + c_{hh} + c_{hy} + c_y + c_{yy}, \quad
         d_1 = -c_h \tfrac{n}{n-1} - 2 c_{hh} - c_{hy}, \quad d_2 = c_{hh} \left( 1 - \tfrac{1}{(n-1)^2} \right)
 
-    Args:
-        loss: a TaylorGLO loss, or ``theta`` of shape ``(..., P)``.
-        num_classes: ``n``.
-
     Returns:
-        Tensor of shape ``(..., K)``.
+        Tensor of shape ``(..., K)``, for ``theta`` of shape ``(..., P)``.
 
     Raises:
         TypeError: the loss has no ``theta``.
@@ -104,7 +101,7 @@ def attraction_curve(loss: LossLike, num_classes: int, eps: Tensor | Sequence[fl
 
     Args:
         loss: a loss, its name, or ``theta`` of shape ``(..., P)``.
-        num_classes: ``n``.
+        num_classes: number of classes, ``n``.
         eps: distance from zero training error, in [0, 1], of any shape.
 
     Returns:
@@ -116,10 +113,7 @@ def attraction_curve(loss: LossLike, num_classes: int, eps: Tensor | Sequence[fl
         return _difference(seen, floating(eps=eps)[0], num_classes)
     points, theta = floating(eps=eps, theta=seen.theta)
     d = _polynomial(theta, *seen.labels(num_classes), num_classes)
-    flat = points.reshape(-1)
-    result = torch.zeros_like(flat)
-    for i in range(d.shape[-1] - 1, -1, -1):
-        result = result * flat + d[..., i, None]
+    result = horner([column[..., None] for column in d.unbind(-1)], points.reshape(-1))
     return result.reshape((*d.shape[:-1], *points.shape))
 
 
@@ -145,13 +139,6 @@ def zero_error(loss: LossLike, num_classes: int) -> ZeroError:
 
     Positive attracts (cross-entropy: 1), negative repels, so the loss regularises (Baikal: minus infinity).
 
-    Args:
-        loss: a loss, its name, or ``theta`` of shape ``(..., P)``.
-        num_classes: ``n``.
-
-    Returns:
-        :class:`ZeroError`.
-
     >>> zero_error("baikal", 10).verdict
     'repels'
     """
@@ -173,15 +160,11 @@ def equilibria(loss: LossLike, num_classes: int) -> list[float]:
     ``alpha`` settles at ``alpha (n - 1)/n``; without, it has no equilibrium. See :func:`implied` for what an
     equilibrium stands for.
 
-    Args:
-        loss: one loss, its name, or ``theta`` of shape ``(P,)``.
-        num_classes: ``n``.
-
     Returns:
         Sorted floats; empty where nothing settles.
 
     Raises:
-        ValueError: more than one loss.
+        ValueError: more than one loss, as of a ``theta`` of shape ``(..., P)``.
     """
     num_classes = integer("num_classes", num_classes, 2)
     seen = subject(loss, num_classes)

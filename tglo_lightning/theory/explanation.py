@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from tglo_lightning.arguments import integer
@@ -29,20 +30,13 @@ class Explanation:
         label_smoothing: ``alpha`` that the loss applies to its labels.
         theta: parameters of a TaylorGLO loss, else ``None``.
         coefficients: coefficients of ``gamma = df/dh`` of a TaylorGLO loss, else ``None``.
-        A: ``gamma`` of a wrong class at the null epoch.
-        B: ``gamma`` of the true class less ``A`` there.
-        S: slope in ``h`` of the label-averaged ``gamma`` there.
-        published: ``B >= (n - 2) A``.
-        exact: ``B > 0``.
-        stable: ``B > 0`` and ``S <= 0``.
+        A, B, S, published, trainable, stable: at the null epoch, see :class:`Trainability`.
         null_pull: velocity of the true class's logit at the null epoch, ``B (n - 1) / n^2``; cross-entropy: ``(n - 1)
             / n``.
         zero_error: ``D(0)``; may be infinite.
         verdict: ``"attracts"``, ``"repels"`` or ``"neutral"``: what zero training error does.
         equilibria: where samples settle.
-        mean_pull: mean of the pull relative to cross-entropy's; may be infinite.
-        largest_pull: its largest value; may be infinite.
-        shape: ``(D(eps_mid)/B, D(0)/B, -S/B)``; ``None`` if ``B`` is 0.
+        mean_pull, largest_pull, shape: relative to cross-entropy, see :class:`Pull`.
     """
 
     loss: ClassificationLoss
@@ -56,7 +50,7 @@ class Explanation:
     B: float
     S: float
     published: bool
-    exact: bool
+    trainable: bool
     stable: bool
     null_pull: float
     zero_error: float
@@ -67,21 +61,21 @@ class Explanation:
     shape: tuple[float, float, float] | None
 
     @property
-    def trainable(self) -> str:
-        """``"yes"`` (``stable``), ``"doubtful"`` (``exact`` alone) or ``"no"``."""
-        return "yes" if self.stable else "doubtful" if self.exact else "no"
+    def trains(self) -> str:
+        """``"yes"`` (``stable``), ``"doubtful"`` (``trainable`` alone) or ``"no"``."""
+        return "yes" if self.stable else "doubtful" if self.trainable else "no"
 
     @property
     def text(self) -> str:
         """The explanation as plain text, no line wider than 100 characters but that of a long formula."""
         parts = (self._loss_lines(), self._null_lines(), self._pull_lines(), self._attraction_lines())
-        return "\n\n".join("\n".join(lines) for lines in parts)
+        return "\n\n".join(map("\n".join, parts))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the loss itself, ready for JSON; an infinite number becomes ``"inf"`` or ``"-inf"``."""
         values: dict[str, Any] = {key: _plain(value) for key, value in vars(self).items() if key != "loss"}
         values["equilibria"] = [equilibrium._asdict() for equilibrium in self.equilibria]
-        values["trainable"] = self.trainable
+        values["trains"] = self.trains
         return values
 
     def _loss_lines(self) -> list[str]:
@@ -95,16 +89,14 @@ class Explanation:
         lines += ["", "Parameters                             Coefficients of gamma = df/dh"]
         left = [f"{t:<4}{value:>12.5g}  {meaning[t]}" for t, value in zip(meaning, self.theta, strict=True)]
         right = [f"{name:<8}{value:>12.5g}" for name, value in self.coefficients.items()]
-        for i in range(max(len(left), len(right))):
-            row = f"  {left[i] if i < len(left) else '':<37}{right[i] if i < len(right) else ''}"
-            lines.append(row.rstrip())
-        return lines
+        rows = zip_longest(left, right, fillvalue="")
+        return lines + [f"  {parameter:<37}{coefficient}".rstrip() for parameter, coefficient in rows]
 
     def _null_lines(self) -> list[str]:
         n = self.num_classes
         first = (
             f"B = {self.B:.4g} > 0: the first step raises the true class"
-            if self.exact
+            if self.trainable
             else f"B = {self.B:.4g} <= 0: the first step does not raise the true class, so nothing can be learned"
         )
         drift = (
@@ -115,10 +107,8 @@ class Explanation:
         published = f"A = {self.A:.4g}: the published invariant B >= (n - 2) A {'holds' if self.published else 'fails'}"
         return [
             f"Null epoch (every output 1/{n})",
-            f"  Trainable: {self.trainable}",
-            f"    {first}",
-            f"    {drift}",
-            f"    {published}",
+            f"  Trainable: {self.trains}",
+            *(f"    {line}" for line in (first, drift, published)),
             f"  Pull on the true class's logit: {self.null_pull:.4g} (cross-entropy: {(n - 1) / n:.4g})",
         ]
 
@@ -173,40 +163,30 @@ def parameter_meanings(theta: Sequence[float]) -> dict[str, str]:
     {'t0': 'centre of y', 't1': 'centre of h', 't2': '(h-t1)', 't3': '(h-t1)^2', 't4': '(y-t0) (h-t1)'}
     """
     meaning = {"t0": "centre of y", "t1": "centre of h"}
-    for i, (a, b) in enumerate(terms(order_of(theta)), start=2):
-        meaning[f"t{i}"] = " ".join(
-            _power(base, exponent) for base, exponent in (("(y-t0)", a), ("(h-t1)", b)) if exponent
-        )
+    for i, powers in enumerate(terms(order_of(theta)), start=2):
+        factors = zip(("(y-t0)", "(h-t1)"), powers, strict=True)
+        meaning[f"t{i}"] = " ".join(base if power == 1 else f"{base}^{power}" for base, power in factors if power)
     return meaning
-
-
-def _power(base: str, exponent: int) -> str:
-    return base if exponent == 1 else f"{base}^{exponent}"
 
 
 def explain(loss: LossLike, num_classes: int) -> Explanation:
     """Explain one loss: can it be trained, what does it do at zero training error, where do samples settle?
 
-    Args:
-        loss: a separable loss, ``nn.CrossEntropyLoss``, the name of a loss, or ``theta`` of shape ``(P,)``.
-        num_classes: ``n``.
-
-    Returns:
-        :class:`Explanation`, with ``.text`` and ``.to_dict()``; :func:`tglo_lightning.reporting.pictures.explanation`
-        draws it.
+    :func:`tglo_lightning.reporting.pictures.explanation` draws it.
 
     Raises:
         TypeError: not a loss of the package, or one that is not separable.
         ValueError: a wrong number of parameters, more than one loss, or ``num_classes < 2``.
 
     >>> explanation = explain("baikal", 10)
-    >>> explanation.trainable, explanation.verdict, round(explanation.equilibria[0].confidence, 3)
+    >>> explanation.trains, explanation.verdict, round(explanation.equilibria[0].confidence, 3)
     ('yes', 'repels', 0.316)
     """
     num_classes = integer("num_classes", num_classes, 2)
     module = as_loss(loss)
     theta = theta_of(module) if isinstance(module, TaylorGLOLoss) else None
     told, memorised = trainability(module, num_classes), zero_error(module, num_classes)
+    null: dict[str, Any] = {k: v if isinstance(v, bool) else float(v) for k, v in told._asdict().items()}
     pull = pull_of(module, num_classes)
     assert isinstance(memorised.verdict, str)
     return Explanation(
@@ -217,12 +197,7 @@ def explain(loss: LossLike, num_classes: int) -> Explanation:
         label_smoothing=module.label_smoothing,
         theta=None if theta is None else theta.tolist(),
         coefficients=None if theta is None else {name: float(c) for name, c in coefficients(theta).items()},
-        A=float(told.A),
-        B=float(told.B),
-        S=float(told.S),
-        published=bool(told.published),
-        exact=bool(told.exact),
-        stable=bool(told.stable),
+        **null,
         null_pull=float(told.B) * (num_classes - 1) / num_classes**2,
         zero_error=float(memorised.value),
         verdict=memorised.verdict,

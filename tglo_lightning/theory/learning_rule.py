@@ -73,9 +73,7 @@ def attraction(loss: LossLike, logits: Numbers, target: Labels) -> Tensor:
     true class is the most probable one.
 
     Args:
-        loss: as in :func:`logit_velocity`.
-        logits: shape ``(..., n)``.
-        target: as in :func:`logit_velocity`.
+        loss, logits, target: as in :func:`logit_velocity`.
 
     Returns:
         One number a sample, shape ``(...)``.
@@ -93,9 +91,7 @@ def entropy_rate(loss: LossLike, logits: Numbers, target: Labels) -> Tensor:
     ``dH/dt = -sum_k h_k (v_k - sum_j h_j v_j) log h_k``. Negative: the output grows more confident.
 
     Args:
-        loss: as in :func:`logit_velocity`.
-        logits: shape ``(..., n)``.
-        target: as in :func:`logit_velocity`.
+        loss, logits, target: as in :func:`logit_velocity`.
 
     Returns:
         One number a sample, shape ``(...)``. Classes that are masked, by a logit of minus infinity, have no part.
@@ -109,14 +105,6 @@ def entropy_rate(loss: LossLike, logits: Numbers, target: Labels) -> Tensor:
 def _with_theta(seen: Subject, **values: Numbers | float) -> list[Tensor]:
     """The values in one floating type that is no narrower than that of ``theta``."""
     return floating(**values) if seen.theta is None else floating(**values, theta=seen.theta[..., :1].detach())[:-1]
-
-
-def _check_shape(target: Tensor, z: Tensor) -> None:
-    """Refuse a ``target`` that does not broadcast against the logits ``z``."""
-    try:
-        torch.broadcast_shapes(target.shape, z.shape if target.is_floating_point() else z.shape[:-1])
-    except RuntimeError as error:
-        raise ValueError(f"`target` of shape {tuple(target.shape)} does not fit `logits` {tuple(z.shape)}.") from error
 
 
 def _at(loss: LossLike, logits: Numbers, target: Labels) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -143,14 +131,14 @@ def _at(loss: LossLike, logits: Numbers, target: Labels) -> tuple[Tensor, Tensor
             ignored = target == seen.ignore_index
         index = target.long() if ignored is None else torch.where(ignored, 0, target.long())
         if inspectable(index) and index.numel() and not 0 <= int(index.min()) <= int(index.max()) < n:
-            low, high = int(index.min()), int(index.max())
-            raise ValueError(
-                f"`target` must hold class indices in 0 .. {n - 1}, for the {n} classes of `logits`, got values from "
-                f"{low} to {high}."
-            )
+            got = f"{int(index.min())} to {int(index.max())}"
+            raise ValueError(f"`target` must hold class indices in 0 .. {n - 1}, for {n} classes, got {got}.")
         # F.one_hot looks at values, which vmap does not allow
         y = (index[..., None] == torch.arange(n, device=z.device)).to(z)
-    _check_shape(target, z)
+    try:
+        torch.broadcast_shapes(target.shape, z.shape if target.is_floating_point() else z.shape[:-1])
+    except RuntimeError as error:
+        raise ValueError(f"`target` of shape {tuple(target.shape)} does not fit `logits` {tuple(z.shape)}.") from error
     masked = (z == -torch.inf) & (y == 0)
     y = (1 - seen.label_smoothing) * y + seen.label_smoothing / n
     log_h = z.log_softmax(-1)

@@ -23,7 +23,7 @@ class Trainability(NamedTuple):
         B: ``gamma`` of the true class less that of a wrong one.
         S: slope in ``h`` of ``gamma`` averaged over the labels.
         published: ``B >= (n - 2) A``, the invariant of the method's published implementation.
-        exact: ``B > 0``. Necessary.
+        trainable: ``B > 0``. Necessary.
         stable: ``B > 0`` and ``S <= 0``. A strong prior.
     """
 
@@ -31,7 +31,7 @@ class Trainability(NamedTuple):
     B: Tensor
     S: Tensor
     published: Tensor | bool
-    exact: Tensor | bool
+    trainable: Tensor | bool
     stable: Tensor | bool
 
 
@@ -42,31 +42,23 @@ def trainability(loss: LossLike, num_classes: int) -> Trainability:
         S = \frac{d}{dh} \left[ \frac{\gamma(h, 1) + (n - 1)\,\gamma(h, 0)}{n} \right]_{h = 1/n}
 
     The first step moves the true class's logit by ``B (n-1)/n^2``, so with ``B <= 0`` the true class is pushed down
-    (``exact``, a necessary condition). With ``S > 0`` a class-independent drift of the output feeds on itself and the
+    (``trainable``, necessary). With ``S > 0`` a class-independent drift of the output feeds on itself and the
     network collapses to one class before it separates them (``stable`` forbids that). ``published`` is the invariant
     of the published implementation, which treats the outputs as independent (arXiv 2010.00788). Labels are smoothed
     first if the loss smooths them.
 
     Where ``stable`` errs it refuses too much: the drift needs a mean that the last layer's inputs share. Raw pixels
     have one, also behind BatchNorm and ReLU; with standardised inputs to a small network, or few classes, many losses
-    with ``S > 0`` train, and ``exact`` is the better filter (``benchmarks/trainability.py`` measures both).
-
-    Args:
-        loss: a loss, its name, or ``theta`` of shape ``(..., P)``.
-        num_classes: ``n``.
-
-    Returns:
-        :class:`Trainability`.
+    with ``S > 0`` train, and ``trainable`` is the better filter (``benchmarks/trainability.py`` measures both).
 
     >>> verdict = trainability("cross_entropy", 10)
-    >>> float(verdict.B), float(verdict.S), verdict.exact, verdict.stable
+    >>> float(verdict.B), float(verdict.S), verdict.trainable, verdict.stable
     (10.0, -10.0, True, True)
     """
     num_classes = integer("num_classes", num_classes, 2)
     seen = subject(loss, num_classes)
     a, b, s = (_by_autograd if seen.theta is None else _by_formula)(seen, num_classes)
-    published, exact, stable = b >= (num_classes - 2) * a, b > 0, (b > 0) & (s <= 0)
-    return Trainability(a, b, s, value_of(published), value_of(exact), value_of(stable))
+    return Trainability(a, b, s, *map(value_of, (b >= (num_classes - 2) * a, b > 0, (b > 0) & (s <= 0))))
 
 
 def _by_formula(seen: Subject, n: int) -> tuple[Tensor, Tensor, Tensor]:

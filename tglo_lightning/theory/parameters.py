@@ -39,8 +39,7 @@ def coefficients(theta: LossLike) -> dict[str, Tensor]:
         A dict in alphabetical order; every value has shape ``(...)``.
 
     Raises:
-        TypeError: not a TaylorGLO loss.
-        ValueError: no order has ``P`` parameters.
+        TypeError, ValueError: not a TaylorGLO loss, or no order has ``P`` parameters.
 
     >>> {name: float(value) for name, value in coefficients([0, 0, 0, 1, 0, 2, 0, 0]).items() if value}
     {'c_h': 2.0, 'c_y': 2.0}
@@ -91,11 +90,8 @@ def to_minimal(theta: LossLike) -> Tensor:
     at order 4 ``(c_h, c_hh, c_hhh, c_hhy, c_hy + c_hyy, c_y + c_yy + c_yyy)``, and so on.
     For smoothed labels smooth first: ``to_minimal(label_smoothed(theta, alpha, num_classes))``.
 
-    Args:
-        theta: parameters of shape ``(..., P)``, or a TaylorGLO loss.
-
     Returns:
-        ``c`` of shape ``(..., 2 (K - 1))``.
+        ``c`` of shape ``(..., 2 (K - 1))``, for ``theta`` of shape ``(..., P)``.
 
     >>> to_minimal([0.0, 0.0, 9.0, 1.0, 1.0, 1.0, 1.0, 1.0]).tolist()
     [2.0, 3.0, 2.0, 2.0]

@@ -34,10 +34,6 @@ def pull_of(loss: LossLike, num_classes: int) -> Pull:
 
     Cross-entropy pulls with 1 everywhere. A loss divided by its mean pull trains at cross-entropy's learning rate.
 
-    Args:
-        loss: one loss, its name, or ``theta`` of shape ``(P,)``.
-        num_classes: ``n``.
-
     >>> pull_of("mae", 10).shape
     (1.0, 1.0, 0.0)
     """

@@ -140,6 +140,8 @@ class _Stack:
         self._pausable: Pausable | None = None
         self._put_back: Any = None
         self._nested: TrainerPopulation | None = None
+        # Of members that nested Trainers have trained to the end, on the CPU
+        self._weights: dict[int, dict[str, Tensor]] = {}
 
     def score(self, member: int, until: int) -> Evaluation:
         """Train all members until so many epochs or steps are done; return the score of one."""
@@ -164,6 +166,8 @@ class _Stack:
 
     def weights(self, member: int) -> dict[str, Tensor]:
         """Return parameters and buffers of a member."""
+        if member in self._weights:
+            return self._weights[member]
         if self._nested is not None:
             return self._nested.weights(list(self.criteria).index(member))
         assert self._loop is not None, "not trained yet"
@@ -211,10 +215,17 @@ class _Stack:
         return self._by_trainers(until)
 
     def _by_trainers(self, until: int) -> dict[int, Evaluation]:
-        assert self._nested is not None
-        self._nested.advance(until - self._nested.trained)
-        members = [list(self.criteria)[index] for index in self._nested.members]
-        return dict(zip(members, self._nested.scores(), strict=True))
+        nested = self._nested
+        assert nested is not None
+        nested.advance(until - nested.trained)
+        scores = {}
+        for index, score in zip(nested.members, nested.scores(), strict=True):
+            member = list(self.criteria)[index]
+            scores[member] = score
+            if score.ok and nested.trained == nested.length:
+                # Its training is over once the next score is asked for
+                self._weights[member] = {name: value.cpu().clone() for name, value in nested.weights(index).items()}
+        return scores
 
     def _train(self, until: int) -> None:
         """Train until so many epochs or steps are done, in smaller chunks if there is not enough memory."""

@@ -170,7 +170,7 @@ class PoolPopulation:
         return self._scored(list(self.members))
 
     def keep(self, members: Sequence[int]) -> None:
-        """End the other trainings."""
+        """End the other trainings. Those that are kept stay in their workers, however many share one."""
         self._abandon()
         self._free(set(self.members) - set(members))
         self.members = sorted(members)

@@ -87,7 +87,7 @@ def explanation(explanation: Explanation) -> Figure:
     where = ", ".join(f"at ε* = {number(eps)} (confidence {number(1 - eps)})" for eps in settles) or "nowhere"
     trained = {"yes": "is trainable", "no": "cannot be trained", "doubtful": "is doubtful to train"}
     figure.set_label(
-        f"The loss {trained[explanation.trainable]}; it {pulls}. Samples settle {where}. Cross-entropy pulls towards "
+        f"The loss {trained[explanation.trains]}; it {pulls}. Samples settle {where}. Cross-entropy pulls towards "
         "zero training error everywhere and settles nowhere."
     )
     return figure
