@@ -111,7 +111,7 @@ class Finals:
             for kept, evaluation in zip(scores, train("choice", number_, [c.criterion for c in distinct]), strict=True):
                 kept.append(evaluation)
         finalists = [
-            Finalist.of(c.criterion, f"finalist {rank}", kept, c)
+            Finalist.of(c.criterion, f"finalist {rank}" if c.criterion.losses else original, kept, c)
             for rank, (c, kept) in enumerate(zip(distinct, scores, strict=True), start=1)
         ]
         if self.seeds:
