@@ -95,3 +95,21 @@ def test_a_search_starts_at_an_earlier_result(tmp_path):
     assert len(set(thetas)) == 1
     ratio = torch.tensor(thetas[0])[3] / torch.tensor(best.theta)[3]
     assert torch.allclose(torch.tensor(thetas[0])[3:7], ratio * torch.tensor(best.theta)[3:7], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("evaluator", ["trainer", "vectorized"])
+def test_the_best_epoch_counts_if_the_fit_keeps_it(tmp_path, evaluator):
+    def search_with(*callbacks, **options):
+        search = TaylorGLO("criterion", "val/acc", finals=2, evaluator=evaluator, report=False, **options)
+        trainer = quiet_trainer(pl, tmp_path, max_epochs=4, callbacks=[search, *callbacks])
+        trainer.fit(seeded(classifier(pl)), **loaders())
+        return search.result
+
+    stopping = pl.callbacks.EarlyStopping("val/acc", mode="max", patience=9)
+    best = search_with(stopping)
+    assert best.settings["budget"]["score"] == "best"
+    last = search_with(pl.callbacks.EarlyStopping("train/loss", patience=9))
+    assert last.settings["budget"]["score"] == "last"
+    pairs = list(zip(best.history, last.history, strict=True))
+    assert all(b.fitness >= l.fitness for b, l in pairs)  # noqa: E741
+    assert any(b.fitness > l.fitness for b, l in pairs)  # noqa: E741

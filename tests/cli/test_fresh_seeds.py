@@ -57,3 +57,13 @@ def test_curves_are_recorded_and_change_nothing(tmp_path, monkeypatch):
         assert all(len(values) == 3 for values in seed.values())
         assert seed["val/acc"][-1] == pytest.approx(monitored, rel=1e-5)
         json.dumps(seed, allow_nan=False)
+
+
+def test_the_best_epoch_is_tested_if_that_counts(tmp_path):
+    overrides = ["task.train_size=100", "task.val_size=60", "trainer.max_epochs=5", "search=none", "logger=none"]
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        cfg = compose("train", overrides=[f"paths.output_dir={tmp_path}", "evaluation.score=best", *overrides])
+    recipe = Recipe(cfg)
+    scores = train_and_test(recipe, {"original": recipe.module}, [1], progress=False)["original"]
+    assert scores.monitor == pytest.approx([max(scores.curves[0]["val/acc"])])
+    assert not list(tmp_path.rglob("*.ckpt"))

@@ -24,7 +24,8 @@ def test_length_and_unit():
 
 def test_plain_values():
     budget = Budget(epochs=np.int64(5), timeout=np.float32(0.5), min_fitness_after=[np.int64(2), np.float64(0.25)])
-    assert budget.to_dict() == {"epochs": 5, "steps": None, "timeout": 0.5, "min_fitness_after": [2, 0.25]}
+    plain = {"epochs": 5, "steps": None, "timeout": 0.5, "score": None, "min_fitness_after": [2, 0.25]}
+    assert budget.to_dict() == plain
     assert [type(v) for v in (budget.epochs, budget.timeout, *budget.min_fitness_after)] == [int, float, int, float]
 
 

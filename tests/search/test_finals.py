@@ -146,7 +146,7 @@ def test_the_original_among_the_candidates_replaces_nothing():
         criteria=[*CRITERIA[:3], step],
     )
     assert outcome.replaces
-    assert outcome.best.formula == "finalist 1, learning rate x 0.3"
+    assert outcome.best.formula == "CrossEntropyLoss, learning rate x 0.3"
 
 
 @pytest.mark.parametrize(
@@ -164,3 +164,38 @@ def test_the_original_among_the_candidates_replaces_nothing():
 def test_wrong_arguments_are_named(argument, value, error):
     with pytest.raises(error, match=f"`{argument}`"):
         Finals(**{argument: value})
+
+
+def test_a_look_ends_clear_cases():
+    def noise(number):
+        return 0.01 * (number % 3)
+
+    def clear(criterion, stage, number):
+        return noise(number) + (1.0 - 0.3 * noise(number) if criterion != ORIGINAL else 0.0)
+
+    def worse(criterion, stage, number):
+        return noise(number) - (1.0 + 0.3 * noise(number) if criterion != ORIGINAL else 0.0)
+
+    def unclear(criterion, stage, number):
+        return 0.2 * (number % 5) * (-1 if criterion == ORIGINAL else 1) * (1 if number % 2 else -1.2)
+
+    for scores, seeds, replaces in ((clear, 4, True), (worse, 4, False), (unclear, 10, False)):
+        outcome, asked = ran(scores, confirm=10, look=4)
+        assert sum(stage == "confirmation" for stage, *_ in asked) == seeds
+        assert len(outcome.best.fitness) == len(outcome.original.fitness) == seeds
+        assert outcome.replaces == replaces
+    with_look, _ = ran(clear, confirm=4, look=0)
+    assert ran(clear, confirm=10, look=4)[0].p_value == pytest.approx(2 * with_look.p_value)
+    assert Finals(confirm=3, look=4).look == 0
+
+
+def test_error_rates_and_power_of_the_small_search():
+    small = Finals(3, 1, 10, look=4)
+    assert replaced(small, 0.0) <= 0.06
+    assert replaced(small, -0.5) <= 0.02
+    assert replaced(small, 2.0) > 0.95
+
+
+def test_the_original_is_no_finalist():
+    outcome, asked = ran(better, criteria=[*CRITERIA[:3], ORIGINAL])
+    assert ORIGINAL not in [finalist.criterion for finalist in outcome.finalists]

@@ -8,9 +8,10 @@ from typing import Any
 from tglo_lightning.evaluation import InnerFit, seconds_per_candidate
 from tglo_lightning.reporting.numbers import duration
 from tglo_lightning.search import Budget, SearchSettings
+from tglo_lightning.search.checks import CHECKS
 from tglo_lightning.wording import counted
 
-__all__ = ["cost"]
+__all__ = ["cost", "takes_best"]
 
 
 def cost(settings: SearchSettings, evaluator: Any, fit: InnerFit, *, measure: bool) -> str:
@@ -25,6 +26,8 @@ def cost(settings: SearchSettings, evaluator: Any, fit: InnerFit, *, measure: bo
     assert isinstance(settings.budget, Budget)
     length = counted(settings.budget.length, settings.budget.unit[:-1])
     words = f"up to {counted(settings.trainings, 'training')} of {length} each"
+    if settings.budget.score == "best":
+        words += f", the best of {CHECKS} checks counts"
     seconds = getattr(evaluator, "seconds", None)
     if seconds is None and measure:
         seconds = seconds_per_candidate(evaluator, fit, settings.population)
@@ -32,3 +35,13 @@ def cost(settings: SearchSettings, evaluator: Any, fit: InnerFit, *, measure: bo
     if seconds is None or not math.isfinite(seconds):
         return words
     return f"{words}, about {duration(seconds * settings.trainings)} with the evaluator {evaluator.name!r}"
+
+
+def takes_best(trainer: Any, monitor: str) -> bool:
+    """Whether a callback of the Trainer stops at, or keeps, the best epoch by this metric."""
+    watching = ("EarlyStopping", "ModelCheckpoint")
+    return any(
+        getattr(callback, "monitor", None) == monitor and getattr(callback, "save_top_k", 1) != 0
+        for callback in trainer.callbacks
+        if any(base.__name__ in watching for base in type(callback).__mro__)
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tglo_lightning.arguments import choice, flag
-from tglo_lightning.callbacks.cost import cost
+from tglo_lightning.callbacks.cost import cost, takes_best
 from tglo_lightning.callbacks.progress import SearchMonitor
 from tglo_lightning.callbacks.recording import Recording, journal_path, versions
 from tglo_lightning.callbacks.report import SearchReport
@@ -211,7 +211,8 @@ class TaylorGLO(Callback):
     def _search(self, trainer: Any, pl_module: Any) -> SearchResult:
         if self.init == "reset":
             check_resettable(pl_module)
-        settings = self.settings.for_fit(trainer.max_epochs, trainer.max_steps)
+        score = "best" if takes_best(trainer, self.monitor) else "last"
+        settings = self.settings.for_fit(trainer.max_epochs, trainer.max_steps, score)
         assert isinstance(settings.budget, Budget)
         fit = InnerFit(trainer, pl_module, self.slots, self.monitor, settings.budget, self.init)
         # Whatever draws random numbers on the way, the outer fit goes on as if it had not

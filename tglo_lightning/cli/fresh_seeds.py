@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from rich.console import Console
 from rich.progress import track
 
@@ -63,8 +64,15 @@ def train_and_test(
         folder = Path(recipe.cfg.paths.output_dir) / "seeds" / f"{name}-{seeds.index(seed)}"
         recorder = CurveRecorder()
         callbacks = [*recipe.callbacks(checkpoints=False), recorder]
-        trainer = recipe.quiet_trainer(callbacks=callbacks, default_root_dir=str(folder))
+        if best := recipe.best_checkpoint(folder):
+            callbacks.append(best)
+        trainer = recipe.quiet_trainer(
+            callbacks=callbacks, default_root_dir=str(folder), enable_checkpointing=bool(best)
+        )
         trainer.fit(module, datamodule=recipe.datamodule)
+        if best:
+            module.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
+            Path(best.best_model_path).unlink()
         [validated] = trainer.validate(module, datamodule=recipe.datamodule, verbose=False)
         [tested] = trainer.test(module, datamodule=recipe.datamodule, verbose=False)
         scores[name].curves.append(recorder.curves)

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 from torch import nn
 
-from tglo_lightning.arguments import integer, optional
+from tglo_lightning.arguments import choice, integer, optional
 from tglo_lightning.callbacks import TaylorGLO
 from tglo_lightning.data import Task
 from tglo_lightning.losses.class_priors import class_priors
@@ -80,6 +80,8 @@ class Recipe:
             integer("seed", cfg.seed, 0, 2**32 - 1)
         with naming("evaluation.seeds"):
             integer("seeds", cfg.evaluation.seeds, 1)
+        with naming("evaluation.score"):
+            choice("score", cfg.evaluation.score, ("last", "best"))
         # Before data are read, which may take its time
         self.search()
         with naming("task"):
@@ -137,6 +139,13 @@ class Recipe:
             found = [instantiate(node) for node in self.cfg.callbacks.values() if node]
         return [c for c in found if checkpoints or not isinstance(c, pl.callbacks.Checkpoint)]
 
+    def best_checkpoint(self, folder: Path) -> pl.callbacks.ModelCheckpoint | None:
+        """Return a callback that keeps the best epoch, ``None`` if the last one counts."""
+        if self.cfg.evaluation.score == "last":
+            return None
+        options = {"monitor": self.cfg.monitor, "mode": self.cfg.mode, "save_weights_only": True}
+        return pl.callbacks.ModelCheckpoint(folder, **options)
+
     def search(self, **overrides: Any) -> TaylorGLO | None:
         """Return the search, None with `search=none`.
 
@@ -169,4 +178,4 @@ class Recipe:
     def quiet_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Return a fresh trainer that does not log, write checkpoints or print; without callbacks by default."""
         silent = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-        return self.trainer(**({"callbacks": []} | kwargs | dict.fromkeys(silent, False)))
+        return self.trainer(**({"callbacks": []} | dict.fromkeys(silent, False) | kwargs))

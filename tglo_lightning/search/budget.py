@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tglo_lightning.arguments import integer, number, optional
+from tglo_lightning.arguments import choice, integer, number, optional
 
 __all__ = ["Budget", "as_budget"]
 
@@ -25,6 +25,9 @@ class Budget:
             is rejected. The others train on. The module's own loss is never rejected.
         max_time: seconds of wall-clock time for the whole search. It proposes no further generation when that, and the
             finals after it, would take longer; the first generation and the finals are always trained.
+        score: which moment of a training counts: ``"last"``, its end; ``"best"``, the best of ten checks on the way,
+            as early stopping or a checkpoint of the best epoch would have it. ``None``: the best if the fit has a
+            callback that takes the best epoch by the same metric, else the last.
         callbacks: Lightning callbacks for the trainings of candidates; each training gets a copy.
 
     Raises:
@@ -36,6 +39,7 @@ class Budget:
     timeout: float | None = None
     min_fitness_after: tuple[int, float] | None = None
     max_time: float | None = None
+    score: str | None = None
     callbacks: Sequence[Any] = ()
 
     def __post_init__(self) -> None:
@@ -46,6 +50,7 @@ class Budget:
             object.__setattr__(self, name, optional(integer, name, getattr(self, name), 1))
         for name in ("timeout", "max_time"):
             object.__setattr__(self, name, optional(number, name, getattr(self, name), above=0))
+        optional(choice, "score", self.score, ("last", "best"))
         if isinstance(self.callbacks, str) or not isinstance(self.callbacks, Sequence):
             raise TypeError(f"`callbacks` must be a list of callbacks, got {self.callbacks!r}.")
         object.__setattr__(self, "callbacks", tuple(self.callbacks))
@@ -77,7 +82,8 @@ class Budget:
     def to_dict(self) -> dict[str, Any]:
         """Return the length and the limits as plain values."""
         limit = self.min_fitness_after and list(self.min_fitness_after)
-        return {"epochs": self.epochs, "steps": self.steps, "timeout": self.timeout, "min_fitness_after": limit}
+        options = {name: getattr(self, name) for name in ("epochs", "steps", "timeout", "score")}
+        return {**options, "min_fitness_after": limit}
 
 
 def as_budget(budget: Budget | int | None) -> Budget | None:

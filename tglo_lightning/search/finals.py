@@ -60,7 +60,7 @@ class Finals:
         seeds: seeds to choose by, at least 1; 0 takes the best candidate of the search as it is.
         confirm: seeds to confirm by, at least 1.
         level: largest p-value that counts as confirmed, in (0, 1].
-        look: confirming seeds after which a clear case ends, at least 2 and less than ``confirm``; 0 for no look.
+        look: confirming seeds after which a clear case ends, at least 2; 0, or ``confirm`` and more, for no look.
 
     Raises:
         TypeError, ValueError: an argument of a wrong kind or out of range, by its name.
@@ -77,8 +77,10 @@ class Finals:
             object.__setattr__(self, name, integer(name, getattr(self, name), least))
         object.__setattr__(self, "level", number("level", self.level, above=0, most=1))
         object.__setattr__(self, "look", integer("look", self.look, 0))
-        if self.look == 1 or self.look >= self.confirm:
-            raise ValueError(f"`look` must be 0, or from 2 to less than `confirm={self.confirm}`, got {self.look}.")
+        if self.look == 1:
+            raise ValueError("`look` must be 0 or at least 2: one seed cannot tell, got 1.")
+        if self.look >= self.confirm:
+            object.__setattr__(self, "look", 0)
 
     @property
     def trainings(self) -> int:
@@ -186,4 +188,4 @@ def as_finals(finals: Finals | int | None, small: bool = False) -> Finals:
     if isinstance(finals, Finals):
         return finals
     confirm = Finals.confirm if finals is None else integer("finals", finals, 1)
-    return Finals(3, 1, confirm, look=LOOK if confirm > LOOK else 0) if small else Finals(confirm=confirm)
+    return Finals(3, 1, confirm, look=LOOK) if small else Finals(confirm=confirm)

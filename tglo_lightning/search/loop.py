@@ -9,9 +9,10 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import fmean
-from typing import Protocol
+from typing import Protocol, cast
 
 from tglo_lightning.search.budget import Budget
+from tglo_lightning.search.checks import BestCheck
 from tglo_lightning.search.criterion import Criterion
 from tglo_lightning.search.evaluator import Evaluation, Evaluator, Population
 from tglo_lightning.search.finals import Finals
@@ -277,7 +278,7 @@ class _Search:
         # Members that depend on one another are trained again as a whole, with the same result
         whole = training is not None or self.evaluator.shares_passes
         trained = range(len(criteria)) if missing and whole else missing
-        population = self.evaluator.start([criteria[index] for index in trained], seed) if trained else None
+        population = self._start([criteria[index] for index in trained], seed) if trained else None
         evaluations = []
         try:
             fresh = iter(_scores(population, training)) if population is not None else iter(())
@@ -298,6 +299,12 @@ class _Search:
             if population is not None:
                 population.close()
         return evaluations
+
+    def _start(self, criteria: Sequence[Criterion], seed: int) -> Population:
+        population = self.evaluator.start(criteria, seed)
+        budget = self.settings.budget
+        best = isinstance(budget, Budget) and budget.score == "best"
+        return cast(Population, BestCheck(population, self.objective.mode)) if best else population
 
     def _recall(self, key: Sequence[str | int], criterion: Criterion, seed: int) -> Evaluation | None:
         record = None if self.journal is None else self.journal.recall(key)

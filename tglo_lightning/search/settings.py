@@ -80,15 +80,20 @@ class SearchSettings:
         assert self.space is not None
         return replace(self, space=as_space(self.space, places))
 
-    def for_fit(self, max_epochs: int | None, max_steps: int) -> SearchSettings:
+    def for_fit(self, max_epochs: int | None, max_steps: int, score: str = "last") -> SearchSettings:
         """Return the settings with a length of training: the given one, or that of a Trainer's fit.
+
+        Args:
+            max_epochs, max_steps: of the fit.
+            score: which moment of a training counts, if the budget does not say.
 
         Raises:
             ValueError: there is neither.
         """
         budget = self.budget if isinstance(self.budget, Budget) else Budget()
+        budget = replace(budget, score=budget.score or score)
         if budget.length:
-            return self
+            return replace(self, budget=budget)
         if max_steps > 0:
             return replace(self, budget=replace(budget, steps=max_steps))
         if max_epochs is None or max_epochs < 1:

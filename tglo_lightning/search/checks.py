@@ -1,0 +1,77 @@
+"""Which moment of a training counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from tglo_lightning.search.evaluator import Evaluation, Population
+
+__all__ = ["CHECKS", "BestCheck"]
+
+CHECKS = 10
+"""Checks in a training whose best moment counts."""
+
+
+class BestCheck:
+    """A population that is scored every tenth of its training; the best score of a member counts.
+
+    That is what early stopping, or a checkpoint of the best epoch, makes of a training.
+
+    Args:
+        population: the networks in training.
+        mode: ``"max"`` or ``"min"``.
+    """
+
+    def __init__(self, population: Population, mode: str) -> None:
+        self._population = population
+        self._sign = -1.0 if mode == "max" else 1.0
+        self._best: dict[int, Evaluation] = {}
+
+    @property
+    def length(self) -> int:
+        """Epochs or steps of a whole training."""
+        return self._population.length
+
+    @property
+    def trained(self) -> int:
+        """Epochs or steps so far."""
+        return self._population.trained
+
+    @property
+    def members(self) -> list[int]:
+        """Members still in training."""
+        return self._population.members
+
+    def advance(self, n: int) -> None:
+        """Train on, and score the members at each check on the way."""
+        every = -(-self.length // CHECKS)
+        end = min(self.trained + n, self.length)
+        while self.trained < end:
+            self._population.advance(min((self.trained // every + 1) * every, end) - self.trained)
+            for member, score in zip(list(self.members), self._population.scores(), strict=True):
+                before = self._best.get(member)
+                if before is None or not before.ok or (score.ok and self._cost(score) < self._cost(before)):
+                    self._best[member] = score
+                else:
+                    self._best[member] = replace(before, seconds=score.seconds)
+
+    def scores(self) -> Iterator[Evaluation]:
+        """Yield the best score of each member so far."""
+        yield from (self._best[member] for member in self.members)
+
+    def keep(self, members: Sequence[int]) -> None:
+        """Keep these members."""
+        self._population.keep(members)
+
+    def weights(self, member: int) -> dict[str, Any]:
+        """Return the weights of a member as it stands, which need not be those of its best check."""
+        return self._population.weights(member)
+
+    def close(self) -> None:
+        """End all trainings."""
+        self._population.close()
+
+    def _cost(self, score: Evaluation) -> float:
+        return self._sign * score.fitness
