@@ -197,5 +197,5 @@ def test_error_rates_and_power_of_the_small_search():
 
 
 def test_the_original_is_no_finalist():
-    outcome, asked = ran(better, criteria=[*CRITERIA[:3], ORIGINAL])
+    outcome, _ = ran(better, criteria=[*CRITERIA[:3], ORIGINAL])
     assert ORIGINAL not in [finalist.criterion for finalist in outcome.finalists]

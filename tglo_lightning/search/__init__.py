@@ -10,6 +10,7 @@ from tglo_lightning.search.evaluator import Evaluation, Evaluator, Population
 from tglo_lightning.search.finals import Finals
 from tglo_lightning.search.journal import Journal, JournalError
 from tglo_lightning.search.loop import Listener, SearchError, search
+from tglo_lightning.search.many import minimize_many
 from tglo_lightning.search.minimize import minimize
 from tglo_lightning.search.portfolio import Portfolio
 from tglo_lightning.search.presets import Presets, WarmCMAES, presets
@@ -48,6 +49,7 @@ __all__ = [
     "TaylorSpace",
     "WarmCMAES",
     "minimize",
+    "minimize_many",
     "presets",
     "search",
 ]

@@ -106,7 +106,6 @@ def minimize(
     (12, 3)
     >>> criterion = result.loss()  # TaylorGLOLoss, or CrossEntropyLoss if nothing beat that
     """
-    from tglo_lightning.search.progress import SearchBar  # rich is needed by nothing else here
 
     if not callable(fn):
         raise TypeError(f"`fn` must be a function of a loss, got {fn!r}.")
@@ -121,35 +120,54 @@ def minimize(
         integer("num_classes", num_classes, 2), name, "min", loss_name(original), (loss_options(original),)
     )
     budget = settings.budget if isinstance(settings.budget, Budget) else None
-    with ExitStack() as stack:
-        check = stack.enter_context(interruptible())
-        evaluator = FunctionEvaluator(fn, original, num_classes=num_classes, budget=budget)
-        opened = None
-        if journal is not None:
-            if str(journal).endswith(".json"):
-                raise ValueError(f"`journal` must not end in .json, for the result goes there; got {str(journal)!r}.")
-            opened = Journal(journal, _header(fn, original, settings, objective))
-            stack.callback(opened.close)
-            evaluator.proven = opened.recorded > 0
-        bar = stack.enter_context(SearchBar(settings, name, disable=not progress))
-        result = search(evaluator, settings, objective, journal=opened, listener=bar, check=check)
-        if opened is not None:
-            result.save(result_path(opened.path))
+    evaluator = FunctionEvaluator(fn, original, num_classes=num_classes, budget=budget)
+    header = header_of([fn], original, settings, objective, evaluator.name)
+    result = run(evaluator, settings, objective, header, journal, progress)
     warn_of_seeds(result, "If `fn` seeds generators itself, leave that to the search.")
     return result
 
 
-def _header(fn: Any, original: Any, settings: SearchSettings, objective: Objective) -> dict[str, Any]:
+def run(
+    evaluator: Any,
+    settings: SearchSettings,
+    objective: Objective,
+    header: dict[str, Any],
+    journal: str | PathLike[str] | None,
+    progress: bool,
+) -> SearchResult:
+    """Search with a journal and a progress bar; write the result beside the journal."""
+    from tglo_lightning.search.progress import SearchBar  # rich is needed by nothing else here
+
+    with ExitStack() as stack:
+        check = stack.enter_context(interruptible())
+        opened = None
+        if journal is not None:
+            if str(journal).endswith(".json"):
+                raise ValueError(f"`journal` must not end in .json, for the result goes there; got {str(journal)!r}.")
+            opened = Journal(journal, header)
+            stack.callback(opened.close)
+            evaluator.proven = opened.recorded > 0
+        bar = stack.enter_context(SearchBar(settings, objective.monitor, disable=not progress))
+        result = search(evaluator, settings, objective, journal=opened, listener=bar, check=check)
+        if opened is not None:
+            result.save(result_path(opened.path))
+    return result
+
+
+def header_of(
+    fns: Sequence[Any], original: Any, settings: SearchSettings, objective: Objective, evaluator: str
+) -> dict[str, Any]:
+    """Return what decides the result of a search, for the header of its journal."""
     return {
         "settings": settings.identity,
         "classes": objective.num_classes,
-        "source": [_source(code) for code in (fn, type(settings.strategy), type(settings.space))],
+        "source": [_source(code) for code in (*fns, type(settings.strategy), type(settings.space))],
         "original": objective.original,
         "options": repr(original) if isinstance(original, nn.Module) else "",
         "original_options": list(objective.options),
         "monitor": objective.monitor,
         "mode": objective.mode,
-        "evaluator": FunctionEvaluator.name,
+        "evaluator": evaluator,
         "versions": {"tglo-lightning": __version__, **{package: version(package) for package in VERSIONS}},
     }
 

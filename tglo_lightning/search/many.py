@@ -1,0 +1,192 @@
+"""One loss for many tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from os import PathLike
+from statistics import fmean
+from typing import Any
+
+from torch import nn
+
+from tglo_lightning.arguments import integer
+from tglo_lightning.search.budget import Budget
+from tglo_lightning.search.criterion import Criterion, LossSpec
+from tglo_lightning.search.evaluator import Evaluation
+from tglo_lightning.search.minimize import FunctionEvaluator, header_of, run
+from tglo_lightning.search.result import SearchResult
+from tglo_lightning.search.settings import Objective, SearchSettings
+from tglo_lightning.theory import from_minimal, from_shape, to_minimal, to_shape
+
+__all__ = ["minimize_many", "relative_gain", "transferred"]
+
+# Below this error a difference counts for less
+FLOOR = 0.02
+
+
+def relative_gain(error: float, reference: float) -> float:
+    """Return ``(reference - error) / (reference + 0.02)``, clipped to [-1, 1]: what a loss gains on one task.
+
+    >>> round(relative_gain(0.1, 0.3), 6)
+    0.625
+    """
+    return max(-1.0, min(1.0, (reference - error) / (reference + FLOOR)))
+
+
+def transferred(criterion: Criterion, num_classes: int, to: int) -> Criterion:
+    """Return TaylorGLO losses of the same shape and step for another number of classes, normalised by the mean pull.
+
+    Args:
+        criterion: TaylorGLO losses for ``num_classes`` classes, or the module's own loss, which stays as it is.
+        num_classes: classes that it was made for.
+        to: classes of the task.
+
+    Raises:
+        ValueError: losses of another family, which have no shape.
+    """
+    losses = []
+    for spec in criterion.losses:
+        if spec.family != "taylorglo":
+            raise ValueError(f"One loss for many tasks is searched for among TaylorGLO losses, got {spec.formula}.")
+        _, t = to_shape(to_minimal(list(spec.theta)), num_classes)
+        losses.append(LossSpec("taylorglo", tuple(from_minimal(from_shape(1.0, t, to)).tolist())))
+    return Criterion(tuple(losses), criterion.step)
+
+
+def minimize_many(
+    fns: Sequence[Callable[[nn.Module], Any]],
+    num_classes: Sequence[int],
+    *,
+    settings: SearchSettings | None = None,
+    journal: str | PathLike[str] | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> SearchResult:
+    """Metalearn one TaylorGLO loss for several tasks at once.
+
+    A loss that is found on one task is tied to it; one that is found on many need not be. Every task trains with the
+    same shape of loss, normalised for its number of classes, and the same factor on its learning rate. The fitness is
+    the mean :func:`relative_gain` on cross-entropy at the given learning rate, trained from the same seeds; a training
+    that fails gains -1.
+
+    Args:
+        fns: a function for each task, as for :func:`~tglo_lightning.search.minimize`: it returns or yields the error
+            rate on validation data, in [0, 1].
+        num_classes: classes of each task.
+        settings: the arguments of the search; by default CMA-ES over shape and step, from the prior.
+        journal, progress, options: as for :func:`~tglo_lightning.search.minimize`.
+
+    Returns:
+        The result with the gain as fitness, 0 for cross-entropy. Other searches can start there: ``prior=result``.
+
+    Raises:
+        TypeError, ValueError: an argument of a wrong kind or out of range, by its name; a number of functions other
+            than that of ``num_classes``; a space of losses that are no TaylorGLO losses.
+
+    >>> x = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    >>> def task(n):
+    ...     def error(loss):
+    ...         net = torch.nn.Linear(8, n)
+    ...         optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    ...         for _ in range(5):
+    ...             optimizer.zero_grad()
+    ...             loss(net(x), x[:, :n].argmax(1)).backward()
+    ...             optimizer.step()
+    ...         return (net(x).argmax(1) != x[:, :n].argmax(1)).float().mean()
+    ...     return error
+    >>> result = minimize_many([task(3), task(5)], [3, 5], generations=2, population=4, finals=2, progress=False)
+    >>> result.original.fitness
+    (0.0, 0.0)
+    """
+    functions, classes = list(fns), [integer("num_classes", n, 2) for n in num_classes]
+    if not functions or len(functions) != len(classes) or not all(map(callable, functions)):
+        raise ValueError(f"Give a function for each of `num_classes`, got {len(functions)} for {len(classes)}.")
+    if settings is not None and options:
+        raise TypeError(f"Give either `settings` or {', '.join(options)}.")
+    settings = settings or SearchSettings(**({"space": "shape"} | options))
+    settings = settings.for_places(1)
+    budget = settings.budget if isinstance(settings.budget, Budget) else None
+    original = nn.CrossEntropyLoss()
+    tasks = [
+        FunctionEvaluator(fn, original, num_classes=n, budget=budget) for fn, n in zip(functions, classes, strict=True)
+    ]
+    evaluator = TaskEvaluator(tasks, max(classes))
+    objective = Objective(max(classes), "gain", "max", "CrossEntropyLoss")
+    header = header_of(functions, original, settings, objective, evaluator.name) | {"classes_of_tasks": classes}
+    return run(evaluator, settings, objective, header, journal, progress)
+
+
+class TaskEvaluator:
+    """Scores a criterion by its mean gain over several tasks.
+
+    Args:
+        tasks: the evaluator of each task.
+        num_classes: classes that criteria are made for.
+    """
+
+    name = "tasks"
+    shares_passes = False
+
+    def __init__(self, tasks: Sequence[FunctionEvaluator], num_classes: int) -> None:
+        self.tasks, self.num_classes = list(tasks), num_classes
+
+    @property
+    def proven(self) -> bool:
+        """Whether each task has returned a number before."""
+        return all(task.proven for task in self.tasks)
+
+    @proven.setter
+    def proven(self, value: bool) -> None:
+        for task in self.tasks:
+            task.proven = value
+
+    def start(self, criteria: Sequence[Criterion], seed: int) -> TaskPopulation:
+        """Start the trainings of each task, and those of cross-entropy."""
+        return TaskPopulation(self, criteria, seed)
+
+
+class TaskPopulation:
+    """The same criteria in training on each task, cross-entropy after them."""
+
+    def __init__(self, evaluator: TaskEvaluator, criteria: Sequence[Criterion], seed: int) -> None:
+        self.members = list(range(len(criteria)))
+        self._reference = len(criteria)
+        self._parts = []
+        for task in evaluator.tasks:
+            assert task.num_classes is not None
+            own = [transferred(criterion, evaluator.num_classes, task.num_classes) for criterion in criteria]
+            self._parts.append(task.start([*own, Criterion.original()], seed))
+        self.length = self._parts[0].length
+
+    @property
+    def trained(self) -> int:
+        """Numbers taken from each function so far."""
+        return self._parts[0].trained
+
+    def advance(self, n: int) -> None:
+        """Let each training go on for ``n`` numbers."""
+        for part in self._parts:
+            part.advance(n)
+
+    def scores(self) -> Iterator[Evaluation]:
+        """Yield the mean gain of each member."""
+        scores = [list(part.scores()) for part in self._parts]
+        for place in range(len(self.members)):
+            own = [evaluations[place] for evaluations in scores]
+            pairs = zip(own, (evaluations[-1] for evaluations in scores), strict=True)
+            gains = [relative_gain(e.fitness, r.fitness if r.ok else 1.0) if e.ok else -1.0 for e, r in pairs]
+            yield Evaluation(fmean(gains), seconds=sum(e.seconds for e in own))
+
+    def keep(self, members: Sequence[int]) -> None:
+        """End the other trainings."""
+        self.members = sorted(members)
+        for part in self._parts:
+            part.keep([*self.members, self._reference] if self.members else [])
+
+    def weights(self, member: int) -> dict[str, Any]:
+        """Not known: the networks are the functions' own."""
+        raise NotImplementedError("The weights of a network that a function trains are not known.")
+
+    def close(self) -> None:
+        """End all trainings."""
+        self.keep([])
