@@ -135,7 +135,7 @@ def test_scheduler(config):
         "trainer.accelerator=abacus",
         "search.generations=0",
         "search.budget.epochs=0",
-        "search.space.spread=-1",
+        "search.population=1",
         "search.evaluator=abacus",
         "+search.genrations=3",
     ],

@@ -36,7 +36,7 @@ def only(paths):
 def searched(tmp_path_factory):
     """A run with a search, in a directory of its own."""
     cwd = tmp_path_factory.mktemp("run")
-    ran = tglo_train(cwd, "experiment=digits_noisy", "logger=csv", "seed=3", *TINY)
+    ran = tglo_train(cwd, "experiment=digits_noisy", "search/space=minimal", "logger=csv", "seed=3", *TINY)
     assert ran.returncode == 0, ran.stderr
     return cwd, ran
 
@@ -143,7 +143,7 @@ def test_jobs_do_not_collide(swept):
 def test_several_losses_are_found_and_compared(tmp_path):
     overrides = [
         f"paths.output_dir={tmp_path}", "logger=none", "arch=preresnet20", "arch.depth=8", "arch.width=0.1",
-        "arch.aux=1", *TINY, "search.loss=[criterion,aux_criteria.0]", "search.evaluator=sequential",
+        "arch.aux=1", *TINY, "search/space=minimal", "search.loss=[criterion,aux_criteria.0]", "search.evaluator=sequential",
     ]  # fmt: skip
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         run(compose("train", overrides=overrides))
