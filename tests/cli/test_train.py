@@ -143,7 +143,8 @@ def test_jobs_do_not_collide(swept):
 def test_several_losses_are_found_and_compared(tmp_path):
     overrides = [
         f"paths.output_dir={tmp_path}", "logger=none", "arch=preresnet20", "arch.depth=8", "arch.width=0.1",
-        "arch.aux=1", *TINY, "search/space=minimal", "search.loss=[criterion,aux_criteria.0]", "search.evaluator=sequential",
+        "arch.aux=1", *TINY, "search/space=minimal", "search.loss=[criterion,aux_criteria.0]",
+        "search.evaluator=sequential",
     ]  # fmt: skip
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         run(compose("train", overrides=overrides))
