@@ -211,7 +211,7 @@ class TaylorGLO(Callback):
                     f"{counted(settings.budget.length, settings.budget.unit[:-1])} each."
                 )
                 result = self._lead(trainer, fit, seen, settings, ranks, check)
-                ranks.finish(result.to_dict())
+                ranks.order("finish", result.to_dict())
             else:
                 result = SearchResult.from_dict(ranks.follow(lambda name: self._choose(name, fit, 1)))
                 if self._report is not None:

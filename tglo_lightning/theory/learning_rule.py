@@ -72,8 +72,7 @@ def attraction(loss: LossLike, logits: Numbers, target: Labels) -> Tensor:
     ``v_T = h_T sum_j h_j (gamma_T - gamma_j)``. For cross-entropy ``1 - h_T``, always a pull. With soft targets the
     true class is the most probable one.
 
-    Args:
-        loss, logits, target: as in :func:`logit_velocity`.
+    The arguments are those of :func:`logit_velocity`.
 
     Returns:
         One number a sample, shape ``(...)``.
@@ -90,8 +89,7 @@ def entropy_rate(loss: LossLike, logits: Numbers, target: Labels) -> Tensor:
 
     ``dH/dt = -sum_k h_k (v_k - sum_j h_j v_j) log h_k``. Negative: the output grows more confident.
 
-    Args:
-        loss, logits, target: as in :func:`logit_velocity`.
+    The arguments are those of :func:`logit_velocity`.
 
     Returns:
         One number a sample, shape ``(...)``. Classes that are masked, by a logit of minus infinity, have no part.
