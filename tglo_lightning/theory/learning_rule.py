@@ -130,7 +130,7 @@ def _at(loss: LossLike, logits: Numbers, target: Labels) -> tuple[Tensor, Tensor
         index = target.long() if ignored is None else torch.where(ignored, 0, target.long())
         if inspectable(index) and index.numel() and not 0 <= int(index.min()) <= int(index.max()) < n:
             got = f"{int(index.min())} to {int(index.max())}"
-            raise ValueError(f"`target` must hold class indices in 0 .. {n - 1}, for {n} classes, got {got}.")
+            raise ValueError(f"`target` must hold class indices in 0 .. {n - 1}, as `logits` have {n}, got {got}.")
         # F.one_hot looks at values, which vmap does not allow
         y = (index[..., None] == torch.arange(n, device=z.device)).to(z)
     try:
