@@ -8,7 +8,7 @@ from importlib import import_module
 
 import pytest
 import torch
-from helpers.command import ROOT, tglo_train
+from helpers.command import ROOT, in_process
 from helpers.data import blobs, loaders
 from helpers.modules import classifier, mlp, quiet_trainer, seeded
 from hydra.utils import instantiate
@@ -185,8 +185,7 @@ def test_one_file_and_one_config_each(tmp_path):
         path = tmp_path / "conf" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    ran = tglo_train(tmp_path, "--config-dir", "conf", "experiment=mine")
-    assert ran.returncode == 0, ran.stderr
+    in_process(tmp_path, "train", "--config-dir", "conf", "experiment=mine")
     [path] = tmp_path.rglob("result.json")
     result = json.loads(path.read_text())
     assert result["losses"]["original"]["name"] == "Poly1Loss"

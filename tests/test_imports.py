@@ -15,16 +15,20 @@ HEAVY = ("pytorch_lightning", "lightning", "wandb", "matplotlib", "datasets", "h
 
 
 @cache
-def modules(statement: str) -> list[str]:
-    """``sys.modules`` after ``statement``, in an interpreter of its own."""
-    code = f"{statement}\nimport sys\nprint(*sys.modules)"
+def modules(*statements: str) -> list[list[str]]:
+    """``sys.modules`` after each statement, in an interpreter of its own."""
+    code = "import sys\n" + "".join(f"{statement}\nprint(*sys.modules)\n" for statement in statements)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return run.stdout.split()
+    return [line.split() for line in run.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("name", ["losses", "theory", "search"])
-def test_no_lightning_in_the_lower_rooms(name):
-    found = modules(f"import tglo_lightning.{name}")
+# What each imports besides the ones before it; the first shows what torch itself does
+ROOMS = ("import torch", *(f"import tglo_lightning.{name}" for name in ("losses", "theory", "search")))
+
+
+@pytest.mark.parametrize(("number", "name"), [(1, "losses"), (2, "theory"), (3, "search")])
+def test_no_lightning_in_the_lower_rooms(number, name):
+    found = modules(*ROOMS)[number]
     assert {module.split(".")[0] for module in found} & set(HEAVY) == set()
     known = {room(module) for module in found if module.startswith("tglo_lightning.")}
     assert max(known, key=LEVEL.__getitem__) == name
@@ -32,7 +36,8 @@ def test_no_lightning_in_the_lower_rooms(name):
 
 def test_the_losses_import_torch_and_nothing_else():
     """What costs time to import would be a module of somebody else's."""
-    found = set(modules("import tglo_lightning.losses")) - set(modules("import torch"))
+    torch, losses, *_ = modules(*ROOMS)
+    found = set(losses) - set(torch)
     assert "tglo_lightning.losses.taylorglo" in found
     assert {name.split(".")[0] for name in found} - sys.stdlib_module_names == {"tglo_lightning"}
 
@@ -55,13 +60,13 @@ assert isinstance(result.best.criterion.build(), TaylorGLOLoss)
 
 
 def test_a_search_in_plain_pytorch_never_imports_lightning():
-    found = {name.split(".")[0] for name in modules(PLAIN)}
+    found = {name.split(".")[0] for name in modules(PLAIN)[-1]}
     # cma imports matplotlib where it is installed
     assert found & set(HEAVY) - {"matplotlib"} == set()
 
 
 def test_the_search_imports_no_scipy():
-    assert "scipy" not in modules("import tglo_lightning.search")
+    assert "scipy" not in modules(*ROOMS)[-1]
 
 
 # What a room may import stands before it. Those on one level do not know each other, but that attacks report
@@ -80,6 +85,7 @@ LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 PACKAGE = Path(tglo_lightning.__file__).parent
 
 
+@cache
 def imports() -> dict[str, set[str]]:
     """What each module of the package imports of it, also within functions, but not for type hints only."""
     sources = {}
@@ -128,12 +134,13 @@ def test_no_module_imports_itself_through_others():
 
 
 def test_the_top_level_is_lazy():
-    assert set(modules("import tglo_lightning; tglo_lightning.__version__")) & {*HEAVY, "torch", "cma"} == set()
+    [found] = modules("import tglo_lightning; tglo_lightning.__version__")
+    assert set(found) & {*HEAVY, "torch", "cma"} == set()
 
 
 def test_the_callback_imports_no_extras():
     # torchmetrics imports matplotlib where it is installed
-    found = set(modules("from tglo_lightning import TaylorGLO"))
+    found = set(modules("from tglo_lightning import TaylorGLO")[0])
     assert found & {"datasets", "kornia", "foolbox", "wandb"} == set()
     assert "pytorch_lightning" in found
 

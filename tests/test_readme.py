@@ -4,14 +4,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
 PROGRAMS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
-def test_the_example_runs_as_it_stands(tmp_path):
+SMALL = {"generations=8": "generations=1", "max_epochs=20": "max_epochs=2"}
+
+
+@pytest.mark.parametrize("small", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_the_example_runs(tmp_path, small):
+    """As it stands, and in seconds with smaller numbers."""
     [program] = PROGRAMS
+    for number, smaller in SMALL.items() if small else ():
+        assert number in program
+        program = program.replace(number, smaller)
     (tmp_path / "example.py").write_text(program)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "example.py"]

@@ -90,8 +90,16 @@ def own_generator(**kwargs):
     }
 
 
-@pytest.mark.parametrize("evaluator", ["trainer", "auto", "processes"])
-@pytest.mark.parametrize("data", [loaders, own_generator, split_datamodule])
+@pytest.mark.parametrize(
+    ("data", "evaluator"),
+    [
+        (loaders, "trainer"),
+        (own_generator, "trainer"),
+        (own_generator, "auto"),
+        (split_datamodule, "auto"),
+        (split_datamodule, "processes"),
+    ],
+)
 def test_outer_fit_is_identical(api, tmp_path, data, evaluator):
     def source():
         return {"datamodule": split_datamodule(api)} if data is split_datamodule else data()

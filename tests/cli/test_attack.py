@@ -1,13 +1,10 @@
 """`tglo-attack` and `tglo-landscape`, as a user runs them, and their configs."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from helpers.command import in_process
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -21,7 +18,6 @@ from tglo_lightning.cli.trained import of_run
 from tglo_lightning.reporting.landscape import Landscape
 
 pytest.importorskip("foolbox")
-ROOT = Path(__file__).parents[2]
 GROUP = sorted(path.stem for path in (CONFIG_DIR / "attack").glob("*.yaml"))
 EXPERIMENTS = sorted(
     str(path.relative_to(CONFIG_DIR / "experiment").with_suffix("")) for path in CONFIG_DIR.glob("experiment/**/*.yaml")
@@ -33,13 +29,6 @@ TRAINING = (
     "evaluation.report=false",
     "trainer.enable_progress_bar=false",
 )
-
-
-def run(cwd, command, *arguments):
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    environment |= {"PYTHONPATH": str(ROOT), "NETRC": str(cwd / "no-login"), "OMP_NUM_THREADS": "1"}
-    call = [sys.executable, "-c", f"from tglo_lightning.cli.commands import {command}; {command}()", *arguments]
-    return subprocess.run(call, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
 def compose_config(name, *overrides):
@@ -88,23 +77,21 @@ def test_attack_knows_the_network_from_its_run(runs):
     small = ("attack.attacks.pgd.steps=3", "attack.attacks.square.queries=10")
     small += ("attack.attacks.autoattack.steps=2", "attack.attacks.autoattack.queries=5")
     options = ("attack=standard", "attack.epsilons=[0,0.1]", "attack.samples=30", *small)
-    ran = run(runs, "attack", "ckpt=robust/checkpoints/last.ckpt", *options, "hydra.run.dir=attacked")
-    assert ran.returncode == 0, ran.stderr
+    printed = in_process(runs, "attack", "ckpt=robust/checkpoints/last.ckpt", *options, "hydra.run.dir=attacked")
     report = RobustnessReport.load(runs / "attacked" / "robustness.json")
     names = {"fgsm-own", "fgsm-cross_entropy", "pgd-own", "pgd-cross_entropy", "pgd-margin", "square", "autoattack"}
     assert {attack.name for attack in report.attacks} == names
     assert (report.samples, report.epsilons) == (30, [0.0, 0.1])
     assert report["pgd-own"].settings["steps"] == 3
-    assert "worst case" in ran.stdout
-    assert "own loss" in ran.stdout
+    assert "worst case" in printed
+    assert "own loss" in printed
     assert (runs / "attacked" / "robustness.png").is_file()
 
 
 @pytest.mark.slow
 def test_attack_sweeps_over_checkpoints_and_attacks(runs):
     options = ("ckpt=robust,given", "attack=paper,fgsm", "attack.epsilons=[0.1]", "attack.samples=30")
-    ran = run(runs, "attack", "-m", *options, "hydra.sweep.dir=swept")
-    assert ran.returncode == 0, ran.stderr
+    in_process(runs, "attack", "-m", *options, "hydra.sweep.dir=swept")
     reports = [RobustnessReport.load(runs / "swept" / str(job) / "robustness.json") for job in range(4)]
     assert [report.attacks[0].name for report in reports] == ["fgsm-own", "fgsm-cross_entropy"] * 2
     assert reports[2].own_loss == "TaylorGLOLoss"
@@ -114,11 +101,12 @@ def test_attack_sweeps_over_checkpoints_and_attacks(runs):
 @pytest.mark.slow
 def test_landscapes_of_two_networks_in_one_picture(runs):
     options = ("landscape.directions=2", "landscape.points=3", "landscape.surface_points=3", "samples=50")
-    ran = run(runs, "landscape", "ckpts={robust: robust, given: given}", *options, "hydra.run.dir=landscapes")
-    assert ran.returncode == 0, ran.stderr
+    printed = in_process(
+        runs, "landscape", "ckpts={robust: robust, given: given}", *options, "hydra.run.dir=landscapes"
+    )
     for name in ("robust", "given"):
         assert Landscape.load(runs / "landscapes" / f"{name}.npz").accuracy.shape == (2, 3)
-        assert name in ran.stdout
+        assert name in printed
     assert {path.name for path in (runs / "landscapes").glob("*.png")} == {"basins.png", "surfaces.png"}
 
 

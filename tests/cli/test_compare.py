@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from helpers.command import TINY, tglo_train
+from helpers.command import TINY, in_process
 
 from tglo_lightning.cli.compare import main
 
@@ -14,9 +14,7 @@ def swept(tmp_path_factory):
     """A multirun of two methods, one of them with a search."""
     cwd = tmp_path_factory.mktemp("sweep")
     sweep = ("task.label_noise=0.4", "loss=brier,metalearned", f"hydra.sweep.dir={cwd / 'runs'}")
-    ran = tglo_train(cwd, "-m", "experiment=noise_levels", *sweep, *TINY)
-    assert ran.returncode == 0, ran.stderr
-    return cwd / "runs", ran.stdout
+    return cwd / "runs", in_process(cwd, "train", "-m", "experiment=noise_levels", *sweep, *TINY)
 
 
 def test_an_experiment_ends_with_its_comparison(swept):

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from helpers.command import TINY, tglo_train
+from helpers.command import TINY, in_process
 
 from tglo_lightning.reporting.attraction import AttractionRecord
 
@@ -11,13 +11,12 @@ REPORTED = ("search/space=minimal", "search.space.constraint=stable", "evaluatio
 
 def test_both_losses_are_watched_and_drawn_side_by_side(tmp_path):
     pytest.importorskip("matplotlib")
-    ran = tglo_train(tmp_path, *WATCHED, *TINY[1:], *REPORTED, f"hydra.run.dir={tmp_path / 'run'}")
-    assert ran.returncode == 0, ran.stderr
+    printed = in_process(tmp_path, "train", *WATCHED, *TINY[1:], *REPORTED, f"hydra.run.dir={tmp_path / 'run'}")
     run = tmp_path / "run"
     assert (run / "attraction.png").read_bytes().startswith(b"\x89PNG")
-    assert str(run / "attraction.png") in ran.stdout
+    assert str(run / "attraction.png") in printed
     losses = json.loads((run / "result.json").read_text())["losses"]
-    assert str(run / "report.html") in ran.stdout
+    assert str(run / "report.html") in printed
     text = (run / "report.html").read_text()
     assert text.count('aria-label="Attraction, ') == 2
     assert 'aria-label="Validation accuracy over' in text

@@ -223,7 +223,7 @@ class TaylorGLO(Callback):
                 raise _DryRun
             if ranks.leads:
                 result = self._lead(trainer, fit, seen, settings, ranks, check)
-                ranks.finish(result.to_dict())
+                ranks.order("finish", result.to_dict())
             else:
                 result = SearchResult.from_dict(ranks.follow(lambda name: self._choose(name, fit, 1)))
                 if self._report is not None:

@@ -14,12 +14,12 @@ _PIXEL_MAX = 16.0
 class DigitsDataModule(Task):
     """Scikit-learn's 1797 digits as float images of shape (1, 8, 8) with pixels in [0, 1] and labels 0 to 9.
 
-    A random split into training, validation and test samples; what the first two leave is the test set.
+    A random split into training, validation and test samples; what the first two leave is the test set. The other
+    arguments are those of `Task`; `BatchAugmentation(crop_padding=1)` suits these images.
 
     Args:
         train_size: training samples.
         val_size: validation samples.
-        label_noise, batch_size, seed, augment: see `Task`; `BatchAugmentation(crop_padding=1)` suits these images.
 
     Raises:
         ValueError: an argument out of range, or nothing left to test on.

@@ -29,13 +29,12 @@ class ImageDataModule(Task):
 
     Validation samples are held out of the official training samples by a random permutation; the official test samples
     are the test set. Images are decoded once and kept as uint8, in memory and in a file; a batch becomes float when it
-    is read. Subclasses name the data set; see `CIFAR10DataModule`.
+    is read. Subclasses name the data set; see `CIFAR10DataModule`. The other arguments are those of `Task`.
 
     Args:
         source: name on the hub, or a folder with the same parquet files. Read with Hugging Face `datasets`
             (`pip install 'tglo-lightning[data]'`).
         val_size: validation samples out of the whole official training set; out of a smaller copy, the same share.
-        train_fraction, label_noise, batch_size, seed, augment: see `Task`.
         normalize: whether `mean` and `std` are those of the data set, for a `Normalize` layer, or None.
         cache_dir: folder for the decoded images; by default one beside the cache of `datasets`, see `load_images`.
 

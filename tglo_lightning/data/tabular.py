@@ -26,14 +26,14 @@ class TabularDataModule(Task):
 
     Features have mean 0 and standard deviation 1 over the training samples. A column of a CSV file that holds anything
     but numbers becomes one feature for each of its values, 1 where the row has it. Classes are numbered in sorted
-    order. Training, validation and test samples have the same share of each class, as nearly as can be.
+    order. Training, validation and test samples have the same share of each class, as nearly as can be. The other
+    arguments are those of `Task`.
 
     Args:
         source: `"wine"`, `"breast_cancer"` or `"iris"`, which come with scikit-learn, or a CSV file with a header.
         target: name of the class column of a CSV file.
         val_fraction: share of the samples to validate on, in (0, 1).
         test_fraction: share of the samples to test on, in (0, 1).
-        train_fraction, label_noise, batch_size, seed: see `Task`.
 
     Attributes:
         classes: names of the classes, in the order of their indices.

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tglo_lightning.arguments import choice
 from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.evaluation.probing import Recorder
@@ -53,16 +54,12 @@ def check_evaluator(evaluator: Any) -> None:
         ImportError: Ray is named and not installed.
     """
     if isinstance(evaluator, str):
-        if evaluator != "auto" and evaluator not in EVALUATORS:
-            raise ValueError(
-                f"`evaluator` must be one of 'auto', {', '.join(map(repr, EVALUATORS))}, got {evaluator!r}."
-            )
+        choice("evaluator", evaluator, ("auto", *EVALUATORS))
         if evaluator.startswith("ray"):
             require_ray()
-        return
-    if isinstance(evaluator, type):
+    elif isinstance(evaluator, type):
         raise TypeError(f"`evaluator` must be a name or an instance, such as {evaluator.__name__}(), got the class.")
-    if not all(callable(getattr(evaluator, method, None)) for method in ("setup", "start", "close")):
+    elif not all(callable(getattr(evaluator, method, None)) for method in ("setup", "start", "close")):
         raise TypeError(f"`evaluator` must be a name or have methods setup, start and close, got {evaluator!r}.")
 
 
@@ -144,21 +141,15 @@ def _difference(
     Weights may differ where they make no difference: the gradient of a bias before BatchNorm is rounding noise, of
     which Adam makes a full step.
     """
-    shared = [name for name in own if name in weights]
-    differing = next((name for name in shared if not _close(own[name], weights[name])), None)
-    if differing is not None:
+    fitness: Any = score.fitness
+    if differing := [name for name in own if name in weights and not _close(own[name], weights[name])]:
         pairs = zip(_logits(fit, criterion, own), _logits(fit, criterion, weights), strict=True)
         if not all(_close(*pair) for pair in pairs):
-            return f"{differing} differs from what the Trainer makes of it"
-    fitness: Any = score.fitness
-    if differing is not None:
-        load = partial(_load, weights=weights)
-        (fitness,) = validate_each(fit, criterion, 0, [0], load)
-    if not isinstance(fitness, float) or not math.isclose(
-        fitness, expected.fitness, rel_tol=TOLERANCE, abs_tol=TOLERANCE
-    ):
-        return f"{fit.monitor!r} differs from what the Trainer makes of it"
-    return None
+            return f"{differing[0]} differs from what the Trainer makes of it"
+        (fitness,) = validate_each(fit, criterion, 0, [0], partial(_load, weights=weights))
+    if isinstance(fitness, float) and math.isclose(fitness, expected.fitness, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+        return None
+    return f"{fit.monitor!r} differs from what the Trainer makes of it"
 
 
 def _close(one: Tensor, other: Tensor) -> bool:
@@ -199,24 +190,20 @@ def _fastest(fit: InnerFit, population: int, processes: bool = True) -> Any:
     tell("TaylorGLO tries which evaluator is the fastest here.")
     reason = obstacle(fit)
     single = "trainer" if reason else "sequential"
-    names = [single]
+    names = [*([] if reason else ["vectorized"]), single]
     if processes:
         names.append("processes" if reason else "processes-sequential")
-    if reason is None:
-        names.insert(0, "vectorized")
     cost: dict[str, float] = {}
     for name in names:
         evaluator = EVALUATORS[name]()
-        size = population
-        if name == single:
-            size = min(population, SINGLES)
-        elif isinstance(evaluator, ProcessEvaluator):
+        size = min(population, SINGLES) if name == single else population
+        if isinstance(evaluator, ProcessEvaluator):
             evaluator.setup(fit)
             size = evaluator.count()
             if size == 1:
                 continue
         cost[name] = seconds_per_candidate(evaluator, fit, size)
-    name = min(cost, key=lambda option: cost[option])
+    name = min(cost, key=cost.__getitem__)
     figures = ", ".join(f"{option} {seconds:.2g} s" for option, seconds in cost.items())
     why = f"; no candidates in one pass, for {reason}" if reason else ""
     tell(f"TaylorGLO: evaluator {name!r}, the fastest here (a candidate: {figures}){why}.")
@@ -225,19 +212,13 @@ def _fastest(fit: InnerFit, population: int, processes: bool = True) -> Any:
     return chosen
 
 
-def _budget_steps(fit: InnerFit) -> int:
-    """Optimizer steps of a candidate, as far as they can be foreseen."""
-    if fit.budget.steps is not None:
-        return fit.budget.steps
-    return max(1, fit.budget.epochs or 1) * fit.epoch_steps()
-
-
 def seconds_per_candidate(evaluator: Any, fit: InnerFit, size: int) -> float:
     """Estimate the seconds that a candidate takes for the budget, from short trainings of ``size`` candidates.
 
     Infinite if it fails.
     """
-    steps = _budget_steps(fit)
+    # As far as they can be foreseen
+    steps = fit.budget.steps or (fit.budget.epochs or 1) * fit.epoch_steps()
     few, many = (min(steps, number) for number in TRIAL_STEPS)
     criteria = _trial_criteria(fit)[:1] * size
     times = []

@@ -70,7 +70,7 @@ class InnerFit:
         self.epoch_batches = math.inf
         self.max_epochs: int = trainer.max_epochs
         self._trainer_class = type(trainer)
-        self._trainer_kwargs = _trainer_kwargs(trainer, _temporary(trainer))
+        self._trainer_kwargs = _trainer_kwargs(trainer)
 
     def with_budget(self, budget: Budget) -> InnerFit:
         """The same fit, for longer or shorter."""
@@ -98,14 +98,8 @@ class InnerFit:
     @property
     def training(self) -> dict[str, Any]:
         """What of the Trainer's arguments changes a training."""
-        left_out = (
-            "default_root_dir",
-            "logger",
-            "devices",
-            "plugins",
-            *(k for k in self._trainer_kwargs if k.startswith("enable")),
-        )
-        kept = {name: value for name, value in self._trainer_kwargs.items() if name not in left_out}
+        left_out = ("default_root_dir", "logger", "devices", "plugins", "enable")
+        kept = {name: value for name, value in self._trainer_kwargs.items() if not name.startswith(left_out)}
         return {"class": f"{self._trainer_class.__module__}.{self._trainer_class.__qualname__}", **kept}
 
     @property
@@ -123,7 +117,7 @@ class InnerFit:
         else:
             module.prepare_data()
         module.prepare_data = _prepared(module)
-        module.configure_callbacks = _no_callbacks
+        module.configure_callbacks = list
         leave_ranks(module)
         self.slots.install(module, criterion)
         set_step(module, criterion.step)
@@ -164,21 +158,13 @@ class _NoLogger(DummyLogger):
         super().__init__()
         self._directory = directory
 
-    @property
-    def save_dir(self) -> str:
-        return self._directory
-
-    log_dir = root_dir = save_dir
+    save_dir = log_dir = root_dir = property(lambda self: self._directory)
 
 
-def _temporary(owner: Any) -> str:
-    """Return a new directory that lives as long as ``owner``."""
+def _trainer_kwargs(outer: Any) -> dict[str, Any]:
+    # It lives as long as the outer Trainer
     directory = tempfile.mkdtemp(prefix="tglo-")
-    weakref.finalize(owner, shutil.rmtree, directory, ignore_errors=True)
-    return directory
-
-
-def _trainer_kwargs(outer: Any, directory: str) -> dict[str, Any]:
+    weakref.finalize(outer, shutil.rmtree, directory, ignore_errors=True)
     device = outer.strategy.root_device
     plateau = any(config.reduce_on_plateau for config in outer.lr_scheduler_configs)
     return {
@@ -219,10 +205,7 @@ def _alone(outer: Any) -> dict[str, Any]:
 def _loaders(trainer: Any) -> dict[str, Any]:
     """The loaders that were handed to the outer ``fit``, by the argument's name."""
     loop = trainer.fit_loop
-    sources = {
-        "train_dataloaders": loop._data_source,
-        "val_dataloaders": loop.epoch_loop.val_loop._data_source,
-    }
+    sources = {"train_dataloaders": loop._data_source, "val_dataloaders": loop.epoch_loop.val_loop._data_source}
     return {name: source.instance for name, source in sources.items() if not source.is_module()}
 
 
@@ -244,10 +227,6 @@ def _prepared(holder: Any) -> Any:
     """Lightning's empty ``prepare_data``: before any other it would wait for all ranks."""
     bases: tuple[Any, ...] = type(holder).__mro__
     return next(base.prepare_data for base in bases if base.__name__ == "DataHooks")
-
-
-def _no_callbacks() -> list[Any]:
-    return []
 
 
 def set_step(module: Any, step: float) -> None:

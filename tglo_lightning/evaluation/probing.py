@@ -28,6 +28,8 @@ from tglo_lightning.wording import counted
 
 __all__ = ["Probe", "Recorder", "probe"]
 
+NOT_COPIED = "A function that the module holds, such as a lambda over `self`, is not copied with it: make it a method."
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -55,8 +57,8 @@ def probe(fit: InnerFit) -> Probe:
     ``fit`` then knows the number of batches of an epoch.
 
     Raises:
-        ValueError: the loss is not called in ``training_step``, is called with something other than logits and class
-            targets; the monitored metric is not logged, or is computed from the loss itself.
+        ValueError: the loss is not called in ``training_step``, or with something other than logits and class targets;
+            the monitored metric is not logged, or is computed from the loss itself.
         RuntimeError: the training failed.
     """
     kind = type(fit.module).__name__
@@ -95,13 +97,8 @@ def probe(fit: InnerFit) -> Probe:
             "Monitor what does not depend on it, such as an accuracy, or log F.cross_entropy(logits, target) under a "
             "name of its own."
         )
-    return Probe(
-        num_classes=next(iter(classes.values())),
-        metrics=sorted(metrics),
-        identity=identity,
-        inputs=inputs,
-        priors=_priors(fit, next(iter(classes.values()))),
-    )
+    num_classes = next(iter(classes.values()))
+    return Probe(num_classes, sorted(metrics), identity, inputs, _priors(fit, num_classes))
 
 
 def _priors(fit: InnerFit, num_classes: int) -> tuple[float, ...] | None:
@@ -141,16 +138,10 @@ def _rehearse(
         trainer.fit(module, **fit.data())
         if touched := [name for name, p in fit.module.named_parameters() if p.grad is not None and name not in graded]:
             fit.module.zero_grad()
-            raise ValueError(
-                f"the training of a copy reached {touched[0]} of the module itself. A function that the module holds, "
-                "such as a lambda over `self`, is not copied with it: make it a method."
-            )
+            raise ValueError(f"the training of a copy reached {touched[0]} of the module itself. {NOT_COPIED}")
         own = {id(parameter) for parameter in fit.module.parameters()}
         if any(id(p) in own for optimizer in trainer.optimizers for g in optimizer.param_groups for p in g["params"]):
-            raise ValueError(
-                "the optimizer of a copy holds parameters of the module itself. A function that the module holds, such "
-                "as a lambda over `self`, is not copied with it: make it a method."
-            )
+            raise ValueError(f"the optimizer of a copy holds parameters of the module itself. {NOT_COPIED}")
         identity["optimizers"] = optimizer_identity(trainer)
         metrics = validated(trainer, module, fit, seed=0)
     fit.epoch_batches = trainer.num_training_batches

@@ -165,10 +165,6 @@ class Ranks:
         self.order("evaluator", shared.name)
         return shared
 
-    def finish(self, result: Any) -> None:
-        """Give the result to the other ranks. For rank 0."""
-        self.order("finish", result)
-
     def follow(self, evaluator_for: Callable[[str], Any]) -> Any:
         """Train what rank 0 orders until it has the result; return that. For the other ranks.
 

@@ -30,8 +30,6 @@ class Guard(Callback):
     """Seeds every epoch, ends a training that cannot come to anything, and lets it wait halfway.
 
     Args:
-        seed: seed of the training.
-        fit: what is trained.
         step: factor on the learning rates.
         clock: measures the time; by default there is no limit.
         pause: called with the monitored metric, NaN if unknown, when the training has come to :attr:`until`.
@@ -180,12 +178,11 @@ class TrainerPopulation:
     def keep(self, members: Sequence[int]) -> None:
         """End the other trainings."""
         ended = [self._trainings[member] for member in self.members if member not in members]
-        weights = [p for training in ended if training.module is not None for p in training.module.parameters()]
-        freed = sum(p.nbytes for p in weights)
+        modules = (training.module for training in ended if training.module is not None)
+        freed = sum(p.nbytes for module in modules for p in module.parameters())
         for training in ended:
             training.close()
         self.members = sorted(members)
-        del weights
         if freed >= COLLECTED_BYTES:
             # A Trainer and its module refer to each other; to look through all objects takes half a second
             gc.collect()
@@ -210,33 +207,30 @@ class _Training:
         self.module: Any = None
         self._pausable: Pausable | None = None
         self._guard: Guard | None = None
-        self._until: int | None = None
-        self._fitness = float("nan")
         self._put_back: Callable[[], None] | None = None
-        self._at = 0
+        self._fitness = float("nan")
+        # Epochs or steps to train until, ``None`` for all, and the score at the last such point
+        self._until: int | None = 0
         self._last: Evaluation | None = None
-        self._ended = False
 
     def score(self, until: int) -> Evaluation:
         """Train until so many epochs or steps are done, and return the monitored metric after them."""
-        if self._last is not None and (self._ended or until == self._at):
+        if self._last is not None and self._until in (until, None):
             return self._last
-        self._at = until
         self._until = None if until >= self.fit.budget.length else until
         try:
             with isolated(self.fit.generators), self.clock.running():
                 self._advance()
+            self._last = Evaluation(self._fitness, "ok", self.clock.seconds)
         except Exception as error:
-            self._last, self._ended = failed(error, self.clock.seconds), True
+            self._last, self._until = failed(error, self.clock.seconds), None
             self.close()
-            return self._last
-        self._last, self._ended = Evaluation(self._fitness, "ok", self.clock.seconds), self._until is None
         return self._last
 
     @property
     def at_once(self) -> bool:
         """Whether the training has run to its end in one go."""
-        return self._ended and self._pausable is None
+        return self._until is None and self._pausable is None
 
     def close(self) -> None:
         """End the training, and free its memory."""

@@ -147,8 +147,10 @@ class AllCNN(StagedNetwork):
 
     Args:
         input_shape: (C, H, W) of one image, of at least 9x9.
-        num_classes, width, aux: as for `AlexNet`.
+        num_classes: number of outputs, at least 2.
+        width: factor on every number of channels.
         dropout: after each stride; on the input it is 0.4 times that.
+        aux: auxiliary classifiers, 0 to 2; see `StagedNetwork`.
 
     Raises:
         ValueError: a value out of range.

@@ -68,10 +68,9 @@ class WideResNet(StagedNetwork):
 
     A pre-activation ResNet of `depth = 6 n + 4`, its three stages `widen` times as wide as 16, 32 and 64 channels, with
     dropout between the two convolutions of a block. On CIFAR-10, WRN-16-8 has 11.0 M parameters, WRN-28-5 9.1 M,
-    WRN-28-10 36.5 M.
+    WRN-28-10 36.5 M. Its other arguments are those of `ResNet`.
 
     Args:
-        input_shape, num_classes, width, aux: as for `ResNet`.
         depth: 6 n + 4.
         widen: the k of the paper.
         dropout: share of a block's inner activations that is dropped in training; the paper's 0.3 goes with WRN-28-10.
@@ -103,10 +102,9 @@ class PyramidNet(StagedNetwork):
 
     Channels grow by `alpha / N` with each of N blocks, from 16 to 16 + alpha; `depth = 6 n + 2` with n blocks in each
     of three stages. A block is normalise, convolve, normalise, ReLU, convolve, normalise; shortcuts have no parameters.
-    1.7 M parameters at depth 110 and alpha 48.
+    1.7 M parameters at depth 110 and alpha 48. The other arguments are those of `ResNet`.
 
     Args:
-        input_shape, num_classes, width, aux: as for `ResNet`.
         depth: 6 n + 2.
         alpha: channels that are added in all.
 
@@ -136,10 +134,9 @@ class DenseNet(StagedNetwork):
 
     Three stages of `n` layers, `depth = 6 n + 4`; each layer adds `growth` channels to all that came before, through a
     1x1 bottleneck of 4 `growth`; between stages a 1x1 convolution halves the channels, a pooling the image. 0.8 M
-    parameters (769,162 on CIFAR-10) at depth 100 and growth 12.
+    parameters (769,162 on CIFAR-10) at depth 100 and growth 12. The other arguments are those of `ResNet`.
 
     Args:
-        input_shape, num_classes, aux: as for `ResNet`.
         depth: 6 n + 4.
         growth: the k of the paper.
         width: factor on `growth`.

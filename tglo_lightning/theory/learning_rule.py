@@ -72,8 +72,7 @@ def attraction(loss: LossLike, logits: Numbers, target: Labels) -> Tensor:
     ``v_T = h_T sum_j h_j (gamma_T - gamma_j)``. For cross-entropy ``1 - h_T``, always a pull. With soft targets the
     true class is the most probable one.
 
-    Args:
-        loss, logits, target: as in :func:`logit_velocity`.
+    The arguments are those of :func:`logit_velocity`.
 
     Returns:
         One number a sample, shape ``(...)``.
@@ -90,8 +89,7 @@ def entropy_rate(loss: LossLike, logits: Numbers, target: Labels) -> Tensor:
 
     ``dH/dt = -sum_k h_k (v_k - sum_j h_j v_j) log h_k``. Negative: the output grows more confident.
 
-    Args:
-        loss, logits, target: as in :func:`logit_velocity`.
+    The arguments are those of :func:`logit_velocity`.
 
     Returns:
         One number a sample, shape ``(...)``. Classes that are masked, by a logit of minus infinity, have no part.
@@ -132,7 +130,7 @@ def _at(loss: LossLike, logits: Numbers, target: Labels) -> tuple[Tensor, Tensor
         index = target.long() if ignored is None else torch.where(ignored, 0, target.long())
         if inspectable(index) and index.numel() and not 0 <= int(index.min()) <= int(index.max()) < n:
             got = f"{int(index.min())} to {int(index.max())}"
-            raise ValueError(f"`target` must hold class indices in 0 .. {n - 1}, for {n} classes, got {got}.")
+            raise ValueError(f"`target` must hold class indices in 0 .. {n - 1}, as `logits` have {n}, got {got}.")
         # F.one_hot looks at values, which vmap does not allow
         y = (index[..., None] == torch.arange(n, device=z.device)).to(z)
     try:

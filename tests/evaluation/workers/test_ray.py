@@ -166,6 +166,7 @@ def test_a_node_that_lacks_what_the_script_imports_is_told(cluster, tmp_path, mo
         evaluate(evaluator, CRITERIA[:1])
 
 
+@pytest.mark.slow
 def test_what_the_cluster_lacks_is_told(cluster, tmp_path):
     with running(RayEvaluator(cluster.address, num_gpus=8), inner_fit(tmp_path, module())) as evaluator:
         with pytest.warns(UserWarning, match="No node of the Ray cluster has 1 CPUs and 8 GPUs"):

@@ -114,7 +114,7 @@ def own(tmp_path_factory):
     """Search and fit with the callback: the callback, the module, its data, and the report as it was in between."""
     folder = tmp_path_factory.mktemp("own")
     datamodule = pl.LightningDataModule.from_datasets(*map(images, (1, 2, 3)), batch_size=16)
-    search = TaylorGLO(**TINY, evaluator="sequential")
+    search = TaylorGLO(**TINY | {"report": True}, evaluator="sequential")
     between = []
 
     class Between(pl.Callback):
@@ -162,7 +162,7 @@ def test_the_code_for_a_module_compares(own):
 
 def test_a_report_that_cannot_be_written_costs_no_fit(tmp_path, monkeypatch):
     monkeypatch.setattr("tglo_lightning.reporting.html.fit.Fit.save", lambda *_: 1 / 0)
-    search = TaylorGLO(**TINY, evaluator="sequential")
+    search = TaylorGLO(**TINY | {"report": True}, evaluator="sequential")
     trainer = quiet_trainer(pl, tmp_path, max_epochs=1, callbacks=[search])
     trainer.fit(Images(), datamodule=pl.LightningDataModule.from_datasets(images(1), images(2), batch_size=16))
     assert trainer.current_epoch == 1
@@ -170,7 +170,7 @@ def test_a_report_that_cannot_be_written_costs_no_fit(tmp_path, monkeypatch):
 
 
 def test_no_report_no_files(tmp_path):
-    search = TaylorGLO(**TINY, evaluator="sequential", report=False)
+    search = TaylorGLO(**TINY, evaluator="sequential")
     trainer = quiet_trainer(pl, tmp_path, max_epochs=1, callbacks=[search])
     trainer.fit(Images(), datamodule=pl.LightningDataModule.from_datasets(images(1), images(2), batch_size=16))
     assert sorted(os.listdir(search.directory)) == ["search.json", "search.jsonl"]

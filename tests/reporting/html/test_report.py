@@ -387,7 +387,7 @@ def test_attacks_and_measurements_from_elsewhere(tmp_path):
     assert "Attraction, this training" in write_report(tmp_path / "run").read_text()
 
 
-def test_what_cannot_be_reported_is_refused(tmp_path, capsys):
+def test_what_cannot_be_reported_is_refused(tmp_path, capsys, undrawn):
     for arguments, message in (
         ([str(tmp_path / "none")], "no such file or directory"),
         ([str(tmp_path)], "holds no run"),

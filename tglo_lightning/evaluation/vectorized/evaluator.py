@@ -13,7 +13,7 @@ from torch import Tensor
 from tglo_lightning.arguments import integer, optional
 from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.isolation import isolated
-from tglo_lightning.evaluation.limits import Clock, TimedOut, failed, out_of_memory
+from tglo_lightning.evaluation.limits import Clock, Diverged, TimedOut, failed, out_of_memory
 from tglo_lightning.evaluation.pausing import Pausable
 from tglo_lightning.evaluation.trainer import TrainerPopulation
 from tglo_lightning.evaluation.validation import validate_each
@@ -280,13 +280,9 @@ class _Stack:
         members = list(self.criteria)
         values = validate_each(self.fit, Criterion(self.criteria[members[0]].losses), self.seed, members, load)
         seconds = self.clock.seconds
-        scores = {}
-        for member, value in zip(members, values, strict=True):
-            if value is None:
-                error = "a weight is not finite after the training"
-                scores[member] = Evaluation(float("nan"), "diverged", seconds, error)
-            elif isinstance(value, Exception):
-                scores[member] = failed(value, seconds)
-            else:
-                scores[member] = Evaluation(value, "ok", seconds)
-        return scores
+        # ``None`` is a member that was not validated
+        found = (Diverged("a weight is not finite after the training") if each is None else each for each in values)
+        return {
+            member: failed(value, seconds) if isinstance(value, Exception) else Evaluation(value, "ok", seconds)
+            for member, value in zip(members, found, strict=True)
+        }

@@ -40,16 +40,12 @@ class PopulationLoop(Callback):
 
     Args:
         criteria: a criterion for each member; all of one kind.
-        fit: what is trained.
-        seed: seed of the training.
-        clock: measures the time.
         chunk_size: candidates in one pass; ``None`` for as many as fit into the memory.
         pausable: the thread that the fit runs in, if it may have to wait.
 
     Attributes:
         until: epochs or steps to pause after, or to end at.
         members: members still in training.
-        chunks: the stacks.
         compiled: compiled passes to use and to fill; ``None`` to compile nothing.
         stochastic: whether training drew random numbers of torch beside those of the data.
     """

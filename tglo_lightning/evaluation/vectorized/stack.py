@@ -152,19 +152,15 @@ class Chunk:
         step: the training step.
         buffers: values of some buffers by name, one row a candidate; the others are the module's.
         size: number of candidates.
-        compiled: the pass as compiled code, for this number of candidates.
 
     Attributes:
         params, buffers: the stacks by name, candidates first.
+        compiled: the pass as compiled code, for this number of candidates.
     """
 
-    def __init__(
-        self, step: Step, size: int, buffers: Mapping[str, Tensor], compiled: CompiledGradients | None = None
-    ) -> None:
-        self.step = step
-        self.size = size
-        self.mapped = self.size > 1
-        self.compiled = compiled
+    def __init__(self, step: Step, size: int, buffers: Mapping[str, Tensor]) -> None:
+        self.step, self.size, self.mapped = step, size, size > 1
+        self.compiled: CompiledGradients | None = None
         self.params: dict[str, Tensor] = {name: nn.Parameter(self.stack(p)) for name, p in step.params.items()}
         self.buffers = {name: self.stack(buffer) for name, buffer in step.buffers.items()}
         for name, rows in buffers.items():
@@ -189,8 +185,7 @@ class Chunk:
         if not self.mapped:
             return {p: p for p in self._params}
         index = torch.tensor(list(rows), device=self._params[0].device)
-        old = self._params
-        self.size = len(rows)
+        old, self.size = self._params, len(rows)
         self.params = {name: nn.Parameter(p.detach()[index]) for name, p in self.params.items()}
         self.buffers = {name: buffer[index] for name, buffer in self.buffers.items()}
         self._params, self._buffers = list(self.params.values()), list(self.buffers.values())
