@@ -18,7 +18,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
 from rich.console import Console
 
-from tglo_lightning.cli.fresh_seeds import Scores, fresh_seeds, train_and_test, welch_tests
+from tglo_lightning.cli.fresh_seeds import Scores, fresh_seeds, paired_tests, train_and_test
 from tglo_lightning.cli.recipe import Recipe, prepare
 from tglo_lightning.evaluation.inner import set_step
 from tglo_lightning.losses import loss_options
@@ -143,7 +143,7 @@ def _result(
             "formula": best.criterion.formula,
             "test": scores[kind].summary(),
         }
-    tests = {kind: test for kind in scores if (test := welch_tests(scores, kind))}
+    tests = {kind: test for kind in scores if (test := paired_tests(scores, kind))}
     counts = ("candidates", "failed", "trainings", "seconds")
     packages = ("tglo-lightning", "torch", "pytorch-lightning", "cma", "numpy")
     return {

@@ -46,30 +46,7 @@ ORIGINAL, METALEARNED = BLUE, ORANGE
 KINDS = {"original": "blue", "tuned_original": "sky", "known": "purple", "metalearned": "orange"}
 DASHES = ("-", "--", "-.", ":")
 MARKERS = "osD^vPX*"
-STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "text.color": INK,
-    "text.parse_math": False,
-    "axes.edgecolor": AXIS,
-    "axes.labelcolor": MUTED,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "xtick.color": AXIS,
-    "xtick.labelcolor": MUTED,
-    "ytick.color": AXIS,
-    "ytick.labelcolor": MUTED,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "legend.handlelength": 1.6,
-}
+STYLE = Path(__file__).with_name("pictures.mplstyle")
 WIDTH = 4.2  # inches: narrow, so that the text of the SVG stays readable on a phone
 TITLE_CHARACTERS = 36  # of a line as wide as the axes
 VECTOR_POINTS = 400
@@ -90,7 +67,7 @@ def picture(draw: Callable[P, Figure]) -> Callable[P, Figure]:
             from matplotlib import rc_context
         except ImportError as error:
             raise ImportError("Drawing needs matplotlib: pip install 'tglo-lightning[plots]'") from error
-        with rc_context(STYLE):
+        with rc_context(fname=STYLE):
             return draw(*args, **kwargs)
 
     return drawn
@@ -122,6 +99,12 @@ def draw_legend(figure: Figure, columns: int = 2) -> None:
     for mark in legend.legend_handles:
         if isinstance(mark, PathCollection):
             mark.set(sizes=[24], alpha=1, rasterized=False)
+
+
+def band(axes: Axes, x: Any, middle: Any, low: Any, high: Any, **style: Any) -> None:
+    """Draw a line, and what lies between two others as a shade of its colour."""
+    [line] = axes.plot(x, middle, **{"linewidth": 1.9} | style)
+    axes.fill_between(x, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
 
 
 def integer_axis(axes: Axes, label: str, last: int | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,17 +13,15 @@ from numpy.typing import NDArray
 from tglo_lightning.reporting.numbers import mean_sd, number
 from tglo_lightning.reporting.pictures import canvas
 from tglo_lightning.reporting.pictures.canvas import picture
-from tglo_lightning.reporting.results import family_of, leaders, parameter_names, parameters_of
+from tglo_lightning.reporting.results import family_of, leaders, original_name, parameter_names, parameters_of
+from tglo_lightning.search.result import Candidate, SearchResult
 from tglo_lightning.wording import counted
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from tglo_lightning.search.result import Candidate, SearchResult
+DIRECTIONS = {"max": "higher is better", "min": "lower is better"}
 
 
 @picture
-def fitness(search: SearchResult) -> Figure:
+def fitness(search: SearchResult) -> canvas.Figure:
     """Every candidate's fitness by generation, the failed ones at the foot, and the best so far."""
     figure = canvas.new_figure(3.8)
     axes = figure.add_subplot()
@@ -34,10 +32,10 @@ def fitness(search: SearchResult) -> Figure:
     for candidate in search.history:
         if math.isfinite(candidate.fitness):
             families.setdefault(family_of(candidate.criterion), []).append(candidate)
-    for at, (name, members) in enumerate(families.items()):
+    for at, (family, members) in enumerate(families.items()):
         style: dict[str, Any] = {"color": canvas.METALEARNED, "label": "candidate"}
         if len(families) > 1:
-            style = {"color": canvas.SERIES[at % len(canvas.SERIES)], "label": name}
+            style = {"color": canvas.SERIES[at % len(canvas.SERIES)], "label": family}
         canvas.dots(axes, _places(members, width), [c.fitness for c in members], alpha=0.55, s=22, **style)
     if failed:
         style = {"color": canvas.RED, "marker": "X", "s": 24, "label": f"failed ({len(failed)})"}
@@ -50,18 +48,16 @@ def fitness(search: SearchResult) -> Figure:
         axes.step(
             [c.generation + 1 for c in best], steps, where="post", color=canvas.INK, linewidth=1.8, label="best so far"
         )
-    original, against = search.original, ""
+    original, name, against = search.original, original_name(search), ""
     if math.isfinite(original.mean):
         axes.axhspan(
             original.mean - original.std, original.mean + original.std, color=canvas.ORIGINAL, alpha=0.15, linewidth=0
         )
-        axes.axhline(
-            original.mean, color=canvas.ORIGINAL, linestyle="--", linewidth=1.8, label=f"{original.name}, finals"
-        )
-        against = f"; {original.name} has {mean_sd(original.fitness)} in the finals"
+        axes.axhline(original.mean, color=canvas.ORIGINAL, linestyle="--", linewidth=1.8, label=f"{name}, finals")
+        against = f"; {name} has {mean_sd(original.fitness)} in the finals"
     axes.margins(y=0.1)
     axes.set_title("Fitness of every candidate")
-    axes.set_ylabel(f"{search.monitor} ({'higher' if search.mode == 'max' else 'lower'} is better)")
+    axes.set_ylabel(f"{search.monitor} ({DIRECTIONS[search.mode]})")
     canvas.integer_axis(axes, "generation", last)
     canvas.draw_legend(figure)
     reached = ""
@@ -80,7 +76,7 @@ def _places(members: Sequence[Candidate], width: int) -> NDArray[Any]:
 
 
 @picture
-def feasible(search: SearchResult) -> Figure:
+def feasible(search: SearchResult) -> canvas.Figure:
     """Share of the draws of each generation that the constraint accepted.
 
     Raises:
@@ -106,7 +102,7 @@ def feasible(search: SearchResult) -> Figure:
 
 
 @picture
-def parameters(search: SearchResult) -> Figure:
+def parameters(search: SearchResult) -> canvas.Figure:
     """The parameters over the generations, of the candidates of the best one's family; lines: each generation's best.
 
     Raises:
@@ -144,7 +140,7 @@ def parameters(search: SearchResult) -> Figure:
 
 
 @picture
-def finals(search: SearchResult) -> Figure:
+def finals(search: SearchResult) -> canvas.Figure:
     """The confirmation on fresh seeds, and below it the choice that came before; a training a dot, mean and deviation.
 
     Raises:
@@ -183,7 +179,7 @@ def finals(search: SearchResult) -> Figure:
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     axes.grid(visible=True, axis="x")
-    axes.set_xlabel(f"{search.monitor} ({'higher' if search.mode == 'max' else 'lower'} is better)")
+    axes.set_xlabel(f"{search.monitor} ({DIRECTIONS[search.mode]})")
     axes.set_title("Finals, from fresh seeds")
     canvas.draw_legend(figure)
     means = "; ".join(f"{label} {mean_sd(e.fitness)} (n\u00a0=\u00a0{len(e.fitness)})" for label, _, e in rows)
