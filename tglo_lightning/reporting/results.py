@@ -74,6 +74,23 @@ def original_loss(options: Sequence[Mapping[str, Any]], place: int = 0) -> nn.Cr
     return nn.CrossEntropyLoss(**given)
 
 
+def candidates_table(search: SearchResult) -> tuple[list[str], list[list[Any]]]:
+    """Return every candidate as a row: generation, fitness under the metric's name, and what was trained with.
+
+    Generations count from 1. A fitness or a parameter that is not there is None.
+    """
+    rows: list[list[Any]] = []
+    width = max((len(parameters_of(c.criterion)) - 1 for c in search.history), default=0)
+    for c in search.history:
+        *theta, step = parameters_of(c.criterion)
+        fitness = c.fitness if math.isfinite(c.fitness) else None
+        padded = [*theta, *[None] * (width - len(theta))]
+        place = [c.generation + 1, fitness, c.index, c.status, round(c.seconds, 3), family_of(c.criterion)]
+        rows.append([*place, c.criterion.formula, step, *padded])
+    head = ["generation", search.monitor, "index", "status", "seconds", "family", "formula", "step"]
+    return [*head, *(f"theta_{i}" for i in range(width))], rows
+
+
 def leaders(search: SearchResult) -> list[Candidate]:
     """Return the best candidate of every generation that has one with a finite fitness."""
     best: dict[int, Candidate] = {}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+from textwrap import indent
+
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table as RichTable
@@ -26,23 +29,21 @@ def print_blocks(console: Console, head: Headline, sections: list[Section], prob
         if section.lead:
             console.print(section.lead, style="dim", markup=False)
         for block in section.blocks:
-            console.print(_shown(block), soft_wrap=isinstance(block, Code | Missing))
+            if isinstance(block, Code | Missing):
+                words, typed = astuple(block)
+                console.print(words, style="yellow" if isinstance(block, Missing) else "", markup=False)
+                console.print(indent(typed, 4 * " "), markup=False, soft_wrap=True)
+            else:
+                console.print(_shown(block))
 
 
 def _shown(block: Block) -> RenderableType:
     match block:
-        case Missing():
-            return Group(RichText(block.words, "yellow"), *([_typed(block.command)] if block.command else []))
-        case Code():
-            return Group(RichText(f"{block.label}:"), _typed(block.source))
         case Loss():
             return RichText(f"f(y, h){block.place} = {block.formula}", "bold")
         case Points():
-            return RichText(
-                "\n".join(
-                    [block.head, *(("  - " if line.startswith("  ") else "- ") + line.strip() for line in block.lines)]
-                )
-            )
+            lines = (f"{'  ' if line.startswith('  ') else ''}- {line.strip()}" for line in block.lines)
+            return RichText("\n".join([block.head, *lines]))
         case Table():
             table = RichTable(*block.head, title=block.caption, box=box.SIMPLE_HEAD, title_justify="left")
             for row in block.rows:
@@ -53,7 +54,3 @@ def _shown(block: Block) -> RenderableType:
         case Details():
             return RichText(f"[{block.summary}: in report.html]", "dim")
     return RichText(getattr(block, "words", ""))
-
-
-def _typed(source: str) -> RichText:
-    return RichText("\n".join(f"    {line}" for line in source.splitlines()))
