@@ -108,7 +108,7 @@ def test_jobs_of_a_multirun_have_names_of_their_own_and_one_group(tmp_path, job)
 def test_a_single_run_is_named_by_its_experiment(job):
     run = job("experiment=digits_noisy", f"name={'x' * 70}", "logger.group=mine")
     assert (run["name"], run["group"]) == ("x" * 70 + "-seed0", "mine")
-    assert run["tags"] == ["experiment=digits_noisy", f"name={'x' * 59}"]
+    assert run["tags"] == ["experiment=digits_noisy", f"name={'x' * 59}", "logger.group=mine"]
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
