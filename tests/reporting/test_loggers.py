@@ -38,11 +38,11 @@ def test_tensorboard_gets_images_texts_and_histograms(tmp_path):
     pytest.importorskip("matplotlib")
     writer = Recorder(tmp_path, "add_histogram", "add_image", "add_text")
     shown = board(writer)
-    shown.log({"search/a": 1.0}, "search/generation", 1, 1, {"h": np.arange(3.0), "empty": np.empty(0)})
+    shown.histogram("h", np.arange(3.0), "search/generation", 1, 7)
     shown.outcome({"search/kept": "original", "search/gain": 0.5}, 3)
     draw([shown], "search/curve", baikal)
     calls = {name: (values, named) for name, values, named in writer.calls}
-    assert [name for name, *_ in writer.calls].count("add_histogram") == 1
+    assert (calls["add_histogram"][0][0], calls["add_histogram"][0][2]) == ("h", 7)
     assert calls["add_text"][0] == ["search/outcome", "search/kept: original"]
     tag, image = calls["add_image"][0]
     assert (tag, image.dtype, image.shape[2], calls["add_image"][1]) == (

@@ -231,9 +231,11 @@ class AttractionMonitor(Callback):
         self.record.append(epoch, trainer.global_step, self._loss(pl_module), values)
         metrics = {f"attraction/{name}": value for name, value in self.record.scalars().items()}
         pulls = self.record.values[-1][0].numpy()
-        histograms = {"attraction/histogram": pulls[np.isfinite(pulls)]}
+        pulls = pulls[np.isfinite(pulls)]
         for board in self._boards:
-            board.log(metrics, "attraction/epoch", epoch, trainer.global_step, histograms)
+            board.log(metrics, "attraction/epoch", epoch, trainer.global_step)
+            if pulls.size:
+                board.histogram("attraction/histogram", pulls, "attraction/epoch", epoch, trainer.global_step)
 
     def _save(self, trainer: Any) -> None:
         # Asked for on every rank: the ranks agree on it together

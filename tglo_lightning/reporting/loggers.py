@@ -34,24 +34,12 @@ class Board:
     def __init__(self, logger: Any) -> None:
         self.logger = logger
 
-    def log(
-        self,
-        metrics: Mapping[str, float],
-        axis: str,
-        value: int,
-        step: int,
-        histograms: Mapping[str, NDArray[Any]] | None = None,
-    ) -> None:
-        """Log numbers, and histograms of values where there is such a thing.
-
-        Args:
-            metrics: numbers by name.
-            axis: name of their own axis, such as ``"search/generation"``.
-            value: where on that axis.
-            step: place on the axis of loggers that have only one.
-            histograms: values by name.
-        """
+    def log(self, metrics: Mapping[str, float], axis: str, value: int, step: int) -> None:
+        """Log numbers by name at ``value`` of their own ``axis``, at ``step`` where a logger has but one axis."""
         self.logger.log_metrics({**metrics, axis: value}, step=step)
+
+    def histogram(self, name: str, values: NDArray[Any], axis: str, value: int, step: int) -> None:
+        """Log the distribution of finite values, where a logger shows such a thing; see :meth:`log`."""
 
     def outcome(self, values: Mapping[str, Any], step: int | None = None) -> None:
         """Log what is known once: numbers as numbers, the rest as text."""
@@ -102,28 +90,23 @@ class WandbBoard(Board):
         self.run = logger.experiment
         self._defined: set[str] = set()
 
-    def log(
-        self,
-        metrics: Mapping[str, float],
-        axis: str,
-        value: int,
-        step: int,
-        histograms: Mapping[str, NDArray[Any]] | None = None,
-    ) -> None:
+    def log(self, metrics: Mapping[str, Any], axis: str, value: int, step: int) -> None:
         """See :meth:`Board.log`; each metric has ``axis`` as its x axis."""
-        import wandb
-
-        shown = {k: wandb.Histogram(v.tolist(), num_bins=BINS) for k, v in (histograms or {}).items() if v.size}
-        for name in {axis, *metrics, *shown} - self._defined:
+        for name in {axis, *metrics} - self._defined:
             # By plain names: a glob would compete with Lightning's own
             fleeting = name == axis or "/theta_" in name or name.endswith("/step")
-            last = {"summary": "none"} if fleeting else {}
             own = {"hidden": True} if name == axis else {"step_metric": axis}
-            self.run.define_metric(name, **own, **last)
-            for part in ("_type", "bins", "values") if name in shown else ():
-                self.run.define_metric(f"{name}.{part}", summary="none")
+            self.run.define_metric(name, **own, **({"summary": "none"} if fleeting else {}))
             self._defined.add(name)
-        self.run.log({**metrics, **shown, axis: value})
+        self.run.log({**metrics, axis: value})
+
+    def histogram(self, name: str, values: NDArray[Any], axis: str, value: int, step: int) -> None:
+        """See :meth:`Board.histogram`; its bins stay out of the summary."""
+        import wandb
+
+        for part in ("_type", "bins", "values") if name not in self._defined else ():
+            self.run.define_metric(f"{name}.{part}", summary="none")
+        self.log({name: wandb.Histogram(values.tolist(), num_bins=BINS)}, axis, value, step)
 
     def outcome(self, values: Mapping[str, Any], step: int | None = None) -> None:
         """See :meth:`Board.outcome`; all of it goes into the summary, where runs are compared."""
@@ -161,19 +144,9 @@ class WandbBoard(Board):
 class TensorBoardBoard(Board):
     """A TensorBoard writer; tables become files beside its events."""
 
-    def log(
-        self,
-        metrics: Mapping[str, float],
-        axis: str,
-        value: int,
-        step: int,
-        histograms: Mapping[str, NDArray[Any]] | None = None,
-    ) -> None:
-        """See :meth:`Board.log`."""
-        self.logger.log_metrics(dict(metrics), step=step)
-        for name, values in (histograms or {}).items():
-            if values.size:
-                self.logger.experiment.add_histogram(name, values, step)
+    def histogram(self, name: str, values: NDArray[Any], axis: str, value: int, step: int) -> None:
+        """See :meth:`Board.histogram`."""
+        self.logger.experiment.add_histogram(name, values, step)
 
     def picture(self, name: str, figure: Figure) -> None:
         """See :meth:`Board.picture`."""

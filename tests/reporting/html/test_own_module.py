@@ -14,6 +14,7 @@ from torch.utils.data import TensorDataset
 
 from tglo_lightning import AttractionMonitor, TaylorGLO
 from tglo_lightning.reporting import write_report
+from tglo_lightning.reporting.html.blocks import Code
 from tglo_lightning.reporting.html.files import RunFiles
 from tglo_lightning.reporting.html.sections.loss import loss
 from tglo_lightning.search import Criterion, Finalist, Finals, LossSpec, SearchResult, minimize
@@ -50,7 +51,7 @@ def built(*specs):
     result = SearchResult("metalearned", "val/acc", "max", best, original, (best,), ())
     blocks = loss(RunFiles("search", search=result)).blocks
     assert "at 0.5 times the learning rate" in blocks[-1].words
-    [code] = [block.source for block in blocks if block.kind == "code"]
+    [code] = [block.source for block in blocks if isinstance(block, Code)]
     scope = {}
     exec(code.replace("CrossEntropyLoss()", "CrossEntropyLoss(torch.tensor([0.2, 1.0, 3.1]), ignore_index=1)"), scope)
     return scope

@@ -18,16 +18,6 @@ class Formula(str):
 
 
 @dataclass
-class Block:
-    """A part of a section; a subclass has a macro of its name in ``templates/blocks.html``."""
-
-    @property
-    def kind(self) -> str:
-        """Name of the macro."""
-        return type(self).__name__.lower()
-
-
-@dataclass
 class Section:
     """A section of the report: its anchor, its title, a paragraph to begin with, and its blocks."""
 
@@ -43,14 +33,14 @@ class Section:
 
 
 @dataclass
-class Text(Block):
+class Text:
     """A paragraph."""
 
     words: str
 
 
 @dataclass
-class Missing(Block):
+class Missing:
     """A part that this run does not have, and how to get it."""
 
     words: str
@@ -58,7 +48,7 @@ class Missing(Block):
 
 
 @dataclass
-class Code(Block):
+class Code:
     """Something to type or to copy."""
 
     label: str
@@ -66,7 +56,7 @@ class Code(Block):
 
 
 @dataclass
-class Loss(Block):
+class Loss:
     """``f(y, h)``, and of what it is."""
 
     place: str
@@ -74,7 +64,7 @@ class Loss(Block):
 
 
 @dataclass
-class Points(Block):
+class Points:
     """A heading and short lines; a line that starts with two spaces belongs to the one before."""
 
     head: str
@@ -82,7 +72,7 @@ class Points(Block):
 
 
 @dataclass
-class Table(Block):
+class Table:
     """A table: the first cell of a row is its heading."""
 
     caption: str
@@ -92,18 +82,22 @@ class Table(Block):
 
 
 @dataclass
-class Pictures(Block):
+class Pictures:
     """Pictures beside each other where the page is wide enough, each with its description in words below."""
 
     figures: Sequence[Figure]
 
 
 @dataclass
-class Details(Block):
+class Details:
     """Blocks behind a line to click."""
 
     summary: str
-    blocks: Sequence[Block]
+    blocks: Sequence[Table | Code]
+
+
+Block = Text | Missing | Code | Loss | Points | Table | Pictures | Details
+"""A part of a section, rendered by the macro of its name in ``templates/blocks.html``."""
 
 
 def typeset(plain: Any) -> Markup:

@@ -80,6 +80,12 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def new_axes(height: float) -> tuple[Figure, Axes]:
+    """A new figure with one set of axes."""
+    figure = new_figure(height)
+    return figure, figure.add_subplot()
+
+
 def set_title(axes: Axes, title: str) -> None:
     """Set the title, in several lines if it is long."""
     axes.set_title(textwrap.fill(title, TITLE_CHARACTERS))
@@ -115,6 +121,12 @@ def integer_axis(axes: Axes, label: str, last: int | None = None) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10]))
     if last is not None:
         axes.set_xlim(0.5, last + 0.5)
+
+
+def series(at: int) -> dict[str, Any]:
+    """Colour, dashes and marker of the ``at``-th line of a picture."""
+    style = {"color": SERIES[at % len(SERIES)], "linestyle": DASHES[at // len(SERIES) % len(DASHES)]}
+    return style | {"marker": MARKERS[at % len(MARKERS)]}
 
 
 def dots(axes: Axes, x: Sequence[float] | NDArray[Any], y: Sequence[float] | NDArray[Any], **style: Any) -> None:

@@ -22,8 +22,7 @@ def curves(recorded: Curves, metric: str, names: Mapping[str, str] | None = None
         metric: such as ``"val/acc"``.
         names: what to call the losses, by their kind.
     """
-    figure = canvas.new_figure(3.2)
-    axes = figure.add_subplot()
+    figure, axes = canvas.new_axes(3.2)
     changes = []
     for kind, seeds in recorded.items():
         rows = [seed[metric] for seed in seeds if metric in seed]

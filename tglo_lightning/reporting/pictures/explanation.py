@@ -37,8 +37,7 @@ def explanation(explanation: Explanation, original: nn.CrossEntropyLoss | None =
         original: cross-entropy as the module uses it, with its smoothing, in place of the plain one.
     """
     n, own = explanation.num_classes, scaled_curve(explanation.loss, explanation.num_classes)
-    figure = canvas.new_figure(4.6)
-    axes = figure.add_subplot()
+    figure, axes = canvas.new_axes(4.6)
     regimes = _regimes(own)
     references = REFERENCES
     if original is not None and original.label_smoothing:

@@ -27,13 +27,12 @@ def basins(landscapes: Mapping[str, Landscape]) -> canvas.Figure:
     figure = canvas.new_figure(4.2, 9.0)
     left, right = figure.subplots(1, 2)
     for at, (name, landscape) in enumerate(landscapes.items()):
-        dashes = canvas.DASHES[at // len(canvas.SERIES) % len(canvas.DASHES)]
-        style = {"color": canvas.SERIES[at % len(canvas.SERIES)], "linestyle": dashes}
+        style = canvas.series(at) | {"marker": "", "label": name}
         for axes, values in ((left, landscape.accuracy), (right, landscape.cross_entropy.clamp(min=1e-4).log10())):
             mean = values.mean(0)
             spread = values.std(0) if len(values) > 1 else torch.zeros_like(mean)
             centre, low, high = (10**line if axes is right else line for line in (mean, mean - spread, mean + spread))
-            canvas.band(axes, landscape.steps, centre, low, high, label=name, **style)
+            canvas.band(axes, landscape.steps, centre, low, high, **style)
     left.set_ylabel("accuracy")
     left.set_ylim(-0.02, 1.02)
     right.set_yscale("log")

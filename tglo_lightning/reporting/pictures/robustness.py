@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from statistics import fmean
-from typing import Any
 
 from tglo_lightning.reporting.numbers import NORMS, percent
 from tglo_lightning.reporting.pictures import canvas
@@ -24,12 +23,8 @@ def robustness(report: RobustnessReport, title: str = "Accuracy under attack") -
     figure = canvas.new_figure(3.6 + 0.2 * ((len(report.attacks) + 3) // 2))
     axes = _axes(figure, report.norm)
     for at, attack in enumerate(report.attacks):
-        style: dict[str, Any] = {
-            "color": canvas.SERIES[at % len(canvas.SERIES)],
-            "marker": canvas.MARKERS[at % len(canvas.MARKERS)],
-        }
-        dashes = "-" if attack.iterated else "--"
-        axes.plot(report.epsilons, attack.accuracy, dashes, **style, markersize=5, linewidth=1.6, label=attack.name)
+        style = canvas.series(at) | {"linestyle": "-" if attack.iterated else "--", "label": attack.name}
+        axes.plot(report.epsilons, attack.accuracy, **style, markersize=5, linewidth=1.6)
     axes.plot(report.epsilons, report.worst_case, color=canvas.INK, linewidth=3, label="worst case")
     axes.axhline(report.clean_accuracy, color=canvas.MUTED, linewidth=1.2, linestyle=":", label="without attack")
     canvas.set_title(axes, title)
@@ -56,10 +51,8 @@ def worst_cases(
     figure = canvas.new_figure(4.2, 6.4)
     axes = _axes(figure, norm)
     for at, (name, (epsilons, rows)) in enumerate(series.items()):
-        colour, columns = canvas.SERIES[at % len(canvas.SERIES)], list(zip(*rows, strict=True))
-        middle, low, high = (list(map(pick, columns)) for pick in (fmean, min, max))
-        marker = canvas.MARKERS[at % len(canvas.MARKERS)]
-        canvas.band(axes, epsilons, middle, low, high, color=colour, marker=marker, label=name)
+        middle, low, high = ([pick(column) for column in zip(*rows, strict=True)] for pick in (fmean, min, max))
+        canvas.band(axes, epsilons, middle, low, high, label=name, **canvas.series(at))
     canvas.set_title(axes, title)
     canvas.draw_legend(figure)
     figure.set_label(f"{title}: accuracy over the radius of the attack, for {', '.join(series)}.")

@@ -23,8 +23,7 @@ DIRECTIONS = {"max": "higher is better", "min": "lower is better"}
 @picture
 def fitness(search: SearchResult) -> canvas.Figure:
     """Every candidate's fitness by generation, the failed ones at the foot, and the best so far."""
-    figure = canvas.new_figure(3.8)
-    axes = figure.add_subplot()
+    figure, axes = canvas.new_axes(3.8)
     failed = [c for c in search.history if not math.isfinite(c.fitness)]
     width = 1 + max((c.index for c in search.history), default=0)
     last = 1 + max((c.generation for c in search.history), default=0)
@@ -35,7 +34,7 @@ def fitness(search: SearchResult) -> canvas.Figure:
     for at, (family, members) in enumerate(families.items()):
         style: dict[str, Any] = {"color": canvas.METALEARNED, "label": "candidate"}
         if len(families) > 1:
-            style = {"color": canvas.SERIES[at % len(canvas.SERIES)], "label": family}
+            style = {"color": canvas.series(at)["color"], "label": family}
         canvas.dots(axes, _places(members, width), [c.fitness for c in members], alpha=0.55, s=22, **style)
     if failed:
         style = {"color": canvas.RED, "marker": "X", "s": 24, "label": f"failed ({len(failed)})"}
@@ -87,8 +86,7 @@ def feasible(search: SearchResult) -> canvas.Figure:
     sizes = [sum(c.generation == g for c in search.history) for g in range(len(search.rejected))]
     pairs = zip(sizes, search.rejected, strict=True)
     shares = [100 * size / (size + rejected) if size else 0.0 for size, rejected in pairs]
-    figure = canvas.new_figure(3.2)
-    axes = figure.add_subplot()
+    figure, axes = canvas.new_axes(3.2)
     axes.bar(range(1, len(shares) + 1), shares, color=canvas.PULL, width=0.7)
     axes.set_ylim(0, 104)
     axes.set_ylabel("% of the draws")
@@ -117,16 +115,13 @@ def parameters(search: SearchResult) -> canvas.Figure:
     rows = np.array([parameters_of(c.criterion) for c in members], float)
     moving = [i for i in range(rows.shape[1]) if np.ptp(rows[:, i]) > 0] or list(range(rows.shape[1]))
     names = parameter_names(champion)
-    figure = canvas.new_figure(3.2 + 0.19 * len(moving) / 2)
-    axes = figure.add_subplot()
-    colours = [canvas.SERIES[at % len(canvas.SERIES)] for at in range(len(moving))]
+    figure, axes = canvas.new_axes(3.2 + 0.19 * len(moving) / 2)
+    colours = [canvas.series(at)["color"] for at in range(len(moving))]
     everywhere = np.tile(_places(members, 1 + max(c.index for c in members)), len(moving))
     canvas.dots(axes, everywhere, rows[:, moving].T.ravel(), s=7, c=np.repeat(colours, len(rows)), alpha=0.3)
     for at, i in enumerate(moving):
-        dash, marker = canvas.DASHES[at // len(canvas.SERIES) % len(canvas.DASHES)], canvas.MARKERS[at % 8]
         heights, generations = [parameters_of(c.criterion)[i] for c in best], [c.generation + 1 for c in best]
-        style: dict[str, Any] = {"marker": marker, "markersize": 4, "color": colours[at], "label": names[i]}
-        axes.plot(generations, heights, dash, **style)
+        axes.plot(generations, heights, **canvas.series(at), markersize=4, label=names[i])
     axes.set_title("Parameters over the generations")
     canvas.integer_axis(axes, "generation", 1 + max(c.generation for c in search.history))
     canvas.draw_legend(figure)
@@ -152,8 +147,7 @@ def finals(search: SearchResult) -> canvas.Figure:
     rows = [row for row in rows if row[2].fitness]
     if not rows:
         raise ValueError("Nothing to draw: the finals have not begun.")
-    figure = canvas.new_figure(1.6 + 0.42 * len(rows))
-    axes = figure.add_subplot()
+    figure, axes = canvas.new_axes(1.6 + 0.42 * len(rows))
     for line, (_, colour, entrant) in enumerate(rows):
         values = canvas.finite(entrant.fitness)
         heights = line - 0.14 + canvas.jitter(len(values), 0.3)
