@@ -16,7 +16,7 @@ Columns, mean and sample standard deviation over the search seeds:
 * ``rejected``: draws that the constraint rejected for each candidate that was trained.
 * ``kept``: searches whose loss was confirmed to beat cross-entropy on validation data, so that it was kept.
 * ``test``: test accuracy of the loss kept, mean over the fresh trainings of a search, then over searches.
-* ``p``: two-sided p-value of Welch's test against "full, none" over the search seeds; not corrected for their number.
+* ``p``: two-sided p-value of the t-test against "full, none", paired by search seed; not corrected for their number.
 
     python benchmarks/search_efficiency.py --data ../shared/data --output search_efficiency.json
 
@@ -47,7 +47,7 @@ from tglo_lightning import TaylorGLO
 from tglo_lightning.data import DigitsDataModule, MNISTDataModule
 from tglo_lightning.evaluation import VectorizedEvaluator
 from tglo_lightning.models import MLP, Classifier
-from tglo_lightning.reporting.stats import welch
+from tglo_lightning.reporting.stats import verdict
 from tglo_lightning.search import SearchResult, TaylorSpace
 
 SETTINGS: dict[str, Any] = {"generations": 8, "population": 20}
@@ -199,8 +199,8 @@ def entry(column: str, values: list[float], reference: list[float]) -> str:
     if column == "rejected":
         return f"{fmean(values):.1f}"
     text = f"{fmean(values):.3f} ± {stdev(values):.3f}" if len(values) > 1 else f"{values[0]:.3f}"
-    p = None if values is reference else welch(values, reference)
-    return text + ("" if p is None else f" (p {p:.2g})")
+    told = None if values is reference or len(values) != len(reference) else verdict(values, reference)
+    return text + ("" if told is None or told.p is None else f" (p {told.p_two_sided:.2g})")
 
 
 def show(runs: dict[str, dict[str, Any]]) -> None:

@@ -17,7 +17,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("CHANGELOG.md", "CONTRIBUTING.md")
-SUFFIXES = (".md", ".png", ".json", ".py", ".ipynb")
+SUFFIXES = (".md", ".png", ".json", ".py", ".ipynb", ".yaml")
 OUTWARD = re.compile(r"\]\((?:\.\./(?=recipes/|conf/|CHANGELOG|CONTRIBUTING)|docs/)")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 GROUPS = re.compile(r"(<!-- groups -->\n).*(<!-- /groups -->)", re.DOTALL)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
-__all__ = ["NUMBER", "load_json", "load_yaml", "regular_target", "write_whole"]
+__all__ = ["NUMBER", "load_arrays", "load_json", "load_yaml", "regular_target", "save_arrays", "write_whole"]
 
 # A config of `tglo-train` has 4 kB, Hydra's settings beside it 10, and neither more than 6 levels
 MOST_BYTES = 100_000
@@ -117,3 +120,26 @@ def write_whole(path: Path, content: str | bytes) -> Path:
     finally:
         draft.unlink(missing_ok=True)
     return path
+
+
+def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> Path:
+    """Write a compressed ``.npz`` file at once."""
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    return write_whole(Path(path), file.getvalue())
+
+
+def load_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the arrays of an ``.npz`` file, none of which is code.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or no such file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # what zipfile, zlib and numpy have for a damaged archive
+        raise ValueError(f"{path} is no file of arrays: {error}") from error

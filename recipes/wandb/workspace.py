@@ -1,4 +1,4 @@
-"""Save a workspace in a W&B project: sections for the search, the attraction, training and validation.
+"""Save a workspace in a W&B project: the sections of ``workspace.yaml``.
 
     pip install 'tglo-lightning[workspaces]'
     wandb login
@@ -8,8 +8,23 @@
 """
 
 import argparse
+from pathlib import Path
 
-from tglo_lightning.reporting.dashboard import workspace
+import yaml
+from wandb_workspaces.reports.v2 import LinePlot, MediaBrowser
+from wandb_workspaces.workspaces import Section, Workspace
+
+SECTIONS = Path(__file__).with_name("workspace.yaml")
+
+
+def workspace(entity: str, project: str, name: str = "tglo-lightning") -> Workspace:
+    """Return the workspace, not saved yet."""
+    sections = []
+    for title, section in yaml.safe_load(SECTIONS.read_text()).items():
+        panels = [LinePlot(title=label, x=section["axis"], y=keys) for label, keys in section["plots"].items()]
+        panels += [MediaBrowser(title="Pictures", media_keys=section["media"])] if "media" in section else []
+        sections.append(Section(name=title, panels=panels, is_open=True))
+    return Workspace(entity=entity, project=project, name=name, sections=sections)
 
 
 def main() -> None:

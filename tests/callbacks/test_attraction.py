@@ -398,7 +398,9 @@ def test_an_offline_wandb_run_holds_the_series_and_the_pictures(api, tmp_path):
     records = [json.loads(line) for line in inspected.stdout.splitlines()]
     history = [record["history"]["item"] for record in records if record["type"] == "history"]
     metrics = [record["metric"] for record in records if record["type"] == "metric"]
-    assert {"attraction/epoch"} == {m["step_metric"] for m in metrics if m.get("glob_name") == "attraction/*"}
+    axes = {m["name"]: m.get("step_metric") for m in metrics if m.get("name")}
+    assert axes["attraction/q50"] == axes["attraction/repelled"] == axes["attraction/histogram"] == "attraction/epoch"
+    assert not any("histogram" in str(record) for record in records if record["type"] == "summary")
     rows = [row for row in history if "attraction/q50" in row]
     assert [row["attraction/epoch"] for row in rows] == [0, 1, 2, 3]
     pulls = monitor.record.quantity("attraction")
@@ -430,6 +432,27 @@ def test_a_loss_outside_of_the_family_is_refused_before_the_training(api, tmp_pa
         assert not (tmp_path / "attraction.npz").exists()
     with pytest.raises(ValueError, match="no attribute 'objective'"):
         trainer(api, tmp_path, [AttractionMonitor(loss="objective")]).fit(classifier(api)(), **loaders())
+
+
+def test_the_loss_is_that_of_the_search_beside_it(api, tmp_path):
+    class Headed(api.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Module()
+            self.head.objective, self.net = nn.CrossEntropyLoss(), mlp()
+
+        def training_step(self, batch):
+            return self.head.objective(self.net(batch[0]), batch[1])
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    monitor, search = AttractionMonitor(), TaylorGLO("head.objective")
+    fit = trainer(api, tmp_path, [monitor, search], fast_dev_run=True)
+    fit.fit(Headed(), loader())
+    assert monitor.slot.path == "head.objective"
+    with pytest.raises(ValueError, match=r"AttractionMonitor: `loss='criterion'`: Headed has no attribute"):
+        trainer(api, tmp_path, [AttractionMonitor()]).fit(Headed(), loader())
 
 
 def test_a_loss_that_is_never_called(api, tmp_path):

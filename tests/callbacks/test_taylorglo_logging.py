@@ -19,9 +19,9 @@ SETTINGS = TINY | {"generations": 3, "population": 3}
 EXPECTED = ["fitness_best", "fitness_mean", "fitness_worst", "fitness_best_so_far", "sigma", "failed", "rejected"]
 
 
-def fit(tmp_path, api=pl, **kwargs):
+def fit(tmp_path, api=pl, callbacks=(), **kwargs):
     search = TaylorGLO(evaluator="trainer", **SETTINGS)
-    trainer = quiet_trainer(api, tmp_path, callbacks=[search], **kwargs)
+    trainer = quiet_trainer(api, tmp_path, callbacks=[search, *callbacks], **kwargs)
     trainer.fit(seeded(classifier(api)), **loaders())
     return search
 
@@ -37,6 +37,8 @@ def test_csv(tmp_path, caplog, capsys):
     for row, generation in zip(generations, range(3), strict=True):
         fitness = [c.fitness for c in search.result.history if c.generation == generation]
         assert float(row["search/fitness_best"]) == max(fitness)
+    for name in ("finals.png", "fitness_of_candidates.png", "candidates.csv", "outcome.txt"):
+        assert (tmp_path / "logs/version_0/search" / name).stat().st_size
     (final,) = [row for row in rows if row["search/original_mean"]]
     assert float(final["search/original_mean"]) == pytest.approx(search.result.original.mean)
     # the outer training's own metrics are there too, one row a step
@@ -55,6 +57,17 @@ def test_tensorboard(tmp_path):
     fit(tmp_path, logger=TensorBoardLogger(tmp_path, name="logs", version=0))
     events = EventAccumulator(str(tmp_path / "logs/version_0")).Reload()
     assert [event.step for event in events.Scalars("search/fitness_best")] == [1, 2, 3]
+    assert {"search/finals", "search/fitness_of_candidates"} <= set(events.Tags()["images"])
+
+
+@pytest.mark.skipif(find_spec("mlflow") is None, reason="mlflow not installed")
+def test_mlflow(tmp_path):
+    logger = pl.loggers.MLFlowLogger(tracking_uri=f"file:{tmp_path / 'mlruns'}")
+    fit(tmp_path, logger=logger)
+    history = logger.experiment.get_metric_history(logger.run_id, "search/fitness_best")
+    assert [metric.step for metric in history] == [1, 2, 3]
+    kept = {file.path for file in logger.experiment.list_artifacts(logger.run_id, "search")}
+    assert {"search/finals.png", "search/outcome.txt", "search/search.json"} <= kept
 
 
 def records(path):
@@ -62,6 +75,14 @@ def records(path):
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
     shown = subprocess.run(command, capture_output=True, text=True, check=True)
     return [json.loads(line) for line in shown.stdout.splitlines()]
+
+
+def summary_of(found):
+    """The summary as the last of its updates leaves it."""
+    values = {}
+    for record in found:
+        values |= record["summary"].get("update", {}) if record["type"] == "summary" else {}
+    return values
 
 
 @pytest.mark.parametrize("name", ["pytorch_lightning", "lightning"])
@@ -76,21 +97,49 @@ def test_wandb_offline(tmp_path, monkeypatch, name):
     else:
         api, Logger = pl, WandbLogger
     try:
-        search = fit(tmp_path, api, logger=Logger(save_dir=tmp_path, offline=True, project="tests"))
+        keep = api.callbacks.ModelCheckpoint(dirpath=tmp_path, filename="last")
+        logger = Logger(save_dir=tmp_path, offline=True, project="tests")
+        search = fit(tmp_path, api, [keep], logger=logger, enable_checkpointing=True)
     finally:
         wandb.finish()
     (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     found = records(path)
     rows = [record["history"]["item"] for record in found if record["type"] == "history"]
     metrics = [record["metric"] for record in found if record["type"] == "metric"]
-    axes = {metric["glob_name"]: metric["step_metric"] for metric in metrics if metric.get("glob_name")}
-    assert axes["search/*"] == "search/generation"
+    axes = {metric["name"]: metric.get("step_metric") for metric in metrics if metric.get("name")}
+    assert axes["search/fitness_best"] == axes["search/sigma"] == axes["search/failed"] == "search/generation"
+    # A second glob beside Lightning's own would leave the axis to chance
+    assert [metric["glob_name"] for metric in metrics if metric.get("glob_name")] == ["*"]
     generations = [row for row in rows if "search/fitness_best" in row]
     assert [row["search/generation"] for row in generations] == [1, 2, 3]
     for row in generations:
         assert {f"search/{metric}" for metric in EXPECTED} <= row.keys()
     assert any("train/loss" in row for row in rows)
-    assert [r["search/original_mean"] for r in rows if "search/original_mean" in r] == [search.result.original.mean]
+    assert not any("search/original_mean" in row for row in rows)
+    # The shape coordinates fix three of the eight parameters at 0
+    assert {key for row in rows for key in row if "theta_" in key} == {f"search/theta_{i}" for i in range(3, 7)}
+    summary = summary_of(found)
+    result = search.result
+    assert (summary["search/kept"], summary["search/original_mean"]) == (result.kept, result.original.mean)
+    assert json.loads(summary["search/criterion"]) == result.criterion.to_dict()
+    assert summary["search/formula"] == (result.criterion.formula or result.original.name)
+    assert (summary["search/gain"], summary["search/cost_trainings"]) == (pytest.approx(result.gain), 11)
+    assert summary["search/cost_seconds"] == pytest.approx(result.seconds)
+    assert not any("theta_" in name or "histogram" in name for name in summary)
+    [told] = [record["config"]["update"]["tglo"] for record in found if "tglo" in str(record.get("config", ""))][:1]
+    assert (told["generations"], told["monitor"], told["loss"]) == (3, "val/acc", ["criterion"])
+    tables = tmp_path.glob("wandb/offline-run-*/files/media/table/search/*.json")
+    columns, data = map(json.loads(next(tables).read_text()).get, ("columns", "data"))
+    assert columns[:2] == ["generation", "val/acc"]
+    assert [row[:2] for row in data] == [[c.generation + 1, c.fitness] for c in result.history]
+    shown = [r["config"]["update"] for r in found if "_wandb.visualize.search/candidates" in str(r.get("config", ""))]
+    assert shown[0]["_wandb.visualize.search/candidates"]["panel_config"]["fieldSettings"] == {
+        "x": "generation",
+        "y": "val/acc",
+    }
+    kept = {file["path"] for r in found if r["type"] == "artifact" for file in r["artifact"]["manifest"]["contents"]}
+    assert {"search.json", "last.ckpt"} <= kept
+    assert ("report.html" in kept) == (find_spec("matplotlib") is not None)
 
 
 @pytest.mark.parametrize("bar", [None, pl.callbacks.RichProgressBar, pl.callbacks.TQDMProgressBar])

@@ -26,7 +26,7 @@ def test_an_experiment_ends_with_its_comparison(swept):
     assert {row["metric"] for row in comparison["rows"]} == {"acc", "brier", "ece", "nll"}
     assert {row["kind"] for row in comparison["rows"]} == {"original", "tuned_original", "known", "metalearned"}
     assert {row["n"] for row in comparison["rows"]} == {2}
-    for text in ("test/acc (higher is better)", "BrierLoss", "Hedges' g", "Holm"):
+    for text in ("test/acc (higher is better)", "BrierLoss", "95 % interval", "Holm"):
         assert text in printed
 
 

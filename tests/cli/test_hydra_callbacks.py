@@ -19,7 +19,7 @@ def test_both_losses_are_watched_and_drawn_side_by_side(tmp_path):
     assert str(run / "report.html") in printed
     text = (run / "report.html").read_text()
     assert text.count('aria-label="Attraction, ') == 2
-    assert 'aria-label="Validation accuracy over' in text
+    assert 'aria-label="val/acc over' in text
     assert f"tglo-train {WATCHED[0]} {WATCHED[1]}" in text
     records = {}
     for kind, loss in losses.items():

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from tglo_lightning.attacks.base import Attack, derived_seed
-from tglo_lightning.attacks.library import foolbox
+from tglo_lightning.attacks.library import UnitBox, foolbox
 from tglo_lightning.attacks.model import AttackedModel
-from tglo_lightning.attacks.unit_box import UnitBox
 from tglo_lightning.search.seeding import seed_all
 
 __all__ = ["HopSkipJump"]

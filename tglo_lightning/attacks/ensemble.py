@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from tglo_lightning.attacks.base import Attack
-from tglo_lightning.attacks.library import pyautoattack
+from tglo_lightning.attacks.library import UnitBox, pyautoattack
 from tglo_lightning.attacks.model import AttackedModel
-from tglo_lightning.attacks.unit_box import UnitBox
 
 __all__ = ["AutoAttack", "Square"]
 

@@ -115,7 +115,7 @@ def evaluate_robustness(
             classes = model(first[0][:1]).shape[1]
         if checks:
             findings += masking.about_forward(model, first[0])
-        run = _Run(model, given, radii, norm, seed, classes, progress)
+        run = _Run(model, given, radii, norm, seed, classes, progress or (lambda name: None))
         for x, labels in chain([first], batches):
             run.attack(x, labels)
         results = [tally.result(attack) for attack, tally in zip(given, run.tallies, strict=True)]
@@ -191,26 +191,22 @@ class _Tally:
         )
 
 
+@dataclass
 class _Run:
-    """All attacks at all epsilons, batch after batch."""
+    """All attacks at all epsilons, batch after batch; ``kept``: images for the check with a huge epsilon."""
 
-    def __init__(
-        self,
-        model: AttackedModel,
-        attacks: list[Attack],
-        epsilons: list[float],
-        norm: str,
-        seed: int,
-        classes: int,
-        progress: Callable[[str], None] | None,
-    ) -> None:
-        self.model, self.attacks, self.epsilons, self.norm, self.seed = model, attacks, epsilons, norm, seed
-        self.classes = classes
-        self.progress = progress
-        self.tallies = [_Tally() for _ in attacks]
-        self.clean: list[Tensor] = []
-        # A few images that are classified rightly, for the check with a huge epsilon
-        self.kept: list[tuple[Tensor, Tensor]] = []
+    model: AttackedModel
+    attacks: list[Attack]
+    epsilons: list[float]
+    norm: str
+    seed: int
+    classes: int
+    progress: Callable[[str], None]
+    clean: list[Tensor] = field(default_factory=list)
+    kept: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.tallies = [_Tally() for _ in self.attacks]
 
     def attack(self, x: Tensor, labels: Tensor) -> None:
         """One batch."""
@@ -218,11 +214,11 @@ class _Run:
         right = self.model.predict(x) == labels
         batch = len(self.clean)
         self.clean.append(right.cpu())
-        standing = right.nonzero().squeeze(1)
-        self._keep(x[standing], labels[standing])
+        room = CHECKED - sum(len(images) for images, _ in self.kept)
+        if room > 0 and right.any():
+            self.kept.append((x[right][:room], labels[right][:room]))
         for attack, tally in zip(self.attacks, self.tallies, strict=True):
-            if self.progress is not None:
-                self.progress(attack.name)
+            self.progress(attack.name)
             started, self.model.passes, before = time.perf_counter(), tally.passes, self.model.passes
             tally.robust.append(self._robust(attack, x, labels, right, batch).cpu())
             self.model.passes = before
@@ -242,11 +238,6 @@ class _Run:
             candidate = project(attacked.detach(), images, epsilon, self.norm, self.model.bounds)
             rows[self.epsilons.index(epsilon), standing] = self.model.predict(candidate) == classes
         return rows
-
-    def _keep(self, x: Tensor, labels: Tensor) -> None:
-        room = CHECKED - sum(len(kept) for _, kept in self.kept)
-        if room > 0 and len(x):
-            self.kept.append((x[:room], labels[:room]))
 
     def unbounded(self, losses: list[str]) -> dict[str, float]:
         """What PGD leaves of the accuracy, per loss, if it may make any image of any image.

@@ -94,32 +94,15 @@ class PGD(GradientAttack):
             "rel_stepsize": 2.5 / self.steps if self.step_size is None else self.step_size,
             "random_start": self.random_start,
         }
-        return worst_of(
-            self.restarts,
-            lambda images, classes: self.descend(model, images, classes, epsilon, norm, **options),
-            model,
-            x,
-            labels,
-            (epsilon, norm),
-        )
-
-
-def worst_of(
-    restarts: int,
-    attempt: Callable[[Tensor, Tensor], Tensor],
-    model: AttackedModel,
-    x: Tensor,
-    labels: Tensor,
-    ball: tuple[float, str],
-) -> Tensor:
-    """The last of several attempts on each image, of which later ones are made only where none has succeeded."""
-    result = attempt(x, labels)
-    for _ in range(restarts - 1):
-        standing = (model.predict(project(result, x, *ball, model.bounds)) == labels).nonzero().squeeze(1)
-        if not len(standing):
-            break
-        result = result.index_copy(0, standing, attempt(x[standing], labels[standing]))
-    return result
+        result = self.descend(model, x, labels, epsilon, norm, **options)
+        for _ in range(self.restarts - 1):
+            broken = model.predict(project(result, x, epsilon, norm, model.bounds)) != labels
+            standing = (~broken).nonzero().squeeze(1)
+            if not len(standing):
+                break
+            again = self.descend(model, x[standing], labels[standing], epsilon, norm, **options)
+            result = result.index_copy(0, standing, again)
+        return result
 
 
 @cache

@@ -1,13 +1,43 @@
-"""The attack libraries, imported when an attack first runs."""
+"""The attack libraries, imported when an attack first runs, and the network as they want it."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import Any
 
+from torch import Tensor, nn
+
+from tglo_lightning.attacks.model import AttackedModel
 from tglo_lightning.evaluation.isolation import environment
 
-__all__ = ["foolbox", "pyautoattack"]
+__all__ = ["UnitBox", "foolbox", "pyautoattack"]
+
+
+class UnitBox(nn.Module):
+    """The network with pixels in [0, 1], whatever its bounds."""
+
+    def __init__(self, model: AttackedModel) -> None:
+        super().__init__()
+        self.training = model.training
+        self.model = model
+        self.low, high = model.bounds
+        self.width = high - self.low
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of the network."""
+        return self.model(self.back(x))
+
+    def there(self, x: Tensor) -> Tensor:
+        """From the network's bounds to [0, 1]."""
+        return x if self._same else ((x - self.low) / self.width).clamp(0.0, 1.0)
+
+    def back(self, x: Tensor) -> Tensor:
+        """From [0, 1] to the network's bounds."""
+        return x if self._same else x * self.width + self.low
+
+    @property
+    def _same(self) -> bool:
+        return (self.low, self.width) == (0.0, 1.0)
 
 
 def foolbox(name: str = "foolbox", attack: str = "This attack") -> Any:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
@@ -15,13 +16,14 @@ from tglo_lightning.arguments import choice, integer
 from tglo_lightning.callbacks.samples import random_batches
 from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.losses import SeparableLoss, as_loss
-from tglo_lightning.module import LossSlot
+from tglo_lightning.module import LossSlot, LossSlots
 from tglo_lightning.module.bases import Callback
 from tglo_lightning.module.capture import loss_inputs
 from tglo_lightning.module.loaders import generators
 from tglo_lightning.module.preserving import preserved_module
+from tglo_lightning.reporting import pictures
 from tglo_lightning.reporting.attraction import AttractionRecord, measure
-from tglo_lightning.reporting.dashboard import AttractionPanels, is_wandb
+from tglo_lightning.reporting.loggers import Board, boards, draw
 from tglo_lightning.search.seeding import seed_all
 
 __all__ = ["AttractionMonitor"]
@@ -33,9 +35,9 @@ class AttractionMonitor(Callback):
     Before the first epoch and after every ``every_n_epochs``-th the same random training samples are shown to the
     module in evaluation mode. For each sample its attraction, the velocity of the true class's logit under the loss
     in use (:math:`h_T \sum_j h_j (\gamma_T - \gamma_j)` with :math:`\gamma = df/dh`, positive: pulled in), and what
-    goes with it, are kept in :attr:`record`, logged in numbers to every logger as ``attraction/*``, and written to a
-    compressed ``.npz`` file in the run's directory when the training ends, also when it ends early. A W&B run gets
-    histograms too, and at the end a picture of the samples over the epochs and a table.
+    goes with it, are kept in :attr:`record`, logged to every logger as ``attraction/*``, in numbers and, where it has
+    them, histograms, and written to a compressed ``.npz`` file in the run's directory when the training ends, also when
+    it ends early. At the end loggers get a picture of the samples over the epochs, and a table of them.
     A fit that resumes from a checkpoint goes on with the record of the checkpoint. A loss that
     :class:`~tglo_lightning.TaylorGLO` puts in is followed.
 
@@ -55,7 +57,8 @@ class AttractionMonitor(Callback):
     Args:
         every_n_epochs: epochs between measurements, at least 1.
         samples: number of training samples, at least 1.
-        loss: path of the module's attribute that holds the loss, such as ``"criterion"`` or ``"head.criterion"``.
+        loss: path of the module's attribute that holds the loss, such as ``"criterion"`` or ``"head.criterion"``; by
+            default that of the ``TaylorGLO`` beside it (the first of several), else ``"criterion"``.
         through: how to get the logits: ``"training_step"`` runs it up to the loss; ``"forward"`` calls the module on
             the first element of a batch, the second being the target. The second is for a ``training_step`` that
             alters its inputs, as mixup does, or keeps something before it calls the loss.
@@ -74,7 +77,7 @@ class AttractionMonitor(Callback):
     Source: arXiv 2010.00788 (attraction to zero training error), carried through the softmax.
 
     >>> AttractionMonitor(samples=200).state_key
-    "AttractionMonitor{'loss': 'criterion', 'filename': 'attraction.npz'}"
+    "AttractionMonitor{'loss': None, 'filename': 'attraction.npz'}"
     """
 
     def __init__(
@@ -82,7 +85,7 @@ class AttractionMonitor(Callback):
         every_n_epochs: int = 1,
         samples: int = 500,
         *,
-        loss: str = "criterion",
+        loss: str | None = None,
         through: str = "training_step",
         seed: int = 0,
         filename: str = "attraction.npz",
@@ -90,7 +93,8 @@ class AttractionMonitor(Callback):
         super().__init__()
         if not isinstance(filename, str) or Path(filename).name != filename or not filename.endswith(".npz"):
             raise ValueError(f"`filename` must be the name of an .npz file without a folder, got {filename!r}.")
-        self.slot = LossSlot(loss)
+        self.loss = loss
+        self.slot = LossSlot("criterion" if loss is None else loss)
         self.every_n_epochs = integer("every_n_epochs", every_n_epochs, 1)
         self.samples = integer("samples", samples, 1)
         self.through = choice("through", through, ("training_step", "forward"))
@@ -99,12 +103,15 @@ class AttractionMonitor(Callback):
         self.record: AttractionRecord | None = None
         self.path: Path | None = None
         self._batches: list[Any] = []
-        self._panels: list[AttractionPanels] = []
+        self._boards: list[Board] = []
 
     # Lightning's hooks
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Refuse a loss whose attraction cannot be told."""
+        searched = [c.slots.paths[0] for c in trainer.callbacks if isinstance(getattr(c, "slots", None), LossSlots)]
+        if self.loss is None and searched:
+            self.slot = LossSlot(searched[0])
         if stage == "fit":
             self._loss(pl_module)
 
@@ -113,11 +120,7 @@ class AttractionMonitor(Callback):
         if trainer.global_step == 0:
             self.record = None
         self.path = None
-        self._panels = [
-            AttractionPanels(logger.experiment)
-            for logger in trainer.loggers
-            if is_wandb(logger) and trainer.is_global_zero
-        ]
+        self._boards = boards(trainer)
         batches, values, index, target, num_classes = self._draw(trainer, pl_module)
         self._batches = batches
         if self.record is None or not _same(self.record, index, target):
@@ -139,8 +142,12 @@ class AttractionMonitor(Callback):
         if trainer.current_epoch not in self.record.epochs:
             self._note(trainer, pl_module, trainer.current_epoch, self._measure(trainer, pl_module))
         self._save(trainer)
-        for panels in self._panels:
-            panels.finish(self.record)
+        columns, rows = self.record.rows()
+        for board in self._boards:
+            board.table("attraction/samples", columns, rows)
+        record = self.record
+        if self._boards:
+            draw(self._boards, "attraction/scatter", lambda: pictures.attraction({"this training": record}))
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Write what there is."""
@@ -149,12 +156,12 @@ class AttractionMonitor(Callback):
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Let go of the samples and the loggers."""
-        self._batches, self._panels = [], []
+        self._batches, self._boards = [], []
 
     @property
     def state_key(self) -> str:
         """One state for each file."""
-        return self._generate_state_key(loss=self.slot.path, filename=self.filename)
+        return self._generate_state_key(loss=self.loss, filename=self.filename)
 
     def state_dict(self) -> dict[str, Any]:
         """The record, as tensors and plain values."""
@@ -168,7 +175,10 @@ class AttractionMonitor(Callback):
     # Measuring
 
     def _loss(self, pl_module: Any) -> SeparableLoss:
-        present = self.slot.get(pl_module)
+        try:
+            present = self.slot.get(pl_module)
+        except ValueError as error:
+            raise ValueError(f"AttractionMonitor: {error}") from None
         try:
             loss = as_loss(present)
             if isinstance(loss, SeparableLoss):
@@ -219,14 +229,13 @@ class AttractionMonitor(Callback):
     def _note(self, trainer: Any, pl_module: Any, epoch: int, values: Tensor) -> None:
         assert self.record is not None
         self.record.append(epoch, trainer.global_step, self._loss(pl_module), values)
-        if not trainer.is_global_zero:
-            return
         metrics = {f"attraction/{name}": value for name, value in self.record.scalars().items()}
-        for logger in trainer.loggers:
-            if not is_wandb(logger):
-                logger.log_metrics(metrics, step=trainer.global_step)
-        for panels in self._panels:
-            panels.log(metrics, self.record)
+        pulls = self.record.values[-1][0].numpy()
+        pulls = pulls[np.isfinite(pulls)]
+        for board in self._boards:
+            board.log(metrics, "attraction/epoch", epoch, trainer.global_step)
+            if pulls.size:
+                board.histogram("attraction/histogram", pulls, "attraction/epoch", epoch, trainer.global_step)
 
     def _save(self, trainer: Any) -> None:
         # Asked for on every rank: the ranks agree on it together

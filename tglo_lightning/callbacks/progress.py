@@ -1,48 +1,75 @@
-"""What a search shows while it runs: a progress bar, and numbers in the Trainer's loggers."""
+"""What a search shows while it runs: a progress bar, and what it finds in the Trainer's loggers."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from typing_extensions import Self
 
-from tglo_lightning.reporting.dashboard import is_wandb
-from tglo_lightning.search import SearchSettings
+from tglo_lightning.reporting import pictures
+from tglo_lightning.reporting.loggers import boards, draw
+from tglo_lightning.reporting.results import candidates_table, leaders
+from tglo_lightning.search import SearchResult, SearchSettings
 from tglo_lightning.search.progress import SearchBar
+from tglo_lightning.search.summary import outcome_metrics, summary
 
 __all__ = ["SearchMonitor"]
 
 
 class SearchMonitor(SearchBar):
-    """Follows a search: a bar over its trainings, ``search/*`` in every logger with the generation as axis.
+    """Follows a search: a bar over its trainings; ``search/*`` in every logger, with the generation as axis.
 
     Args:
         trainer: the outer Trainer; the bar is off where its progress bar is off.
-        settings: the arguments of the search.
+        settings: the settings of the search.
         monitor: name of the metric.
+        arguments: further arguments of the callback, as plain values, for the loggers.
     """
 
-    def __init__(self, trainer: Any, settings: SearchSettings, monitor: str) -> None:
+    def __init__(self, trainer: Any, settings: SearchSettings, monitor: str, arguments: Mapping[str, Any]) -> None:
         bar = trainer.progress_bar_callback
         super().__init__(settings, monitor, disable=bar is None or bar.is_disabled or not trainer.is_global_zero)
-        self.trainer = trainer
+        self.boards = boards(trainer)
+        self.arguments = {"monitor": monitor, **settings.to_dict(), **arguments}
+        self._moved: set[str] = set()
 
     def __enter__(self) -> Self:
-        for logger in self.trainer.loggers:
-            if is_wandb(logger):
-                # The axis is Lightning's global step unless told otherwise
-                logger.experiment.define_metric("search/generation")
-                logger.experiment.define_metric("search/*", step_metric="search/generation")
+        for board in self.boards:
+            board.arguments(self.arguments)
         return super().__enter__()
 
     def on_generation(self, metrics: dict[str, float]) -> None:
-        """Log the numbers of a generation."""
+        """Log the numbers of a generation; those of parameters that the search holds fixed make no series."""
         super().on_generation(metrics)
-        self.log(metrics, int(metrics["generation"]))
+        values = {name: value for name, value in metrics.items() if name != "generation"}
+        fixed = {name: 1.0 if name == "step" else 0.0 for name in values if name == "step" or name.startswith("theta_")}
+        self._moved |= {name for name, value in values.items() if value != fixed.get(name)}
+        named = {f"search/{name}": value for name, value in values.items() if name in self._moved}
+        generation = int(metrics["generation"])
+        for board in self.boards:
+            board.log(named, "search/generation", generation, generation)
 
-    def log(self, metrics: dict[str, float], generation: int) -> None:
-        """Send ``metrics``, named ``search/...``, to every logger."""
-        named = {f"search/{name}": value for name, value in metrics.items()}
-        named["search/generation"] = generation
-        for logger in self.trainer.loggers:
-            logger.log_metrics(named, step=None if is_wandb(logger) else generation)
+    def on_search_end(self, result: SearchResult) -> None:
+        """Log what was kept and what it cost, the candidates, and the pictures."""
+        values: dict[str, Any] = {
+            **outcome_metrics(result),
+            "kept": result.kept,
+            "formula": result.criterion.formula or result.original.name,
+            "criterion": json.dumps(result.criterion.to_dict()),
+            "cost_trainings": result.trainings,
+            "cost_seconds": result.seconds,
+            "summary": summary(result),
+        }
+        if not self.boards:
+            return
+        columns, rows = candidates_table(result)
+        for board in self.boards:
+            board.outcome({f"search/{name}": value for name, value in values.items()}, self.settings.generations)
+            board.table("search/candidates", columns, rows, scatter=result.monitor)
+        draw(self.boards, "search/fitness_of_candidates", lambda: pictures.fitness(result))
+        if leaders(result):
+            draw(self.boards, "search/parameters", lambda: pictures.parameters(result))
+        if result.original.fitness:
+            draw(self.boards, "search/finals", lambda: pictures.finals(result))

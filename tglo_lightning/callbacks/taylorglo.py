@@ -26,7 +26,7 @@ from tglo_lightning.module.messages import tell
 from tglo_lightning.search import Budget, Finals, Objective, SearchResult, SearchSettings, Space, Strategy, search
 from tglo_lightning.search.interruption import interruptible
 from tglo_lightning.search.settings import MODES
-from tglo_lightning.search.summary import outcome_metrics, summary, warn_of_direction, warn_of_seeds
+from tglo_lightning.search.summary import summary, warn_of_direction, warn_of_seeds
 
 __all__ = ["TaylorGLO"]
 
@@ -142,7 +142,7 @@ class TaylorGLO(Callback):
         self.dry_run = flag("dry_run", dry_run)
         self.directory: Path | None = None
         self.result: SearchResult | None = None
-        self._report = SearchReport() if flag("report", report) else None
+        self._report = SearchReport(flag("report", report))
         self._hooks: list[Any] = []
 
     # Lightning's hooks
@@ -161,8 +161,7 @@ class TaylorGLO(Callback):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Search, unless there is a result already."""
-        if self._report is not None:
-            self._report.reset()
+        self._report.reset()
         if trainer.fast_dev_run:
             tell("TaylorGLO: `fast_dev_run` skips the search; the module keeps its loss.")
             return
@@ -178,13 +177,11 @@ class TaylorGLO(Callback):
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Note what the module has logged, for the report."""
-        if self._report is not None:
-            self._report.on_train_epoch_end(trainer, pl_module)
+        self._report.on_train_epoch_end(trainer, pl_module)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        """Complete the report."""
-        if self._report is not None:
-            self._report.on_fit_end(trainer)
+        """Complete the report, and hand the files of the search to the loggers."""
+        self._report.on_fit_end(trainer)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Leave the module without hooks of ours."""
@@ -226,8 +223,7 @@ class TaylorGLO(Callback):
                 ranks.order("finish", result.to_dict())
             else:
                 result = SearchResult.from_dict(ranks.follow(lambda name: self._choose(name, fit, 1)))
-                if self._report is not None:
-                    self._report.on_search_end(result, None)
+                self._report.on_search_end(result, None)
         tell(summary(result))
         return result
 
@@ -264,22 +260,23 @@ class TaylorGLO(Callback):
         options = tuple(fit.slots.options(fit.module))
         name = fit.slots.name(fit.module)
         objective = Objective(seen.num_classes, self.monitor, self.mode, name, options, seen.priors)
+        init = self.init if isinstance(self.init, str) else "function"
+        arguments = {"loss": self.slots.paths, "mode": self.mode, "init": init, "evaluator": str(asked)}
         notes = {"versions": versions(trainer), "original_options": list(options), "inputs": seen.inputs}
         try:
             with (
                 recording.journal(evaluator, notes) as journal,
-                SearchMonitor(trainer, settings, self.monitor) as listener,
+                SearchMonitor(trainer, settings, self.monitor, arguments) as listener,
             ):
                 self.directory = None if recording.path is None else recording.path.parent
                 result = search(evaluator, settings, objective, journal=journal, listener=listener, check=check)
-                listener.log(outcome_metrics(result), settings.generations)
+                listener.on_search_end(result)
         finally:
             evaluator.close()
         reset = " or pass init='reset' for weights of their own" if self.init == "module" else ""
         warn_of_seeds(result, f"Shuffle the training data{reset}.")
         path = recording.save(result)
-        if self._report is not None:
-            self._report.on_search_end(result, path)
+        self._report.on_search_end(result, path)
         return result
 
     def _recording(self, trainer: Any, fit: InnerFit, seen: Probe, settings: SearchSettings) -> Recording:

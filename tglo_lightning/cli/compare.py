@@ -1,4 +1,4 @@
-"""`tglo-compare`: the losses of any number of runs in one table, with tests, effect sizes and a strip plot."""
+"""`tglo-compare`: the losses of any number of runs in one table, with tests and a strip plot."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def report(
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tglo-compare",
-        description="Compare the losses of runs of tglo-train: mean, deviation, Welch's test and effect size\n"
+        description="Compare the losses of runs of tglo-train: mean, deviation and paired t-test\n"
         "against a reference, corrected for the number of comparisons, and a strip plot.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -13,7 +13,7 @@ from rich.progress import track
 
 from tglo_lightning.callbacks.curves import CurveRecorder
 from tglo_lightning.cli.recipe import Recipe
-from tglo_lightning.reporting import summarize, welch
+from tglo_lightning.reporting import summarize, verdict
 from tglo_lightning.reporting.stats import LESS_IS_BETTER
 
 
@@ -82,18 +82,16 @@ def train_and_test(
     return scores
 
 
-def welch_tests(scores: Mapping[str, Scores], reference: str) -> dict[str, Any]:
+def paired_tests(scores: Mapping[str, Scores], reference: str) -> dict[str, Any]:
     """Return `{metric: {"p_one_sided", "p_two_sided"}}` of metalearned against `reference`; empty if one is missing.
 
-    The one-sided alternative is that the metalearned loss is better: higher, or lower for `LESS_IS_BETTER`.
+    Paired by seed. The one-sided alternative is that the metalearned loss is better: higher, or lower for
+    `LESS_IS_BETTER`.
     """
     if reference == "metalearned" or not {"metalearned", reference} <= scores.keys():
         return {}
-    found = scores["metalearned"].test
-    return {
-        name: {
-            "p_one_sided": welch(found[name], other, "less" if name in LESS_IS_BETTER else "greater"),
-            "p_two_sided": welch(found[name], other),
-        }
-        for name, other in scores[reference].test.items()
-    }
+    tests = {}
+    for name, other in scores[reference].test.items():
+        told = verdict(scores["metalearned"].test[name], other, less=name in LESS_IS_BETTER)
+        tests[name] = {"p_one_sided": told and told.p, "p_two_sided": told and told.p_two_sided}
+    return tests

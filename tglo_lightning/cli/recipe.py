@@ -162,12 +162,11 @@ class Recipe:
         paths = OmegaConf.to_container(self.cfg.search, resolve=True).get("loss", "criterion")  # type: ignore[union-attr]
         return LossSlots(paths)
 
-    def logger(self) -> Logger | None:
-        """Return the logger, None with `logger=none`."""
-        if "_target_" not in self.cfg.logger:
-            return None
+    def loggers(self) -> list[Logger]:
+        """Return the loggers: one, several with `logger=many`, none with `logger=none`."""
+        nodes = [self.cfg.logger] if "_target_" in self.cfg.logger else self.cfg.logger.values()
         with naming("logger"):
-            return instantiate(self.cfg.logger)
+            return [instantiate(node) for node in nodes]
 
     def trainer(self, **kwargs: Any) -> pl.Trainer:
         """Return a fresh trainer; `kwargs` replace arguments of the config."""

@@ -7,7 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+
 from tglo_lightning.reporting import write_report
+from tglo_lightning.reporting.html import print_report
 from tglo_lightning.untrusted import regular_target
 
 
@@ -15,15 +18,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report that the command line asks for and print its path; return 0, or 2 after one line on stderr."""
     options = _parser().parse_args(arguments)
     try:
+        given = {
+            name: dict(map(_named, entries))
+            for name, entries in (("attacks", options.attack), ("attraction", options.attraction))
+        }
+        if options.text:
+            console = Console(highlight=False)
+            if not console.is_terminal:
+                console.width = 120
+            print_report(options.run, console, num_classes=options.num_classes, **given)
+            return 0
         if options.output is None:
             for path in (options.run if options.run.is_dir() else options.run.parent).glob("*report.html"):
                 regular_target(path)
-        attacks, attraction = (dict(map(_named, entries)) for entries in (options.attack, options.attraction))
-        print(
-            write_report(
-                options.run, options.output, attacks=attacks, attraction=attraction, num_classes=options.num_classes
-            )
-        )
+        print(write_report(options.run, options.output, num_classes=options.num_classes, **given))
     except (ValueError, OSError, ImportError) as error:
         print(f"tglo-report: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -43,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         "HTML file that opens without a network. A run that is not finished is reported as far as it came.",
         epilog="""examples:
   tglo-report outputs/2026-01-31/12-00-00
+  tglo-report RUN_DIR --text
   tglo-report runs/search.jsonl --output search.html
   tglo-report RUN_DIR --attack cross-entropy=outputs/A --attack metalearned=outputs/B""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -53,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     attraction = "an .npz file of AttractionMonitor, again for more; those below RUN_DIR are found"
     add("run", type=Path, metavar="RUN_DIR", help=run)
     add("--output", type=Path, metavar="FILE", help="file to write (default: report.html in RUN_DIR)")
+    add("--text", action="store_true", help="print the report in the terminal instead")
     add("--attack", action="append", default=[], metavar="[NAME=]PATH", help=attack)
     add("--attraction", action="append", default=[], metavar="[NAME=]PATH", help=attraction)
     add("--num-classes", type=int, metavar="N", help="number of classes, if no file of the run has it")

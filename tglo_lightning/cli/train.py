@@ -14,19 +14,21 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
 from rich.console import Console
 
-from tglo_lightning.cli.fresh_seeds import Scores, fresh_seeds, train_and_test, welch_tests
+from tglo_lightning.cli.fresh_seeds import Scores, fresh_seeds, paired_tests, train_and_test
 from tglo_lightning.cli.recipe import Recipe, prepare
 from tglo_lightning.evaluation.inner import set_step
 from tglo_lightning.losses import loss_options
 from tglo_lightning.losses.registry import loss_name
 from tglo_lightning.models import Classifier
-from tglo_lightning.reporting import results_table
+from tglo_lightning.reporting import pictures, results_table
+from tglo_lightning.reporting.attraction import AttractionRecord
 from tglo_lightning.reporting.html import report_quietly
+from tglo_lightning.reporting.loggers import Board, board, draw
 from tglo_lightning.search import Criterion, Finalist, SearchResult
 from tglo_lightning.untrusted import write_whole
 
@@ -53,10 +55,10 @@ def run(cfg: DictConfig) -> float:
     failed = True
     try:
         with isolate_rng():
-            logger = recipe.logger()
-            if logger is not None:
+            loggers = recipe.loggers()
+            for logger in loggers:
                 logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
-            search = _search_and_train(recipe, logger)
+            search = _search_and_train(recipe, loggers)
             if cfg.search.get("dry_run"):
                 failed = False
                 return math.nan
@@ -68,25 +70,26 @@ def run(cfg: DictConfig) -> float:
             write_whole(path, json.dumps(result, indent=2, allow_nan=False) + "\n")
             curves = {kind: each.curves for kind, each in scores.items()}
             write_whole(path.with_name("curves.json"), json.dumps(curves, allow_nan=False) + "\n")
-            if logger is not None:
-                _log(logger, result)
+            files = [path, report_quietly(path.parent) if cfg.evaluation.report else None]
+            files.append(_log([board(logger) for logger in loggers], result, scores, [file for file in files if file]))
         failed = False
     finally:
         _finish_wandb(exit_code=int(failed))
     if first:
-        _print(result, search, path)
-        if cfg.evaluation.report and (report := report_quietly(path.parent)) is not None:
-            print(report)
+        _print(result, search)
+        for file in files:
+            if file is not None:
+                print(file)
     return statistics.fmean(scores[result["kept"]].monitor)
 
 
-def _search_and_train(recipe: Recipe, logger: Logger | None) -> SearchResult | None:
+def _search_and_train(recipe: Recipe, loggers: list[Logger]) -> SearchResult | None:
     """Fit as a user of the callback does: the search at the start, then a training with the loss that it kept."""
     pl.seed_everything(recipe.cfg.seed, verbose=False)
     search = recipe.search()
     callbacks = recipe.callbacks() + ([] if search is None else [search])
     # Without a logger Lightning would make one of its own
-    trainer = recipe.trainer(logger=logger if logger is not None else False, callbacks=callbacks)
+    trainer = recipe.trainer(logger=loggers or False, callbacks=callbacks)
     trainer.fit(recipe.module(), datamodule=recipe.datamodule)
     return None if search is None else search.result
 
@@ -137,7 +140,7 @@ def _result(
         losses[kind] = {"name": name, "criterion": best.criterion.to_dict(), "formula": best.criterion.formula}
     for kind, loss in losses.items():
         loss["test"] = scores[kind].summary()
-    tests = {kind: test for kind in scores if (test := welch_tests(scores, kind))}
+    tests = {kind: test for kind in scores if (test := paired_tests(scores, kind))}
     counts = {name: getattr(search, name, 0) for name in ("candidates", "failed", "trainings", "seconds")}
     packages = ("tglo-lightning", "torch", "pytorch-lightning", "cma", "numpy")
     return {
@@ -152,26 +155,32 @@ def _result(
     }
 
 
-def _log(logger: Logger, result: dict[str, Any]) -> None:
-    """Log means and deviations over the fresh seeds; a W&B run has them in its summary."""
-    metrics: dict[str, float | None] = {}
+def _log(boards: list[Board], result: dict[str, Any], scores: dict[str, Scores], files: list[Path]) -> Path | None:
+    """Log what the fresh seeds gave, the files, and the attraction under all losses; return its picture, if any."""
+    kept = result["kept"]
+    values: dict[str, Any] = {f"kept/{result['monitor']}": statistics.fmean(scores[kept].monitor)}
     for kind, loss in result["losses"].items():
-        for name, values in loss["test"].items():
-            metrics |= {f"test/{kind}/{name}_{part}": values[part] for part in ("mean", "std")}
+        for name, metric in loss["test"].items():
+            values |= {f"test/{kind}/{name}_{part}": metric[part] for part in ("mean", "std")}
     for kind, tests in result["tests"].items():
         for name, p_values in tests.items():
-            metrics[f"test/against_{kind}/{name}_p_one_sided"] = p_values["p_one_sided"]
-    finite = {key: value for key, value in metrics.items() if value is not None}
-    if isinstance(logger, WandbLogger):
-        best = result["losses"].get(METALEARNED, {})
-        texts = {"kept": result["kept"], "formula": best.get("formula"), "criterion": best.get("criterion")}
-        logger.experiment.summary.update(finite | {k: v for k, v in texts.items() if v is not None})
-    else:
-        logger.log_metrics(finite)
-        logger.save()
+            values[f"test/against_{kind}/{name}_p_one_sided"] = p_values["p_one_sided"]
+    for each in boards:
+        each.outcome({k: v for k, v in values.items() if v is not None})
+        each.files("result", "result", files)
+    folder = files[0].parent
+    records = {
+        f"{kind}: {loss['name']}": AttractionRecord.load(file)
+        for kind, loss in result["losses"].items()
+        for file in sorted((folder / "seeds" / f"{kind}-0").glob("*.npz"))[:1]
+    }
+    if not records:
+        return None
+    figure = draw(boards, "attraction/losses", lambda: pictures.attraction(records))
+    return None if figure is None else pictures.save(figure, folder / "attraction.png")
 
 
-def _print(result: dict[str, Any], search: SearchResult | None, path: Path) -> None:
+def _print(result: dict[str, Any], search: SearchResult | None) -> None:
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = 120
@@ -183,7 +192,6 @@ def _print(result: dict[str, Any], search: SearchResult | None, path: Path) -> N
     for kind, loss in result["losses"].items():
         if kind != "original":
             console.print(f"{kind}: {loss['formula'] or loss['name']}")
-    console.print(str(path))
 
 
 def _figures(finalist: Finalist) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from tglo_lightning.losses import SeparableLoss, TaylorGLOLoss
 from tglo_lightning.theory import equilibria, gamma
-from tglo_lightning.untrusted import write_whole
+from tglo_lightning.untrusted import load_arrays, save_arrays
 
 __all__ = ["QUANTITIES", "AttractionRecord", "measure"]
 
@@ -121,15 +120,10 @@ class AttractionRecord:
             settles = self.equilibria[self.losses.index(text)]
         else:
             settles = equilibria(loss, self.num_classes)
-        entries: tuple[tuple[list[Any], Any], ...] = (
-            (self.epochs, epoch),
-            (self.steps, step),
-            (self.losses, text),
-            (self.equilibria, settles),
-            (self.values, values.detach().to("cpu", torch.float32)),
-        )
-        for rows, entry in entries:
-            rows[kept:] = [entry]
+        measured = values.detach().to("cpu", torch.float32)
+        rows: tuple[list[Any], ...] = (self.epochs, self.steps, self.losses, self.equilibria, self.values)
+        for row, entry in zip(rows, (epoch, step, text, settles, measured), strict=True):
+            row[kept:] = [entry]
 
     def quantity(self, name: str) -> NDArray[np.float32]:
         """One of ``QUANTITIES``, float32 of shape ``(E, N)``."""
@@ -193,9 +187,7 @@ class AttractionRecord:
 
     def save(self, path: str | Path) -> Path:
         """Write the compressed ``.npz`` file of :meth:`arrays`; its folder is made if need be."""
-        file = io.BytesIO()
-        np.savez_compressed(file, **self.arrays())  # type: ignore[arg-type]
-        return write_whole(Path(path), file.getvalue())
+        return save_arrays(path, self.arrays())
 
     @classmethod
     def load(cls, path: str | Path) -> AttractionRecord:
@@ -206,12 +198,8 @@ class AttractionRecord:
             ValueError: it holds something else.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                return cls._from_arrays({name: file[name] for name in file.files})
-        except FileNotFoundError:
-            raise
-        # A damaged archive raises what zipfile, zlib and numpy have for it
-        except Exception as error:
+            return cls._from_arrays(load_arrays(path))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{path} is no file of AttractionMonitor: {error}") from error
 
     def state_dict(self) -> dict[str, Any]:
@@ -226,9 +214,8 @@ class AttractionRecord:
     @classmethod
     def _from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> AttractionRecord:
         count, samples = len(arrays["epoch"]), len(arrays["index"])
-        if any(arrays[name].shape != (count, samples) for name in QUANTITIES) or arrays["target"].shape != (samples,):
-            raise ValueError("the sizes of its arrays do not fit")
-        if any(len(arrays[name]) != count for name in ("step", "loss", "equilibria")):
+        sizes = dict.fromkeys(QUANTITIES, (count, samples)) | {"target": (samples,), "step": (count,), "loss": (count,)}
+        if any(arrays[name].shape != size for name, size in sizes.items()) or len(arrays["equilibria"]) != count:
             raise ValueError("the sizes of its arrays do not fit")
         return cls(
             index=torch.from_numpy(arrays["index"]),

@@ -1,9 +1,9 @@
-"""Losses against a reference, over all trainings of many runs: table, tests, effect sizes."""
+"""Losses against a reference, over all trainings of many runs: table and tests."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,10 @@ class Row:
         values: one a training, or one a run; None where one is not finite.
         mean: over the values; None if one of them is not finite.
         std: sample standard deviation.
-        difference: mean minus that of the reference.
-        hedges_g: effect size against the reference, **positive if the loss is better**, whatever the metric.
-        p_one_sided: of Welch's test, the alternative being that the loss is better than the reference.
-        p_two_sided: of Welch's test.
+        difference: mean difference from the reference, over the trainings of both from the same seeds.
+        interval: its 95 % confidence interval.
+        p_one_sided: of the paired t-test, the alternative being that the loss is better than the reference.
+        p_two_sided: of the same test.
         holm_two_sided: corrected for the number of all comparisons by this metric, over all conditions.
     """
 
@@ -48,7 +48,7 @@ class Row:
     mean: float | None
     std: float | None
     difference: float | None = None
-    hedges_g: float | None = None
+    interval: tuple[float, float] | None = None
     p_one_sided: float | None = None
     p_two_sided: float | None = None
     holm_two_sided: float | None = None
@@ -102,7 +102,6 @@ class Comparison:
             "unit": self.unit,
             "runs": self.runs,
             "better": {m: direction(m) for m in self.metrics},
-            "effect_size": "Hedges' g, positive where the loss is better than the reference",
             "comparisons": {m: self.comparisons(m) for m in self.metrics},
             "rows": [{**asdict(row), "n": row.n} for row in self.rows],
             "notes": self.notes,
@@ -140,22 +139,24 @@ def compare(
     if any(run.seeds is None for run in runs):
         notes.append("runs without .hydra/config.yaml are taken to share one condition, and to repeat no training")
     rows: list[Row] = []
+    measured: dict[tuple[str, str, str], dict[Place, float | None]] = {}
     for condition, members in grouped.items():
         names = labels(members, pooled=unit == "run")
         values, conflicts = _values(members, names, unit)
         notes += [f"{condition or 'all runs'}: {each}" for each in conflicts]
         losses = {name: loss for loss, name in reversed(names.items())}
-        metrics = dict.fromkeys(metric for by_metric in values.values() for metric in by_metric)
-        for metric in metrics:
-            for name, by_metric in values.items():
-                if metric in by_metric:
-                    rows.append(_row(condition, name, metric, losses[name], by_metric[metric], unit))
+        for metric in dict.fromkeys(metric for by_metric in values.values() for metric in by_metric):
+            for name in (name for name, by_metric in values.items() if metric in by_metric):
+                rows.append(_row(condition, name, metric, losses[name], [*values[name][metric].values()], unit))
+                measured[condition, name, metric] = values[name][metric]
     chosen = _reference(rows, reference)
-    _test(rows, chosen)
+    _test(rows, chosen, measured)
     return Comparison(chosen, unit, len(runs), rows, list(dict.fromkeys(notes)))
 
 
-Values = dict[str, dict[str, list[float | None]]]
+# A training: its seeds, or where its run lies; its number in the run; and what was trained with
+Place = tuple[Any, int, Any]
+Values = dict[str, dict[str, dict[Place, float | None]]]
 
 
 def _values(runs: Sequence[Run], names: dict[Loss, str], unit: str) -> tuple[Values, list[str]]:
@@ -173,10 +174,11 @@ def _values(runs: Sequence[Run], names: dict[Loss, str], unit: str) -> tuple[Val
             elif sum(map(len, by_metric.values())) > sum(map(len, before.values())):
                 seen[key] = by_metric
     values: Values = {}
-    for (name, *_), by_metric in seen.items():
+    for (name, criterion, seeds), by_metric in seen.items():
         for metric, each in by_metric.items():
             several = [summarize(_floats(each))["mean"]] if unit == "run" else each
-            values.setdefault(name, {}).setdefault(metric, []).extend(several)
+            places = values.setdefault(name, {}).setdefault(metric, {})
+            places |= {(seeds, number, criterion): value for number, value in enumerate(several)}
     # originals first, in the order of the runs
     kinds = {name: loss.kind for loss, name in names.items()}
     return dict(sorted(values.items(), key=lambda item: kinds[item[0]] != "original")), notes
@@ -206,18 +208,21 @@ def _reference(rows: Sequence[Row], wanted: str | None) -> str:
     return found[0]
 
 
-def _test(rows: Sequence[Row], reference: str) -> None:
-    """Fill in what compares a row with the reference."""
-    base = {(row.condition, row.metric): row for row in rows if row.loss == reference}
+def _test(rows: Sequence[Row], reference: str, measured: Mapping[tuple[str, str, str], Any]) -> None:
+    """Fill in what compares a row with the reference, paired by the seeds of the trainings."""
+    references = {(row.condition, row.metric): row for row in rows if row.loss == reference}
     for row in rows:
-        other = base.get((row.condition, row.metric))
+        other = references.get((row.condition, row.metric))
         if other is None or other is row:
             continue
-        less = row.metric in LESS_IS_BETTER
-        told = verdict(_floats(row.values), _floats(other.values), less=less)
+        mine, base = (measured[row.condition, each.loss, row.metric] for each in (row, other))
+        theirs = {place[:2]: value for place, value in reversed(base.items())}
+        pairs = [(value, theirs[place[:2]]) for place, value in mine.items() if place[:2] in theirs]
+        ours, others = _floats([a for a, _ in pairs]), _floats([b for _, b in pairs])
+        told = verdict(ours, others, less=row.metric in LESS_IS_BETTER)
         if told is not None:
-            row.difference, row.p_one_sided, row.p_two_sided = told.difference, told.p, told.p_two_sided
-            row.hedges_g = None if told.effect is None else -told.effect if less else told.effect
+            row.difference, row.interval = told.difference, told.interval
+            row.p_one_sided, row.p_two_sided = told.p, told.p_two_sided
     for metric in dict.fromkeys(row.metric for row in rows):
         family = [row for row in rows if row.metric == metric]
         for row, p in zip(family, holm([row.p_two_sided for row in family]), strict=True):

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tglo_lightning.arguments import integer, number
+from tglo_lightning.untrusted import load_arrays, save_arrays
 
 __all__ = ["Landscape", "filter_normalized", "measure_landscape"]
 
@@ -61,11 +61,7 @@ class Landscape:
 
     def save(self, path: str | Path) -> Path:
         """Write an ``.npz`` file of one array an attribute; the folder is made if need be."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            np.savez_compressed(file, **vars(self))
-        return path
+        return save_arrays(path, vars(self))
 
     @classmethod
     def load(cls, path: str | Path) -> Landscape:
@@ -75,8 +71,7 @@ class Landscape:
             ValueError: the file holds something else.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                values: dict[str, Any] = {name: torch.from_numpy(file[name]) for name in file.files}
+            values: dict[str, Any] = {name: torch.from_numpy(array) for name, array in load_arrays(path).items()}
             return cls(**values | {name: int(values[name]) for name in ("samples", "seed")})
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise ValueError(f"{path} is no landscape: {error}") from error

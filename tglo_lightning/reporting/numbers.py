@@ -8,13 +8,6 @@ from statistics import fmean, stdev
 
 # Test metrics of which less is better; of any other, more is
 LESS_IS_BETTER = frozenset({"nll", "loss", "error", "ece", "brier"})
-STAGES = {"val": "validation", "train": "training", "test": "test"}
-METRICS = {
-    "acc": "accuracy",
-    "nll": "negative log-likelihood (nats)",
-    "brier": "Brier score",
-    "ece": "calibration error",
-}
 # Losses by how they were found, in the order of tables
 LOSSES = {
     "original": "original",
@@ -79,12 +72,6 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def long_name(metric: str) -> str:
-    """A metric in words, such as ``"validation accuracy"`` for ``"val/acc"``."""
-    stage, slash, name = metric.rpartition("/")
-    return f"{STAGES.get(stage, stage)} {METRICS.get(name, name)}" if slash else METRICS.get(name, name)
 
 
 def direction(metric: str) -> str:

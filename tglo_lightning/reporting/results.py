@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import torch
 from torch import nn
 
-from tglo_lightning.losses import FAMILIES, ClassificationLoss
+from tglo_lightning.losses import FAMILIES
 from tglo_lightning.reporting.stats import Verdict, verdict
 from tglo_lightning.search import Criterion
 from tglo_lightning.search.result import Candidate, Finalist, SearchResult
@@ -45,9 +48,47 @@ def family_of(criterion: Criterion) -> str:
     return ", ".join(loss.family for loss in criterion.losses) or "original"
 
 
-def losses_of(entrant: Finalist) -> list[ClassificationLoss]:
-    """Return each of a finalist's losses as a module, in place of cross-entropy."""
-    return [loss.build(nn.CrossEntropyLoss()) for loss in entrant.criterion.losses]
+def described(name: str, options: Sequence[Mapping[str, Any]]) -> str:
+    """Return the names of losses with their options.
+
+    >>> described("CrossEntropyLoss", [{"label_smoothing": 0.1, "weight": [1.0, 2.0, 2.5, 3.0, 3.5]}])
+    'CrossEntropyLoss(label_smoothing=0.1, weight=5 values)'
+    """
+    names = name.split(", ")
+    told = []
+    for each, given in zip(names, options, strict=False):
+        short = {k: f"{len(v)} values" if isinstance(v, list) and len(v) > 4 else v for k, v in given.items()}
+        told.append(each + (f"({', '.join(f'{k}={v}' for k, v in short.items())})" if given else ""))
+    return ", ".join(told if len(told) == len(names) else names)
+
+
+def original_name(search: SearchResult) -> str:
+    """Return the original loss as it is, with its options."""
+    return described(search.original.name, search.settings.get("original_options", ()))
+
+
+def original_loss(options: Sequence[Mapping[str, Any]], place: int = 0) -> nn.CrossEntropyLoss:
+    """Return cross-entropy with the options of the original loss at a place of the module."""
+    given = dict(options[place]) if place < len(options) else {}
+    given = {k: torch.tensor(v) if k == "weight" else v for k, v in given.items()}
+    return nn.CrossEntropyLoss(**given)
+
+
+def candidates_table(search: SearchResult) -> tuple[list[str], list[list[Any]]]:
+    """Return every candidate as a row: generation, fitness under the metric's name, and what was trained with.
+
+    Generations count from 1. A fitness or a parameter that is not there is None.
+    """
+    rows: list[list[Any]] = []
+    width = max((len(parameters_of(c.criterion)) - 1 for c in search.history), default=0)
+    for c in search.history:
+        *theta, step = parameters_of(c.criterion)
+        fitness = c.fitness if math.isfinite(c.fitness) else None
+        padded = [*theta, *[None] * (width - len(theta))]
+        place = [c.generation + 1, fitness, c.index, c.status, round(c.seconds, 3), family_of(c.criterion)]
+        rows.append([*place, c.criterion.formula, step, *padded])
+    head = ["generation", search.monitor, "index", "status", "seconds", "family", "formula", "step"]
+    return [*head, *(f"theta_{i}" for i in range(width))], rows
 
 
 def leaders(search: SearchResult) -> list[Candidate]:
@@ -82,4 +123,4 @@ def final_verdict(search: SearchResult) -> Verdict | None:
     original = [value if math.isfinite(value) else worst for value in search.original.fitness]
     if len(original) != len(search.best.fitness):
         return None
-    return verdict(search.best.fitness, original, less=search.mode == "min", paired=True)
+    return verdict(search.best.fitness, original, less=search.mode == "min")

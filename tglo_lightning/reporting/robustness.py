@@ -167,14 +167,19 @@ class RobustnessReport:
         findings = [asdict(finding) for finding in self.findings]
         return vars(self) | derived | {"findings": findings, "attacks": attacks, "clean": _bits(self.clean)}
 
+    def save(self, path: str | Path) -> Path:
+        """Write the report as JSON; the folder is made if need be."""
+        return write_whole(Path(path), json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> RobustnessReport:
-        """The report of a :meth:`to_dict`.
+    def load(cls, path: str | Path) -> RobustnessReport:
+        """Read a file that :meth:`save` wrote.
 
         Raises:
-            ValueError: ``data`` is something else.
+            ValueError: the file holds something else.
         """
         try:
+            data = load_json(path, SHAPE)
             own = {item.name: data[item.name] for item in fields(cls)}
             of_attack = [item.name for item in fields(AttackResult)]
             own["attacks"] = [
@@ -188,22 +193,6 @@ class RobustnessReport:
                 raise ValueError("it has no images, or no epsilons")
             return report
         except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"This is no robustness report: {error}") from error
-
-    def save(self, path: str | Path) -> Path:
-        """Write the report as JSON; the folder is made if need be."""
-        return write_whole(Path(path), json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
-
-    @classmethod
-    def load(cls, path: str | Path) -> RobustnessReport:
-        """Read a file that :meth:`save` wrote.
-
-        Raises:
-            ValueError: the file holds something else.
-        """
-        try:
-            return cls.from_dict(load_json(path, SHAPE))
-        except ValueError as error:
             raise ValueError(f"{path} is no robustness report: {error}.") from None
 
 

@@ -7,15 +7,13 @@ import statistics
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from scipy.stats import ttest_ind, ttest_rel
+from scipy.stats import ttest_rel
 
-from tglo_lightning.reporting.numbers import LESS_IS_BETTER, number, p_value, signed
+from tglo_lightning.reporting.numbers import LESS_IS_BETTER, p_value, signed
 
-__all__ = ["LESS_IS_BETTER", "Verdict", "hedges_g", "holm", "summarize", "verdict", "welch"]
-
-Alternative = Literal["two-sided", "less", "greater"]
+__all__ = ["LESS_IS_BETTER", "Verdict", "holm", "summarize", "verdict"]
 
 SIGNIFICANT = 0.05
 
@@ -36,67 +34,25 @@ def summarize(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def welch(a: Sequence[float], b: Sequence[float], alternative: Alternative = "two-sided") -> float | None:
-    """P-value of Welch's t-test, which assumes neither equal variances nor equal sizes of the two samples.
-
-    Args:
-        a: first sample.
-        b: second sample.
-        alternative: "greater" asks whether the mean of `a` is above that of `b`, "less" whether it is below.
-
-    Returns:
-        The p-value in [0, 1]; None where the test says nothing: a sample of fewer than two values, a value that is not
-        finite, or no variance in either sample.
-    """
-    return _test(a, b, alternative)[0]
-
-
-def _test(
-    a: Sequence[float], b: Sequence[float], alternative: Alternative, *, paired: bool = False
-) -> tuple[float | None, tuple[float, float] | None]:
-    """P-value, and the 95 % confidence interval of the difference of the means."""
-    if not _testable(a, b):
-        return None, None
-    spread = [x - y for x, y in zip(a, b, strict=True)] if paired else a
-    if len(set(spread)) == 1 and (paired or len(set(b)) == 1):
-        return None, None
-    with warnings.catch_warnings():
-        # scipy suspects a loss of precision when one sample is constant; accuracies can be
-        warnings.simplefilter("ignore", RuntimeWarning)
-        test = ttest_rel if paired else ttest_ind
-        options = {} if paired else {"equal_var": False}
-        p = float(test(a, b, alternative=alternative, **options).pvalue)
-        interval = test(a, b, **options).confidence_interval(0.95)
-    return (p, (float(interval.low), float(interval.high))) if math.isfinite(p) else (None, None)
-
-
-def _testable(a: Sequence[float], b: Sequence[float]) -> bool:
-    return min(len(a), len(b)) > 1 and all(map(math.isfinite, [*a, *b]))
-
-
 @dataclass(frozen=True)
 class Verdict:
-    """How a sample compares with another by one metric; made by :func:`verdict`.
+    """How a loss compares with another from the same seeds, by one metric; made by :func:`verdict`.
 
     Attributes:
-        difference: mean of the first minus mean of the second.
+        difference: mean difference, first minus second.
         better: whether the first has the better mean.
-        p: one-sided p-value, the alternative being that the first is better; None if no test is possible.
+        p: one-sided p-value of the paired t-test, the alternative being that the first is better; None without a test.
         interval: 95 % confidence interval of the difference, or None.
-        effect: Hedges' g, positive if the first has the higher mean, or None.
-        n: values of the first sample.
-        constant: whether each sample holds one value several times: then seeds did not matter, and n counts as 1.
-        test: name of the test.
+        n: number of seeds.
+        constant: whether each loss has one value several times: then seeds did not matter, and n counts as 1.
     """
 
     difference: float
     better: bool
     p: float | None
     interval: tuple[float, float] | None
-    effect: float | None
     n: int
     constant: bool
-    test: str
 
     @property
     def p_two_sided(self) -> float | None:
@@ -126,63 +82,38 @@ class Verdict:
 
     @property
     def details(self) -> str:
-        """Interval of the difference, p and effect size, in one line."""
-        told = []
-        if self.interval is not None:
-            low, high = map(signed, self.interval)
-            told.append(f"95\u00a0% confidence interval of the difference {low} to {high}")
-        told.append(
-            "one value, or values without spread, allow no test"
-            if self.p is None
-            else f"p\u00a0=\u00a0{p_value(self.p)}"
-        )
-        if self.effect is not None:
-            told.append(f"effect size {number(abs(self.effect), 2)}\u00a0standard deviations")
-        return "; ".join(told)
+        """Interval of the difference and p, in one line."""
+        if self.p is None or self.interval is None:
+            return "one value, or differences without spread, allow no test"
+        low, high = map(signed, self.interval)
+        return f"95\u00a0% confidence interval of the difference {low} to {high}; p\u00a0=\u00a0{p_value(self.p)}"
 
 
-def verdict(
-    ours: Sequence[float], theirs: Sequence[float], *, less: bool = False, paired: bool = False
-) -> Verdict | None:
-    """Compare two samples of a metric: difference, one-sided test and effect size, and what they mean in words.
+def verdict(ours: Sequence[float], theirs: Sequence[float], *, less: bool = False) -> Verdict | None:
+    """Compare two losses by a metric with the paired t-test: values at the same place come from the same seed.
 
     Args:
         ours: values of the loss in question.
-        theirs: values of the loss that it is compared with.
+        theirs: values of the loss that it is compared with, as many.
         less: whether lower values are better.
-        paired: whether values at the same place share a seed: then the paired t-test, else Welch's.
 
     Returns:
-        The verdict; None if a value is missing or not finite.
+        The verdict; None if there are no values, or one is not finite.
     """
-    if not ours or not theirs or not all(map(math.isfinite, [*ours, *theirs])):
+    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+    if not differences or not all(map(math.isfinite, differences)):
         return None
-    difference = statistics.fmean(ours) - statistics.fmean(theirs)
-    p, interval = _test(ours, theirs, "less" if less else "greater", paired=paired)
+    difference, p, interval = statistics.fmean(differences), None, None
+    if len(set(differences)) > 1:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # scipy's, of differences that are nearly the same
+            test = ttest_rel(ours, theirs)
+        tail, ahead = float(test.pvalue) / 2, (difference < 0) == less
+        p, (low, high) = tail if ahead else 1 - tail, test.confidence_interval(0.95)
+        interval = float(low), float(high)
     constant = all(len(values) > 1 and len(set(values)) == 1 for values in (ours, theirs))
     better = difference < 0 if less else difference > 0
-    test = "paired t-test" if paired else "Welch’s t-test"
-    return Verdict(difference, better, p, interval, hedges_g(ours, theirs), len(ours), constant, test)
-
-
-def hedges_g(a: Sequence[float], b: Sequence[float]) -> float | None:
-    """Hedges' g, the difference of two means in standard deviations, freed of its small-sample bias.
-
-    `(mean(a) - mean(b)) / s * (1 - 3 / (4 (n_a + n_b) - 9))` with the pooled standard deviation `s` (L. Hedges,
-    *Distribution Theory for Glass's Estimator of Effect Size*, 1981, with the usual approximation of the factor).
-
-    Returns:
-        g, positive where the mean of `a` is higher; None where it says nothing: a sample of fewer than two values, a
-        value that is not finite, or no variance in either sample.
-    """
-    if not _testable(a, b):
-        return None
-    freedom = len(a) + len(b) - 2
-    pooled = ((len(a) - 1) * statistics.variance(a) + (len(b) - 1) * statistics.variance(b)) / freedom
-    if pooled == 0:
-        return None
-    factor = 1 - 3 / (4 * (freedom + 2) - 9)
-    return factor * (statistics.fmean(a) - statistics.fmean(b)) / math.sqrt(pooled)
+    return Verdict(difference, better, p, interval, len(differences), constant)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

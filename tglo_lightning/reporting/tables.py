@@ -21,8 +21,8 @@ __all__ = ["comparison_legend", "comparison_table", "results_table", "robustness
 def results_table(result: Mapping[str, Any]) -> Table:
     """One row per loss, one column per test metric, from a run's `result.json`.
 
-    Cells are mean ± sample standard deviation over the seeds. The last rows hold the one-sided p-values of Welch's
-    t-tests, metalearned better than each other loss.
+    Cells are mean ± sample standard deviation over the seeds. The last rows hold the one-sided p-values of t-tests
+    paired by seed, metalearned better than each other loss.
     """
     losses = result["losses"]
     metrics = list(losses["original"]["test"])
@@ -37,7 +37,7 @@ def results_table(result: Mapping[str, Any]) -> Table:
     table.add_section()
     for reference, p_values in result["tests"].items():
         cells = (p_value(p_values[m]["p_one_sided"]) for m in metrics)
-        table.add_row("p, Welch’s t-test", f"better than {LOSSES[reference]}", *cells)
+        table.add_row("p, paired by seed", f"better than {LOSSES[reference]}", *cells)
     return table
 
 
@@ -46,11 +46,12 @@ def comparison_table(comparison: Comparison, condition: str, metric: str, *, mar
     title = f"{condition + ': ' if condition else ''}test/{metric} ({direction(metric)} is better)"
     table = Table(title=title, box=box.MARKDOWN if markdown else box.HEAVY_HEAD, title_justify="left")
     table.add_column("loss", no_wrap=True)
-    for name in ("n", "mean ± sd", "difference", "Hedges' g", "p (better)", "p (two-sided)", "Holm"):
+    for name in ("n", "mean ± sd", "difference", "95 % interval", "p (better)", "p (two-sided)", "Holm"):
         table.add_column(name, justify="right")
     for row in comparison.select(condition, metric):
         tests = (row.p_one_sided, row.p_two_sided, row.holm_two_sided)
-        against = [signed(row.difference), signed(row.hedges_g, 2), *map(p_value, tests)]
+        interval = "n/a" if row.interval is None else " to ".join(map(signed, row.interval))
+        against = [signed(row.difference), interval, *map(p_value, tests)]
         if row.loss == comparison.reference:
             against = ["reference"] + [""] * 4
         table.add_row(row.loss, str(row.n), mean_sd(row.values), *against)
@@ -60,9 +61,9 @@ def comparison_table(comparison: Comparison, condition: str, metric: str, *, mar
 def comparison_legend(comparison: Comparison, metric: str) -> str:
     """What the columns of :func:`comparison_table` mean, in one paragraph."""
     return (
-        f"n: one value a {comparison.unit}. Welch's t-test and Hedges' g (positive: better) against "
-        f"{comparison.reference}; Holm: the two-sided p corrected for all {comparison.comparisons(metric)} comparisons "
-        f"by test/{metric}."
+        f"n: one value a {comparison.unit}. Differences from {comparison.reference} over the seeds of both, with "
+        "95 % confidence interval and paired t-test; Holm: the two-sided p corrected for all "
+        f"{comparison.comparisons(metric)} comparisons by test/{metric}."
     )
 
 

@@ -9,12 +9,12 @@ import pytorch_lightning as pl
 import torch
 from helpers.data import blobs
 from helpers.modules import TINY, classifier, cnn, quiet_trainer, seeded
-from markupsafe import Markup
 from torch import nn
 from torch.utils.data import TensorDataset
 
 from tglo_lightning import AttractionMonitor, TaylorGLO
 from tglo_lightning.reporting import write_report
+from tglo_lightning.reporting.html.blocks import Code
 from tglo_lightning.reporting.html.files import RunFiles
 from tglo_lightning.reporting.html.sections.loss import loss
 from tglo_lightning.search import Criterion, Finalist, Finals, LossSpec, SearchResult, minimize
@@ -49,9 +49,9 @@ def built(*specs):
     original = Finalist(Criterion.original(), "loss", (0.5, 0.6))
     best = Finalist(Criterion(specs, 0.5), "finalist 1", (0.9, 0.8), 0.9, 0)
     result = SearchResult("metalearned", "val/acc", "max", best, original, (best,), ())
-    shown = str(Markup().join(loss(RunFiles("search", search=result)).blocks))
-    assert "at 0.5 times the learning rate" in shown
-    code = html.unescape(re.search("<code>(.*?)</code>", shown, re.S)[1])
+    blocks = loss(RunFiles("search", search=result)).blocks
+    assert "at 0.5 times the learning rate" in blocks[-1].words
+    [code] = [block.source for block in blocks if isinstance(block, Code)]
     scope = {}
     exec(code.replace("CrossEntropyLoss()", "CrossEntropyLoss(torch.tensor([0.2, 1.0, 3.1]), ignore_index=1)"), scope)
     return scope

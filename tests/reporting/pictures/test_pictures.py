@@ -137,9 +137,7 @@ def test_curves_are_means_over_the_seeds():
     figure = pictures.curves(recorded, "val/acc", {"original": "CE"})
     lines = {line.get_label(): line.get_ydata().tolist() for line in figure.axes[0].lines}
     assert lines == {"CE": pytest.approx([0.2, 0.6]), "metalearned": [0.2]}
-    assert figure.get_label() == (
-        "Validation accuracy over the epochs: CE goes from 0.2 to 0.6; metalearned goes from 0.2 to 0.2."
-    )
+    assert figure.get_label() == ("val/acc over the epochs: CE goes from 0.2 to 0.6; metalearned goes from 0.2 to 0.2.")
 
 
 def test_robustness(tmp_path):

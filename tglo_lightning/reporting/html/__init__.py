@@ -5,15 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from rich.console import Console
 
 from tglo_lightning._version import __version__
 from tglo_lightning.arguments import integer, optional
+from tglo_lightning.reporting.html.blocks import Formula, Section, typeset
 from tglo_lightning.reporting.html.files import SEARCH, RunFiles, read_run
 from tglo_lightning.reporting.html.fit import Fit, fit_path
+from tglo_lightning.reporting.html.headline import Headline, headline
 from tglo_lightning.search.result import SearchResult
 from tglo_lightning.untrusted import write_whole
 
-__all__ = ["report_quietly", "write_report"]
+__all__ = ["print_report", "report_quietly", "write_report"]
 
 REPORT = "report.html"
 log = logging.getLogger(__name__)
@@ -58,30 +63,53 @@ def write_report(
         if output is None:
             assert files.folder is not None
             output = files.folder / (REPORT if files.stem == SEARCH else f"{files.stem}-{REPORT}")
-    page = _render(files, num_classes)
-    return write_whole(Path(output), page)
+    return write_whole(Path(output), _render(files, num_classes))
+
+
+def print_report(run: str | Path, console: Console, *, num_classes: int | None = None, **given: Any) -> None:
+    """Print what :func:`write_report` writes: pictures as their descriptions, without what the page folds.
+
+    Args:
+        run, num_classes: as of :func:`write_report`.
+        console: where to.
+        **given: ``attacks`` and ``attraction`` of :func:`write_report`.
+
+    Raises:
+        ImportError, ValueError: as of :func:`write_report`.
+    """
+    from tglo_lightning.reporting.html.terminal import print_blocks
+
+    files = read_run(run, **given)
+    print_blocks(console, *_content(files, optional(integer, "num_classes", num_classes, 2)), files.problems)
+
+
+def _content(files: RunFiles, num_classes: int | None) -> tuple[Headline, list[Section]]:
+    from tglo_lightning.reporting.html.sections import sections
+
+    try:
+        head = headline(files)
+    except Exception as error:  # see `sections`
+        head = Headline("plain", f"What was found cannot be told: {type(error).__name__}.")
+    return head, sections(files, num_classes or files.num_classes)
 
 
 def _render(files: RunFiles, num_classes: int | None) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    from tglo_lightning.reporting.html.headline import Headline, headline
-    from tglo_lightning.reporting.html.sections import sections
-    from tglo_lightning.reporting.pictures import PALETTE
+    from tglo_lightning.reporting import pictures
 
     loader = PackageLoader("tglo_lightning.reporting.html")
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    light, dark = ("; ".join(f"--plot-{name}: {pair[i]}" for name, pair in PALETTE.items()) for i in (0, 1))
-    try:
-        head = headline(files)
-    except Exception as error:  # see `sections`
-        head = Headline("plain", f"What was found cannot be told: {type(error).__name__}.")
+    light, dark = ("; ".join(f"--plot-{name}: {pair[i]}" for name, pair in pictures.PALETTE.items()) for i in (0, 1))
+    environment.filters |= {"typeset": typeset, "svg": pictures.svg}
+    environment.tests["formula"] = lambda cell: isinstance(cell, Formula)
+    head, sections = _content(files, num_classes)
     return environment.get_template("report.html").render(
         files=files,
         head=head,
-        sections=sections(files, num_classes or files.num_classes),
+        sections=sections,
         version=__version__,
         style=loader.get_source(environment, "report.css")[0],
         light=light,

@@ -1,18 +1,20 @@
-"""What a section of the report is made of, as HTML; every text that is not ``Markup`` is escaped."""
+"""What a section of the report is made of; a page and a terminal render it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
-from tglo_lightning.reporting import pictures
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+class Formula(str):
+    """A formula in plain text; what follows a comma is words."""
 
 
 @dataclass
@@ -22,56 +24,91 @@ class Section:
     id: str
     title: str
     lead: str = ""
-    blocks: list[Markup] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
 
-    def add(self, *blocks: Markup) -> Section:
+    def add(self, *blocks: Block) -> Section:
         """Append blocks; returns the section."""
         self.blocks += blocks
         return self
 
 
-def _joined(parts: Iterable[Markup]) -> Markup:
-    return Markup("\n").join(parts)
-
-
-def text(words: str) -> Markup:
+@dataclass
+class Text:
     """A paragraph."""
-    return Markup("<p>{}</p>").format(words)
+
+    words: str
 
 
-def _typed(source: str) -> Markup:
-    kind = Markup(' class="lines"') if "\n" in source else ""
-    return Markup('<pre tabindex="0"{}><code>{}</code></pre>').format(kind, source) if source else Markup()
-
-
-def missing(words: str, command: str = "") -> Markup:
+@dataclass
+class Missing:
     """A part that this run does not have, and how to get it."""
-    return Markup('<div class="missing"><p>{}</p>{}</div>').format(words, _typed(command))
+
+    words: str
+    command: str = ""
 
 
-def code(label: str, source: str) -> Markup:
+@dataclass
+class Code:
     """Something to type or to copy."""
-    return Markup('<figure class="code"><figcaption>{}</figcaption>{}</figure>').format(label, _typed(source))
+
+    label: str
+    source: str
 
 
-def formula(head: str, function: str) -> Markup:
-    """``f(y, h)`` as the losses of this package write it, and of what it is."""
-    what = Markup("<i>f</i>(<i>y</i>, <i>h</i>)")
-    return Markup('<p class="formula">{}{} = {}</p>').format(what, head, function_of(function))
+@dataclass
+class Loss:
+    """``f(y, h)``, and of what it is."""
+
+    place: str
+    formula: Formula
 
 
-def function_of(plain: str) -> Markup:
-    """A formula whose products do not break at the end of a line; what follows a comma is words."""
-    terms, comma, words = plain.partition(", ")
-    return typeset(re.sub(r"(?<![+-]) (?![+-])", "\u00a0", terms) + comma + words)
+@dataclass
+class Points:
+    """A heading and short lines; a line that starts with two spaces belongs to the one before."""
+
+    head: str
+    lines: Sequence[str]
 
 
-def typeset(plain: str) -> Markup:
-    """A formula in plain text, or words that hold one, with the signs, indices and powers that a page has.
+@dataclass
+class Table:
+    """A table: the first cell of a row is its heading."""
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    foot: str = ""
+
+
+@dataclass
+class Pictures:
+    """Pictures beside each other where the page is wide enough, each with its description in words below."""
+
+    figures: Sequence[Figure]
+
+
+@dataclass
+class Details:
+    """Blocks behind a line to click."""
+
+    summary: str
+    blocks: Sequence[Table | Code]
+
+
+Block = Text | Missing | Code | Loss | Points | Table | Pictures | Details
+"""A part of a section, rendered by the macro of its name in ``templates/blocks.html``."""
+
+
+def typeset(plain: Any) -> Markup:
+    """A formula, or words that hold one, with the signs, indices and powers that a page has.
 
     >>> typeset("-1.5 h^2 <= 1e-05 y")
     Markup('−1.5 <i>h</i><sup>2</sup> ≤ 1×10<sup>−5</sup> <i>y</i>')
     """
+    if isinstance(plain, Formula):  # products do not break at the end of a line
+        terms, comma, words = plain.partition(", ")
+        plain = re.sub(r"(?<![+-]) (?![+-])", "\u00a0", terms) + comma + words
     html = str(escape(plain))
     for pattern, sign in (
         (r"(?<=\d)e\+?(-?)0*(\d+)", r"×10<sup>\1\2</sup>"),
@@ -87,47 +124,3 @@ def typeset(plain: str) -> Markup:
     ):
         html = re.sub(pattern, sign, html)
     return Markup(html)
-
-
-def points(head: str, lines: Sequence[str]) -> Markup:
-    """A heading and short lines; a line that starts with two spaces belongs to the one before."""
-    items = (
-        Markup("<li{}>{}</li>").format(Markup(' class="sub"') if line.startswith("  ") else "", line.strip())
-        for line in lines
-    )
-    return Markup('<div class="points"><h3>{}</h3><ul>{}</ul></div>').format(head, _joined(items))
-
-
-def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], foot: str = "") -> Markup:
-    """A table: the first cell of a row is its heading; ``Markup`` in a cell is a formula, which may break."""
-    columns = _joined(Markup('<th scope="col">{}</th>').format(cell) for cell in head)
-    body = _joined(
-        Markup('<tr><th scope="row">{}</th>{}</tr>').format(
-            row[0],
-            Markup().join(
-                Markup("<td{}>{}</td>").format(Markup(' class="formulas"') if isinstance(cell, Markup) else "", cell)
-                for cell in row[1:]
-            ),
-        )
-        for row in rows
-    )
-    return Markup(
-        '<div class="scroll" tabindex="0" role="region" aria-label="{0}"><table><caption><span>{0}</span></caption>'
-        "<thead><tr>{1}</tr></thead><tbody>{2}</tbody></table></div>{3}"
-    ).format(caption, columns, body, Markup('<p class="foot">{}</p>').format(foot) if foot else "")
-
-
-def drawn(figures: Iterable[Figure]) -> Markup:
-    """Pictures beside each other where the page is wide enough, each with its description in words below."""
-    shown = (
-        Markup('<figure class="picture">{}<figcaption>{}</figcaption></figure>').format(
-            Markup(pictures.svg(figure)), figure.get_label()
-        )
-        for figure in figures
-    )
-    return Markup('<div class="pictures">{}</div>').format(_joined(shown))
-
-
-def details(summary: str, *blocks: Markup) -> Markup:
-    """Blocks behind a line to click."""
-    return Markup("<details><summary>{}</summary>{}</details>").format(summary, _joined(blocks))

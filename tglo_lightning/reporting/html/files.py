@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from tglo_lightning.reporting.attraction import AttractionRecord
 from tglo_lightning.reporting.html.fit import Fit, fit_path
 from tglo_lightning.reporting.numbers import LOSSES
+from tglo_lightning.reporting.results import described
 from tglo_lightning.reporting.robustness import RobustnessReport
 from tglo_lightning.reporting.runs import ENTRY
 from tglo_lightning.search import Criterion, Finals, SearchResult
@@ -30,30 +31,7 @@ RESULT = {
     "versions": {...: str},
 }
 CURVES = {...: [{...: [(*NUMBER, None)]}]}
-CRITERION = {"losses": [{"family": str, "theta": [NUMBER]}], "step": NUMBER}
-FINALIST = {
-    "criterion": CRITERION,
-    "name": str,
-    "fitness": [(*NUMBER, None)],
-    "found": (*NUMBER, None),
-    "errors": [str],
-    "generation": (int, None),
-}
-CANDIDATE = {"criterion": CRITERION, "generation": int, "index": int, "fitness": (*NUMBER, None), "status": str}
-SAVED = {
-    "kept": str,
-    "monitor": str,
-    "mode": str,
-    "best": (FINALIST, None),
-    "original": FINALIST,
-    "finalists": [FINALIST],
-    "history": [CANDIDATE],
-    "p_value": (*NUMBER, None),
-    "rejected": [int],
-    "seconds": NUMBER,
-    "settings": dict,
-    "finished": bool,
-}
+ONE: dict[str, Any] = {"losses": {"original": {"name": "the original loss"}}}
 Curves = dict[str, list[dict[str, list[float | None]]]]
 T = TypeVar("T")
 
@@ -98,6 +76,34 @@ class RunFiles:
     def command(self) -> bool:
         """Whether a command of this package made the run; else it is a search from a program of the user's."""
         return self.overrides is not None or self.result is not None
+
+    @property
+    def kept(self) -> bool:
+        """Whether a metalearned loss was kept."""
+        kept = self.result["kept"] if self.result else self.search.kept if self.search else "original"
+        return bool(kept == "metalearned")
+
+    @property
+    def module(self) -> str:
+        """Name of the class of the user's module; empty where no file tells."""
+        return str(self.header.get("module", "")).rpartition(".")[2]
+
+    @property
+    def original_name(self) -> str:
+        """Name of the class of the original loss."""
+        return str(self.search.original.name if self.search else (self.result or ONE)["losses"]["original"]["name"])
+
+    @property
+    def original_options(self) -> list[dict[str, Any]]:
+        """Options of the original loss, such as its smoothing and weights, for each place in the module."""
+        if self.search is not None:
+            return [*self.search.settings.get("original_options", ())]
+        return [(self.result or ONE)["losses"]["original"].get("options") or {}]
+
+    @property
+    def original(self) -> str:
+        """The original loss as it is, with its options."""
+        return described(self.original_name, self.original_options)
 
     @property
     def interrupted(self) -> bool:
@@ -184,11 +190,7 @@ def read_run(
     files.overrides = _read(files, folder / ".hydra" / "overrides.yaml", _overrides)
     saved = folder / f"{files.stem}.json"
     files.header = Journal.header(saved.with_suffix(".jsonl"))
-    files.search = (
-        _read(files, saved, lambda p: SearchResult.from_dict(load_json(p, SAVED)))
-        if saved.exists()
-        else _read(files, saved.with_suffix(".jsonl"), SearchResult.load)
-    )
+    files.search = _read(files, saved if saved.exists() else saved.with_suffix(".jsonl"), SearchResult.load)
     files.curves = _read(files, folder / "curves.json", lambda p: load_json(p, CURVES)) or {}
     for kind in files.result["losses"] if files.result else ():
         for npz in sorted((folder / "seeds" / f"{kind}-0").glob("*.npz"))[:1]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tglo_lightning.reporting.html.files import RunFiles
-from tglo_lightning.reporting.numbers import LOSSES, duration, fixed, long_name, mean_sd, signed
+from tglo_lightning.reporting.numbers import LOSSES, duration, fixed, mean_sd, signed
 from tglo_lightning.reporting.pictures.canvas import KINDS
 from tglo_lightning.reporting.results import final_verdict, leader
 from tglo_lightning.reporting.stats import LESS_IS_BETTER, Verdict, verdict
@@ -25,7 +25,7 @@ class Headline:
     Attributes:
         tone: ``"good"``, ``"open"`` or ``"plain"``.
         title: one sentence.
-        facts: what was trained on what, what was compared and how, and what it cost, in one line.
+        facts: module, data, what was compared, what it cost and what got worse, in one line.
         sentences: what stands below.
         bars: label, mean and deviation, colour of each loss.
         measure: what the bars show.
@@ -66,66 +66,66 @@ def test_values(files: RunFiles, metric: str) -> dict[str, list[float]]:
 def loss_names(files: RunFiles) -> dict[str, str]:
     """Return what the losses of a comparison on test data are called, the name of the class included."""
     losses = files.result["losses"] if files.result else {}
-    named = {"original": "{} (original)", "known": "best known loss ({})"}
-    return {kind: named.get(kind, LOSSES[kind]).format(loss["name"]) for kind, loss in losses.items()}
+    named = {"known": f"best known loss ({losses['known']['name']})"} if "known" in losses else {}
+    return LOSSES | named | {"original": f"{files.original} (original)"}
 
 
 def _on_test_data(files: RunFiles) -> Headline:
     assert files.result is not None
     tests, wanted = files.result["losses"]["original"]["test"], files.result["monitor"].rpartition("/")[2]
     metric = wanted if wanted in tests else next(iter(tests))
-    values, names, search = test_values(files, metric), loss_names(files), files.result["search"]
-    name, kept = files.result["losses"]["original"]["name"], files.result["kept"] == METALEARNED
+    values, search = test_values(files, metric), files.result["search"]
     if METALEARNED in values:
-        head = _compared(verdicts(files, metric), names, f"test {long_name(metric)}", name, kept)
+        head = _compared(files, verdicts(files, metric), loss_names(files), f"test/{metric}")
     else:
         searched = search["candidates"] > 0
-        title = f"No candidate could be trained; {name} stays." if searched else f"{name}, without a search."
-        head = Headline("plain", title)
+        title = f"No candidate could be trained; {files.original} stays." if searched else None
+        head = Headline("plain", title or f"{files.original}, without a search.")
     cost = f"search: {counted(search['trainings'], 'training')}, {duration(search['seconds'])}"
-    cost = cost if search["trainings"] else ""
-    return _with_figures(head, files, f"test {long_name(metric)}", values, names, kept, "on test data, Welch’s", cost)
+    others = {f"test/{m}": verdicts(files, m).get("original") for m in tests if m != metric}
+    return _with_figures(
+        head, files, f"test/{metric}", values, "tested on test data", cost if search["trainings"] else "", others
+    )
 
 
 def _of_search(files: RunFiles) -> Headline:
     search = files.search
     assert search is not None
-    name, kept = search.original.name, search.kept == METALEARNED
     values = {"original": search.original.fitness}
     if search.best is None:
-        head = Headline("plain", f"No candidate could be trained; {name} stays.")
+        head = Headline("plain", f"No candidate could be trained; {files.original} stays.")
     else:
         values[METALEARNED] = search.best.fitness
         told = final_verdict(search)
-        head = _compared({"original": told}, {"original": name}, search.monitor, name, kept)
+        head = _compared(files, {"original": told}, {"original": files.original}, search.monitor)
         head.sentences += filter(None, (same_for_every_seed(files), files.starts))
-        if kept:
+        if files.kept:
             data = "the number that fn returns" if files.plain else "the validation data that the search chose by"
             head.sentences.append(f"The confirming seeds are fresh, but {data} are not. Test data have the last word.")
         if any(map(math.isnan, search.original.fitness)) and told is not None:
-            head.sentences.append(f"A training with {name} that diverged counts as the worst value seen.")
-    names = {"original": f"{name} (original)", METALEARNED: METALEARNED}
+            head.sentences.append(f"A training with {files.original} that diverged counts as the worst value seen.")
     cost = f"{counted(search.trainings, 'training')}, {duration(search.seconds)}"
-    return _with_figures(head, files, search.monitor, values, names, kept, "paired", cost)
+    return _with_figures(head, files, search.monitor, values, f"compared by {search.monitor}", cost, {})
 
 
 def _compared(
-    compared: Mapping[str, Verdict | None], names: Mapping[str, str], what: str, name: str, kept: bool
+    files: RunFiles, compared: Mapping[str, Verdict | None], names: Mapping[str, str], metric: str
 ) -> Headline:
     """The headline on comparisons with baselines; good only if the best of them is beaten."""
+    name = files.original
     head = Headline("plain", f"{name} stays: no metalearned loss was confirmed to beat it on validation data.")
     told = {kind: each for kind, each in compared.items() if each is not None}
     if len(told) < len(compared):
         return Headline("open", "Some trainings from fresh seeds did not come to a finite result.")
     best = min(told, key=lambda kind: abs(told[kind].difference) * (1 if told[kind].better else -1))
     first, several = told[best], len(told) > 1
-    head.sure = f"{signed(first.difference)} in {what}{f' against {names[best]}' if several else ''}: {first.words}."
-    test = f"{first.test[0].upper()}{first.test[1:]}, n\u00a0=\u00a0{counted(first.n, 'training')} of each loss"
+    head.sure = f"{signed(first.difference)} in {metric}{f' against {names[best]}' if several else ''}: {first.words}."
+    test = f"Paired t-test, n\u00a0=\u00a0{counted(first.n, 'seed')}"
     lines = [f"{test}." if several else f"{test}: {first.details}."]
     for kind, each in told.items() if several else ():
         lines.append(f"Against {names[kind]} {signed(each.difference)}; {each.details}.")
     head.sentences += lines
-    if not kept:
+    if not files.kept:
         return head
     stands: dict[str, list[str]] = {}
     for kind, each in told.items():
@@ -145,28 +145,28 @@ def _listed(words: Sequence[str]) -> str:
 def _with_figures(
     head: Headline,
     files: RunFiles,
-    what: str,
+    metric: str,
     values: Mapping[str, Sequence[float]],
-    names: Mapping[str, str],
-    kept: bool,
-    test: str,
+    compared: str,
     cost: str,
+    others: Mapping[str, Verdict | None],
 ) -> Headline:
-    labels = {**names, METALEARNED: METALEARNED if kept else "best finalist, not kept"}
+    """Add the value of each loss, and one line: module, data, what was compared and how, its cost, what got worse."""
+    labels = loss_names(files) | {METALEARNED: METALEARNED if files.kept else "best finalist, not kept"}
     head.bars = [(labels[kind], mean_sd(each), KINDS[kind]) for kind, each in values.items()]
-    head.measure = f"{what}, {over_seeds([*values.values()])}"
-    seeds = f"{counted(len(values['original']), 'fresh seed')} for each loss"
-    head.facts = _facts(files, f"{seeds}{' ' if test.startswith('on') else ', '}{test} t-test", cost)
+    head.measure = f"{metric}, {over_seeds([*values.values()])}"
+    lengths = (files.header.get("data") or {}).get("lengths", {}).get("train")
+    worse = [f"{m} ({signed(v.difference)})" for m, v in others.items() if v is not None and not v.better]
+    facts = (
+        files.module,
+        counted(sum(lengths), "training sample") if lengths else "",
+        counted(files.num_classes, "class") if files.num_classes else "",
+        f"{counted(len(values['original']), 'fresh seed')} for each loss, {compared}",
+        cost,
+        f"worse than the original: {', '.join(worse)}" if worse else "",
+    )
+    head.facts = " · ".join(filter(None, facts))
     return head
-
-
-def _facts(files: RunFiles, compared: str, cost: str) -> str:
-    """Module, data, what was compared and how, and what it cost."""
-    module = str(files.header.get("module", "")).rpartition(".")[2]
-    lengths = files.header.get("data", {}).get("lengths", {}).get("train") if files.header.get("data") else None
-    samples = counted(sum(lengths), "training sample") if lengths else ""
-    classes = counted(files.num_classes, "class") if files.num_classes else ""
-    return " · ".join(filter(None, (module, samples, classes, compared, cost)))
 
 
 def _unfinished(files: RunFiles) -> Headline:
@@ -178,7 +178,7 @@ def _unfinished(files: RunFiles) -> Headline:
     if best is not None:
         head.sentences.append(
             f"The best candidate so far has {search.monitor} {fixed(best.found)}, from one seed. The finals will tell "
-            f"whether it beats {search.original.name}."
+            f"whether it beats {files.original}."
         )
     return head
 

@@ -6,6 +6,8 @@ import json
 import re
 import shlex
 
+from jinja2 import Environment, PackageLoader
+
 from tglo_lightning.reporting.html.files import RunFiles
 from tglo_lightning.search import Criterion, LossSpec
 
@@ -22,71 +24,45 @@ def again(files: RunFiles) -> str:
     return f"{command(files)} hydra.run.dir=RUN_DIR" if files.overrides is not None else ""
 
 
-def drop_in(criterion: Criterion) -> str:
+def drop_in(files: RunFiles, criterion: Criterion) -> str:
     """Return code that builds the losses of ``criterion`` in place of others."""
+    options = files.original_options[0] if files.original_options and files.original_name == "CrossEntropyLoss" else {}
+    given = ", ".join(f"{k}=torch.tensor({v})" if k == "weight" else f"{k}={v!r}" for k, v in options.items())
     names = _names(len(criterion.losses))
-    built = (f"{name} = {_built(loss, 'original')}" for name, loss in zip(names, criterion.losses, strict=True))
-    return "\n".join(
-        (
-            "import torch",
-            "from tglo_lightning.losses import loss_like",
-            "",
-            "original = torch.nn.CrossEntropyLoss()  # yours: class weights, ignore_index, reduction are taken over",
-            *built,
-        )
-    )
+    return _code("drop_in.py", given=given, losses=[*zip(names, map(_built, criterion.losses), strict=True)])
 
 
 def comparison(files: RunFiles, criterion: Criterion) -> str:
     """Return code that trains both losses from the same fresh seeds and tests each training once."""
     search = files.search
     assert search is not None
-    less = f"less={search.mode == 'min'}, paired=True"
-    told = f'print(scores, verdict(scores["metalearned"], scores["original"], {less}))'
+    less = ", less=True" if search.mode == "min" else ""
+    names = _names(len(criterion.losses))
     if files.plain:
-        found = _names(1)[0] if criterion.losses else "original"
-        return f"""{drop_in(criterion)}
-
-from tglo_lightning.reporting.stats import verdict
-from tglo_lightning.search.rate import scaled_rates
-
-scores = {{"original": [], "metalearned": []}}
-for seed in range(1000, 1005):
-    for kind, loss, step in (("original", original, 1.0), ("metalearned", {found}, {criterion.step!r})):
-        torch.manual_seed(seed)
-        with scaled_rates(step):  # of the optimizers that are built within
-            scores[kind].append(float(test_fn(loss)))  # your fn, but scored on test data
-{told}"""
-    module = str(files.header.get("module", "MyModule")).rpartition(".")[2]
+        found = names[0] if criterion.losses else "original"
+        return _code(
+            "compare_function.py", built=drop_in(files, criterion), found=found, step=criterion.step, less=less
+        )
     # A result alone does not know the paths
-    paths = files.header.get("loss") or _names(len(criterion.losses))
-    places = [(_place(path), loss) for path, loss in zip(paths, criterion.losses, strict=False)]
-    lines = [f"{place} = {_built(loss, place)}" for place, loss in places]
-    lines += [f"set_step(module, {criterion.step!r})  # a factor on its learning rates"] if criterion.step != 1 else []
-    replaced = "".join(f"            {line}\n" for line in lines)
-    metric = re.sub("^val(id(ation)?)?(?![a-z])", "test", search.monitor)
+    places = zip(map(_place, files.header.get("loss") or names), criterion.losses, strict=False)
     used = str(dict(files.header.get("trainer") or {}).get("class", ""))
-    namespace = "lightning.pytorch" if used.startswith("lightning.") else "pytorch_lightning"
-    step = "from tglo_lightning.evaluation.inner import set_step\n" if criterion.step != 1 else ""
-    return f"""from {namespace} import Trainer, seed_everything
-{step}from tglo_lightning.losses import loss_like
-from tglo_lightning.reporting.stats import verdict
-
-scores = {{"original": [], "metalearned": []}}
-for seed in range(1000, 1005):
-    for kind in scores:
-        seed_everything(seed)
-        module = {module}()  # with your arguments
-        if kind == "metalearned":
-{replaced}\
-        trainer = Trainer()  # with the arguments of your own fit
-        trainer.fit(module, datamodule=datamodule)  # or your DataLoaders
-        [tested] = trainer.test(module, datamodule=datamodule)
-        scores[kind].append(tested[{json.dumps(metric)}])  # what your test_step logs
-{told}"""
+    return _code(
+        "compare_module.py",
+        namespace="lightning.pytorch" if used.startswith("lightning.") else "pytorch_lightning",
+        module=files.module or "MyModule",
+        losses=[(place, _built(loss, place)) for place, loss in places],
+        step=criterion.step,
+        metric=json.dumps(re.sub("^val(id(ation)?)?(?![a-z])", "test", search.monitor)),
+        less=less,
+    )
 
 
-def _built(loss: LossSpec, original: str) -> str:
+def _code(template: str, **values: object) -> str:
+    loader = PackageLoader("tglo_lightning.reporting.html")
+    return Environment(loader=loader, trim_blocks=True).get_template(f"{template}.jinja").render(values)
+
+
+def _built(loss: LossSpec, original: str = "original") -> str:
     return f"loss_like({original}, {json.dumps(loss.family)}, {list(loss.theta)})"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +13,11 @@ from tglo_lightning.reporting.pictures import canvas
 from tglo_lightning.reporting.pictures.canvas import picture
 from tglo_lightning.wording import counted
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-
 POINTS = 2500
 
 
 @picture
-def attraction(records: Mapping[str, AttractionRecord]) -> Figure:
+def attraction(records: Mapping[str, AttractionRecord]) -> canvas.Figure:
     """Attraction, and below it confidence, of samples over the epochs; one column a record.
 
     Above, the velocity of the true class's logit: the loss pulls points over 0 to zero training error and pushes points
@@ -50,7 +44,7 @@ def attraction(records: Mapping[str, AttractionRecord]) -> Figure:
             below.axhline(
                 1 - eps, color=canvas.INK, linestyle="--", linewidth=1.4, label="predicted equilibrium, 1 − ε*"
             )
-        below.axhline(1 / record.num_classes, color=canvas.MUTED, linestyle=":", linewidth=1.4, label="chance, 1/n")
+        below.axhline(1 / record.num_classes, color=canvas.MUTED, linestyle=":", linewidth=1.4, label="chance")
         # All of [0, 1], unless the samples keep to a small part of it
         if np.nanmax(confidence) - np.nanmin(confidence) > 0.3:
             below.set_ylim(-0.03, 1.03)
@@ -78,7 +72,7 @@ def _description(record: AttractionRecord) -> str:
     )
 
 
-def _samples(axis: Axes, record: AttractionRecord, heights: NDArray[np.float32]) -> None:
+def _samples(axis: canvas.Axes, record: AttractionRecord, heights: NDArray[np.float32]) -> None:
     """One point a sample and measurement, coloured by the sign of its attraction; and the median."""
     pulls = record.quantity("attraction")
     shown = np.arange(0, pulls.shape[1], -(-pulls.size // POINTS))

@@ -46,30 +46,7 @@ ORIGINAL, METALEARNED = BLUE, ORANGE
 KINDS = {"original": "blue", "tuned_original": "sky", "known": "purple", "metalearned": "orange"}
 DASHES = ("-", "--", "-.", ":")
 MARKERS = "osD^vPX*"
-STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "text.color": INK,
-    "text.parse_math": False,
-    "axes.edgecolor": AXIS,
-    "axes.labelcolor": MUTED,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "xtick.color": AXIS,
-    "xtick.labelcolor": MUTED,
-    "ytick.color": AXIS,
-    "ytick.labelcolor": MUTED,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "legend.handlelength": 1.6,
-}
+STYLE = Path(__file__).with_name("pictures.mplstyle")
 WIDTH = 4.2  # inches: narrow, so that the text of the SVG stays readable on a phone
 TITLE_CHARACTERS = 36  # of a line as wide as the axes
 VECTOR_POINTS = 400
@@ -90,7 +67,7 @@ def picture(draw: Callable[P, Figure]) -> Callable[P, Figure]:
             from matplotlib import rc_context
         except ImportError as error:
             raise ImportError("Drawing needs matplotlib: pip install 'tglo-lightning[plots]'") from error
-        with rc_context(STYLE):
+        with rc_context(fname=STYLE):
             return draw(*args, **kwargs)
 
     return drawn
@@ -101,6 +78,12 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def new_axes(height: float) -> tuple[Figure, Axes]:
+    """A new figure with one set of axes."""
+    figure = new_figure(height)
+    return figure, figure.add_subplot()
 
 
 def set_title(axes: Axes, title: str) -> None:
@@ -124,6 +107,12 @@ def draw_legend(figure: Figure, columns: int = 2) -> None:
             mark.set(sizes=[24], alpha=1, rasterized=False)
 
 
+def band(axes: Axes, x: Any, middle: Any, low: Any, high: Any, **style: Any) -> None:
+    """Draw a line, and what lies between two others as a shade of its colour."""
+    [line] = axes.plot(x, middle, **{"linewidth": 1.9} | style)
+    axes.fill_between(x, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+
+
 def integer_axis(axes: Axes, label: str, last: int | None = None) -> None:
     """Label the x axis, with ticks at whole numbers; ``last``: it shows 1 to ``last``, half a step more either side."""
     from matplotlib.ticker import MaxNLocator
@@ -132,6 +121,12 @@ def integer_axis(axes: Axes, label: str, last: int | None = None) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10]))
     if last is not None:
         axes.set_xlim(0.5, last + 0.5)
+
+
+def series(at: int) -> dict[str, Any]:
+    """Colour, dashes and marker of the ``at``-th line of a picture."""
+    style = {"color": SERIES[at % len(SERIES)], "linestyle": DASHES[at // len(SERIES) % len(DASHES)]}
+    return style | {"marker": MARKERS[at % len(MARKERS)]}
 
 
 def dots(axes: Axes, x: Sequence[float] | NDArray[Any], y: Sequence[float] | NDArray[Any], **style: Any) -> None:

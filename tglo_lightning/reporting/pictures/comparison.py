@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from scipy.stats import t as student
 
@@ -12,15 +11,11 @@ from tglo_lightning.reporting.numbers import direction, mean_sd
 from tglo_lightning.reporting.pictures import canvas
 from tglo_lightning.reporting.pictures.canvas import picture
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 COLUMNS = 3
 
 
 @picture
-def comparison(comparison: Comparison, metric: str | None = None) -> Figure:
+def comparison(comparison: Comparison, metric: str | None = None) -> canvas.Figure:
     """Every value of every loss as a point, a panel for each condition, with the mean and its 95 % interval.
 
     Args:
@@ -62,7 +57,7 @@ def comparison(comparison: Comparison, metric: str | None = None) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, rows: list[Row], losses: list[str], reference: str) -> None:
+def _panel(axes: canvas.Axes, rows: list[Row], losses: list[str], reference: str) -> None:
     for row in rows:
         line = losses.index(row.loss)
         is_reference = row.loss == reference

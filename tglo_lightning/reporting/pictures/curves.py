@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING
 
-from tglo_lightning.reporting.numbers import long_name, number
+from tglo_lightning.reporting.numbers import number
 from tglo_lightning.reporting.pictures import canvas
 from tglo_lightning.reporting.pictures.canvas import picture
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Curves = Mapping[str, Sequence[Mapping[str, Sequence[float | None]]]]
 """``{loss: [{metric: [one value an epoch]} a seed]}``; None where one is not finite."""
 
 
 @picture
-def curves(recorded: Curves, metric: str, names: Mapping[str, str] | None = None) -> Figure:
+def curves(recorded: Curves, metric: str, names: Mapping[str, str] | None = None) -> canvas.Figure:
     """One metric over the epochs, a line a loss: mean and, about it, one standard deviation over the seeds.
 
     Args:
@@ -26,8 +22,7 @@ def curves(recorded: Curves, metric: str, names: Mapping[str, str] | None = None
         metric: such as ``"val/acc"``.
         names: what to call the losses, by their kind.
     """
-    figure = canvas.new_figure(3.2)
-    axes = figure.add_subplot()
+    figure, axes = canvas.new_axes(3.2)
     changes = []
     for kind, seeds in recorded.items():
         rows = [seed[metric] for seed in seeds if metric in seed]
@@ -41,21 +36,18 @@ def curves(recorded: Curves, metric: str, names: Mapping[str, str] | None = None
         }
         epochs = list(columns)
         means = [fmean(column) for column in columns.values()]
-        style = {"original": "--", "tuned_original": "-.", "known": ":"}.get(kind, "-") if len(epochs) > 1 else "o"
-        axes.plot(epochs, means, style, color=colour, linewidth=2, label=name)
-        if len(rows) > 1:
-            spreads = [stdev(column) for column in columns.values()]
-            low, high = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
-            axes.fill_between(epochs, low, high, color=colour, alpha=0.16, linewidth=0)
+        dashes = {"original": "--", "tuned_original": "-.", "known": ":"}.get(kind, "-")
+        style = {"linestyle": dashes} if len(epochs) > 1 else {"marker": "o"}
+        spreads = [stdev(column) if len(rows) > 1 else 0.0 for column in columns.values()]
+        low, high = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
+        canvas.band(axes, epochs, means, low, high, color=colour, label=name, **style)
         if means:
             changes.append(f"{name} goes from {number(means[0])} to {number(means[-1])}")
-    title = long_name(metric)
-    title = title[0].upper() + title[1:]
     [first, *others] = axes.get_legend_handles_labels()[1] or [metric]
-    canvas.set_title(axes, title if others else f"{title}, {first}")
+    canvas.set_title(axes, metric if others else f"{metric}, {first}")
     if others:
         canvas.draw_legend(figure)
     axes.set_ylabel(metric)
     canvas.integer_axis(axes, "epoch")
-    figure.set_label(f"{title} over the epochs: {'; '.join(changes) or 'no finite value'}.")
+    figure.set_label(f"{metric} over the epochs: {'; '.join(changes) or 'no finite value'}.")
     return figure

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from tglo_lightning.reporting.numbers import number
 from tglo_lightning.reporting.pictures import canvas
 from tglo_lightning.reporting.pictures.canvas import picture
 from tglo_lightning.theory import attraction_curve, equilibria
+from tglo_lightning.theory.explanation import Explanation
 from tglo_lightning.theory.subject import LossLike
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from tglo_lightning.theory.explanation import Explanation
-
 # The dashes tell them apart also without colour
-REFERENCES = {
+REFERENCES: dict[str, tuple[LossLike, str, Any]] = {
     "cross-entropy": ("cross_entropy", canvas.BLUE, "--"),
     "squared error": ("brier", canvas.PURPLE, "-."),
     "Baikal": ("baikal", canvas.GOLD, (0, (3, 1, 1, 1, 1, 1))),
@@ -30,7 +26,7 @@ EPS = np.unique(EPS)
 
 
 @picture
-def explanation(explanation: Explanation) -> Figure:
+def explanation(explanation: Explanation, original: nn.CrossEntropyLoss | None = None) -> canvas.Figure:
     """``D(eps)`` of a loss over ``eps``, with the regimes shaded, beside cross-entropy, squared error and Baikal.
 
     Losses differ in scale by orders of magnitude, and a factor is only a learning rate: each curve is divided by its
@@ -38,18 +34,23 @@ def explanation(explanation: Explanation) -> Figure:
 
     Args:
         explanation: of :func:`tglo_lightning.theory.explain`.
+        original: cross-entropy as the module uses it, with its smoothing, in place of the plain one.
     """
     n, own = explanation.num_classes, scaled_curve(explanation.loss, explanation.num_classes)
-    figure = canvas.new_figure(4.6)
-    axes = figure.add_subplot()
+    figure, axes = canvas.new_axes(4.6)
     regimes = _regimes(own)
+    references = REFERENCES
+    if original is not None and original.label_smoothing:
+        smoothed = f"cross-entropy, smoothing {original.label_smoothing:g}"
+        references = {smoothed: (original, canvas.BLUE, "--")} | REFERENCES
+        del references["cross-entropy"]
     for sign, colour, label in ((1, canvas.PULL, "pulls to zero error"), (-1, canvas.PUSH, "pushes away from it")):
         for at, (_, start, stop) in enumerate(regime for regime in regimes if regime[0] == sign):
             axes.axvspan(start, stop, color=colour, alpha=0.14, linewidth=0, label="" if at else label)
     axes.axhline(0, color=canvas.AXIS, linewidth=0.8)
     chance = (n - 1) / n
     axes.axvline(chance, color=canvas.AXIS, linewidth=1, linestyle=":")
-    for label, (name, colour, dashes) in REFERENCES.items():
+    for label, (name, colour, dashes) in references.items():
         axes.plot(EPS, scaled_curve(name, n), color=colour, linestyle=dashes, linewidth=1.6, label=label)
         others = equilibria(name, n)
         axes.plot(
@@ -77,7 +78,7 @@ def explanation(explanation: Explanation) -> Figure:
         color=canvas.MUTED,
         fontsize=9,
     )
-    canvas.set_title(axes, f"D(ε) of the {explanation.name}, n = {n}")
+    canvas.set_title(axes, f"D(ε) of the {explanation.name}, {n} classes")
     canvas.draw_legend(figure)
     pulls = ", ".join(
         f"{'pulls towards' if sign > 0 else 'pushes away from'} zero training error for ε from {number(start, 2)} to "
@@ -109,7 +110,7 @@ def _regimes(own: NDArray[np.float64]) -> list[tuple[int, float, float]]:
     return [(int(signs[cut]), float(edges[i]), float(edges[i + 1])) for i, cut in enumerate(cuts) if signs[cut]]
 
 
-def _scale(axes: Axes, own: NDArray[np.float64]) -> None:
+def _scale(axes: canvas.Axes, own: NDArray[np.float64]) -> None:
     """Make the axis linear about 0 and logarithmic far from it: high enough for this loss, not for infinities."""
     inner = own[(EPS > 0.01) & (EPS < 0.99)]
     low, high = max(min(1.3 * inner.min(), -3.0), -1e5), min(max(1.3 * inner.max(), 10.0), 1e5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,12 +12,9 @@ from tglo_lightning.reporting.pictures import canvas
 from tglo_lightning.reporting.pictures.canvas import picture
 from tglo_lightning.wording import counted
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 @picture
-def basins(landscapes: Mapping[str, Landscape]) -> Figure:
+def basins(landscapes: Mapping[str, Landscape]) -> canvas.Figure:
     """Accuracy and cross-entropy along the directions, all networks in one axis: mean, and one deviation about it.
 
     Args:
@@ -31,17 +27,12 @@ def basins(landscapes: Mapping[str, Landscape]) -> Figure:
     figure = canvas.new_figure(4.2, 9.0)
     left, right = figure.subplots(1, 2)
     for at, (name, landscape) in enumerate(landscapes.items()):
-        colour = canvas.SERIES[at % len(canvas.SERIES)]
-        style: dict[str, Any] = {
-            "color": colour,
-            "linestyle": canvas.DASHES[at // len(canvas.SERIES) % len(canvas.DASHES)],
-        }
+        style = canvas.series(at) | {"marker": "", "label": name}
         for axes, values in ((left, landscape.accuracy), (right, landscape.cross_entropy.clamp(min=1e-4).log10())):
             mean = values.mean(0)
             spread = values.std(0) if len(values) > 1 else torch.zeros_like(mean)
             centre, low, high = (10**line if axes is right else line for line in (mean, mean - spread, mean + spread))
-            axes.plot(landscape.steps, centre, linewidth=1.9, label=name, **style)
-            axes.fill_between(landscape.steps, low, high, color=colour, alpha=0.15, linewidth=0)
+            canvas.band(axes, landscape.steps, centre, low, high, **style)
     left.set_ylabel("accuracy")
     left.set_ylim(-0.02, 1.02)
     right.set_yscale("log")
@@ -58,7 +49,7 @@ def basins(landscapes: Mapping[str, Landscape]) -> Figure:
 
 
 @picture
-def surfaces(landscapes: Mapping[str, Landscape]) -> Figure:
+def surfaces(landscapes: Mapping[str, Landscape]) -> canvas.Figure:
     """Accuracy over the plane of two directions, one panel a network, one scale of colours.
 
     Args:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from statistics import fmean
 
 from tglo_lightning.reporting.numbers import NORMS, percent
 from tglo_lightning.reporting.pictures import canvas
 from tglo_lightning.reporting.pictures.canvas import picture
+from tglo_lightning.reporting.robustness import RobustnessReport
 from tglo_lightning.wording import counted
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from tglo_lightning.reporting.robustness import RobustnessReport
 
 
 @picture
-def robustness(report: RobustnessReport, title: str = "Accuracy under attack") -> Figure:
+def robustness(report: RobustnessReport, title: str = "Accuracy under attack") -> canvas.Figure:
     """Accuracy over epsilon, one line an attack (dashed: a single step), and the worst case over them.
 
     Args:
@@ -28,12 +23,8 @@ def robustness(report: RobustnessReport, title: str = "Accuracy under attack") -
     figure = canvas.new_figure(3.6 + 0.2 * ((len(report.attacks) + 3) // 2))
     axes = _axes(figure, report.norm)
     for at, attack in enumerate(report.attacks):
-        style: dict[str, Any] = {
-            "color": canvas.SERIES[at % len(canvas.SERIES)],
-            "marker": canvas.MARKERS[at % len(canvas.MARKERS)],
-        }
-        dashes = "-" if attack.iterated else "--"
-        axes.plot(report.epsilons, attack.accuracy, dashes, **style, markersize=5, linewidth=1.6, label=attack.name)
+        style = canvas.series(at) | {"linestyle": "-" if attack.iterated else "--", "label": attack.name}
+        axes.plot(report.epsilons, attack.accuracy, **style, markersize=5, linewidth=1.6)
     axes.plot(report.epsilons, report.worst_case, color=canvas.INK, linewidth=3, label="worst case")
     axes.axhline(report.clean_accuracy, color=canvas.MUTED, linewidth=1.2, linestyle=":", label="without attack")
     canvas.set_title(axes, title)
@@ -47,7 +38,9 @@ def robustness(report: RobustnessReport, title: str = "Accuracy under attack") -
 
 
 @picture
-def worst_cases(series: Mapping[str, tuple[list[float], list[list[float]]]], *, norm: str, title: str = "") -> Figure:
+def worst_cases(
+    series: Mapping[str, tuple[list[float], list[list[float]]]], *, norm: str, title: str = ""
+) -> canvas.Figure:
     """Several networks' accuracy over epsilon in one axis: mean over seeds, and the span from least to greatest.
 
     Args:
@@ -58,20 +51,15 @@ def worst_cases(series: Mapping[str, tuple[list[float], list[list[float]]]], *, 
     figure = canvas.new_figure(4.2, 6.4)
     axes = _axes(figure, norm)
     for at, (name, (epsilons, rows)) in enumerate(series.items()):
-        colour, columns = canvas.SERIES[at % len(canvas.SERIES)], list(zip(*rows, strict=True))
-        mean = [sum(column) / len(column) for column in columns]
-        axes.plot(
-            epsilons, mean, marker=canvas.MARKERS[at % len(canvas.MARKERS)], color=colour, linewidth=1.8, label=name
-        )
-        low, high = [min(c) for c in columns], [max(c) for c in columns]
-        axes.fill_between(epsilons, low, high, color=colour, alpha=0.15, linewidth=0)
+        middle, low, high = ([pick(column) for column in zip(*rows, strict=True)] for pick in (fmean, min, max))
+        canvas.band(axes, epsilons, middle, low, high, label=name, **canvas.series(at))
     canvas.set_title(axes, title)
     canvas.draw_legend(figure)
     figure.set_label(f"{title}: accuracy over the radius of the attack, for {', '.join(series)}.")
     return figure
 
 
-def _axes(figure: Figure, norm: str) -> Axes:
+def _axes(figure: canvas.Figure, norm: str) -> canvas.Axes:
     axes = figure.add_subplot()
     axes.set_xlabel(f"ε, {NORMS.get(norm, norm)} radius in units of pixels")
     axes.set_ylabel("accuracy")

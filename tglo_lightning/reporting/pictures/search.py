@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,20 +13,17 @@ from numpy.typing import NDArray
 from tglo_lightning.reporting.numbers import mean_sd, number
 from tglo_lightning.reporting.pictures import canvas
 from tglo_lightning.reporting.pictures.canvas import picture
-from tglo_lightning.reporting.results import family_of, leaders, parameter_names, parameters_of
+from tglo_lightning.reporting.results import family_of, leaders, original_name, parameter_names, parameters_of
+from tglo_lightning.search.result import Candidate, SearchResult
 from tglo_lightning.wording import counted
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from tglo_lightning.search.result import Candidate, SearchResult
+DIRECTIONS = {"max": "higher is better", "min": "lower is better"}
 
 
 @picture
-def fitness(search: SearchResult) -> Figure:
+def fitness(search: SearchResult) -> canvas.Figure:
     """Every candidate's fitness by generation, the failed ones at the foot, and the best so far."""
-    figure = canvas.new_figure(3.8)
-    axes = figure.add_subplot()
+    figure, axes = canvas.new_axes(3.8)
     failed = [c for c in search.history if not math.isfinite(c.fitness)]
     width = 1 + max((c.index for c in search.history), default=0)
     last = 1 + max((c.generation for c in search.history), default=0)
@@ -34,10 +31,10 @@ def fitness(search: SearchResult) -> Figure:
     for candidate in search.history:
         if math.isfinite(candidate.fitness):
             families.setdefault(family_of(candidate.criterion), []).append(candidate)
-    for at, (name, members) in enumerate(families.items()):
+    for at, (family, members) in enumerate(families.items()):
         style: dict[str, Any] = {"color": canvas.METALEARNED, "label": "candidate"}
         if len(families) > 1:
-            style = {"color": canvas.SERIES[at % len(canvas.SERIES)], "label": name}
+            style = {"color": canvas.series(at)["color"], "label": family}
         canvas.dots(axes, _places(members, width), [c.fitness for c in members], alpha=0.55, s=22, **style)
     if failed:
         style = {"color": canvas.RED, "marker": "X", "s": 24, "label": f"failed ({len(failed)})"}
@@ -50,18 +47,16 @@ def fitness(search: SearchResult) -> Figure:
         axes.step(
             [c.generation + 1 for c in best], steps, where="post", color=canvas.INK, linewidth=1.8, label="best so far"
         )
-    original, against = search.original, ""
+    original, name, against = search.original, original_name(search), ""
     if math.isfinite(original.mean):
         axes.axhspan(
             original.mean - original.std, original.mean + original.std, color=canvas.ORIGINAL, alpha=0.15, linewidth=0
         )
-        axes.axhline(
-            original.mean, color=canvas.ORIGINAL, linestyle="--", linewidth=1.8, label=f"{original.name}, finals"
-        )
-        against = f"; {original.name} has {mean_sd(original.fitness)} in the finals"
+        axes.axhline(original.mean, color=canvas.ORIGINAL, linestyle="--", linewidth=1.8, label=f"{name}, finals")
+        against = f"; {name} has {mean_sd(original.fitness)} in the finals"
     axes.margins(y=0.1)
     axes.set_title("Fitness of every candidate")
-    axes.set_ylabel(f"{search.monitor} ({'higher' if search.mode == 'max' else 'lower'} is better)")
+    axes.set_ylabel(f"{search.monitor} ({DIRECTIONS[search.mode]})")
     canvas.integer_axis(axes, "generation", last)
     canvas.draw_legend(figure)
     reached = ""
@@ -80,7 +75,7 @@ def _places(members: Sequence[Candidate], width: int) -> NDArray[Any]:
 
 
 @picture
-def feasible(search: SearchResult) -> Figure:
+def feasible(search: SearchResult) -> canvas.Figure:
     """Share of the draws of each generation that the constraint accepted.
 
     Raises:
@@ -91,8 +86,7 @@ def feasible(search: SearchResult) -> Figure:
     sizes = [sum(c.generation == g for c in search.history) for g in range(len(search.rejected))]
     pairs = zip(sizes, search.rejected, strict=True)
     shares = [100 * size / (size + rejected) if size else 0.0 for size, rejected in pairs]
-    figure = canvas.new_figure(3.2)
-    axes = figure.add_subplot()
+    figure, axes = canvas.new_axes(3.2)
     axes.bar(range(1, len(shares) + 1), shares, color=canvas.PULL, width=0.7)
     axes.set_ylim(0, 104)
     axes.set_ylabel("% of the draws")
@@ -106,7 +100,7 @@ def feasible(search: SearchResult) -> Figure:
 
 
 @picture
-def parameters(search: SearchResult) -> Figure:
+def parameters(search: SearchResult) -> canvas.Figure:
     """The parameters over the generations, of the candidates of the best one's family; lines: each generation's best.
 
     Raises:
@@ -121,16 +115,13 @@ def parameters(search: SearchResult) -> Figure:
     rows = np.array([parameters_of(c.criterion) for c in members], float)
     moving = [i for i in range(rows.shape[1]) if np.ptp(rows[:, i]) > 0] or list(range(rows.shape[1]))
     names = parameter_names(champion)
-    figure = canvas.new_figure(3.2 + 0.19 * len(moving) / 2)
-    axes = figure.add_subplot()
-    colours = [canvas.SERIES[at % len(canvas.SERIES)] for at in range(len(moving))]
+    figure, axes = canvas.new_axes(3.2 + 0.19 * len(moving) / 2)
+    colours = [canvas.series(at)["color"] for at in range(len(moving))]
     everywhere = np.tile(_places(members, 1 + max(c.index for c in members)), len(moving))
     canvas.dots(axes, everywhere, rows[:, moving].T.ravel(), s=7, c=np.repeat(colours, len(rows)), alpha=0.3)
     for at, i in enumerate(moving):
-        dash, marker = canvas.DASHES[at // len(canvas.SERIES) % len(canvas.DASHES)], canvas.MARKERS[at % 8]
         heights, generations = [parameters_of(c.criterion)[i] for c in best], [c.generation + 1 for c in best]
-        style: dict[str, Any] = {"marker": marker, "markersize": 4, "color": colours[at], "label": names[i]}
-        axes.plot(generations, heights, dash, **style)
+        axes.plot(generations, heights, **canvas.series(at), markersize=4, label=names[i])
     axes.set_title("Parameters over the generations")
     canvas.integer_axis(axes, "generation", 1 + max(c.generation for c in search.history))
     canvas.draw_legend(figure)
@@ -144,7 +135,7 @@ def parameters(search: SearchResult) -> Figure:
 
 
 @picture
-def finals(search: SearchResult) -> Figure:
+def finals(search: SearchResult) -> canvas.Figure:
     """The confirmation on fresh seeds, and below it the choice that came before; a training a dot, mean and deviation.
 
     Raises:
@@ -156,8 +147,7 @@ def finals(search: SearchResult) -> Figure:
     rows = [row for row in rows if row[2].fitness]
     if not rows:
         raise ValueError("Nothing to draw: the finals have not begun.")
-    figure = canvas.new_figure(1.6 + 0.42 * len(rows))
-    axes = figure.add_subplot()
+    figure, axes = canvas.new_axes(1.6 + 0.42 * len(rows))
     for line, (_, colour, entrant) in enumerate(rows):
         values = canvas.finite(entrant.fitness)
         heights = line - 0.14 + canvas.jitter(len(values), 0.3)
@@ -183,7 +173,7 @@ def finals(search: SearchResult) -> Figure:
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     axes.grid(visible=True, axis="x")
-    axes.set_xlabel(f"{search.monitor} ({'higher' if search.mode == 'max' else 'lower'} is better)")
+    axes.set_xlabel(f"{search.monitor} ({DIRECTIONS[search.mode]})")
     axes.set_title("Finals, from fresh seeds")
     canvas.draw_legend(figure)
     means = "; ".join(f"{label} {mean_sd(e.fitness)} (n\u00a0=\u00a0{len(e.fitness)})" for label, _, e in rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from tglo_lightning.reporting.html.blocks import Section, missing
+from tglo_lightning.reporting.html.blocks import Missing, Section
 from tglo_lightning.reporting.html.files import RunFiles
 from tglo_lightning.reporting.html.sections.comparison import comparison
 from tglo_lightning.reporting.html.sections.loss import loss, theory
@@ -46,4 +46,4 @@ def _shown(build: Callable[[RunFiles], Section], files: RunFiles) -> Section:
     except Exception as error:  # the types of the values were checked, not all that they may be
         name = getattr(build, "func", build).__name__
         words = f"This part cannot be shown: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        return Section(name, name.capitalize()).add(missing(words))
+        return Section(name, name.capitalize()).add(Missing(words))

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from markupsafe import Markup
-
 from tglo_lightning.reporting import pictures
 from tglo_lightning.reporting.html import snippets
 from tglo_lightning.reporting.html.blocks import (
+    Block,
+    Code,
+    Details,
+    Formula,
+    Loss,
+    Missing,
+    Pictures,
+    Points,
     Section,
-    code,
-    details,
-    drawn,
-    formula,
-    missing,
-    points,
-    table,
-    text,
-    typeset,
+    Table,
+    Text,
 )
 from tglo_lightning.reporting.html.files import RunFiles
 from tglo_lightning.reporting.html.headline import headline
 from tglo_lightning.reporting.numbers import number
-from tglo_lightning.reporting.results import leader, losses_of
+from tglo_lightning.reporting.results import leader, original_loss
 from tglo_lightning.search import Criterion, Finalist
-from tglo_lightning.theory import Explanation, explain
+from tglo_lightning.theory import explain
 from tglo_lightning.theory.explanation import parameter_meanings
-
-ERRORS = (ValueError, TypeError)
 
 
 def chosen(files: RunFiles) -> tuple[Finalist | None, str]:
@@ -46,16 +43,14 @@ def loss(files: RunFiles) -> Section:
     """Return the formula, and code to use the loss elsewhere."""
     best, what = chosen(files)
     section = Section("loss", "The loss")
+    if best is None and files.search is None:
+        words = "There is no metalearned loss: this run made no search."
+        return section.add(Missing(words, "tglo-train search=taylorglo"))
     if best is None:
-        if files.search is None:
-            return section.add(
-                missing("There is no metalearned loss: this run made no search.", "tglo-train search=taylorglo")
-            )
-        return section.add(missing("There is no metalearned loss: no candidate came to a finite result."))
-    original = files.search.original.name if files.search else files.result["losses"]["original"]["name"]  # type: ignore[index]
+        return section.add(Missing("There is no metalearned loss: no candidate came to a finite result."))
     step = best.criterion.step
     if not best.criterion.losses:
-        section.lead = f"This is {what}: {original} as it is, at {number(step)} times its learning rate."
+        section.lead = f"This is {what}: {files.original} as it is, at {number(step)} times its learning rate."
         return section
     section.lead = (
         f"This is {what}. A network’s loss is the sum over the classes −Σₖ f(yₖ, hₖ), with the label y and the softmax "
@@ -63,13 +58,12 @@ def loss(files: RunFiles) -> Section:
     )
     paths = files.header.get("loss") or []
     for i, each in enumerate(best.criterion.losses):
-        head = f" of {paths[i] if i < len(paths) else f'loss {i + 1}'}" if len(best.criterion.losses) > 1 else ""
-        section.add(formula(head, each.formula))
-    kept = files.result["kept"] if files.result else files.search.kept if files.search else "original"
-    place = f"In place of {original}, in any training loop" if kept == "metalearned" else "To build this loss"
-    section.add(code(place, snippets.drop_in(best.criterion)))
+        place = f" of {paths[i] if i < len(paths) else f'loss {i + 1}'}" if len(best.criterion.losses) > 1 else ""
+        section.add(Loss(place, Formula(each.formula)))
+    use = f"In place of {files.original}, in any training loop" if files.kept else "To build this loss"
+    section.add(Code(use, snippets.drop_in(files, best.criterion)))
     if step != 1:
-        section.add(text(f"It was trained at {number(step)} times the learning rate of the module’s optimizer."))
+        section.add(Text(f"It was trained at {number(step)} times the learning rate of the module’s optimizer."))
     return section
 
 
@@ -79,49 +73,47 @@ def theory(files: RunFiles, num_classes: int | None) -> Section:
     section = Section("why", "Why it works" if headline(files).tone == "good" else "What the theory says of it")
     if best is None:
         words = "Without a metalearned loss there is nothing to explain."
-        return section.add(missing(words, "tglo-explain cross_entropy"))
+        return section.add(Missing(words, "tglo-explain cross_entropy"))
     if num_classes is None:
         words = "What a loss does depends on the number of classes, which no file of this run knows."
-        return section.add(missing(words, "tglo-report RUN_DIR --num-classes 10"))
+        return section.add(Missing(words, "tglo-report RUN_DIR --num-classes 10"))
     if not best.criterion.losses:
         words = "The loss is the module’s own, and only its learning rate was searched."
-        return section.add(missing(words, "tglo-explain cross_entropy"))
+        return section.add(Missing(words, "tglo-explain cross_entropy"))
     section.lead = (
         "With a softmax, a loss pulls a sample towards zero training error where D(ε) > 0 and pushes it away where "
         "D(ε) < 0; ε is the sample’s distance from full confidence in its label. Samples settle where D crosses zero "
         "from below. Cross-entropy pulls everywhere, wrong labels included."
     )
     try:
-        told = [explain(each, num_classes) for each in losses_of(best)]
-    except ERRORS as error:
-        return section.add(missing(f"This loss cannot be explained: {error}"))
-    for i, each in enumerate(told, start=1):
-        section.add(*_explained(each, f"loss {i}: " if len(told) > 1 else ""))
+        for i in range(len(best.criterion.losses)):
+            prefix = f"loss {i + 1}: " if len(best.criterion.losses) > 1 else ""
+            section.add(*_explained(files, best.criterion, i, num_classes, prefix))
+    except (ValueError, TypeError) as error:
+        return section.add(Missing(f"This loss cannot be explained: {error}"))
     return section
 
 
-def _explained(told: Explanation, prefix: str) -> list[Markup]:
+def _explained(files: RunFiles, criterion: Criterion, place: int, num_classes: int, prefix: str) -> list[Block]:
+    original = original_loss(files.original_options, place)
+    told = explain(criterion.losses[place].build(original), num_classes)
+    blocks: list[Block] = [Pictures([pictures.explanation(told, original)])]
     # The last paragraphs of the text are the words; formula and numbers are shown otherwise
-    blocks = [drawn([pictures.explanation(told)])]
     for paragraph in told.text.split("\n\n")[-3:]:
         head, *lines = paragraph.splitlines()
-        blocks.append(points(prefix + typeset(head), [typeset(line.removeprefix("  ")) for line in lines]))
-    if told.theta is not None and told.coefficients is not None:
-        blocks.append(
-            text(
-                "The D(ε) of a polynomial stays finite as ε goes to 1, while that of cross-entropy grows without "
-                "bound. So a sample that the network classifies confidently otherwise, as it soon does with a wrong "
-                "label, loses its pull; cross-entropy pulls it with full force."
-            )
-        )
-        meanings = zip(parameter_meanings(told.theta).items(), told.theta, strict=True)
-        own = [[name, number(value, 5), meaning] for (name, meaning), value in meanings]
-        slopes = [[name, number(value, 5)] for name, value in told.coefficients.items()]
-        blocks.append(
-            details(
-                f"{prefix}All parameters".capitalize(),
-                table("Parameters θ", ["name", "value", "stands before"], own),
-                table("Coefficients of γ = ∂f/∂h, the learning rule", ["coefficient", "value"], slopes),
-            )
-        )
-    return blocks
+        blocks.append(Points(prefix + head, [line.removeprefix("  ") for line in lines]))
+    if told.theta is None or told.coefficients is None:
+        return blocks
+    words = (
+        "The D(ε) of a polynomial stays finite as ε goes to 1, while that of cross-entropy grows without bound. So a "
+        "sample that the network classifies confidently otherwise, as it soon does with a wrong label, loses its pull; "
+        "cross-entropy pulls it with full force."
+    )
+    meanings = zip(parameter_meanings(told.theta).items(), told.theta, strict=True)
+    own = [[name, number(value, 5), meaning] for (name, meaning), value in meanings]
+    slopes = [[name, number(value, 5)] for name, value in told.coefficients.items()]
+    tables = [
+        Table("Parameters θ", ["name", "value", "stands before"], own),
+        Table("Coefficients of γ = ∂f/∂h, the learning rule", ["coefficient", "value"], slopes),
+    ]
+    return [*blocks, Text(words), Details(f"{prefix}All parameters".capitalize(), tables)]

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from statistics import fmean
 
-from markupsafe import Markup
-
 from tglo_lightning.reporting import pictures
 from tglo_lightning.reporting.html import snippets
-from tglo_lightning.reporting.html.blocks import Section, details, drawn, function_of, missing, table
+from tglo_lightning.reporting.html.blocks import Details, Formula, Missing, Pictures, Section, Table
 from tglo_lightning.reporting.html.files import RunFiles
 from tglo_lightning.reporting.html.headline import same_for_every_seed
 from tglo_lightning.reporting.numbers import duration, fixed, mean_sd, p_value, signed
@@ -24,17 +22,17 @@ def search(files: RunFiles) -> Section:
     if found is None or not found.history:
         if files.result is not None and files.result["search"]["candidates"]:
             words = "The files of the search (search.json, search.jsonl) are not in this directory any more."
-            return section.add(missing(words))
+            return section.add(Missing(words))
         if found is not None:
-            return section.add(missing("No candidate has been trained yet.", snippets.again(files)))
-        return section.add(missing("This run made no search.", "tglo-train search=taylorglo"))
+            return section.add(Missing("No candidate has been trained yet.", snippets.again(files)))
+        return section.add(Missing("This run made no search.", "tglo-train search=taylorglo"))
     if files.interrupted:
         done, takes = files.trainings
         words = (
             f"The search was interrupted, or still runs: its journal holds {done} of {takes} trainings. Nothing is "
             "lost. Start the same fit again: it continues from there, with the same result."
         )
-        section.add(missing(words, snippets.again(files)))
+        section.add(Missing(words, snippets.again(files)))
     section.lead = (
         f"The search tried {counted(found.candidates, 'candidate')}; a network was trained with each and scored by "
         f"{found.monitor}. {found.failed or 'None'} failed."
@@ -47,11 +45,11 @@ def search(files: RunFiles) -> Section:
     figures = [pictures.fitness(found)]
     figures += [pictures.parameters(found)] if leaders(found) else []
     figures += [pictures.feasible(found)] if any(found.rejected) else []
-    section.add(drawn(figures))
-    return section.add(details("Generation by generation", _generations(found)))
+    section.add(Pictures(figures))
+    return section.add(Details("Generation by generation", [_generations(found)]))
 
 
-def _generations(found: SearchResult) -> Markup:
+def _generations(found: SearchResult) -> Table:
     best, rows = {c.generation: c.fitness for c in leaders(found)}, []
     for g in sorted({c.generation for c in found.history}):
         members = [c.fitness for c in found.history if c.generation == g]
@@ -60,25 +58,25 @@ def _generations(found: SearchResult) -> Markup:
         rejected = str(found.rejected[g]) if g < len(found.rejected) else "n/a"
         rows.append([str(g + 1), str(len(members)), *figures, str(len(members) - len(values)), rejected])
     head = ["generation", "candidates", f"best {found.monitor}", "mean", "failed", "rejected draws"]
-    return table("The search in numbers", head, rows)
+    return Table("The search in numbers", head, rows)
 
 
 def finalists(files: RunFiles) -> Section:
     """Return the confirmation of the winner, and the choice before it."""
     section, found = Section("finalists", "Finals"), files.search
     if found is None:
-        return section.add(missing("Without a search there are no finals."))
+        return section.add(Missing("Without a search there are no finals."))
     if not any(entrant.fitness for entrant in (found.original, *found.finalists)):
         words = "The search has not come to its finals, which train the best candidates and the original loss again."
-        return section.add(missing(words))
+        return section.add(Missing(words))
     lead = (
         "A fitness measured once may be luck. So the best candidates are trained again to choose one of them; then the "
         "chosen one and the original loss are trained from other fresh seeds, the same for both, and only these decide."
     )
     section.lead = " ".join(filter(None, [lead, files.starts, same_for_every_seed(files)]))
-    section.add(drawn([pictures.finals(found)]))
+    section.add(Pictures([pictures.finals(found)]))
     if found.original.fitness:
-        section.add(_confirmation(found))
+        section.add(_confirmation(files, found))
     if not any(entrant.fitness for entrant in found.finalists):
         return section
     rows = [
@@ -88,26 +86,26 @@ def finalists(files: RunFiles) -> Section:
             str(len(entrant.fitness)),
             fixed(entrant.found),
             "" if entrant.generation is None else str(entrant.generation + 1),
-            function_of(entrant.formula),
+            Formula(entrant.formula),
         ]
         for entrant in found.finalists
     ]
     head = ["loss", _measure(found, found.finalists[0]), "n", "in the search", "generation", "f(y, h)"]
     return section.add(
-        table("The choice", head, rows, "The best mean was chosen; being the best of several flatters it.")
+        Table("The choice", head, rows, "The best mean was chosen; being the best of several flatters it.")
     )
 
 
-def _confirmation(found: SearchResult) -> Markup:
+def _confirmation(files: RunFiles, found: SearchResult) -> Table:
     told, p = final_verdict(found), p_value(found.p_value)
-    rows = [[found.original.name, mean_sd(found.original.fitness), str(len(found.original.fitness)), "", ""]]
+    rows = [[files.original, mean_sd(found.original.fitness), str(len(found.original.fitness)), "", ""]]
     if found.best is not None:
         mean, n = mean_sd(found.best.fitness), str(len(found.best.fitness))
         rows.append([f"{found.best.name}, chosen", mean, n, signed(told.difference if told else None), p])
     head = ["loss", _measure(found, found.original), "n", "difference", "p, better than original"]
     level = found.settings.get("finals", {}).get("level")
     needed = f" The original is replaced if p is at most {level:g}." if level is not None and len(rows) > 1 else ""
-    return table("The confirmation", head, rows, f"p: paired t-test over the seeds, one-sided.{needed}")
+    return Table("The confirmation", head, rows, f"p: paired t-test over the seeds, one-sided.{needed}")
 
 
 def _measure(found: SearchResult, entrant: Finalist) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tglo_lightning.reporting.html import snippets
-from tglo_lightning.reporting.html.blocks import Section, code, details, missing, table, text
+from tglo_lightning.reporting.html.blocks import Code, Details, Missing, Section, Table, Text
 from tglo_lightning.reporting.html.files import RunFiles
 
 
@@ -13,31 +13,31 @@ def setup(files: RunFiles) -> Section:
     typed, search = snippets.command(files), files.search
     evaluator = search.settings.get("evaluator") if search is not None else None
     if typed:
-        section.add(code("To repeat this run", typed))
+        section.add(Code("To repeat this run", typed))
         if evaluator and not any(o.startswith("search.evaluator=") for o in files.overrides or []):
             section.add(
-                text(
+                Text(
                     f"The search was scored by the “{evaluator}” evaluator; to repeat it bit for bit add "
                     f"search.evaluator={evaluator}, and install the versions below."
                 )
             )
     elif search is None:
-        section.add(missing("The command was not recorded: there is no .hydra/overrides.yaml in this directory."))
+        section.add(Missing("The command was not recorded: there is no .hydra/overrides.yaml in this directory."))
     versions = (files.result or {}).get("versions") or files.header.get("versions") or {}
     if versions:
-        section.add(table("Versions", ["package", "version"], [[k, str(v)] for k, v in versions.items()]))
+        section.add(Table("Versions", ["package", "version"], [[k, str(v)] for k, v in versions.items()]))
     else:
-        section.add(missing("The versions of the packages were not recorded: there is no result.json or journal."))
+        section.add(Missing("The versions of the packages were not recorded: there is no result.json or journal."))
     if search is not None and search.settings:
         told: dict[str, object] = {
             name: files.header[name] for name in ("loss", "init", "budget") if name in files.header
         }
         told |= {"monitor": search.monitor, "mode": search.mode, **search.settings}
         rows = [[name, "none" if value is None else str(value)] for name, value in told.items()]
-        settings = table("Settings of the search", ["setting", "value"], rows)
-        section.add(details("Settings of the search", settings) if typed else settings)
+        settings = Table("Settings of the search", ["setting", "value"], rows)
+        section.add(Details("Settings of the search", [settings]) if typed else settings)
     if files.config:
-        section.add(details("Full configuration", code("config.yaml", files.config.rstrip())))
+        section.add(Details("Full configuration", [Code("config.yaml", files.config.rstrip())]))
     elif files.command:
-        section.add(missing("The configuration was not recorded: there is no .hydra/config.yaml here."))
+        section.add(Missing("The configuration was not recorded: there is no .hydra/config.yaml here."))
     return section

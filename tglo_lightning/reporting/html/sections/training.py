@@ -6,11 +6,10 @@ import math
 from itertools import zip_longest
 
 import numpy as np
-from markupsafe import Markup
 
 from tglo_lightning.reporting import pictures
 from tglo_lightning.reporting.html import snippets
-from tglo_lightning.reporting.html.blocks import Section, details, drawn, missing, points, table
+from tglo_lightning.reporting.html.blocks import Details, Missing, Pictures, Points, Section, Table
 from tglo_lightning.reporting.html.files import RunFiles
 from tglo_lightning.reporting.numbers import LOSSES, mean_sd, number, percent
 from tglo_lightning.wording import counted
@@ -24,7 +23,7 @@ def curves(files: RunFiles) -> Section:
     names = {kind: LOSSES.get(kind, kind) for kind in files.curves}
     monitor = files.result["monitor"] if files.result else ""
     if files.fit and files.search is not None:
-        kept = files.search.original.name if files.search.kept == "original" else "the metalearned loss"
+        kept = "the metalearned loss" if files.kept else files.original
         names, monitor = dict.fromkeys(files.curves, kept), files.search.monitor
         section.lead = (
             f"The one training that followed the search, with {kept}. The curves of both losses, over fresh seeds, "
@@ -32,7 +31,7 @@ def curves(files: RunFiles) -> Section:
         )
     else:
         if files.result is not None and "original" in names:
-            names["original"] = files.result["losses"]["original"]["name"]
+            names["original"] = files.original
         n = max(map(len, files.curves.values()))
         over = "One seed." if n == 1 else f"Mean over {n} fresh seeds, with ± one standard deviation."
         section.lead = (
@@ -47,23 +46,23 @@ def curves(files: RunFiles) -> Section:
         shown = {k: seeds for k, seeds in files.curves.items() if any(metric in seed for seed in seeds)}
         groups = [{kind: shown[kind]} for kind in shown] if name.startswith("loss") else [shown]
         figures += [pictures.curves(group, metric, names) for group in groups]
-    section.add(drawn(figures))
-    return section.add(details("Epoch by epoch", _epochs(files, names, monitor))) if monitor else section
+    section.add(Pictures(figures))
+    return section.add(Details("Epoch by epoch", [_epochs(files, names, monitor)])) if monitor else section
 
 
-def _no_curves(files: RunFiles) -> Markup:
+def _no_curves(files: RunFiles) -> Missing:
     if files.plain:
-        return missing("A training loop of your own keeps its own curves; the search knows its last figure only.")
+        return Missing("A training loop of your own keeps its own curves; the search knows its last figure only.")
     if files.own and files.fit:
-        return missing("The fit that followed the search logged nothing at the end of an epoch with self.log.")
+        return Missing("The fit that followed the search logged nothing at the end of an epoch with self.log.")
     if files.own:
-        return missing(f"{files.pending} When it is, this report is written again, with its curves.")
+        return Missing(f"{files.pending} When it is, this report is written again, with its curves.")
     words = "No curves were recorded. tglo-train records them when it compares the losses over fresh seeds."
     typed = snippets.command(files) if files.result is not None else ""
-    return missing(words, typed if files.overrides is not None else snippets.EXAMPLE)
+    return Missing(words, typed if files.overrides is not None else snippets.EXAMPLE)
 
 
-def _epochs(files: RunFiles, names: dict[str, str], monitor: str) -> Markup:
+def _epochs(files: RunFiles, names: dict[str, str], monitor: str) -> Table:
     columns = {
         names[kind]: [
             mean_sd(epoch) for epoch in zip(*(seed[monitor] for seed in seeds if monitor in seed), strict=False)
@@ -72,7 +71,7 @@ def _epochs(files: RunFiles, names: dict[str, str], monitor: str) -> Markup:
     }
     rows = [[str(epoch), *cells] for epoch, cells in enumerate(zip_longest(*columns.values(), fillvalue=""), start=1)]
     spread = ": mean ± standard deviation" if max(map(len, files.curves.values())) > 1 else ""
-    return table(f"{monitor}{spread}", ["epoch", *columns], rows)
+    return Table(f"{monitor}{spread}", ["epoch", *columns], rows)
 
 
 def attraction(files: RunFiles) -> Section:
@@ -86,7 +85,7 @@ def attraction(files: RunFiles) -> Section:
     )
     figures, rows = [], []
     for kind, record in files.attraction.items():
-        name = files.result["losses"][kind]["name"] if files.result and kind == "original" else LOSSES.get(kind, kind)
+        name = files.original if kind == "original" else LOSSES.get(kind, kind)
         figures.append(pictures.attraction({str(name): record}))
         pulls, confidence = record.quantity("attraction")[-1], 1 - record.quantity("eps")[-1]
         pulls, confidence = pulls[~np.isnan(pulls)], confidence[~np.isnan(confidence)]
@@ -98,20 +97,20 @@ def attraction(files: RunFiles) -> Section:
     counts = {(len(record.index), record.epochs[-1]) for record in files.attraction.values()}
     told = ", ".join(f"{counted(samples, 'sample')}, epoch {epoch}" for samples, epoch in sorted(counts))
     head = ["loss", "pushed away", "attraction, 5 %", "median", "95 %", "median confidence", "predicted equilibrium"]
-    return section.add(drawn(figures), table(f"At the end of training ({told})", head, rows))
+    return section.add(Pictures(figures), Table(f"At the end of training ({told})", head, rows))
 
 
-def _no_attraction(files: RunFiles) -> Markup:
+def _no_attraction(files: RunFiles) -> Missing:
     words = "What the loss does to single training samples was not measured."
     if any(entry.endswith("callbacks=attraction") for entry in files.overrides or []):
-        return missing("The samples are measured when both losses are compared, which this run has not come to.")
+        return Missing("The samples are measured when both losses are compared, which this run has not come to.")
     if files.plain:
-        return missing(f"{words} AttractionMonitor, a callback for a Lightning Trainer, measures it.")
+        return Missing(f"{words} AttractionMonitor, a callback for a Lightning Trainer, measures it.")
     if files.own:
         later = "" if files.fit else f" {files.pending} If it is added now, this report will show it after the fit."
         words += f" AttractionMonitor, a second callback, measures it in the fit that follows the search.{later}"
-        return missing(words)
-    return missing(words, f"{snippets.command(files)} callbacks=attraction" if files.overrides is not None else "")
+        return Missing(words)
+    return Missing(words, f"{snippets.command(files)} callbacks=attraction" if files.overrides is not None else "")
 
 
 def robustness(files: RunFiles) -> Section:
@@ -128,18 +127,18 @@ def robustness(files: RunFiles) -> Section:
         rows.append(["worst case", *(f"{v:.3f}" for v in report.worst_case)])
         caption = f"{name}: accuracy of {counted(report.samples, 'image')} under attack, by radius ε ({report.norm})"
         section.add(
-            drawn([pictures.robustness(report, f"Accuracy under attack: {name}")]),
-            table(caption, ["attack", *(f"{e:g}" for e in report.epsilons)], rows),
+            Pictures([pictures.robustness(report, f"Accuracy under attack: {name}")]),
+            Table(caption, ["attack", *(f"{e:g}" for e in report.epsilons)], rows),
         )
         if report.findings:
-            section.add(points("Reasons to doubt these figures", report.warnings))
+            section.add(Points("Reasons to doubt these figures", report.warnings))
     return section
 
 
-def _not_attacked(files: RunFiles) -> Markup:
+def _not_attacked(files: RunFiles) -> Missing:
     words = "Accuracy under attack was not measured."
     if files.own:
-        return missing(
+        return Missing(
             f"{words} For a network of images, tglo_lightning.attacks.evaluate_robustness measures it; save what it "
             "returns as robustness.json in this directory, and tglo-report writes this report again."
         )
@@ -149,4 +148,4 @@ def _not_attacked(files: RunFiles) -> Markup:
         f"hydra.run.dir={'RUN_DIR/attack' if ran else 'ATTACK_DIR'}\n"
         f"tglo-report RUN_DIR{'' if ran else ' --attack ATTACK_DIR'}"
     )
-    return missing(f"{words} Attack the trained network and write the report again:", typed)
+    return Missing(f"{words} Attack the trained network and write the report again:", typed)
