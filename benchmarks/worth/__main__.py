@@ -32,7 +32,7 @@ from benchmarks.worth import methods as m
 from benchmarks.worth import scenarios as s
 from benchmarks.worth.features import prepare
 from benchmarks.worth.statistics import Results, pooled_table, scenario_table
-from benchmarks.worth.trainer import Job, Scores, Trainer, lockstep
+from benchmarks.worth.trainer import Member, Scores, Trainer, lockstep
 
 SMALL = {
     "scenarios": ["digits 40 %", "digits asymmetric 40 %", "breast cancer 30 %", "digits clean"],
@@ -58,10 +58,10 @@ def run_scenario(name: str, args: argparse.Namespace) -> str:
     train = Trainer(scenario.training, data, args.device, args.stack)
     trained = 0
 
-    def counted(jobs: list[Job]) -> list[Scores]:
+    def counted(members: list[Member]) -> Scores:
         nonlocal trained
-        trained += sum(len(job.criteria) for job in jobs)
-        return train(jobs)
+        trained += len(members)
+        return train(members)
 
     def task(ask: Any, split: int, way: str) -> None:
         row = seeds.index(split)
@@ -86,13 +86,8 @@ def load(args: argparse.Namespace) -> None:
 
 def read(path: Path) -> list[dict[str, Any]]:
     """The lines of results; one that was cut off is left out."""
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            warnings.warn(f"{path} holds a line that was cut off; its method runs again.", stacklevel=2)
-    return lines
+    texts = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(text) for text in texts if text.endswith("}")]
 
 
 def tables(lines: list[dict[str, Any]]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.worth.scenarios import Scenario
-from benchmarks.worth.trainer import Job, Scores, StackEvaluator
+from benchmarks.worth.trainer import Ask, Member, Scores, StackEvaluator
 from tglo_lightning.losses import ClassificationLoss, robust
 from tglo_lightning.losses.priors import prior
 from tglo_lightning.losses.shape import cross_entropy_twin, from_minimal, normalized
@@ -60,7 +60,7 @@ class Bench:
         seed: of the split, and of everything that is drawn.
         classes: number of classes.
         unbalanced: whether the most frequent class has more than three times the samples of the rarest.
-        ask: trains a job.
+        ask: trains members.
     """
 
     scenario: Scenario
@@ -68,7 +68,7 @@ class Bench:
     row: int
     classes: int
     unbalanced: bool
-    ask: Callable[[Job], Scores]
+    ask: Ask
 
     @property
     def sgd(self) -> bool:
@@ -81,7 +81,7 @@ class Bench:
 
     def test(self, criterion: Criterion, score: str) -> Scores:
         """Train from the unseen seeds; return validation and test scores."""
-        return [self.ask(Job((criterion,), self.row, s, score, test=True))[0] for s in self.test_seeds()]
+        return self.ask([Member(criterion, self.row, seed, score, test=True) for seed in self.test_seeds()])
 
     def tune(
         self,
@@ -303,10 +303,11 @@ def prior_160(b: Bench) -> Outcome:
 @method("race")
 def race(b: Bench) -> Outcome:
     """Ten presets side by side; the best network at the best of ten checks stays. As many races as unseen seeds."""
-    job = Job(tuple(presets(b)), b.row, 0, "best", 10, True)
-    races = [b.ask(replace(job, seed=seed)) for seed in b.test_seeds()]
-    best = [max(scores, key=lambda pair: pair[0] if math.isfinite(pair[0]) else -math.inf) for scores in races]
-    return Outcome(None, len(job.criteria), "best", best)
+    criteria = presets(b)
+    scores = b.ask([Member(c, b.row, seed, "best", 10, True) for seed in b.test_seeds() for c in criteria])
+    races = [scores[i : i + len(criteria)] for i in range(0, len(scores), len(criteria))]
+    best = [max(race, key=lambda pair: pair[0] if math.isfinite(pair[0]) else -math.inf) for race in races]
+    return Outcome(None, len(criteria), "best", best)
 
 
 def run(name: str, b: Bench) -> dict[str, Any] | None:

@@ -33,7 +33,7 @@ class Results:
         for (scenario, split, method), line in self.lines.items():
             other = self.lines.get((scenario, split, b))
             if method == a and other is not None and line["group"] in groups:
-                found.setdefault(scenario, []).append(unit(line) - unit(other))
+                found.setdefault(scenario, []).append(round(unit(line) - unit(other), 9))
         return found
 
     def compare(self, a: str, b: str, groups: Sequence[str]) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tglo_lightning.losses import class_priors, family
+from tglo_lightning.losses.class_priors import PriorLoss
 from tglo_lightning.search import Criterion, Evaluation
 
 BETAS, EPS = (0.9, 0.999), 1e-8
@@ -82,8 +83,8 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Job:
-    """Trainings that share a split and a seed, so that they start from the same weights and see the same batches.
+class Member:
+    """One training. Members of one split and seed start from the same weights and see the same batches.
 
     Attributes:
         split: row of the data.
@@ -92,136 +93,134 @@ class Job:
         test: whether to measure on test data as well.
     """
 
-    criteria: tuple[Criterion, ...]
+    criterion: Criterion
     split: int
     seed: int
     score: str = "last"
     checks: int = 0
     test: bool = False
 
+    @property
+    def family(self) -> tuple[str, int]:
+        """Family and number of parameters of the loss."""
+        return self.criterion.shape[0] if self.criterion.losses else ("cross_entropy", 0)
 
-# Validation and test score of each member of a job
+
+# Validation and test score of each member
 Scores = list[tuple[float, float]]
+Ask = Callable[[Sequence[Member]], Scores]
 
 
 class Trainer:
-    """Trains jobs on data of one shape.
+    """Trains members on splits of one shape.
 
     Args:
-        training: how.
+        how: how they are trained.
         data: of each split, inputs and labels for training, validation and test (clean).
         device: where.
-        stack: most members of one pass.
+        stack: most members of one pass; 64, or 1024 on a GPU.
     """
 
     def __init__(
-        self, training: Training, data: Sequence[Sequence[np.ndarray]], device: str = "cpu", stack: int = 0
+        self, how: Training, data: Sequence[Sequence[np.ndarray]], device: str = "cpu", stack: int = 0
     ) -> None:
-        self.training, self.device = training, torch.device(device)
-        self.stack = stack or (1024 if self.device.type == "cuda" else 64)
-        parts = [np.stack(part) for part in zip(*data, strict=True)]
-        kinds = [torch.float32, torch.int64] * 3
-        tensors = [torch.as_tensor(p, dtype=kind) for p, kind in zip(parts, kinds, strict=True)]
-        self.priors = [class_priors(labels, training.net.shapes[-1][-1]) for labels in tensors[1]]
-        self.x, self.y, *rest = [t.to(self.device) for t in tensors]
-        self.held = {"val": rest[:2], "test": rest[2:]}
-        self.betas = torch.tensor(BETAS, device=self.device)
+        self.how, self.device = how, torch.device(device)
         self.graphs = self.device.type == "cuda"
+        self.stack = stack or (1024 if self.graphs else 64)
+        parts = [torch.as_tensor(np.stack(part)) for part in zip(*data, strict=True)]
+        self.priors = [class_priors(labels, how.net.shapes[-1][-1]) for labels in parts[1]]
+        self.x, xv, xt = (part.float().to(self.device) for part in parts[::2])
+        self.y, yv, yt = (part.long().to(self.device) for part in parts[1::2])
+        self.held = {"val": (xv, yv), "test": (xt, yt)}
+        self.betas = torch.tensor(BETAS, device=self.device)
 
-    def __call__(self, jobs: Sequence[Job]) -> list[Scores]:
-        """Train all members of the jobs; return the scores of each."""
-        members = [(j, m) for j, job in enumerate(jobs) for m in range(len(job.criteria))]
-        members.sort(key=lambda jm: _key(jobs[jm[0]].criteria[jm[1]]))
-        scores: list[Scores] = [[(math.nan, math.nan)] * len(job.criteria) for job in jobs]
-        for start in range(0, len(members), self.stack):
-            part = members[start : start + self.stack]
-            for (j, m), values in zip(part, self._pass(jobs, part), strict=True):
-                scores[j][m] = values
+    def __call__(self, members: Sequence[Member]) -> Scores:
+        """Train all members; return their scores."""
+        order = sorted(range(len(members)), key=lambda i: members[i].family)
+        scores: Scores = [(math.nan, math.nan)] * len(members)
+        for start in range(0, len(order), self.stack):
+            part = order[start : start + self.stack]
+            for i, found in zip(part, self._pass([members[i] for i in part]), strict=True):
+                scores[i] = found
         return scores
 
-    def _pass(self, jobs: Sequence[Job], members: Sequence[tuple[int, int]]) -> Iterator[tuple[float, float]]:
-        how, own = self.training, [jobs[j] for j, _ in members]
-        criteria = [jobs[j].criteria[m] for j, m in members]
-        used = sorted({j for j, _ in members})
-        row = {j: i for i, j in enumerate(used)}
-        index = torch.tensor([row[j] for j, _ in members], device=self.device)
-        flat = torch.stack([self._initial(jobs[j].seed) for j in used]).to(self.device)[index].requires_grad_()
-        orders = torch.stack([self._orders(jobs[j].seed) for j in used]).to(self.device)
-        split = torch.tensor([job.split for job in own], device=self.device)
-        losses = self._losses(criteria, own)
-        rate = how.lr * torch.tensor([[c.step] for c in criteria], device=self.device)
-        state = [torch.zeros_like(flat), torch.zeros_like(flat), torch.ones(2, device=self.device)]
+    def _pass(self, members: Sequence[Member]) -> Iterator[tuple[float, float]]:
+        how, device = self.how, self.device
+        seeds = sorted({member.seed for member in members})
+        index = torch.tensor([seeds.index(member.seed) for member in members], device=device)
+        flat = torch.stack([self._initial(seed) for seed in seeds]).to(device)[index].requires_grad_()
+        orders = torch.stack([self._orders(seed) for seed in seeds]).to(device)
+        split = torch.tensor([[member.split] for member in members], device=device)
+        rate = how.lr * torch.tensor([[member.criterion.step] for member in members], device=device)
+        losses = self._losses(members)
+        state = [torch.zeros_like(flat), torch.zeros_like(flat), torch.ones(2, device=device)]
 
         def step(batch: Tensor) -> None:
-            x, y = self.x[split[:, None], batch], self.y[split[:, None], batch]
-            z = how.net(self._params(flat), x)
-            pieces = [loss(z[part], y[part]).sum() for part, loss in losses]
-            (gradient,) = torch.autograd.grad(torch.stack(pieces).sum(), flat)
+            z, y = how.net(self._params(flat), self.x[split, batch]), self.y[split, batch]
+            (gradient,) = torch.autograd.grad(
+                torch.stack([loss(z[part], y[part]).sum() for part, loss in losses]).sum(), flat
+            )
             with torch.no_grad():
                 self._update(flat, gradient, state, rate)
 
-        run = self._captured(step, flat, state) if self.graphs else step
-        best_of = torch.tensor([job.score == "best" for job in own], device=self.device)[:, None]
-        every = torch.tensor([max(1, how.epochs // job.checks) if job.checks else 1 for job in own])
-        best, at_best = torch.full((len(own), 1), -torch.inf, device=self.device), flat.detach().clone()
-        for epoch in range(how.epochs):
-            order = orders[:, epoch][index]
+        run = self._captured(step, [flat, *state]) if self.graphs else step
+        best = torch.full((len(members), 1), -torch.inf, device=device)
+        at_best = flat.detach().clone()
+        for epoch in range(1, how.epochs + 1):
+            order = orders[:, epoch - 1][index]
             for start in range(0, order.shape[1], how.batch):
                 run(order[:, start : start + how.batch])
-            last = epoch == how.epochs - 1
-            checked = ((epoch + 1) % every == 0) | last
-            if not last and not any(c and job.score == "best" for c, job in zip(checked.tolist(), own, strict=True)):
-                continue
+            due = [epoch == how.epochs or _is_check(member, epoch, how.epochs) for member in members]
+            if any(due):
+                with torch.no_grad():
+                    value = self._scores(flat, members, "val")[:, None]
+                    take = torch.tensor(due, device=device)[:, None] & ((value > best) | best.isinf())
+                    at_best, best = torch.where(take, flat, at_best), torch.where(take, value, best)
+        tests = torch.full((len(members),), math.nan)
+        if any(member.test for member in members):
             with torch.no_grad():
-                value = self._scores(flat, own, "val")[:, None]
-                better = checked.to(self.device)[:, None] & (value > best)
-                take = torch.where(best_of, better, torch.tensor(last, device=self.device))
-                at_best, best = torch.where(take, flat.detach(), at_best), torch.where(take, value, best)
-        tests = torch.full((len(own),), math.nan)
-        if any(job.test for job in own):
-            with torch.no_grad():
-                tests = self._scores(at_best, own, "test")
-        found = torch.where(best.isinf(), math.nan, best).flatten().tolist()
-        return zip(found, tests.tolist(), strict=True)
+                tests = self._scores(at_best, members, "test")
+        return zip(best.flatten().tolist(), tests.tolist(), strict=True)
 
-    def _captured(self, step: Callable[[Tensor], None], flat: Tensor, state: list[Tensor]) -> Callable[[Tensor], None]:
+    def _captured(self, step: Callable[[Tensor], None], changed: list[Tensor]) -> Callable[[Tensor], None]:
         """The step replayed as a CUDA graph, one for each size of a batch; as it is if it cannot be captured."""
         graphs: dict[int, tuple[Any, Tensor]] = {}
 
+        def capture(batch: Tensor) -> None:
+            kept, before, side = batch.clone(), [t.detach().clone() for t in changed], torch.cuda.Stream()
+            try:
+                side.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(side):
+                    step(kept)
+                torch.cuda.current_stream().wait_stream(side)
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                    step(kept)
+                graphs[batch.shape[1]] = graph, kept
+            except RuntimeError as error:
+                warnings.warn(f"Steps are not captured as CUDA graphs: {error}", stacklevel=2)
+                self.graphs = False
+            with torch.no_grad():
+                for t, value in zip(changed, before, strict=True):
+                    t.copy_(value)
+
         def run(batch: Tensor) -> None:
-            size = batch.shape[1]
-            if self.graphs and size not in graphs:
-                kept, before = batch.clone(), [t.detach().clone() for t in (flat, *state)]
-                try:
-                    side = torch.cuda.Stream()
-                    side.wait_stream(torch.cuda.current_stream())
-                    with torch.cuda.stream(side):
-                        step(kept)
-                    torch.cuda.current_stream().wait_stream(side)
-                    graph = torch.cuda.CUDAGraph()
-                    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                        step(kept)
-                    graphs[size] = graph, kept
-                except RuntimeError as error:
-                    warnings.warn(f"Steps are not captured as CUDA graphs: {error}", stacklevel=2)
-                    self.graphs = False
-                with torch.no_grad():
-                    for t, value in zip((flat, *state), before, strict=True):
-                        t.copy_(value)
-            if size in graphs:
-                graphs[size][1].copy_(batch)
-                graphs[size][0].replay()
-            else:
-                step(batch)
+            if self.graphs and batch.shape[1] not in graphs:
+                capture(batch)
+            if batch.shape[1] not in graphs:
+                return step(batch)
+            graph, kept = graphs[batch.shape[1]]
+            kept.copy_(batch)
+            graph.replay()
 
         return run
 
     def _update(self, flat: Tensor, g: Tensor, state: list[Tensor], rate: Tensor) -> None:
         m, v, powers = state
-        if self.training.weight_decay:
-            flat.mul_(1 - rate * self.training.weight_decay)  # decoupled, as in AdamW
-        if self.training.optimizer == "sgd":
-            flat.sub_(m.mul_(self.training.momentum).add_(g) * rate)
+        if self.how.weight_decay:
+            flat.mul_(1 - rate * self.how.weight_decay)  # decoupled, as in AdamW
+        if self.how.optimizer == "sgd":
+            flat.sub_(m.mul_(self.how.momentum).add_(g) * rate)
             return
         powers.mul_(self.betas)
         m.lerp_(g, 1 - BETAS[0])
@@ -229,53 +228,52 @@ class Trainer:
         flat.sub_(m * (rate / (1 - powers[0])) / ((v / (1 - powers[1])).sqrt_().add_(EPS)))
 
     def _params(self, flat: Tensor) -> list[Tensor]:
-        shapes = self.training.net.shapes
+        shapes = self.how.net.shapes
         pieces = flat.split([math.prod(s) for s in shapes], dim=1)
         return [p.view(-1, *s) for p, s in zip(pieces, shapes, strict=True)]
 
     def _initial(self, seed: int) -> Tensor:
         """Weights and biases drawn as `nn.Linear` and `nn.Conv2d` draw them."""
         generator, pieces, bound = torch.Generator().manual_seed(seed), [], 0.0
-        for i, shape in enumerate(self.training.net.shapes):
+        for i, shape in enumerate(self.how.net.shapes):
             bound = bound if i % 2 else shape[0] ** -0.5
             pieces.append((torch.rand(math.prod(shape), generator=generator) * 2 - 1) * bound)
         return torch.cat(pieces)
 
     def _orders(self, seed: int) -> Tensor:
         generator, n = torch.Generator().manual_seed(seed + 2**32), self.x.shape[1]
-        return torch.stack([torch.randperm(n, generator=generator) for _ in range(self.training.epochs)])
+        return torch.stack([torch.randperm(n, generator=generator) for _ in range(self.how.epochs)])
 
-    def _losses(self, criteria: Sequence[Criterion], own: Sequence[Job]) -> list[tuple[slice, Callable[..., Tensor]]]:
+    def _losses(self, members: Sequence[Member]) -> list[tuple[slice, Callable[[Tensor, Tensor], Tensor]]]:
         """Neighbours of one family, each with its loss as a function of stacked logits and labels."""
         groups, start = [], 0
-        for key, group in groupby(range(len(criteria)), key=lambda i: _key(criteria[i])):
-            rows, kind = list(group), family(key[0])
-            options = [{"priors": self.priors[own[i].split]} if "priors" in _arguments(kind) else {} for i in rows]
-            losses = [
-                kind.of(criteria[i].losses[0].theta if criteria[i].losses else (), **option)
-                for i, option in zip(rows, options, strict=True)
-            ]
-            stacked = {
-                n: torch.stack([dict(l.named_buffers())[n] for l in losses]) for n, _ in losses[0].named_buffers()
-            }
-            buffers = {name: value.to(self.device) for name, value in stacked.items()}
-            groups.append((slice(start, start + len(rows)), _mapped(losses[0], buffers)))
+        for (name, _), group in groupby(members, key=lambda member: member.family):
+            kind, rows = family(name), list(group)
+            stacked: dict[str, list[Tensor]] = {}
+            for member in rows:
+                theta = member.criterion.losses[0].theta if member.criterion.losses else ()
+                option = {"priors": self.priors[member.split]} if issubclass(kind, PriorLoss) else {}
+                loss = kind.of(theta, **option)
+                for name, buffer in loss.named_buffers():
+                    stacked.setdefault(name, []).append(buffer)
+            buffers = {name: torch.stack(values).to(self.device) for name, values in stacked.items()}
+            groups.append((slice(start, start + len(rows)), _mapped(loss, buffers)))
             start += len(rows)
         return groups
 
-    def _scores(self, flat: Tensor, own: Sequence[Job], part: str) -> Tensor:
+    def _scores(self, flat: Tensor, members: Sequence[Member], part: str) -> Tensor:
         """The metric of each member on held-out data; NaN if its logits are not finite."""
-        values = torch.full((len(own),), math.nan, device=self.device)
+        values = torch.full((len(members),), math.nan, device=self.device)
         x, y = self.held[part]
-        for split in sorted({job.split for job in own}):
-            rows = torch.tensor([i for i, job in enumerate(own) if job.split == split], device=self.device)
-            z = self.training.net(self._params(flat[rows]), x[split].expand(len(rows), -1, -1))
+        for split in sorted({member.split for member in members}):
+            rows = torch.tensor([i for i, m in enumerate(members) if m.split == split], device=self.device)
+            z = self.how.net(self._params(flat[rows]), x[split].expand(len(rows), -1, -1))
             target = y[split].expand(len(rows), -1)
-            if self.training.metric == "nll":
+            if self.how.metric == "nll":
                 score = -F.cross_entropy(z.flatten(0, 1), target.flatten(), reduction="none").view_as(target).mean(1)
             else:
                 hit = (z.argmax(-1) == target).float()
-                if self.training.metric == "recall":
+                if self.how.metric == "recall":
                     counts = torch.bincount(y[split], minlength=z.shape[-1])
                     weights = 1 / (counts[y[split]] * (counts > 0).sum())
                     score = (hit * weights).sum(1)
@@ -285,39 +283,39 @@ class Trainer:
         return values
 
 
-def lockstep(tasks: Sequence[Callable[[Callable[[Job], Scores]], None]], train: Callable[..., list[Scores]]) -> None:
-    """Run tasks side by side, each a function of ``ask(job)``; what all of them ask for is trained in one pass."""
+def lockstep(tasks: Sequence[Callable[[Ask], None]], train: Ask) -> None:
+    """Run tasks side by side, each a function of ``ask(members)``; what all of them ask for is trained in one pass."""
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
-    def ask(job: Job) -> Scores:
+    def ask(members: Sequence[Member]) -> Scores:
         answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        inbox.put((job, answer))
+        inbox.put((members, answer))
         scores = answer.get()
         if scores is None:
             raise RuntimeError("Another task failed.")
         return list(scores)
 
-    def run(task: Callable[..., None]) -> None:
+    def run(task: Callable[[Ask], None]) -> None:
+        error = None
         try:
             task(ask)
-        except BaseException as error:
-            inbox.put((None, error))
-        else:
-            inbox.put((None, None))
+        except BaseException as raised:
+            error = raised
+        inbox.put((None, error))
 
     for task in tasks:
         threading.Thread(target=run, args=(task,), daemon=True).start()
     running, waiting, failed = len(tasks), [], None
     while running:
-        job, answer = inbox.get()
-        if job is None:
+        members, answer = inbox.get()
+        if members is None:
             running, failed = running - 1, failed or answer
         else:
-            waiting.append((job, answer))
+            waiting.append((members, answer))
         if waiting and len(waiting) == running:
-            results = [None] * len(waiting) if failed else train([job for job, _ in waiting])
-            for (_, answer), result in zip(waiting, results, strict=True):
-                answer.put(result)
+            scores = None if failed else iter(train([member for members, _ in waiting for member in members]))
+            for members, answer in waiting:
+                answer.put(scores and [next(scores) for _ in members])
             waiting = []
     if failed is not None:
         raise failed
@@ -327,7 +325,7 @@ def lockstep(tasks: Sequence[Callable[[Callable[[Job], Scores]], None]], train: 
 class StackEvaluator:
     """The package's evaluator protocol: populations are trained by ``ask``, beside those of other searches."""
 
-    ask: Callable[[Job], Scores]
+    ask: Ask
     split: int
     score: str = "last"
     name = "stack"
@@ -335,17 +333,17 @@ class StackEvaluator:
 
     def start(self, criteria: Sequence[Criterion], seed: int) -> StackPopulation:
         """Start one training for each criterion."""
-        return StackPopulation(self, Job(tuple(criteria), self.split, seed, self.score))
+        return StackPopulation(self.ask, [Member(c, self.split, seed, self.score) for c in criteria])
 
 
 class StackPopulation:
-    """Trainings that run once their scores are asked for."""
+    """Trainings that run as a whole once their scores are asked for."""
 
     length = 1
 
-    def __init__(self, evaluator: StackEvaluator, job: Job) -> None:
-        self.evaluator, self.job = evaluator, job
-        self.trained, self.members = 0, list(range(len(job.criteria)))
+    def __init__(self, ask: Ask, started: Sequence[Member]) -> None:
+        self.ask, self.started = ask, started
+        self.trained, self.members = 0, list(range(len(started)))
 
     def advance(self, n: int) -> None:
         """Train to the end, later."""
@@ -353,7 +351,7 @@ class StackPopulation:
 
     def scores(self) -> Iterator[Evaluation]:
         """Yield the validation score of each member."""
-        for value, _ in self.evaluator.ask(self.job):
+        for value, _ in self.ask(self.started):
             yield Evaluation(value) if math.isfinite(value) else Evaluation(math.nan, "diverged")
 
     def keep(self, members: Sequence[int]) -> None:
@@ -363,12 +361,8 @@ class StackPopulation:
         """Do nothing."""
 
 
-def _key(criterion: Criterion) -> tuple[str, int]:
-    return criterion.shape[0] if criterion.losses else ("cross_entropy", 0)
-
-
-def _arguments(kind: type) -> Sequence[str]:
-    return kind.__init__.__kwdefaults__ or ()
+def _is_check(member: Member, epoch: int, epochs: int) -> bool:
+    return member.score == "best" and epoch % max(1, epochs // (member.checks or epochs)) == 0
 
 
 def _mapped(loss: torch.nn.Module, buffers: dict[str, Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
