@@ -92,23 +92,17 @@ class Bench:
         finals: tuple[int, int],
         score: str = "last",
     ) -> Outcome:
-        """Search with the package, and take the best finalist by its mean over fresh seeds.
-
-        Args:
-            finals: finalists, and seeds of each.
-        """
+        """Search with the package, then take the best of ``finals`` (candidates, fresh seeds of each) by their mean."""
+        # The package's finals confirm as well, which decides nothing here: one training, not counted
         settings = SearchSettings(
-            generations=generations,
-            population=population,
-            space=space,
-            strategy=strategy,
-            # One training of each for the confirmation, which decides nothing here and is not counted
-            finals=Finals(finalists=finals[0], seeds=finals[1], confirm=1),
-            seed=self.seed,
+            generations, population, space, strategy, Finals(finalists=finals[0], seeds=0, confirm=1), seed=self.seed
         )
         result = search(StackEvaluator(self.ask, self.row, score), settings, Objective(self.classes))
-        chosen = result.finalists[0].criterion
-        return Outcome(chosen, generations * population + finals[0] * finals[1], score)
+        seeds = [settings.training_seed("choice", i) for i in range(finals[1])]
+        best = [finalist.criterion for finalist in result.finalists]
+        scores = self.ask([Member(c, self.row, seed, score) for c in best for seed in seeds])
+        means = np.nan_to_num([value for value, _ in scores], nan=-9.0).reshape(len(best), -1).mean(1)
+        return Outcome(best[int(means.argmax())], generations * population + finals[0] * finals[1], score)
 
 
 METHODS: dict[str, Callable[[Bench], Outcome | None]] = {}
