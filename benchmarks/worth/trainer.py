@@ -119,14 +119,20 @@ class Trainer:
         data: of each split, inputs and labels for training, validation and test (clean).
         device: where.
         stack: most members of one pass; 64, or 1024 on a GPU.
+        graphs: whether steps on a GPU are replayed as CUDA graphs.
     """
 
     def __init__(
-        self, how: Training, data: Sequence[Sequence[np.ndarray]], device: str = "cpu", stack: int = 0
+        self,
+        how: Training,
+        data: Sequence[Sequence[np.ndarray]],
+        device: str = "cpu",
+        stack: int = 0,
+        graphs: bool = True,
     ) -> None:
         self.how, self.device = how, torch.device(device)
-        self.graphs = self.device.type == "cuda"
-        self.stack = stack or (1024 if self.graphs else 64)
+        self.stack = stack or (1024 if self.device.type == "cuda" else 64)
+        self.graphs = graphs and self.device.type == "cuda"
         parts = [torch.as_tensor(np.stack(part)) for part in zip(*data, strict=True)]
         self.priors = [class_priors(labels, how.net.shapes[-1][-1]) for labels in parts[1]]
         self.x, xv, xt = (part.float().to(self.device) for part in parts[::2])
@@ -194,7 +200,7 @@ class Trainer:
                     step(kept)
                 torch.cuda.current_stream().wait_stream(side)
                 graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                with torch.cuda.graph(graph):
                     step(kept)
                 graphs[batch.shape[1]] = graph, kept
             except RuntimeError as error:

@@ -57,13 +57,15 @@ class Settings:
     splits: int = 3
     device: str = "cpu"
     stack: int = 0
+    graphs: bool = True
 
 
 @lru_cache(maxsize=64)
 def trainer(name: str, settings: Settings) -> Trainer:
     """The trainer of a task, kept in its process."""
     task = TASKS[name]
-    return Trainer(task.training, [task.data(200 + i) for i in range(settings.splits)], settings.device, settings.stack)
+    data = [task.data(200 + i) for i in range(settings.splits)]
+    return Trainer(task.training, data, settings.device, settings.stack, settings.graphs)
 
 
 def trained(request: tuple[str, list[tuple[Criterion, int, int]]], settings: Settings) -> np.ndarray:
@@ -263,12 +265,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--tasks", help="only tasks whose name contains one of these texts, separated by ';'")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes, which share the tasks")
+    parser.add_argument("--eager", action="store_true", help="no CUDA graphs")
     parser.add_argument("--name", default="trial", help="name of the prior")
     parser.add_argument("--output", type=Path, help="outputs/prior/NAME.json by default")
     args = parser.parse_args(argv)
     sizes = {"generations": 3, "population": 6, "searches": 1, "splits": 1} if args.small else {}
     given = {n: getattr(args, n) for n in ("generations", "population", "searches") if getattr(args, n) is not None}
-    settings = Settings(**{**sizes, **given}, device=args.device)
+    settings = Settings(**{**sizes, **given}, device=args.device, graphs=not args.eager)
     tasks, unseen = source_tasks(), unseen_tasks()
     texts = args.tasks.split(";") if args.tasks else ["iris", "blobs 3", "quantiles 4", "digits, 40% wrong, mlp, adam"]
     if args.small or args.tasks:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.hub import LAYOUTS, write_hub
+from helpers.hub import LAYOUTS, write_hub, write_human_labels
 
 from tglo_lightning import data
 from tglo_lightning.data import CIFAR10DataModule, CIFAR10NDataModule, MNISTDataModule, SVHNDataModule
@@ -137,12 +137,6 @@ def test_a_smaller_copy_is_split_in_the_same_proportion(tmp_path):
     folder = write_hub(tmp_path / "cifar", train=200, **LAYOUTS["cifar10"])
     task = CIFAR10DataModule(source=str(folder), cache_dir=str(tmp_path))
     assert [len(task._split(i)) for i in range(3)] == [180, 20, 30]
-
-
-def write_human_labels(folder, **columns):
-    folder.mkdir()
-    pytest.importorskip("datasets").Dataset.from_dict(columns).to_parquet(folder / "train-00000-of-00001.parquet")
-    return str(folder)
 
 
 def test_labels_given_by_people_are_for_training_and_validation(tmp_path):
