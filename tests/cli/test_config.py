@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from helpers.hub import LAYOUTS, write_hub
+from helpers.hub import LAYOUTS, write_hub, write_human_labels
 from hydra import compose, initialize_config_dir
 from torch import nn
 
@@ -49,6 +49,8 @@ def test_every_config_composes_and_trains_two_batches(config, option, tmp_path):
         layout = task.source.split("/")[-1]
         folder = write_hub(tmp_path / layout, **LAYOUTS[layout])
         overrides += [f"task.source={folder}", f"task.cache_dir={tmp_path / 'cache'}"]
+    if option == "task=cifar10n":
+        overrides += [f"task.labels_source={write_human_labels(tmp_path / 'human', worse=[0] * 60)}"]
     cfg = config(*overrides)
     recipe = Recipe(cfg)
     if option not in ("logger=tensorboard", "logger=mlflow"):

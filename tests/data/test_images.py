@@ -1,10 +1,12 @@
+from pathlib import Path
+
 import pytest
 import torch
-from helpers.hub import LAYOUTS, write_hub
+from helpers.hub import LAYOUTS, write_hub, write_human_labels
 
 from tglo_lightning import data
-from tglo_lightning.data import CIFAR10DataModule, MNISTDataModule, SVHNDataModule
-from tglo_lightning.data.hub import load_images
+from tglo_lightning.data import CIFAR10DataModule, CIFAR10NDataModule, MNISTDataModule, SVHNDataModule
+from tglo_lightning.data.hub import load_columns, load_images
 
 CLASSES = {
     "mnist": data.MNISTDataModule,
@@ -135,6 +137,46 @@ def test_a_smaller_copy_is_split_in_the_same_proportion(tmp_path):
     folder = write_hub(tmp_path / "cifar", train=200, **LAYOUTS["cifar10"])
     task = CIFAR10DataModule(source=str(folder), cache_dir=str(tmp_path))
     assert [len(task._split(i)) for i in range(3)] == [180, 20, 30]
+
+
+def test_labels_given_by_people_are_for_training_and_validation(tmp_path):
+    images = write_hub(tmp_path / "cifar10", **LAYOUTS["cifar10"])
+    true = [i % 10 for i in range(60)]
+    given = [(label + (i >= 30)) % 10 for i, label in enumerate(true)]
+    table = write_human_labels(tmp_path / "human", label=true, worse=given, aggre_label=true)
+    options = {"source": str(images), "labels_source": table, "val_size": 50_000 // 3, "cache_dir": str(tmp_path)}
+    clean = CIFAR10DataModule(source=str(images), val_size=options["val_size"], cache_dir=str(tmp_path))
+    worse, aggregate = CIFAR10NDataModule(**options), CIFAR10NDataModule(labels="aggregate", **options)
+    wrong = 0
+    for index in (0, 1):
+        pixels, labels = worse._split(index).tensors
+        assert torch.equal(pixels, clean._split(index).tensors[0])
+        assert torch.equal(aggregate._split(index).tensors[1], clean._split(index).tensors[1])
+        wrong += int((labels != clean._split(index).tensors[1]).sum())
+    assert wrong == 30
+    assert torch.equal(worse._split(2).tensors[1], clean._split(2).tensors[1])
+
+
+def test_labels_of_other_images_are_refused(tmp_path):
+    images = write_hub(tmp_path / "cifar10", **LAYOUTS["cifar10"])
+    options = {"source": str(images), "cache_dir": str(tmp_path)}
+    table = write_human_labels(tmp_path / "few", worse=[0] * 59)
+    with pytest.raises(ValueError, match="one row for each of the 60"):
+        CIFAR10NDataModule(labels_source=table, **options).setup()
+    table = write_human_labels(tmp_path / "other", worse=[0] * 60, label=[0] * 60)
+    with pytest.raises(ValueError, match="other images"):
+        CIFAR10NDataModule(labels_source=table, **options).setup()
+    with pytest.raises(ValueError, match="column 'random1' or 'random_label1'"):
+        CIFAR10NDataModule(labels_source=table, labels="random1", **options).setup()
+
+
+@pytest.mark.parametrize(("labels", "wrong"), [("worse", 0.41), ("random1", 0.17), ("aggregate", 0.09)])
+def test_the_shares_of_wrong_labels_of_a_copy(labels, wrong):
+    shared = Path(__file__).parents[3] / "shared" / "data"
+    if not (shared / "cifar10n_subset").is_dir():
+        pytest.skip("no copy of CIFAR-10N")
+    columns = load_columns(str(shared / "cifar10n_subset"), "train", ["label", labels])
+    assert float((columns[labels] != columns["label"]).float().mean()) == pytest.approx(wrong, abs=0.015)
 
 
 def test_a_copy_of_other_images_is_refused(hub, tmp_path):

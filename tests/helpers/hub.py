@@ -33,6 +33,13 @@ def write_hub(
     return folder
 
 
+def write_human_labels(folder: Path, **columns: list[int]) -> str:
+    """A parquet file of labels; its folder as text. Skips without ``datasets``."""
+    folder.mkdir()
+    pytest.importorskip("datasets").Dataset.from_dict(columns).to_parquet(folder / "train-00000-of-00001.parquet")
+    return str(folder)
+
+
 # What the official data sets look like
 LAYOUTS = {
     "mnist": {"subfolder": "mnist"},

@@ -7,6 +7,7 @@ from tglo_lightning.data.augment import BatchAugmentation
 from tglo_lightning.data.digits import DigitsDataModule
 from tglo_lightning.data.images import (
     CIFAR10DataModule,
+    CIFAR10NDataModule,
     CIFAR100DataModule,
     FashionMNISTDataModule,
     ImageDataModule,
@@ -21,6 +22,7 @@ from tglo_lightning.data.task import Task
 __all__ = [
     "BatchAugmentation",
     "CIFAR10DataModule",
+    "CIFAR10NDataModule",
     "CIFAR100DataModule",
     "DigitsDataModule",
     "FashionMNISTDataModule",

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["load_images"]
+__all__ = ["load_columns", "load_images"]
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "fine_label")
@@ -62,19 +64,40 @@ def load_images(
     return images, labels.long()
 
 
-def _decode(source: str, split: str, subset: str | None) -> tuple[Tensor, Tensor]:
-    """Images (N, C, H, W) and labels (N,), both uint8."""
+def load_columns(source: str, split: str, names: Sequence[str]) -> dict[str, Tensor]:
+    """Columns of integers of one split of a data set, those of ``names`` that it has.
+
+    Args:
+        source: name on the hub, or a folder with parquet files.
+        split: ``"train"`` or ``"test"``.
+        names: columns.
+
+    Raises:
+        OSError: the data set cannot be read.
+        ImportError: ``datasets`` is not installed.
+    """
+    dataset = _dataset(source, None, split)
+    return {name: torch.tensor(dataset[name][:]).long() for name in names if name in dataset.column_names}
+
+
+def _dataset(source: str, subset: str | None, split: str) -> Any:
+    """One split, its images not yet decoded."""
     try:
         import PIL.Image  # noqa: F401  (datasets decodes with it)
         from datasets import load_dataset
     except ImportError as error:
         raise ImportError(f"Reading {source} needs: pip install 'tglo-lightning[data]'") from error
     try:
-        dataset = load_dataset(source, subset, split=split)
+        return load_dataset(source, subset, split=split)
     except OSError as error:
         raise OSError(
             f"Cannot read {source}. Without a network, give a folder with its parquet files: source=FOLDER. ({error})"
         ) from error
+
+
+def _decode(source: str, split: str, subset: str | None) -> tuple[Tensor, Tensor]:
+    """Images (N, C, H, W) and labels (N,), both uint8."""
+    dataset = _dataset(source, subset, split)
     column = next((name for name in IMAGE_COLUMNS if name in dataset.column_names), None)
     label = next((name for name in LABEL_COLUMNS if name in dataset.column_names), None)
     if column is None or label is None:

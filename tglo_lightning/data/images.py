@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from tglo_lightning.arguments import flag, integer
-from tglo_lightning.data.hub import load_images
+from tglo_lightning.arguments import choice, flag, integer
+from tglo_lightning.data.hub import load_columns, load_images
 from tglo_lightning.data.task import Augmentation, Splits, Task
 
 __all__ = [
     "CIFAR10DataModule",
+    "CIFAR10NDataModule",
     "CIFAR100DataModule",
     "FashionMNISTDataModule",
     "ImageDataModule",
@@ -140,6 +141,51 @@ class CIFAR10DataModule(ImageDataModule):
     official_train = 50_000
     mean = (0.4914, 0.4822, 0.4465)
     std = (0.2470, 0.2435, 0.2616)
+
+
+class CIFAR10NDataModule(CIFAR10DataModule):
+    """CIFAR-10N: CIFAR-10 with labels given by people in training *and* validation; the test labels stay clean.
+
+    Args:
+        labels: ``"worse"`` (of three people's labels a wrong one if there is one, 40 % wrong), ``"random1"`` to
+            ``"random3"`` (one person's, 17 to 18 %) or ``"aggregate"`` (the majority's, 9 %).
+        labels_source: folder with parquet files, or name on the hub, of a table with one row for each official
+            training image, in official order. Its columns are called as ``labels``, or as in the authors' files,
+            ``worse_label``, ``aggre_label``, ``random_label1``; a column ``label`` of true labels is checked.
+        kwargs: those of `ImageDataModule`. ``label_noise`` comes on top.
+
+    Raises:
+        ValueError: an argument out of range, no such column, or a table of other images.
+
+    Source: Wei et al., arXiv 2110.12088.
+    """
+
+    def __init__(self, *, labels: str = "worse", labels_source: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.labels, self.labels_source = choice("labels", labels, tuple(HUMAN_LABELS)), str(labels_source)
+
+    def _images(self, split: str) -> tuple[Tensor, Tensor]:
+        images, true = super()._images(split)
+        if split == "test":
+            return images, true
+        names = (self.labels, HUMAN_LABELS[self.labels])
+        columns = load_columns(self.labels_source, "train", (*names, "label"))
+        given = next((columns[name] for name in names if name in columns), None)
+        if given is None:
+            raise ValueError(f"labels_source {self.labels_source} must have a column {names[0]!r} or {names[1]!r}")
+        if given.shape != true.shape or not torch.equal(columns.get("label", true), true):
+            raise ValueError(
+                f"labels_source {self.labels_source} holds labels of other images than source {self.source}: it must "
+                f"have one row for each of the {len(true)} training images, in their order"
+            )
+        return images, given
+
+
+HUMAN_LABELS = {
+    "worse": "worse_label",
+    "aggregate": "aggre_label",
+    **{f"random{i}": f"random_label{i}" for i in (1, 2, 3)},
+}
 
 
 class CIFAR100DataModule(ImageDataModule):

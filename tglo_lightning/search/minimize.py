@@ -26,6 +26,7 @@ from tglo_lightning.search.files import result_path
 from tglo_lightning.search.interruption import interruptible
 from tglo_lightning.search.journal import Journal
 from tglo_lightning.search.loop import search
+from tglo_lightning.search.progress import SearchBar
 from tglo_lightning.search.rate import scaled_rates
 from tglo_lightning.search.result import SearchResult
 from tglo_lightning.search.seeding import random_states, saved_states, seed_all
@@ -106,7 +107,6 @@ def minimize(
     (12, 3)
     >>> criterion = result.loss()  # TaylorGLOLoss, or CrossEntropyLoss if nothing beat that
     """
-
     if not callable(fn):
         raise TypeError(f"`fn` must be a function of a loss, got {fn!r}.")
     if settings is not None and options:
@@ -136,7 +136,6 @@ def run(
     progress: bool,
 ) -> SearchResult:
     """Search with a journal and a progress bar; write the result beside the journal."""
-    from tglo_lightning.search.progress import SearchBar  # rich is needed by nothing else here
 
     with ExitStack() as stack:
         check = stack.enter_context(interruptible())
