@@ -25,7 +25,7 @@ def test_what_is_seen(tmp_path):
     assert found.num_classes == 3
     assert {"train/loss", "val/acc"} <= set(found.metrics)
     assert found.inputs == [[16, FEATURES], [16]]
-    assert found.identity["data"]["lengths"] == {"train": [96], "val": [48]}
+    assert {stage: of["lengths"] for stage, of in found.identity["data"].items()} == {"train": [96], "val": [48]}
     assert fit.epoch_batches == 6
     assert all(torch.equal(before[name], value) for name, value in fit.module.state_dict().items())
     assert found.identity == probe(fit).identity

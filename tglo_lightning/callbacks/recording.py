@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tglo_lightning._version import __version__
+from tglo_lightning.module.fingerprint import compared
 from tglo_lightning.module.messages import tell
 from tglo_lightning.search import Journal, JournalError, SearchError, SearchResult
 from tglo_lightning.search.files import (
@@ -154,9 +155,12 @@ class Recording:
         if self.path is not None and is_finished(self.path):
             return (
                 f"TaylorGLO: this search is finished, its trainings are in {self.path}. To search anew, pass "
-                "resume=False or another seed."
+                f"resume=False or another seed. The same as there: {compared(self.identity)}."
             )
-        return f"TaylorGLO goes on from {self.path}, which holds {counted(recorded, 'record')}."
+        return (
+            f"TaylorGLO goes on from {self.path}, which holds {counted(recorded, 'record')}. The same as there: "
+            f"{compared(self.identity)}."
+        )
 
 
 def evaluator_name(evaluator: Any) -> str:

@@ -20,7 +20,7 @@ from tglo_lightning.losses import ClassificationLoss
 from tglo_lightning.module import LossSlots, restore_loss
 from tglo_lightning.module.bases import CALLBACKS, Callback
 from tglo_lightning.module.copies import INITS, check_resettable, copies_of
-from tglo_lightning.module.fingerprint import digest, sources
+from tglo_lightning.module.fingerprint import digest
 from tglo_lightning.module.messages import tell
 from tglo_lightning.search import Budget, Finals, Objective, SearchResult, SearchSettings, Space, Strategy, search
 from tglo_lightning.search.interruption import interruptible
@@ -204,7 +204,7 @@ class TaylorGLO(Callback):
         # Whatever draws random numbers on the way, the outer fit goes on as if it had not
         with interruptible() as check, isolated(fit.generators, quiet=False), Ranks(trainer) as ranks:
             seen = probe(fit)
-            ranks.agree("The data", digest(seen.identity["data"]))
+            ranks.agree("The data", digest([[of["lengths"], of["contents"]] for of in seen.identity["data"].values()]))
             if ranks.leads:
                 tell(
                     f"TaylorGLO: up to {counted(settings.trainings, 'training')} of "
@@ -270,17 +270,19 @@ class TaylorGLO(Callback):
         path: Path | None = self.journal or Path(trainer.default_root_dir)
         if not trainer.is_global_zero or (self.journal is None and "://" in str(trainer.default_root_dir)):
             path = None
-        own = [settings.strategy, settings.space, getattr(settings.space, "constraint", None)]
+        # A strategy may hold what an earlier search left, so its code alone counts beside its settings
+        seen.seen.value(settings.strategy)
         identity = {
             "settings": settings.to_dict(),
             "loss": self.slots.paths,
             "original": fit.slots.name(fit.module),
             "monitor": self.monitor,
             "mode": self.mode,
-            "init": self.init if isinstance(self.init, str) else "function",
-            "code": sources(item if callable(item) else type(item) for item in own if item is not None),
+            "space": seen.seen.value(settings.space),
             "classes": seen.num_classes,
             **seen.identity,
+            "code": seen.seen.code(),
+            "left_out": seen.seen.summary(),
         }
         return Recording(path, identity, self.evaluator, named=self.journal is not None, resume=self.resume)
 

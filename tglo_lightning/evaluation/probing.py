@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +19,15 @@ from tglo_lightning.evaluation.trainer import Guard
 from tglo_lightning.evaluation.validation import validated
 from tglo_lightning.losses import TaylorGLOLoss, loss_like
 from tglo_lightning.module.bases import Callback
-from tglo_lightning.module.fingerprint import data_identity, described, module_identity, optimizer_identity
+from tglo_lightning.module.fingerprint import Fingerprint
 from tglo_lightning.search import Criterion
 from tglo_lightning.search.seeding import seed_all
 from tglo_lightning.wording import counted
 
 __all__ = ["Probe", "Recorder", "probe"]
+
+# How many samples are compared with those of an earlier search
+SAMPLES = {"train": 256, "val": 10_000}
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,14 @@ class Probe:
         identity: module, weights, optimizers, data and Trainer in plain values, see
             :mod:`tglo_lightning.module.fingerprint`.
         inputs: shapes of the tensors of the first training batch.
+        seen: the fingerprint, which has looked at all of that.
     """
 
     num_classes: int
     metrics: list[str]
     identity: dict[str, Any]
     inputs: list[list[int]]
+    seen: Fingerprint
 
 
 def probe(fit: InnerFit) -> Probe:
@@ -58,8 +62,9 @@ def probe(fit: InnerFit) -> Probe:
     """
     kind = type(fit.module).__name__
     try:
-        metrics, recorders, identity, has_validated, inputs = _rehearse(fit)
-        shifted, *_ = _rehearse(fit, shift=1.0)
+        seen = Fingerprint()
+        metrics, recorders, identity, has_validated, inputs = _rehearse(fit, seen)
+        shifted, *_ = _rehearse(fit, None, shift=1.0)
     except _Refused as error:
         raise ValueError(str(error)) from None
     except Exception as error:
@@ -74,7 +79,7 @@ def probe(fit: InnerFit) -> Probe:
         raise ValueError(f"Losses that are searched for together must have as many classes each, got {classes}.")
     if fit.monitor not in metrics:
         advice = "Log it in validation_step with self.log, or pass one of these as `monitor=`."
-        if has_validated and "val" not in identity["data"]["lengths"]:
+        if has_validated and "val" not in identity["data"]:
             advice = "The validation loader gave no batch: is its data set empty, or smaller than a batch it drops?"
         elif not has_validated:
             advice = (
@@ -97,16 +102,17 @@ def probe(fit: InnerFit) -> Probe:
         metrics=sorted(metrics),
         identity=identity,
         inputs=inputs,
+        seen=seen,
     )
 
 
 def _rehearse(
-    fit: InnerFit, shift: float = 0.0
+    fit: InnerFit, seen: Fingerprint | None, shift: float = 0.0
 ) -> tuple[dict[str, Any], dict[str, Recorder], dict[str, Any], bool, list[list[int]]]:
     """Metrics after one batch, what the losses were called with, what the training depends on, whether there is
     validation, and the shapes of that batch.
 
-    ``shift`` changes the value of each loss, not its gradient.
+    What it depends on goes into ``seen``. ``shift`` changes the value of each loss, not its gradient.
     """
     limits: dict[str, Any] = {"limit_val_batches": 1 if fit.validates else 0, "overfit_batches": 0.0}
     if fit.budget.steps is not None:
@@ -114,7 +120,7 @@ def _rehearse(
     with isolated(fit.generators):
         graded = [name for name, parameter in fit.module.named_parameters() if parameter.grad is not None]
         module = fit.candidate(Criterion.original(), seed=0)
-        identity = module_identity(module)
+        identity = {} if seen is None else seen.module(module)
         recorders = {slot.path: Recorder(slot.path, slot.get(module), shift) for slot in fit.slots}
         for slot in fit.slots:
             slot.set(module, recorders[slot.path])
@@ -134,18 +140,24 @@ def _rehearse(
                 "the optimizer of a copy holds parameters of the module itself. A function that the module holds, such "
                 "as a lambda over `self`, is not copied with it: make it a method."
             )
-        identity["optimizers"] = optimizer_identity(trainer)
         metrics = validated(trainer, module, fit, seed=0)
+        if seen is not None:
+            identity["optimizers"] = seen.optimizers(trainer)
+            identity["data"] = {
+                stage: seen.data(loaders, fit.generators, most=SAMPLES[stage])
+                for stage, loaders in first.loaders.items()
+            }
+            identity["datamodule"] = seen.value(fit.datamodule)
+            identity["trainer"] = {name: seen.value(value) for name, value in fit.training.items()}
+            identity["callbacks"] = [seen.value(callback) for callback in fit.callbacks]
+            identity["init"] = seen.value(fit.init)
     fit.epoch_batches = trainer.num_training_batches
-    if "train" not in first.batches:
+    if "train" not in first.loaders:
         raise _Refused(
             "there is nothing to train on: the training loader gave no batch. Is its data set empty, or smaller than a "
             "batch that it drops?"
         )
-    identity["data"] = data_identity(first.batches, first.lengths)
-    identity["trainer"] = described(fit.training)
-    identity["callbacks"] = [[described(callback), described(vars(callback))] for callback in fit.callbacks]
-    inputs = [list(leaf.shape) for leaf in tree_leaves(first.batches["train"]) if isinstance(leaf, Tensor)]
+    inputs = [list(leaf.shape) for leaf in tree_leaves(first.batch) if isinstance(leaf, Tensor)]
     return metrics, recorders, identity, trainer.enable_validation, inputs
 
 
@@ -154,31 +166,23 @@ class _Refused(ValueError):
 
 
 class _FirstBatches(Callback):
-    """Ends a training after its first batch; keeps that batch and the first of the validation."""
+    """Ends a training after its first batch; keeps that batch, and the loaders."""
 
     def __init__(self) -> None:
-        self.batches: dict[str, Any] = {}
-        self.lengths: dict[str, Any] = {}
+        self.batch: Any = None
+        self.loaders: dict[str, Any] = {}
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self._keep("train", batch, trainer.train_dataloader)
+        if "train" not in self.loaders:
+            # A step may change its batch
+            self.batch = copy.deepcopy(_detached(batch))
+            self.loaders["train"] = trainer.train_dataloader
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         trainer.should_stop = True
 
-    def on_validation_batch_start(self, trainer: Any, pl_module: Any, batch: Any, *args: Any, **kwargs: Any) -> None:
-        self._keep("val", batch, trainer.val_dataloaders)
-
-    def _keep(self, stage: str, batch: Any, loaders: Any) -> None:
-        if stage in self.batches:
-            return
-        # A step may change its batch
-        self.batches[stage] = copy.deepcopy(_detached(batch))
-        self.lengths[stage] = [
-            len(loader.dataset)
-            for loader in tree_leaves(loaders)
-            if isinstance(getattr(loader, "dataset", None), Sized)
-        ]
+    def on_validation_batch_start(self, trainer: Any, *args: Any, **kwargs: Any) -> None:
+        self.loaders["val"] = trainer.val_dataloaders
 
 
 def _check_call(fit: InnerFit, path: str, recorder: Recorder) -> int:
