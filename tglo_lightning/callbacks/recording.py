@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from importlib.metadata import version
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from tglo_lightning.module.fingerprint import compared
 from tglo_lightning.module.messages import tell
 from tglo_lightning.search import Journal, JournalError, SearchError, SearchResult
 from tglo_lightning.search.files import (
-    JOURNAL,
     default_journal,
     free_journal,
     interrupted_neighbour,
@@ -27,7 +26,7 @@ from tglo_lightning.search.files import (
 from tglo_lightning.search.journal import Unwritable
 from tglo_lightning.wording import counted
 
-__all__ = ["Recording", "evaluator_name", "journal_path", "versions"]
+__all__ = ["Recording", "evaluator_name", "versions"]
 
 # Packages whose versions may change the outcome of a search
 VERSIONS = ("torch", "pytorch-lightning", "cma", "numpy")
@@ -70,7 +69,7 @@ class Recording:
             return
         if not named:
             self.path = free_journal(self.path)
-        elif path.exists():
+        elif os.path.exists(path):
             raise JournalError(
                 f"{path} exists, and `resume` is off. Give `journal` another path, or go on from it by resume=True."
             )
@@ -125,7 +124,7 @@ class Recording:
                 **notes,
             }
         )
-        if not self.named and not self.path.exists():
+        if not self.named and not os.path.exists(self.path):
             self._mention(interrupted_neighbour(self.path, header))
         try:
             return Journal(self.path, header)
@@ -166,24 +165,6 @@ class Recording:
 def evaluator_name(evaluator: Any) -> str:
     """Return the name of an evaluator, or of its class."""
     return str(getattr(evaluator, "name", type(evaluator).__name__))
-
-
-def journal_path(journal: str | PathLike[str] | None) -> Path | None:
-    """Return the path of a journal that a user named.
-
-    Raises:
-        TypeError, ValueError: it cannot be the path of a journal.
-    """
-    if journal is None:
-        return None
-    if not isinstance(journal, str | PathLike) or not str(journal):
-        raise TypeError(f"`journal` must be the path of a file, got {journal!r}.")
-    path = Path(journal).expanduser()
-    if path.suffix == ".json":
-        raise ValueError(f"`journal` must not end in .json, for the result goes there; got {str(journal)!r}.")
-    if path.is_dir():
-        raise ValueError(f"`journal` must be a file, and {str(journal)!r} is a directory: {path / JOURNAL}?")
-    return path
 
 
 def versions(trainer: Any) -> dict[str, str]:

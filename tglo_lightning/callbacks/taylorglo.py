@@ -10,7 +10,7 @@ from typing import Any
 
 from tglo_lightning.arguments import choice, flag
 from tglo_lightning.callbacks.progress import SearchMonitor
-from tglo_lightning.callbacks.recording import Recording, journal_path, versions
+from tglo_lightning.callbacks.recording import Recording, versions
 from tglo_lightning.callbacks.report import SearchReport
 from tglo_lightning.evaluation import InnerFit, Probe, Ranks, check_strategy, choose_evaluator, probe
 from tglo_lightning.evaluation.auto import EVALUATORS, check_evaluator
@@ -23,6 +23,7 @@ from tglo_lightning.module.copies import INITS, check_resettable, copies_of
 from tglo_lightning.module.fingerprint import digest
 from tglo_lightning.module.messages import tell
 from tglo_lightning.search import Budget, Finals, Objective, SearchResult, SearchSettings, Space, Strategy, search
+from tglo_lightning.search.files import journal_path
 from tglo_lightning.search.interruption import interruptible
 from tglo_lightning.search.settings import MODES
 from tglo_lightning.search.summary import outcome_metrics, summary, warn_of_direction, warn_of_seeds
@@ -278,6 +279,7 @@ class TaylorGLO(Callback):
             "original": fit.slots.name(fit.module),
             "monitor": self.monitor,
             "mode": self.mode,
+            "init": self.init if isinstance(self.init, str) else "function",
             "space": seen.seen.value(settings.space),
             "classes": seen.num_classes,
             **seen.identity,

@@ -148,9 +148,11 @@ def _rehearse(
                 for stage, loaders in first.loaders.items()
             }
             identity["datamodule"] = seen.value(fit.datamodule)
-            identity["trainer"] = {name: seen.value(value) for name, value in fit.training.items()}
+            identity["trainer"] = {
+                name: value if isinstance(value, str) else seen.value(value) for name, value in fit.training.items()
+            }
             identity["callbacks"] = [seen.value(callback) for callback in fit.callbacks]
-            identity["init"] = seen.value(fit.init)
+            identity["start"] = seen.value(fit.init)
     fit.epoch_batches = trainer.num_training_batches
     if "train" not in first.loaders:
         raise _Refused(

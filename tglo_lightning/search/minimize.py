@@ -22,7 +22,7 @@ from tglo_lightning.losses.registry import check_replaceable, loss_name, loss_op
 from tglo_lightning.search.budget import Budget
 from tglo_lightning.search.criterion import Criterion
 from tglo_lightning.search.evaluator import Evaluation
-from tglo_lightning.search.files import result_path
+from tglo_lightning.search.files import journal_path, result_path
 from tglo_lightning.search.interruption import interruptible
 from tglo_lightning.search.journal import Journal
 from tglo_lightning.search.loop import search
@@ -124,10 +124,9 @@ def minimize(
         check = stack.enter_context(interruptible())
         evaluator = FunctionEvaluator(fn, original, num_classes=num_classes, budget=budget)
         opened = None
-        if journal is not None:
-            if str(journal).endswith(".json"):
-                raise ValueError(f"`journal` must not end in .json, for the result goes there; got {str(journal)!r}.")
-            opened = Journal(journal, _header(fn, original, settings, objective))
+        path = journal_path(journal)
+        if path is not None:
+            opened = Journal(path, _header(fn, original, settings, objective))
             stack.callback(opened.close)
             evaluator.proven = opened.recorded > 0
         bar = stack.enter_context(SearchBar(settings, name, disable=not progress))

@@ -30,30 +30,6 @@ RESULT = {
     "versions": {...: str},
 }
 CURVES = {...: [{...: [(*NUMBER, None)]}]}
-CRITERION = {"losses": [{"family": str, "theta": [NUMBER]}], "step": NUMBER}
-FINALIST = {
-    "criterion": CRITERION,
-    "name": str,
-    "fitness": [(*NUMBER, None)],
-    "found": (*NUMBER, None),
-    "errors": [str],
-    "generation": (int, None),
-}
-CANDIDATE = {"criterion": CRITERION, "generation": int, "index": int, "fitness": (*NUMBER, None), "status": str}
-SAVED = {
-    "kept": str,
-    "monitor": str,
-    "mode": str,
-    "best": (FINALIST, None),
-    "original": FINALIST,
-    "finalists": [FINALIST],
-    "history": [CANDIDATE],
-    "p_value": (*NUMBER, None),
-    "rejected": [int],
-    "seconds": NUMBER,
-    "settings": dict,
-    "finished": bool,
-}
 Curves = dict[str, list[dict[str, list[float | None]]]]
 T = TypeVar("T")
 
@@ -184,10 +160,8 @@ def read_run(
     files.overrides = _read(files, folder / ".hydra" / "overrides.yaml", _overrides)
     saved = folder / f"{files.stem}.json"
     files.header = Journal.header(saved.with_suffix(".jsonl"))
-    files.search = (
-        _read(files, saved, lambda p: SearchResult.from_dict(load_json(p, SAVED)))
-        if saved.exists()
-        else _read(files, saved.with_suffix(".jsonl"), SearchResult.load)
+    files.search = _read(files, saved, SearchResult.load) or _read(
+        files, saved.with_suffix(".jsonl"), SearchResult.load
     )
     files.curves = _read(files, folder / "curves.json", lambda p: load_json(p, CURVES)) or {}
     for kind in files.result["losses"] if files.result else ():

@@ -163,7 +163,7 @@ def _with_figures(
 def _facts(files: RunFiles, compared: str, cost: str) -> str:
     """Module, data, what was compared and how, and what it cost."""
     module = str(files.header.get("module", "")).rpartition(".")[2]
-    lengths = files.header.get("data", {}).get("lengths", {}).get("train") if files.header.get("data") else None
+    lengths = ((files.header.get("data") or {}).get("train") or {}).get("lengths")
     samples = counted(sum(lengths), "training sample") if lengths else ""
     classes = counted(files.num_classes, "class") if files.num_classes else ""
     return " · ".join(filter(None, (module, samples, classes, compared, cost)))
