@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from tglo_lightning.losses import TaylorGLOLoss, loss_like
 from tglo_lightning.module.bases import Callback
 from tglo_lightning.module.fingerprint import Fingerprint
 from tglo_lightning.search import Criterion
+from tglo_lightning.search.rate import fixed_schedules
 from tglo_lightning.search.seeding import seed_all
 from tglo_lightning.wording import counted
 
@@ -74,6 +76,13 @@ def probe(fit: InnerFit) -> Probe:
             "bar, whose loggers discard all. If it is the copy that failed, pass `init=` a function that builds a "
             "fresh module."
         ) from error
+    if identity["fixed_rates"]:
+        warnings.warn(
+            f"{', '.join(identity['fixed_rates'])} sets learning rates of its own: it does not look at base_lrs. The "
+            "factor on the learning rate that is searched for has no effect there. Multiply base_lrs, or search "
+            "without a step, by space=TaylorSpace() or FamilySpace(..., step=False).",
+            stacklevel=2,
+        )
     classes = {path: _check_call(fit, path, recorder) for path, recorder in recorders.items()}
     if len(set(classes.values())) > 1:
         raise ValueError(f"Losses that are searched for together must have as many classes each, got {classes}.")
@@ -143,6 +152,7 @@ def _rehearse(
         metrics = validated(trainer, module, fit, seed=0)
         if seen is not None:
             identity["optimizers"] = seen.optimizers(trainer)
+            identity["fixed_rates"] = fixed_schedules(config.scheduler for config in trainer.lr_scheduler_configs)
             identity["data"] = {
                 stage: seen.data(loaders, fit.generators, most=SAMPLES[stage])
                 for stage, loaders in first.loaders.items()
