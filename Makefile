@@ -4,14 +4,16 @@
 # make package   build sdist and wheel into dist/, and try the wheel in an empty environment
 # make test-slow   the tests that `make test` leaves out: Ray, notebook, wheel, launchers, compilers; some 10 minutes
 # make test-faults   kill, corrupt and misuse it at length: some minutes
+# make test-pythons   `make test` with each of PYTHONS, in environments of their own, .venv-3.10 and so on
 # All install into .venv first, if something has changed. Another interpreter: make test PYTHON=python3.12
 
 PYTHON ?= python3
+PYTHONS ?= 3.10 3.12 3.13
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-faults docs package setup
+.PHONY: demo test test-pythons test-slow test-faults docs package setup
 
 demo: setup
 	$(BIN)/tglo-train experiment=digits_noisy
@@ -21,6 +23,9 @@ test: setup
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not faults"
+
+test-pythons:
+	for version in $(PYTHONS); do $(MAKE) test PYTHON=python$$version VENV=.venv-$$version || exit 1; done
 
 test-slow: setup
 	$(BIN)/pytest -n 2 --dist loadfile -m "slow and not faults"

@@ -1,4 +1,6 @@
+import ast
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -12,6 +14,22 @@ ROOT = Path(__file__).parents[1]
 TINY = ["search.generations=1", "search.population=2", "search.finals.finalists=1", "search.finals.seeds=0"]
 TINY += ["search.finals.confirm=1", "evaluation.seeds=1"]
 TINY += ["trainer.max_epochs=1", "trainer.enable_progress_bar=false", "logger=none"]
+
+
+# Distributions that have another name than what is imported of them
+NAMES = {"yaml": "pyyaml", "sklearn": "scikit-learn", "hydra": "hydra-core", "PIL": "pillow", "IPython": "ipykernel"}
+
+
+def test_what_is_imported_is_declared():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    project = text[: text.index("[project.scripts]")]
+    declared = set(re.findall(r'"([\w.-]+?)(?:\[\w,-]+\])?[<>=!]', project))
+    for path in (ROOT / "tglo_lightning").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            for root in {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"tglo_lightning"}:
+                assert NAMES.get(root, root.replace("_", "-")) in declared, f"{path.name} imports {root}"
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +55,12 @@ def test_the_wheel_holds_code_and_configs(built):
     assert templates | {"tglo_lightning/losses/priors/shared.json"} <= names
     assert not any(name.startswith(("tests/", "conf/", "docs/")) for name in names)
     assert "Requires-Python: >=3.10" in metadata
+    assert "Project-URL: " in metadata
+    for line in metadata.splitlines():
+        if line.startswith(
+            ("Requires-Dist: pytorch-lightning", "Requires-Dist: lightning<", "Requires-Dist: lightning>")
+        ):
+            assert {"!=2.6.2", "!=2.6.3", ">=2.5.5"} <= set(re.findall(r"[<>=!]=[\d.]+", line))
     for minor in (10, 11, 12, 13):
         assert f"Classifier: Programming Language :: Python :: 3.{minor}" in metadata
 

@@ -11,6 +11,8 @@ from tglo_lightning._version import __version__
 if TYPE_CHECKING:
     from tglo_lightning.callbacks import AttractionMonitor, RobustnessMonitor, TaylorGLO, load_from_checkpoint
     from tglo_lightning.losses import TaylorGLOLoss
+    from tglo_lightning.module import restore_original
+    from tglo_lightning.search import export_loss
 
 __all__ = [
     "AttractionMonitor",
@@ -18,7 +20,9 @@ __all__ = [
     "TaylorGLO",
     "TaylorGLOLoss",
     "__version__",
+    "export_loss",
     "load_from_checkpoint",
+    "restore_original",
 ]
 
 _HOMES = {
@@ -27,6 +31,8 @@ _HOMES = {
     "TaylorGLO": "tglo_lightning.callbacks",
     "load_from_checkpoint": "tglo_lightning.callbacks",
     "TaylorGLOLoss": "tglo_lightning.losses",
+    "export_loss": "tglo_lightning.search",
+    "restore_original": "tglo_lightning.module",
 }
 
 

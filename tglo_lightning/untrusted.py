@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 import yaml
 
-__all__ = ["NUMBER", "load_arrays", "load_json", "load_yaml", "regular_target", "save_arrays", "write_whole"]
+__all__ = [
+    "NUMBER",
+    "check_shape",
+    "load_arrays",
+    "load_json",
+    "load_yaml",
+    "regular_target",
+    "save_arrays",
+    "write_whole",
+]
 
 # A config of `tglo-train` has 4 kB, Hydra's settings beside it 10, and neither more than 6 levels
 MOST_BYTES = 100_000
@@ -74,30 +83,42 @@ def load_json(path: str | os.PathLike[str], shape: Any = dict) -> Any:
         ValueError: it is not JSON, nested too deep, or of another shape.
     """
     try:
-        value = json.loads(Path(path).read_bytes())
-        _check(value, shape, "it")
+        value = json.loads(_content(path))
+        check_shape(value, shape)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
     return value
 
 
-def _check(value: Any, shape: Any, name: str) -> None:
+def _content(path: str | os.PathLike[str]) -> bytes:
+    # A pipe would be waited for, a device never ends
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"{path} is not a file")
+    return Path(path).read_bytes()
+
+
+def check_shape(value: Any, shape: Any, name: str = "it") -> None:
+    """Check a value that came from a file; for shapes see :func:`load_json`.
+
+    Raises:
+        ValueError: it has another shape.
+    """
     if isinstance(shape, tuple) and None in shape:
         if value is None:
             return
         shape = tuple(kind for kind in shape if kind is not None)
         shape = shape[0] if len(shape) == 1 else shape
     if isinstance(shape, dict):
-        _check(value, dict, name)
+        check_shape(value, dict, name)
         for key, expected in shape.items():
             if key is not ... and key not in value:
                 raise ValueError(f"{name} has no {key!r}")
             for found in [key] if key is not ... else value:
-                _check(value[found], expected, f"{name}.{found}"[:80])
+                check_shape(value[found], expected, f"{name}.{found}"[:80])
     elif isinstance(shape, list):
-        _check(value, list, name)
+        check_shape(value, list, name)
         for index, entry in enumerate(value):
-            _check(entry, shape[0], f"{name}[{index}]"[:80])
+            check_shape(entry, shape[0], f"{name}[{index}]"[:80])
     else:
         if not isinstance(value, shape):
             raise ValueError(f"{name} is a {type(value).__name__}")

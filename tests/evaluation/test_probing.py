@@ -7,7 +7,7 @@ from helpers.data import FEATURES, blobs, loader, loaders
 from helpers.fits import inner_fit
 from helpers.modules import accuracy, classifier, seeded
 from torch import nn
-from torch.optim import SGD
+from torch.optim import SGD, lr_scheduler
 
 from tglo_lightning.evaluation import probe
 
@@ -25,7 +25,7 @@ def test_what_is_seen(tmp_path):
     assert found.num_classes == 3
     assert {"train/loss", "val/acc"} <= set(found.metrics)
     assert found.inputs == [[16, FEATURES], [16]]
-    assert found.identity["data"]["lengths"] == {"train": [96], "val": [48]}
+    assert {stage: of["lengths"] for stage, of in found.identity["data"].items()} == {"train": [96], "val": [48]}
     assert fit.epoch_batches == 6
     assert all(torch.equal(before[name], value) for name, value in fit.module.state_dict().items())
     assert found.identity == probe(fit).identity
@@ -97,6 +97,21 @@ def test_empty_data(tmp_path, of, what):
     data = loaders() | {f"{of}_dataloaders": loader(blobs(4), drop_last=True)}
     with pytest.raises(ValueError, match=what):
         seen(tmp_path, seeded(Classifier), data)
+
+
+class FixedRates(Classifier):
+    class Fixed(lr_scheduler.LRScheduler):
+        def get_lr(self):
+            return [0.1]
+
+    def configure_optimizers(self):
+        optimizer = SGD(self.parameters(), 0.1)
+        return [optimizer], [self.Fixed(optimizer)]
+
+
+def test_a_schedule_that_no_factor_reaches_is_warned_of(tmp_path):
+    with pytest.warns(UserWarning, match="Fixed sets learning rates of its own"):
+        seen(tmp_path, seeded(FixedRates))
 
 
 class LossOverSelf(Classifier):

@@ -27,7 +27,7 @@ HEADER = {
     "init": "reset",
     "classes": 10,
     "evaluator": "scored",
-    "data": {"lengths": {"train": [600]}, "first": "0"},
+    "data": {"train": {"lengths": [600]}},
     "original_options": [{}],
     "versions": {"torch": "2.13.0"},
 }

@@ -4,6 +4,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from helpers.searches import run
 
 from tglo_lightning.search.files import (
@@ -11,6 +12,7 @@ from tglo_lightning.search.files import (
     free_journal,
     interrupted_neighbour,
     is_finished,
+    journal_path,
     result_path,
 )
 from tglo_lightning.search.journal import Journal
@@ -51,3 +53,19 @@ def test_the_latest_unfinished_search_beside_a_new_one(tmp_path):
     run().save(result_path(path))
     path, difference = interrupted_neighbour(new, header)
     assert (Path(path).parent.name, difference) == ("last", "seed is 3 there and 1 here")
+
+
+def test_the_path_of_a_journal(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert journal_path("~/x") == tmp_path / "x"
+    assert journal_path(None) is None
+    for wrong in ("~nobody.of.this.name/x", "a.json", tmp_path):
+        with pytest.raises(ValueError, match="`journal`"):
+            journal_path(wrong)
+
+
+def test_names_that_are_too_long(tmp_path):
+    journal = default_journal(tmp_path / ("a" * 300), "abc")
+    assert free_journal(journal) == journal
+    assert not is_finished(journal)
+    assert interrupted_neighbour(journal, {"module": "M", "loss": []}) is None

@@ -8,7 +8,7 @@ import pytest
 from tglo_lightning.search import Finals, minimize
 from tglo_lightning.search.interruption import interruptible
 
-RAISED = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: SystemExit}
+RAISED = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: SystemExit, signal.SIGHUP: SystemExit}
 
 
 class Dropped:
@@ -37,6 +37,7 @@ def turn(number):
 def handlers():
     before = {number: signal.getsignal(number) for number in RAISED}
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -93,8 +94,15 @@ def test_sigterm_does_what_it_did_before_as_well():
     assert seen == [signal.SIGTERM]
 
 
-def test_sigterm_that_is_ignored_stays_so():
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_is_ignored_stays_so(number):
+    signal.signal(number, signal.SIG_IGN)
     with interruptible():
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is signal.SIG_IGN
+
+
+def test_a_terminal_that_closes_ends_a_search():
+    with pytest.raises(SystemExit) as end, interruptible():
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert end.value.code == 128 + signal.SIGHUP

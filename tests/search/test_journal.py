@@ -22,7 +22,8 @@ from tglo_lightning.search import (
     WarmCMAES,
     search,
 )
-from tglo_lightning.search.journal import Journal, JournalError
+from tglo_lightning.search.files import is_finished, result_path
+from tglo_lightning.search.journal import Journal, JournalError, Unwritable
 
 TRAININGS = 3 * 6 + 2 * 2 + 2 * 3
 SETTINGS = settings(seed=3)
@@ -342,3 +343,23 @@ def test_a_search_ends_when_its_time_is_over(tmp_path):
     assert go(path, again, header, given(1e-9)) == short
     assert again.seen == []
     assert len(go(path, Scored(score), header, given(100.0))["history"]) == 3 * 6
+
+
+@pytest.mark.parametrize("place", ["/dev/full", "/dev/zero", "pipe", "a" * 300, "nul\0"])
+def test_what_is_no_place_for_a_journal(tmp_path, place):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(Unwritable, match="cannot be written"):
+        Journal(tmp_path / place, {})
+    assert Journal.header(tmp_path / "pipe") == {}
+
+
+@pytest.mark.parametrize("damage", [b"", bytes(range(256)), b"[" * 100_000, b"[1]", b'{"kept": "original"}'])
+def test_a_damaged_result_beside_a_good_journal(tmp_path, damage):
+    path = tmp_path / "search.jsonl"
+    expected = go(path)
+    result_path(path).write_bytes(damage)
+    assert not is_finished(path)
+    assert plain(SearchResult.load(path))["history"] == expected["history"]
+    assert go(path) == expected
+    with pytest.raises(ValueError, match=r"search\.json holds no result of a search"):
+        SearchResult.load(result_path(path))

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop, lr_scheduler
 from torch.optim.swa_utils import SWALR
 
-from tglo_lightning.search.rate import scale_built, scaled_rates
+from tglo_lightning.search.rate import fixed_schedules, scale_built, scaled_rates
 
 FACTOR, LR, STEPS = 0.3, 0.05, 12
 X, Y = blobs().tensors
@@ -100,3 +100,24 @@ def test_a_rate_that_is_a_tensor():
     with scaled_rates(0.5):
         optimizer = Adam(nn.Linear(2, 2).parameters(), lr=torch.tensor(0.1))
     assert optimizer.param_groups[0]["lr"] == 0.05
+
+
+class Fixed(lr_scheduler.LRScheduler):
+    def get_lr(self):
+        return [0.1 if self.last_epoch < 3 else 0.01]
+
+
+class Relative(lr_scheduler.LRScheduler):
+    def get_lr(self):
+        return self.rates()
+
+    def rates(self):
+        return [rate * 0.9**self.last_epoch for rate in self.base_lrs]
+
+
+def test_schedules_that_no_factor_reaches():
+    optimizer = SGD(mlp().parameters(), lr=LR)
+    built = [Fixed(optimizer), Relative(optimizer)]
+    built += [make(optimizer, 1.0) for make in SCHEDULES.values() if make is not None]
+    assert fixed_schedules(built) == ["Fixed"]
+    assert fixed_schedules([lr_scheduler.SequentialLR(optimizer, [built[1], Fixed(optimizer)], [4])]) == ["Fixed"]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.searches import theta
+from torch import nn
 
 from tglo_lightning.losses import FAMILIES, TaylorGLOLoss
 from tglo_lightning.search import Criterion, FamilySpace, ProductSpace, RandomSearch, Space, TaylorSpace
@@ -93,12 +94,14 @@ class Rates(Space):
         return criterion.step < 2
 
 
-def test_a_product_multiplies_steps_and_asks_each_space_about_its_part():
+def test_a_product_has_one_step_and_asks_each_space_about_its_part():
     space = ProductSpace([FamilySpace("smoothing"), Rates(), TaylorSpace(constraint="stable")])
-    assert space.axes[:3] == ("alpha[0]", "log_step[0]", "log_step[1]")
-    criterion = space.decode([0.0, math.log(3), math.log(2), 0, 0, 0, 0])
+    assert space.axes == ("alpha[0]", "c_0[2]", "c_1[2]", "c_2[2]", "c_3[2]", "log_step")
+    criterion = space.decode([0.0, 0, 0, 0, 0, math.log(3)])
     assert [loss.family for loss in criterion.losses] == ["smoothing", "taylorglo"]
-    assert criterion.step == pytest.approx(6)
+    assert criterion.step == pytest.approx(3)
+    assert len(as_space("shape", places=3).axes) == 3 * 3 + 1
+    assert "log_step" not in ProductSpace([TaylorSpace()] * 2).axes
     criteria, rejected = drawn(space)
     assert rejected > 0
     assert all(c.step < 2 and trainability(list(c.losses[1].theta), 10).stable for c in criteria)
@@ -109,7 +112,7 @@ def test_spaces_by_their_names():
     assert isinstance(as_space(TaylorGLOLoss), TaylorSpace)
     assert as_space("smoothing").family is as_space(FAMILIES["smoothing"]).family
     assert isinstance(as_space(Rates(), places=2), Rates)
-    assert len(as_space("smoothing", places=2).decode([0.0] * 4).losses) == 2
+    assert len(as_space("smoothing", places=2).decode([0.0] * 3).losses) == 2
     for space, places in ((ProductSpace([TaylorSpace()] * 2), 3), (ProductSpace([TaylorSpace()] * 2), 1)):
         with pytest.raises(ValueError, match=rf"`space` must be one of {places} loss(es)?, got one of 2"):
             as_space(space, places)
@@ -121,6 +124,10 @@ def test_what_is_no_space():
             as_space(wrong)
     with pytest.raises(ValueError, match="`space` must be one of 'baikal'"):
         as_space("unknown")
+    with pytest.raises(ValueError, match="`family` must be one of 'baikal'"):
+        FamilySpace("unknown")
+    with pytest.raises(TypeError, match="`family` must be"):
+        FamilySpace(nn.Linear)
     with pytest.raises(ValueError, match="that is TaylorSpace"):
         FamilySpace("taylorglo")
 

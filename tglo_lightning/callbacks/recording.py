@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from importlib.metadata import version
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from tglo_lightning._version import __version__
+from tglo_lightning.module.fingerprint import compared
 from tglo_lightning.module.messages import tell
 from tglo_lightning.search import Journal, JournalError, SearchError, SearchResult
 from tglo_lightning.search.files import (
-    JOURNAL,
     default_journal,
     free_journal,
     interrupted_neighbour,
@@ -26,7 +26,7 @@ from tglo_lightning.search.files import (
 from tglo_lightning.search.journal import Unwritable
 from tglo_lightning.wording import counted
 
-__all__ = ["Recording", "evaluator_name", "journal_path", "versions"]
+__all__ = ["Recording", "evaluator_name", "versions"]
 
 # Packages whose versions may change the outcome of a search
 VERSIONS = ("torch", "pytorch-lightning", "cma", "numpy")
@@ -78,7 +78,7 @@ class Recording:
             return
         if not named:
             self.path = free_journal(self.path)
-        elif path.exists():
+        elif os.path.exists(path):
             raise JournalError(
                 f"{path} exists, and `resume` is off. Give `journal` another path, or go on from it by resume=True."
             )
@@ -133,7 +133,7 @@ class Recording:
                 **notes,
             }
         )
-        if not self.named and not self.path.exists():
+        if not self.named and not os.path.exists(self.path):
             self._mention(interrupted_neighbour(self.path, header))
         try:
             return Journal(self.path, header)
@@ -163,32 +163,17 @@ class Recording:
         if self.path is not None and is_finished(self.path, self.asked):
             return (
                 f"TaylorGLO: this search is finished, its trainings are in {self.path}. To search anew, pass "
-                "resume=False or another seed."
+                f"resume=False or another seed. The same as there: {compared(self.identity)}."
             )
-        return f"TaylorGLO goes on from {self.path}, which holds {counted(recorded, 'record')}."
+        return (
+            f"TaylorGLO goes on from {self.path}, which holds {counted(recorded, 'record')}. The same as there: "
+            f"{compared(self.identity)}."
+        )
 
 
 def evaluator_name(evaluator: Any) -> str:
     """Return the name of an evaluator, or of its class."""
     return str(getattr(evaluator, "name", type(evaluator).__name__))
-
-
-def journal_path(journal: str | PathLike[str] | None) -> Path | None:
-    """Return the path of a journal that a user named.
-
-    Raises:
-        TypeError, ValueError: it cannot be the path of a journal.
-    """
-    if journal is None:
-        return None
-    if not isinstance(journal, str | PathLike) or not str(journal):
-        raise TypeError(f"`journal` must be the path of a file, got {journal!r}.")
-    path = Path(journal).expanduser()
-    if path.suffix == ".json":
-        raise ValueError(f"`journal` must not end in .json, for the result goes there; got {str(journal)!r}.")
-    if path.is_dir():
-        raise ValueError(f"`journal` must be a file, and {str(journal)!r} is a directory: {path / JOURNAL}?")
-    return path
 
 
 def versions(trainer: Any) -> dict[str, str]:

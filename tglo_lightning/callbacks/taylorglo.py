@@ -11,7 +11,7 @@ from typing import Any
 from tglo_lightning.arguments import choice, flag
 from tglo_lightning.callbacks.cost import cost, takes_best
 from tglo_lightning.callbacks.progress import SearchMonitor
-from tglo_lightning.callbacks.recording import Recording, journal_path, versions
+from tglo_lightning.callbacks.recording import Recording, versions
 from tglo_lightning.callbacks.report import SearchReport
 from tglo_lightning.evaluation import InnerFit, Probe, Ranks, check_strategy, choose_evaluator, probe
 from tglo_lightning.evaluation.auto import EVALUATORS, check_evaluator
@@ -21,9 +21,10 @@ from tglo_lightning.losses import ClassificationLoss
 from tglo_lightning.module import LossSlots, restore_loss
 from tglo_lightning.module.bases import CALLBACKS, Callback
 from tglo_lightning.module.copies import INITS, check_resettable, copies_of
-from tglo_lightning.module.fingerprint import digest, sources
+from tglo_lightning.module.fingerprint import digest
 from tglo_lightning.module.messages import tell
 from tglo_lightning.search import Budget, Finals, Objective, SearchResult, SearchSettings, Space, Strategy, search
+from tglo_lightning.search.files import journal_path
 from tglo_lightning.search.interruption import interruptible
 from tglo_lightning.search.settings import MODES
 from tglo_lightning.search.summary import summary, warn_of_direction, warn_of_seeds
@@ -215,7 +216,7 @@ class TaylorGLO(Callback):
         # Whatever draws random numbers on the way, the outer fit goes on as if it had not
         with interruptible() as check, isolated(fit.generators, quiet=False), Ranks(trainer) as ranks:
             seen = probe(fit)
-            ranks.agree("The data", digest(seen.identity["data"]))
+            ranks.agree("The data", digest([[of["lengths"], of["contents"]] for of in seen.identity["data"].values()]))
             if self.dry_run and not ranks.leads:
                 raise _DryRun
             if ranks.leads:
@@ -284,7 +285,8 @@ class TaylorGLO(Callback):
         path: Path | None = self.journal or Path(trainer.default_root_dir)
         if not trainer.is_global_zero or (self.journal is None and "://" in str(trainer.default_root_dir)):
             path = None
-        own = [settings.strategy, settings.space, getattr(settings.space, "constraint", None)]
+        # A strategy may hold what an earlier search left, so its code alone counts beside its settings
+        seen.seen.value(settings.strategy)
         identity = {
             "settings": settings.identity,
             "loss": self.slots.paths,
@@ -292,9 +294,11 @@ class TaylorGLO(Callback):
             "monitor": self.monitor,
             "mode": self.mode,
             "init": self.init if isinstance(self.init, str) else "function",
-            "code": sources(item if callable(item) else type(item) for item in own if item is not None),
+            "space": seen.seen.value(settings.space),
             "classes": seen.num_classes,
             **seen.identity,
+            "code": seen.seen.code(),
+            "left_out": seen.seen.summary(),
         }
         named = self.journal is not None
         asked = settings.to_dict()

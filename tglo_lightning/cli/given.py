@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from tglo_lightning.arguments import tensor_of
 from tglo_lightning.losses import TaylorGLOLoss, published_theta
 from tglo_lightning.losses.functional import order_of, theta_tensor
 from tglo_lightning.search import Criterion
+from tglo_lightning.untrusted import load_json
 
 __all__ = ["given_loss", "read_json", "theta_of_result"]
 
@@ -62,9 +62,7 @@ def read_json(path: Path) -> dict[str, Any]:
         ValueError: there is no such file, or it holds none.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        values: dict[str, Any] = load_json(path)
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as JSON: {error}.") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} holds no JSON object.")
     return values

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Sized
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,14 +21,17 @@ from tglo_lightning.evaluation.trainer import Guard
 from tglo_lightning.evaluation.validation import validated
 from tglo_lightning.losses import TaylorGLOLoss, loss_like
 from tglo_lightning.module.bases import Callback
-from tglo_lightning.module.fingerprint import data_identity, described, module_identity, optimizer_identity
+from tglo_lightning.module.fingerprint import Fingerprint
 from tglo_lightning.search import Criterion
+from tglo_lightning.search.rate import fixed_schedules
 from tglo_lightning.search.seeding import seed_all
 from tglo_lightning.wording import counted
 
 __all__ = ["Probe", "Recorder", "probe"]
 
 NOT_COPIED = "A function that the module holds, such as a lambda over `self`, is not copied with it: make it a method."
+# How many samples are compared with those of an earlier search
+SAMPLES = {"train": 256, "val": 10_000}
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Probe:
         identity: module, weights, optimizers, data and Trainer in plain values, see
             :mod:`tglo_lightning.module.fingerprint`.
         inputs: shapes of the tensors of the first training batch.
+        seen: the fingerprint, which has looked at all of that.
         priors: frequency of each class among the training labels, if they could be counted.
     """
 
@@ -48,6 +52,7 @@ class Probe:
     metrics: list[str]
     identity: dict[str, Any]
     inputs: list[list[int]]
+    seen: Fingerprint
     priors: tuple[float, ...] | None = None
 
 
@@ -63,8 +68,9 @@ def probe(fit: InnerFit) -> Probe:
     """
     kind = type(fit.module).__name__
     try:
-        metrics, recorders, identity, has_validated, inputs = _rehearse(fit)
-        shifted, *_ = _rehearse(fit, shift=1.0)
+        seen = Fingerprint()
+        metrics, recorders, identity, has_validated, inputs = _rehearse(fit, seen)
+        shifted, *_ = _rehearse(fit, None, shift=1.0)
     except _Refused as error:
         raise ValueError(str(error)) from None
     except Exception as error:
@@ -74,12 +80,19 @@ def probe(fit: InnerFit) -> Probe:
             "bar, whose loggers discard all. If it is the copy that failed, pass `init=` a function that builds a "
             "fresh module."
         ) from error
+    if identity["fixed_rates"]:
+        warnings.warn(
+            f"{', '.join(identity['fixed_rates'])} sets learning rates of its own: it does not look at base_lrs. The "
+            "factor on the learning rate that is searched for has no effect there. Multiply base_lrs, or search "
+            "without a step, by space=TaylorSpace() or FamilySpace(..., step=False).",
+            stacklevel=2,
+        )
     classes = {path: _check_call(fit, path, recorder) for path, recorder in recorders.items()}
     if len(set(classes.values())) > 1:
         raise ValueError(f"Losses that are searched for together must have as many classes each, got {classes}.")
     if fit.monitor not in metrics:
         advice = "Log it in validation_step with self.log, or pass one of these as `monitor=`."
-        if has_validated and "val" not in identity["data"]["lengths"]:
+        if has_validated and "val" not in identity["data"]:
             advice = "The validation loader gave no batch: is its data set empty, or smaller than a batch it drops?"
         elif not has_validated:
             advice = (
@@ -98,7 +111,7 @@ def probe(fit: InnerFit) -> Probe:
             "name of its own."
         )
     num_classes = next(iter(classes.values()))
-    return Probe(num_classes, sorted(metrics), identity, inputs, _priors(fit, num_classes))
+    return Probe(num_classes, sorted(metrics), identity, inputs, seen, _priors(fit, num_classes))
 
 
 def _priors(fit: InnerFit, num_classes: int) -> tuple[float, ...] | None:
@@ -115,12 +128,12 @@ def _priors(fit: InnerFit, num_classes: int) -> tuple[float, ...] | None:
 
 
 def _rehearse(
-    fit: InnerFit, shift: float = 0.0
+    fit: InnerFit, seen: Fingerprint | None, shift: float = 0.0
 ) -> tuple[dict[str, Any], dict[str, Recorder], dict[str, Any], bool, list[list[int]]]:
     """Metrics after one batch, what the losses were called with, what the training depends on, whether there is
     validation, and the shapes of that batch.
 
-    ``shift`` changes the value of each loss, not its gradient.
+    What it depends on goes into ``seen``. ``shift`` changes the value of each loss, not its gradient.
     """
     limits: dict[str, Any] = {"limit_val_batches": 1 if fit.validates else 0, "overfit_batches": 0.0}
     if fit.budget.steps is not None:
@@ -128,7 +141,7 @@ def _rehearse(
     with isolated(fit.generators):
         graded = [name for name, parameter in fit.module.named_parameters() if parameter.grad is not None]
         module = fit.candidate(Criterion.original(), seed=0)
-        identity = module_identity(module)
+        identity = {} if seen is None else seen.module(module)
         recorders = {slot.path: Recorder(slot.path, slot.get(module), shift) for slot in fit.slots}
         for slot in fit.slots:
             slot.set(module, recorders[slot.path])
@@ -141,19 +154,31 @@ def _rehearse(
             raise ValueError(f"the training of a copy reached {touched[0]} of the module itself. {NOT_COPIED}")
         own = {id(parameter) for parameter in fit.module.parameters()}
         if any(id(p) in own for optimizer in trainer.optimizers for g in optimizer.param_groups for p in g["params"]):
-            raise ValueError(f"the optimizer of a copy holds parameters of the module itself. {NOT_COPIED}")
-        identity["optimizers"] = optimizer_identity(trainer)
+            raise ValueError(
+                "the optimizer of a copy holds parameters of the module itself. A function that the module holds, such "
+                "as a lambda over `self`, is not copied with it: make it a method."
+            )
         metrics = validated(trainer, module, fit, seed=0)
+        if seen is not None:
+            identity["optimizers"] = seen.optimizers(trainer)
+            identity["fixed_rates"] = fixed_schedules(config.scheduler for config in trainer.lr_scheduler_configs)
+            identity["data"] = {
+                stage: seen.data(loaders, fit.generators, most=SAMPLES[stage])
+                for stage, loaders in first.loaders.items()
+            }
+            identity["datamodule"] = seen.value(fit.datamodule)
+            identity["trainer"] = {
+                name: value if isinstance(value, str) else seen.value(value) for name, value in fit.training.items()
+            }
+            identity["callbacks"] = [seen.value(callback) for callback in fit.callbacks]
+            identity["start"] = seen.value(fit.init)
     fit.epoch_batches = trainer.num_training_batches
-    if "train" not in first.batches:
+    if "train" not in first.loaders:
         raise _Refused(
             "there is nothing to train on: the training loader gave no batch. Is its data set empty, or smaller than a "
             "batch that it drops?"
         )
-    identity["data"] = data_identity(first.batches, first.lengths)
-    identity["trainer"] = described(fit.training)
-    identity["callbacks"] = [[described(callback), described(vars(callback))] for callback in fit.callbacks]
-    inputs = [list(leaf.shape) for leaf in tree_leaves(first.batches["train"]) if isinstance(leaf, Tensor)]
+    inputs = [list(leaf.shape) for leaf in tree_leaves(first.batch) if isinstance(leaf, Tensor)]
     return metrics, recorders, identity, trainer.enable_validation, inputs
 
 
@@ -162,31 +187,23 @@ class _Refused(ValueError):
 
 
 class _FirstBatches(Callback):
-    """Ends a training after its first batch; keeps that batch and the first of the validation."""
+    """Ends a training after its first batch; keeps that batch, and the loaders."""
 
     def __init__(self) -> None:
-        self.batches: dict[str, Any] = {}
-        self.lengths: dict[str, Any] = {}
+        self.batch: Any = None
+        self.loaders: dict[str, Any] = {}
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self._keep("train", batch, trainer.train_dataloader)
+        if "train" not in self.loaders:
+            # A step may change its batch
+            self.batch = copy.deepcopy(_detached(batch))
+            self.loaders["train"] = trainer.train_dataloader
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         trainer.should_stop = True
 
-    def on_validation_batch_start(self, trainer: Any, pl_module: Any, batch: Any, *args: Any, **kwargs: Any) -> None:
-        self._keep("val", batch, trainer.val_dataloaders)
-
-    def _keep(self, stage: str, batch: Any, loaders: Any) -> None:
-        if stage in self.batches:
-            return
-        # A step may change its batch
-        self.batches[stage] = copy.deepcopy(_detached(batch))
-        self.lengths[stage] = [
-            len(loader.dataset)
-            for loader in tree_leaves(loaders)
-            if isinstance(getattr(loader, "dataset", None), Sized)
-        ]
+    def on_validation_batch_start(self, trainer: Any, *args: Any, **kwargs: Any) -> None:
+        self.loaders["val"] = trainer.val_dataloaders
 
 
 class _CountLabels(Callback):

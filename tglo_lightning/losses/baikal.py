@@ -26,6 +26,11 @@ class BaikalLoss(SeparableLoss):
     family = "baikal"
 
     @property
+    def expression(self) -> str:
+        """``f(y, h)`` in Python, see :func:`~tglo_lightning.search.export_loss`."""
+        return "log_h - y * torch.exp(-log_h.clamp(min=0.9 * math.log(torch.finfo(z.dtype).tiny)))"
+
+    @property
     def formula(self) -> str:
         """``f(y, h)`` in plain text."""
         return "log(h) - y / h"

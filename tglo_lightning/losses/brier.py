@@ -19,6 +19,11 @@ class BrierLoss(SeparableLoss):
     family = "brier"
 
     @property
+    def expression(self) -> str:
+        """``f(y, h)`` in Python, see :func:`~tglo_lightning.search.export_loss`."""
+        return "-((y - h) ** 2)"
+
+    @property
     def formula(self) -> str:
         """``f(y, h)`` in plain text."""
         return "-(y - h)^2"

@@ -11,6 +11,7 @@ from typing_extensions import Self
 
 from tglo_lightning.arguments import integer, tensor_of
 from tglo_lightning.losses.classification import ClassificationLoss
+from tglo_lightning.losses.functional import inspectable
 from tglo_lightning.wording import counted
 
 __all__ = ["PriorLoss", "class_priors"]
@@ -57,7 +58,8 @@ class PriorLoss(ClassificationLoss):
         super().__init__(theta, **options)
         if priors is not None:
             priors = tensor_of("priors", priors, torch.float64).detach()
-            if priors.dim() != 1 or not bool((priors > 0).all()) or not bool(priors.isfinite().all()):
+            positive = not inspectable(priors) or bool(((priors > 0) & priors.isfinite()).all())
+            if priors.dim() != 1 or not positive:
                 raise ValueError(f"`priors` must be positive numbers, one a class, got {priors.tolist()}.")
             self.theta = torch.cat([self.theta, priors / priors.sum()])
 

@@ -62,8 +62,15 @@ class ClassificationLoss(nn.Module):
     theta: Tensor
     weight: Tensor | None
 
+    # TorchScript compiles a network without its loss
+    __jit_ignored_attributes__: ClassVar[list[str]] = ["family", "axes", "theta", "weight", "priors"]
+    __jit_unused_properties__: ClassVar[list[str]] = []
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls.__jit_unused_properties__ = [
+            name for kind in cls.__mro__ for name, value in vars(kind).items() if isinstance(value, property)
+        ]
         cls.family = vars(cls).get("family", f"{cls.__module__}.{cls.__qualname__}")
         if cls.family:
             FAMILIES[cls.family] = cls
@@ -124,6 +131,15 @@ class ClassificationLoss(nn.Module):
         raise NotImplementedError
 
     @property
+    def expression(self) -> str:
+        """What each class adds to the loss, with its sign changed, as a Python expression.
+
+        Of tensors of shape ``(N, n, ...)``: the logits ``z``, ``log_h`` and ``h``, their log-softmax and softmax, the
+        labels ``y``, and of ``n``, ``torch`` and ``math``. :func:`~tglo_lightning.search.export_loss` writes it.
+        """
+        raise NotImplementedError
+
+    @property
     def class_weights(self) -> Tensor | None:
         """Weight of each class, shape ``(n,)``; here the argument ``weight``."""
         return self.weight
@@ -140,6 +156,7 @@ class ClassificationLoss(nn.Module):
         """
         raise NotImplementedError
 
+    @torch.jit.unused
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """The loss of the logits ``input`` against ``target``; see the class for shapes and errors."""
         logits, weight = input, self.class_weights

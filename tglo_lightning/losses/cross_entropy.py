@@ -23,6 +23,11 @@ class CrossEntropyLoss(LinearLoss):
     family = "cross_entropy"
 
     @property
+    def expression(self) -> str:
+        """``f(y, h)`` in Python, see :func:`~tglo_lightning.search.export_loss`."""
+        return "y * log_h"
+
+    @property
     def formula(self) -> str:
         """``f(y, h)`` in plain text."""
         return "y log(h)"

@@ -32,6 +32,11 @@ class FocalLoss(LinearLoss):
         super().__init__((g,), **options)
 
     @property
+    def expression(self) -> str:
+        """``f(y, h)`` in Python, see :func:`~tglo_lightning.search.export_loss`."""
+        return f"y * (-torch.expm1(log_h)).clamp(min=torch.finfo(z.dtype).tiny) ** {float(self.theta[0])} * log_h"
+
+    @property
     def formula(self) -> str:
         """``f(y, h)`` in plain text."""
         return f"y (1 - h)^{float(self.theta[0]):.4g} log(h)"

@@ -38,6 +38,12 @@ class ForwardCorrectionLoss(SeparableLoss):
         self.num_classes = optional(integer, "num_classes", num_classes, 2)
 
     @property
+    def expression(self) -> str:
+        """``f(y, h)`` in Python, see :func:`~tglo_lightning.search.export_loss`."""
+        eta = float(self.theta[0])
+        return f"y * ({1 - eta} * h + {eta} * (1 - h) / (n - 1)).clamp(min=torch.finfo(z.dtype).tiny).log()"
+
+    @property
     def formula(self) -> str:
         """``f(y, h)`` in plain text."""
         eta = float(self.theta[0])

@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from tglo_lightning.arguments import integer
 
@@ -128,8 +130,12 @@ def wrapped(tensor: Tensor) -> bool:
 
 
 def inspectable(tensor: Tensor) -> bool:
-    """Whether looking at its values is possible and free: on the CPU, outside compilation and torch.func."""
-    return tensor.is_cpu and not torch.compiler.is_compiling() and not wrapped(tensor)
+    """Whether looking at its values is possible and free: on the CPU, outside compilation, torch.func and modes such as
+    FakeTensorMode.
+    """
+    if not tensor.is_cpu or torch.compiler.is_compiling() or wrapped(tensor):
+        return False
+    return _get_current_dispatch_mode() is None and not isinstance(tensor, FakeTensor)
 
 
 def horner(coefficients: Sequence[Any], x: Any) -> Any:

@@ -33,6 +33,12 @@ class GCELoss(LinearLoss):
         super().__init__((q,), **options)
 
     @property
+    def expression(self) -> str:
+        """``f(y, h)`` in Python, see :func:`~tglo_lightning.search.export_loss`."""
+        q = float(self.theta[0])
+        return f"y * torch.expm1({q} * log_h) / {q}" if q > 0 else "y * log_h"
+
+    @property
     def formula(self) -> str:
         """``f(y, h)`` in plain text."""
         q = f"{float(self.theta[0]):.4g}"

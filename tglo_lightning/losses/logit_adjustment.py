@@ -36,6 +36,14 @@ class LogitAdjustedLoss(PriorLoss):
         super().__init__((tau,), priors=priors, **options)
 
     @property
+    def expression(self) -> str:
+        """``f(y, h)`` in Python, see :func:`~tglo_lightning.search.export_loss`."""
+        assert self.priors is not None
+        margin = (self.theta[0] * self.priors.log()).tolist()
+        tensor = f"torch.tensor({margin}, dtype=torch.float64).to(z).view(-1, *[1] * (z.dim() - 2))"
+        return f"y * (z + {tensor}).log_softmax(1)"
+
+    @property
     def formula(self) -> str:
         """The loss of the true class ``T`` in plain text."""
         return f"-log(softmax(z + {float(self.theta[0]):.4g} log(priors))_T)"

@@ -23,6 +23,11 @@ class MAELoss(LinearLoss):
     family = "mae"
 
     @property
+    def expression(self) -> str:
+        """``f(y, h)`` in Python, see :func:`~tglo_lightning.search.export_loss`."""
+        return "y * (h - 1)"
+
+    @property
     def formula(self) -> str:
         """``f(y, h)`` in plain text."""
         return "y (h - 1)"

@@ -34,6 +34,12 @@ class NCERCELoss(ClassificationLoss):
         super().__init__((b,), **options)
 
     @property
+    def expression(self) -> str:
+        """``f(y, h)`` in Python, see :func:`~tglo_lightning.search.export_loss`."""
+        total = "log_h.masked_fill(z == -torch.inf, 0.0).sum(1, keepdim=True)"
+        return f"-y * (log_h / {total} + {float(self.theta[0])} * (1 - h))"
+
+    @property
     def formula(self) -> str:
         """The loss of the true class ``T`` in plain text."""
         return f"log(h_T) / sum_k log(h_k) + {float(self.theta[0]):.4g} (1 - h_T)"

@@ -39,6 +39,12 @@ class SCELoss(LinearLoss):
         super().__init__((alpha, beta), **options)
 
     @property
+    def expression(self) -> str:
+        """``f(y, h)`` in Python, see :func:`~tglo_lightning.search.export_loss`."""
+        alpha, beta = self.theta.tolist()
+        return f"y * ({alpha} * log_h + {-LOG_ZERO * beta} * (h - 1))"
+
+    @property
     def formula(self) -> str:
         """``f(y, h)`` in plain text."""
         alpha, beta = self.theta.tolist()

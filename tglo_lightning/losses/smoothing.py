@@ -33,6 +33,11 @@ class SmoothedCrossEntropyLoss(LinearLoss):
         super().__init__((alpha,), **options)
 
     @property
+    def expression(self) -> str:
+        """``f(y, h)`` in Python, see :func:`~tglo_lightning.search.export_loss`."""
+        return "y * log_h"
+
+    @property
     def formula(self) -> str:
         """``f(y, h)`` in plain text."""
         return f"y log(h), labels smoothed by {self.label_smoothing:.4g}"

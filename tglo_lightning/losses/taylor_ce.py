@@ -35,6 +35,12 @@ class TaylorCrossEntropyLoss(LinearLoss):
         super().__init__((k,), **options)
 
     @property
+    def expression(self) -> str:
+        """``f(y, h)`` in Python, see :func:`~tglo_lightning.search.export_loss`."""
+        shares = [(i, min(max(float(self.theta[0]) - i + 1, 0.0), 1.0) / i) for i in range(1, LARGEST + 1)]
+        return f"-y * ({' + '.join(f'{share} * (1 - h) ** {i}' for i, share in shares if share)})"
+
+    @property
     def formula(self) -> str:
         """``f(y, h)`` in plain text."""
         return f"-y sum_(i <= {float(self.theta[0]):.4g}) (1 - h)^i / i"

@@ -77,6 +77,17 @@ class TaylorGLOLoss(SeparableLoss):
         return functional.order_of(self.theta)
 
     @property
+    def expression(self) -> str:
+        """``f(y, h)`` in Python, see :func:`~tglo_lightning.search.export_loss`."""
+        names = [name if t == 0 else f"({name} - {t})" for name, t in zip("yh", self.theta.tolist(), strict=False)]
+        values = zip(functional.terms(self.order), self.theta.tolist()[functional.CENTRES :], strict=True)
+        parts = []
+        for powers, value in values:
+            factors = [n if power == 1 else f"{n} ** {power}" for n, power in zip(names, powers, strict=True) if power]
+            parts += [" * ".join([repr(value), *factors])] if value else []
+        return f"({' + '.join(parts)})" if parts else "0.0 * h"
+
+    @property
     def formula(self) -> str:
         """``f(y, h)`` in plain text."""
         return functional.formula(self.theta)

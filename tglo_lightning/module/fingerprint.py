@@ -1,37 +1,72 @@
 """What a search depends on, as plain values: equal for the same script started again, different for another one.
 
-A killed search goes on only where these agree. Figures are rounded: another machine may differ in their last bits.
+A killed search goes on only where these agree. Noticed are the bytecode of everything that the module's own code can
+reach, and constants, attributes, hyper-parameters, weights, buffers and data, by hashes. Not noticed are comments,
+docstrings, names of local variables, the order of imports; times, temporary directories and ``version_3`` within
+strings; the state of random generators, which a search seeds itself; numbers of worker processes. Of installed packages
+the code that is referred to counts, of torch, Lightning and other large ones the version.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
-import math
-from collections.abc import Iterable, Mapping
-from functools import partial
-from numbers import Number
+import json
+import re
+import sys
+import tempfile
+from argparse import Namespace
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sized
+from enum import Enum
+from pathlib import PurePath
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader
 
-__all__ = ["data_identity", "described", "digest", "module_identity", "optimizer_identity", "sources"]
+from tglo_lightning.module.code import INSTALLED, LIBRARY, OWN, bytecode, members, owner, referred, version_of
+from tglo_lightning.module.reading import read_samples
+from tglo_lightning.wording import counted
 
-# Packages whose code is told by their versions
-LIBRARIES = (
-    "builtins",
-    "torch",
-    "torchmetrics",
-    "lightning_fabric",
-    "pytorch_lightning",
-    "lightning",
-    "tglo_lightning",
+__all__ = ["Fingerprint", "compared", "digest"]
+
+MEGABYTE = 2**20
+# Bytes of a tensor that are hashed, the same when many have been, and how many are many
+LARGEST, LATER, MANY = 64 * MEGABYTE, MEGABYTE, 1024 * MEGABYTE
+BLOCK = 64 * 1024
+# Objects, and functions and classes, that are looked at
+OBJECTS, CODE = 100_000, 3000
+# A longer list of plain values is hashed in one go, a longer one of objects only in part once there are too many
+LONG, PART = 50, 1000
+SHOWN = 60
+CHANGING = re.compile(
+    rf"{re.escape(tempfile.gettempdir())}\S*|20\d\d[-_.]?[01]\d[-_.]?[0-3]\d|[0-2]\d[-_:.][0-5]\d[-_:.][0-5]\d"
+    r"|version_\d+|0x[0-9a-f]{6,}"
 )
-# A longer container holds data
-LONGEST = 100
+# What modules and datamodules keep for themselves
+INTERNAL = (
+    frozenset(vars(pl.LightningModule()))
+    | frozenset(vars(pl.LightningDataModule()))
+    # Replaced in a copy, or looked at apart
+    | {"trainer", "_hparams", "setup", "teardown", "prepare_data", "configure_callbacks"}
+)
+HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_hooks", "_backward_pre_hooks")
+# How a loader works, not what it gives
+WORKING = {
+    *("num_workers", "prefetch_factor", "pin_memory", "pin_memory_device", "timeout", "persistent_workers"),
+    *("in_order", "_iterator"),
+}
+# Packages whose objects hold the state of a process
+PROCESS = "logging threading multiprocessing socket subprocess concurrent asyncio weakref _thread _io"
+SERVICES = "wandb ray tqdm rich matplotlib pytorch_lightning lightning lightning_fabric"
+CODED = (staticmethod, classmethod, property, functools.cached_property)
 
 
 def digest(value: Any) -> str:
@@ -39,108 +74,381 @@ def digest(value: Any) -> str:
     return hashlib.sha256(repr(value).encode(errors="replace")).hexdigest()[:12]
 
 
-def module_identity(module: nn.Module) -> dict[str, Any]:
-    """Class, source code, structure and weights of ``module``."""
-    classes = {kind for child in module.modules() for kind in type(child).__mro__}
-    structure = [
-        (
-            name,
-            _name(type(child)),
-            described(
-                {key: value for key, value in vars(child).items() if not key.startswith("_")},
-                # A string of the user's may be a path with the time in it; one of torch's is an option
-                texts=_library(type(child)),
-            ),
-            [(key, tuple(p.shape), str(p.dtype), p.requires_grad) for key, p in child.named_parameters(recurse=False)],
-            [(key, tuple(b.shape), str(b.dtype)) for key, b in child.named_buffers(recurse=False)],
-        )
-        for name, child in module.named_modules()
-    ]
-    return {
-        "module": _name(type(module)),
-        "source": sources(classes),
-        "parameters": sum(p.numel() for p in module.parameters() if not isinstance(p, nn.UninitializedParameter)),
-        "structure": digest(structure),
-        "weights": digest([(name, _figures(value)) for name, value in module.state_dict().items()]),
-    }
+class Fingerprint:
+    """Describes values by short strings, and collects the code that they lead to.
 
+    Args:
+        exact: whether times and temporary directories within strings count too.
 
-def sources(objects: Iterable[Any]) -> dict[str, str]:
-    """Hashes of the source code of classes and functions that belong to no library, by name."""
-    found: dict[str, list[str]] = {}
-    for item in objects:
-        if _library(item):
-            continue
+    Attributes:
+        left_out: what was too much to be looked at, in words.
+        bytes: how many were hashed.
+        contents: hashes of the tensors, arrays and long lists that were met.
+    """
+
+    def __init__(self, exact: bool = False) -> None:
+        self._exact = exact
+        self.left_out: list[str] = []
+        self.contents: list[str] = []
+        self._code: dict[str, set[str]] = {}
+        self._waiting: deque[tuple[str, Any]] = deque()
+        # Kept alive, so that no other object gets the same id
+        self._known: dict[int, tuple[Any, str]] = {}
+        self.bytes = self._objects = self._skipped = 0
+
+    def module(self, module: nn.Module) -> dict[str, Any]:
+        """Class, attributes, hyper-parameters, structure, weights and buffers of ``module``."""
+        for name, child in module.named_modules():
+            self._known[id(child)] = (child, f"module {name}")
+        parameters = [
+            (name, p.requires_grad, self.value(p)) for name, p in module.named_parameters(remove_duplicate=False)
+        ]
+        buffers = [(name, self.value(b)) for name, b in module.named_buffers(remove_duplicate=False)]
+        self.contents.clear()
+        inner = {name: self._attributes(child) for name, child in module.named_modules() if name}
+        hooks = [self.value(vars(child).get(name)) for child in module.modules() for name in HOOKS]
+        kinds = [(name, self.value(type(child))) for name, child in module.named_modules()]
+        return {
+            "module": _name(type(module)),
+            "attributes": self._attributes(module),
+            "hparams": {str(k): self.value(v) for k, v in dict(getattr(module, "hparams", {})).items()},
+            "structure": digest([kinds, [(name, p.shape, p.dtype) for name, p in module.named_parameters()], hooks]),
+            "submodules": digest(inner),
+            "parameters": sum(p.numel() for p in module.parameters() if not isinstance(p, nn.UninitializedParameter)),
+            "weights": digest(parameters),
+            "buffers": digest(buffers),
+        }
+
+    def optimizers(self, trainer: Any) -> list[str]:
+        """Classes and settings of the optimizers and schedulers of ``trainer``."""
+        groups = [
+            [self.value(type(o)), [{k: self.value(v) for k, v in g.items() if k != "params"} for g in o.param_groups]]
+            for o in trainer.optimizers
+        ]
+        schedules = []
+        for config in trainer.lr_scheduler_configs:
+            values = {k: self.value(v) for k, v in vars(config.scheduler).items() if k != "optimizer"}
+            schedules.append([self.value(type(config.scheduler)), config.interval, config.frequency, values])
+        return [digest(groups), digest(schedules)]
+
+    def data(self, loaders: Any, generators: Iterable[Any], *, most: int) -> dict[str, Any]:
+        """What the loaders of training or validation give: their settings, what their data sets hold in memory, and up
+        to ``most`` samples.
+        """
+        leaves = tree_leaves(loaders)
+        self.contents = []
+        settings = [self.value(loader) for loader in leaves]
+        held = sorted(set(self.contents))
+        samples = [read_samples(loader, generators, most, _describer) for loader in leaves]
+        lengths = [len(leaf.dataset) for leaf in leaves if isinstance(getattr(leaf, "dataset", None), Sized)]
+        return {
+            "lengths": lengths,
+            "settings": digest(settings),
+            "contents": digest([held, [entry.hashed for entry in samples]]),
+            "read": [entry.words for entry in samples],
+        }
+
+    def code(self) -> dict[str, str]:
+        """Hashes of the functions, classes and constants that the values so far lead to, by name."""
+        looked = 0
+        while self._waiting:
+            name, item = self._waiting.popleft()
+            looked += 1
+            if looked > CODE:
+                self.left_out.append(f"functions and classes after {CODE}")
+                break
+            if isinstance(item, type):
+                self._class(name, item)
+            else:
+                self._references(item)
+        found = {name: " ".join(sorted(values)) for name, values in sorted(self._code.items())}
+        own = {name: value for name, value in found.items() if not name.startswith(f"{INSTALLED}:")}
+        return own | {INSTALLED: digest([entry for entry in found.items() if entry[0] not in own])}
+
+    def value(self, value: Any) -> str:
+        """A short text that tells ``value`` from another one."""
+        if value is None or type(value) in (bool, int, float, complex):
+            return repr(value)
+        if isinstance(value, str | PurePath):
+            text = str(value) if self._exact else CHANGING.sub("*", str(value))
+            return repr(text) if len(text) <= SHOWN else digest(text)
+        known = self._known.get(id(value))
+        if known is not None:
+            if isinstance(value, Tensor | np.ndarray):
+                self.contents.append(known[1])
+            return known[1]
+        self._known[id(value)] = (value, "itself")
+        self._objects += 1
         try:
-            found.setdefault(_name(item), []).append(digest(inspect.getsource(item)))
-        except (OSError, TypeError):  # typed at a prompt
-            continue
-    return {name: " ".join(sorted(hashes)) for name, hashes in sorted(found.items())}
+            text = self._composite(value)
+        except Exception as error:  # code of the user's, such as a property or a mapping that fails
+            text = f"{_name(type(value))}, {type(error).__name__}"
+        self._known[id(value)] = (value, text)
+        return text
+
+    def _composite(self, value: Any) -> str:
+        kind = type(value)
+        if isinstance(value, Tensor):
+            return self._tensor(value)
+        if isinstance(value, np.ndarray | np.generic):
+            if value.dtype.hasobject:
+                return self._sequence(value.tolist()) if value.ndim else self.value(value.item())
+            flat = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+            return self._hashed([str(value.dtype), value.shape], flat)
+        if isinstance(value, bytes | bytearray):
+            return self._hashed(["bytes"], np.frombuffer(value, np.uint8))
+        if isinstance(value, type):
+            return self._kind(value)
+        if isinstance(value, ModuleType):
+            return f"module {value.__name__}"
+        if isinstance(value, Enum):
+            return f"{_name(kind)}.{value.name} {self.value(value.value)}"
+        if isinstance(value, torch.device):  # which one does not matter
+            return value.type
+        if isinstance(value, CODED):
+            return digest([kind.__name__, *(self.value(f) for f in _functions(value))])
+        if inspect.ismethod(value):
+            return digest([self.value(value.__func__), self.value(value.__self__)])
+        if isinstance(value, functools.partial):
+            return digest([self.value(value.func), self.value(value.args), self.value(value.keywords)])
+        if inspect.isfunction(value):
+            return self._function(value)
+        if inspect.isroutine(value) or hasattr(value, "__wrapped__"):
+            inner = getattr(value, "__wrapped__", None)
+            return _name(value) if inner is None else f"{_name(kind)} {self.value(inner)}"
+        if isinstance(value, Mapping):
+            if len(value) > LONG and (plain := _plain(value)) is not None:
+                return self._hashed([kind.__name__], plain)
+            return f"{kind.__name__} {digest(sorted((self.value(k), self.value(v)) for k, v in value.items()))}"
+        if isinstance(value, list | tuple | deque):
+            return self._sequence(value)
+        if isinstance(value, set | frozenset):
+            return f"set {digest(sorted(map(self.value, value)))}"
+        return self._object(value)
+
+    def _sequence(self, values: Any) -> str:
+        if len(values) > LONG and (plain := _plain(list(values))) is not None:
+            return self._hashed(["list"], plain)
+        entries: Iterable[Any] = values
+        if self._objects + len(values) > OBJECTS and len(values) > PART:
+            self.left_out.append(f"{len(values) - PART} of {len(values)} entries of a list")
+            entries = [values[round(i * (len(values) - 1) / (PART - 1))] for i in range(PART)]
+        return f"{type(values).__name__} {digest([len(values), *map(self.value, entries)])}"
+
+    def _object(self, value: Any) -> str:
+        name, root = _name(type(value)), type(value).__module__.partition(".")[0]
+        self._kind(type(value))
+        if root in PROCESS.split() or isinstance(value, torch.Generator | np.random.Generator | np.random.RandomState):
+            return name
+        framework = isinstance(value, nn.Module) or hasattr(value, "setup")  # of a datamodule or a callback
+        if root in SERVICES.split() and not framework:
+            return name
+        if isinstance(value, nn.Module):
+            tensors = [*value.named_parameters(), *value.named_buffers()]
+            kinds = [(n, self.value(type(child)), self._attributes(child)) for n, child in value.named_modules()]
+            return f"{name} {digest([kinds, [(n, self.value(t)) for n, t in tensors]])}"
+        if owner(root) == LIBRARY and hasattr(value, "__array__"):  # tables of pandas, images
+            return f"{name} {self.value(np.asarray(value))}"
+        attributes = self._attributes(value)
+        if attributes:
+            return f"{name} {digest(attributes)}"
+        kind: Any = type(value)
+        if kind.__repr__ is not object.__repr__ and " at 0x" not in (text := repr(value)):
+            return f"{name} {CHANGING.sub('*', text)}" if len(text) <= SHOWN else f"{name} {digest(text)}"
+        return name
+
+    def _attributes(self, value: Any) -> dict[str, str]:
+        """What an object remembers; of a library's class what is public."""
+        values = {n: getattr(value, n) for kind in type(value).__mro__ for n in _slots(kind) if hasattr(value, n)}
+        values |= getattr(value, "__dict__", {})
+        own = owner(type(value).__module__) != LIBRARY
+        holder = isinstance(value, nn.Module) or hasattr(value, "prepare_data_per_node")
+        hidden = INTERNAL if holder else frozenset()
+        hidden = hidden | WORKING if isinstance(value, DataLoader) else hidden
+        found = {
+            name: self.value(entry)
+            for name, entry in sorted(values.items())
+            if name not in hidden and (own or not name.startswith("_"))
+        }
+        if isinstance(value, nn.Module):
+            found["training"] = str(value.training)
+        elif holder and hasattr(value, "hparams"):
+            found["hparams"] = self.value(dict(value.hparams))
+        return found
+
+    # Tensors, arrays and long lists
+
+    def _tensor(self, tensor: Tensor) -> str:
+        if isinstance(tensor, nn.UninitializedParameter | nn.UninitializedBuffer):
+            return type(tensor).__name__
+        about = [str(tensor.dtype), list(tensor.shape)]
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or not tensor.numel():
+            return f"{tensor.layout} {about}"
+        whole = tensor.detach().resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
+        return self._hashed(about, whole)
+
+    def _hashed(self, about: list[Any], content: Any) -> str:
+        """A hash of bytes: a tensor or an array of them, all or evenly spaced blocks."""
+        size, limit = len(content), LARGEST if self.bytes < MANY else LATER
+        starts: Iterable[int] = [0]
+        length = size
+        if size > limit:
+            blocks, length = limit // BLOCK, BLOCK
+            starts = [round(i * (size - BLOCK) / (blocks - 1)) for i in range(blocks)]
+            self._skipped += size - limit
+        hashed = hashlib.sha256(repr([*about, size]).encode())
+        for start in starts:
+            part = content[start : start + length]
+            hashed.update((part.cpu().numpy() if isinstance(part, Tensor) else part).data)
+        self.bytes += min(size, limit)
+        text = f"{about[0]} {hashed.hexdigest()[:12]}"
+        self.contents.append(text)
+        return text
+
+    # Code
+
+    def _kind(self, kind: type) -> str:
+        """The name of a class; its code is looked at later."""
+        if id(kind) not in self._known or self._known[id(kind)][1] == "itself":
+            self._known[id(kind)] = (kind, _name(kind))
+            if any(owner(base.__module__) != LIBRARY for base in kind.__mro__):
+                self._waiting.append((_name(kind), kind))
+        return _name(kind)
+
+    def _function(self, function: Any) -> str:
+        # A decorator of a library gives its function the name of the user's
+        whose = _owner(function)
+        parts = [
+            _name(function),
+            self.value(function.__defaults__),
+            self.value(function.__kwdefaults__),
+            [self.value(_cell(cell)) for cell in function.__closure__ or ()],
+            self.value(dict(vars(function))),
+        ]
+        if whose == LIBRARY:
+            return digest(parts) if function.__closure__ or vars(function) else _name(function)
+        text = digest([bytecode(function.__code__, function.__doc__), *parts])
+        self._note(whose, _name(function), text)
+        self._waiting.append((_name(function), function))
+        return text
+
+    def _class(self, name: str, kind: type) -> None:
+        for base in kind.__mro__:
+            whose = owner(base.__module__)
+            if whose == LIBRARY:
+                self._note(OWN, f"{name}(...)", version_of(base.__module__))
+                continue
+            entries = [(n, self.value(v)) for n, v in members(base) if whose == OWN or _coded(v) or _is_constant(v)]
+            self._note(whose, _name(base), digest([_name(base), entries]))
+
+    def _references(self, function: Any) -> None:
+        """Note what a function looks up in its module, and in the modules that it uses."""
+        names = sorted(set(referred(function.__code__)))
+        own, whose = function.__globals__, _owner(function)
+        package = str(own.get("__package__") or "")
+        modules = [m for n in names for m in (_module(n, package),) if m is not None]
+        for name in names:
+            if name not in own:
+                continue
+            value = own[name]
+            if isinstance(value, ModuleType):
+                self._note(whose, f"{function.__module__}.{name}", f"module {value.__name__}")
+                modules.append(value)
+            else:
+                self._reference(whose, f"{function.__module__}.{name}", value, names)
+        for module in modules:
+            its = owner(module.__name__)
+            for name in names:
+                value = vars(module).get(name)
+                # Of a library what somebody has put there
+                if value is not None and not isinstance(value, ModuleType):
+                    foreign = inspect.isfunction(value) and _owner(value) == OWN
+                    if its != LIBRARY or foreign:
+                        self._reference(its if its != LIBRARY else OWN, f"{module.__name__}.{name}", value, names)
+                elif isinstance(value, ModuleType) and owner(value.__name__) != LIBRARY and value not in modules:
+                    modules.append(value)
+
+    def _reference(self, whose: str, name: str, value: Any, names: list[str]) -> None:
+        if isinstance(value, Namespace | SimpleNamespace):
+            values = {n: self.value(v) for n, v in vars(value).items() if n in names}
+            self._note(whose, name, digest(sorted(values.items())))
+        elif whose == OWN or _coded(value) or _is_constant(value):
+            self._note(whose, name, self.value(value))
+
+    def _note(self, whose: str, name: str, text: str) -> None:
+        self._code.setdefault(name if whose == OWN else f"{whose}:{name}", set()).add(text)
+
+    def summary(self) -> list[str]:
+        """What was left out, in words."""
+        skipped = [f"{self._skipped / MEGABYTE:.0f} MB of large tensors"] if self._skipped else []
+        return [*skipped, *self.left_out]
 
 
-def optimizer_identity(trainer: Any) -> list[Any]:
-    """Classes and settings of the optimizers and schedulers of ``trainer``."""
-    optimizers = [
-        [_name(type(o)), [{k: described(v) for k, v in g.items() if k != "params"} for g in o.param_groups]]
-        for o in trainer.optimizers
+def compared(identity: Mapping[str, Any]) -> str:
+    """What a fingerprint holds, in words."""
+    data = identity["data"]
+    parts = [
+        f"{len(identity['code']) - 1} functions, classes and constants",
+        counted(len(identity["attributes"]) + len(identity["hparams"]) - 1, "attribute"),
+        f"{identity['parameters']} weights, buffers, optimizers, Trainer",
+        *(f"{stage} data ({', '.join(data[stage]['read'])})" for stage in data if stage in ("train", "val")),
     ]
-    schedulers = [
-        [_name(type(c.scheduler)), c.interval, c.frequency, described(c.scheduler.state_dict(), texts=False)]
-        for c in trainer.lr_scheduler_configs
-    ]
-    return [*optimizers, *schedulers]
+    left = f"; left out: {', '.join(identity['left_out'])}" if identity["left_out"] else ""
+    return f"{', '.join(parts)}{left}"
 
 
-def data_identity(batches: Any, lengths: Any) -> dict[str, Any]:
-    """Lengths, and a hash of the first batches of training and validation."""
-    return {"lengths": lengths, "first": digest([_leaf(leaf) for leaf in tree_leaves(batches)])}
+def _describer() -> Callable[[Any], tuple[str, int]]:
+    fingerprint = Fingerprint(exact=True)
+    return lambda sample: (fingerprint.value(sample), fingerprint.bytes)
 
 
-def described(value: Any, texts: bool = True) -> Any:
-    """Plain values that tell one setting from another: numbers, names of classes and functions, figures of tensors."""
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else repr(value)
-    if isinstance(value, Number):
-        return repr(value)
-    if isinstance(value, str):
-        return value if texts else "text"
-    if isinstance(value, Mapping):
-        items = list(value.items())[:LONGEST]
-        return {str(key): described(entry, texts) for key, entry in items}
-    if isinstance(value, list | tuple | set | frozenset):
-        entries = [described(entry, texts) for entry in list(value)[:LONGEST]]
-        return sorted(entries, key=repr) if isinstance(value, set | frozenset) else entries
-    if isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "biufc"):
-        return _figures(value if isinstance(value, Tensor) else torch.as_tensor(value))
-    if isinstance(value, partial):
-        return [_name(value.func), described(value.args, texts), described(value.keywords, texts)]
-    if isinstance(value, type) or inspect.isroutine(value):
-        return _name(value)
-    return _name(type(value))
+def _plain(values: Any) -> Any:
+    """Lists and dicts of plain values as bytes; ``None`` if there is anything else in them."""
+    try:
+        return np.frombuffer(json.dumps(values, sort_keys=isinstance(values, dict)).encode(), np.uint8)
+    except (TypeError, ValueError, RecursionError):
+        return None
 
 
-def _leaf(leaf: Any) -> Any:
-    if isinstance(leaf, Tensor) and not leaf.is_floating_point() and not leaf.is_complex():
-        return hashlib.sha256(leaf.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
-    return described(leaf)
+def _functions(value: Any) -> list[Any]:
+    if isinstance(value, property):
+        return [value.fget, value.fset, value.fdel]
+    return [value.func if isinstance(value, functools.cached_property) else value.__func__]
 
 
-def _figures(tensor: Any) -> Any:
-    """Shape, type, norm and weighted norm; the second tells the order of the elements."""
-    if not isinstance(tensor, Tensor) or isinstance(tensor, nn.UninitializedParameter | nn.UninitializedBuffer):
-        return type(tensor).__name__
-    shape, kind = list(tensor.shape), str(tensor.dtype)
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.numel() == 0:
-        return [shape, kind]
-    values = (tensor.detach().abs() if tensor.is_complex() else tensor.detach()).flatten().cpu().double()
-    weights = torch.linspace(1, 2, len(values), dtype=torch.float64)
-    return [shape, kind, f"{float(values.norm()):.3e}", f"{float((values * weights).norm()):.3e}"]
+def _owner(function: Any) -> str:
+    return owner(function.__globals__.get("__name__"))
 
 
-def _library(item: Any) -> bool:
-    return (getattr(item, "__module__", None) or "builtins").partition(".")[0] in LIBRARIES
+def _cell(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not filled yet
+        return None
+
+
+def _slots(kind: type) -> list[str]:
+    slots = vars(kind).get("__slots__", ())
+    return [slots] if isinstance(slots, str) else [name for name in slots if name not in ("__dict__", "__weakref__")]
+
+
+def _coded(value: Any) -> bool:
+    return inspect.isroutine(value) or isinstance(value, (type, functools.partial, *CODED))
+
+
+def _is_constant(value: Any) -> bool:
+    return isinstance(value, bool | int | float | str) or (
+        isinstance(value, tuple) and all(isinstance(entry, bool | int | float | str) for entry in value)
+    )
+
+
+def _module(name: str, package: str) -> ModuleType | None:
+    """The module of the user's that an import of this name within a function gives."""
+    for path in (name, f"{package}.{name}"):
+        found = sys.modules.get(path)
+        if isinstance(found, ModuleType) and owner(path) != LIBRARY:
+            return found
+    return None
 
 
 def _name(item: Any) -> str:

@@ -15,6 +15,8 @@ from tglo_lightning.search import Criterion, LossSpec
 __all__ = ["LossSlot", "LossSlots", "restore_loss", "stored_losses"]
 
 EXTRA = "_extra_state"
+# Attribute of a loss with the one whose place it took, in a tuple, so that it is no submodule
+REPLACED = "_replaced"
 
 
 class LossSlot:
@@ -77,7 +79,9 @@ class LossSlot:
 
     def install(self, module: nn.Module, spec: LossSpec) -> None:
         """Put a loss into its place, with the options of the present one, on the module's device."""
-        loss = spec.build(self.get(module))
+        present = self.get(module)
+        loss = spec.build(present)
+        vars(loss)[REPLACED] = vars(present).get(REPLACED, (present,)) if hasattr(present, "__dict__") else (present,)
         like = next(module.parameters(), None)
         self.set(module, loss if like is None else loss.to(like.device))
 

@@ -7,6 +7,7 @@ A *criterion* is what to train with, as data. A *space* turns coordinates into c
 from tglo_lightning.search.budget import Budget
 from tglo_lightning.search.criterion import Criterion, LossSpec
 from tglo_lightning.search.evaluator import Evaluation, Evaluator, Population
+from tglo_lightning.search.export import export_loss
 from tglo_lightning.search.finals import Finals
 from tglo_lightning.search.journal import Journal, JournalError
 from tglo_lightning.search.loop import Listener, SearchError, search
@@ -48,6 +49,7 @@ __all__ = [
     "Strategy",
     "TaylorSpace",
     "WarmCMAES",
+    "export_loss",
     "minimize",
     "minimize_many",
     "presets",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ __all__ = [
     "free_journal",
     "interrupted_neighbour",
     "is_finished",
+    "journal_path",
     "result_path",
 ]
 
@@ -32,7 +35,7 @@ def default_journal(root: Path, digest: str) -> Path:
 def free_journal(journal: Path) -> Path:
     """``journal``, or the first like it, with a number behind its folder's name, that does not exist yet."""
     number, path = 1, journal
-    while path.exists():
+    while os.path.exists(path):
         number += 1
         path = journal.parent.with_name(f"{journal.parent.name}-{number}") / journal.name
     return path
@@ -41,6 +44,27 @@ def free_journal(journal: Path) -> Path:
 def result_path(journal: Path) -> Path:
     """Where the result of the search with this journal is written: ``search.json`` beside ``search.jsonl``."""
     return journal.with_suffix(".json")
+
+
+def journal_path(journal: str | PathLike[str] | None) -> Path | None:
+    """Return the path of a journal that a user named.
+
+    Raises:
+        TypeError, ValueError: it cannot be the path of a journal.
+    """
+    if journal is None:
+        return None
+    if not isinstance(journal, str | PathLike) or not str(journal):
+        raise TypeError(f"`journal` must be the path of a file, got {journal!r}.")
+    try:
+        path = Path(journal).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"`journal`, {str(journal)!r}: {error}") from None
+    if path.suffix == ".json":
+        raise ValueError(f"`journal` must not end in .json, for the result goes there; got {str(journal)!r}.")
+    if os.path.isdir(path):
+        raise ValueError(f"`journal` must be a file, and {str(journal)!r} is a directory: {path / JOURNAL}?")
+    return path
 
 
 def is_finished(journal: Path, asked: Mapping[str, Any] | None = None) -> bool:
@@ -54,7 +78,10 @@ def is_finished(journal: Path, asked: Mapping[str, Any] | None = None) -> bool:
 
 def interrupted_neighbour(journal: Path, header: Mapping[str, Any]) -> tuple[Path, str] | None:
     """The latest unfinished search beside a new one, and what differs; ``None`` if there is none."""
-    paths = [path for path in journal.parent.parent.glob(f"*/{journal.name}") if path != journal]
+    try:
+        paths = [path for path in journal.parent.parent.glob(f"*/{journal.name}") if path != journal]
+    except OSError:  # such as a name that is too long
+        return None
     # Of another module or loss nobody expects that it goes on
     same = [p for p in paths if all(Journal.header(p).get(key) == header[key] for key in ("module", "loss"))]
     unfinished = [path for path in same if not is_finished(path)]

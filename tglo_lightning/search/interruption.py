@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a search, also where the exception that they raise gets lost."""
+"""Ctrl-C, SIGTERM and SIGHUP end a search, also where the exception that they raise gets lost."""
 
 from __future__ import annotations
 
@@ -10,17 +10,22 @@ from typing import Any
 
 __all__ = ["interruptible"]
 
+# Windows has none
+HANGUP: Any = getattr(signal, "SIGHUP", None)
+
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], None]]:
-    """Within, SIGINT raises ``KeyboardInterrupt`` and SIGTERM ``SystemExit``, at once, after what it did before.
+    """Within, SIGINT raises ``KeyboardInterrupt``, SIGTERM and SIGHUP ``SystemExit``, at once.
+
+    SIGTERM also does what it did before.
 
     Python drops an exception that a handler raises while an object is destroyed, and code that cleans up may raise an
     error of its own in its place. The search would then go on, and hold the signal against a candidate. The function
     that this gives raises a lost exception again; it is called once more at the end.
 
-    A SIGTERM that is ignored stays so. Handlers of the user's own for SIGINT stay, and so does all in another thread
-    than the main one.
+    A SIGTERM or SIGHUP that is ignored, as under ``nohup``, stays so. Handlers of the user's own for SIGINT and SIGHUP
+    stay, and so does all in another thread than the main one. SIGQUIT kills, as ever: the journal is whole.
     """
     lost: list[BaseException] = []
 
@@ -39,6 +44,8 @@ def interruptible() -> Iterator[Callable[[], None]]:
     if threading.current_thread() is threading.main_thread():
         if signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:
             before[signal.SIGTERM] = signal.getsignal(signal.SIGTERM)
+        if HANGUP is not None and signal.getsignal(HANGUP) == signal.SIG_DFL:
+            before[HANGUP] = signal.SIG_DFL
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             before[signal.SIGINT] = signal.default_int_handler
     for number in before:

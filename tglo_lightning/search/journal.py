@@ -74,6 +74,8 @@ class Journal:
     @staticmethod
     def header(path: str | os.PathLike[str]) -> dict[str, Any]:
         """The header of the journal at ``path``; empty if there is none that can be read."""
+        if not os.path.isfile(path):
+            return {}
         try:
             with open(path, "rb") as file:
                 return _parse(file.readline())
@@ -111,8 +113,11 @@ class Journal:
     def _open(self) -> IO[bytes]:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            # A device has no end, and a pipe waits for its other end
+            if os.path.exists(self.path) and not os.path.isfile(self.path):
+                raise OSError("it is not a file")
             file = open(self.path, "a+b", buffering=0)  # noqa: SIM115  (held as long as the search runs)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise Unwritable(f"The journal {self.path} cannot be written: {error}.") from error
         if fcntl is not None:
             try:

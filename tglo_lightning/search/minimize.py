@@ -22,7 +22,7 @@ from tglo_lightning.losses.registry import check_replaceable, loss_name, loss_op
 from tglo_lightning.search.budget import Budget
 from tglo_lightning.search.criterion import Criterion
 from tglo_lightning.search.evaluator import Evaluation
-from tglo_lightning.search.files import result_path
+from tglo_lightning.search.files import journal_path, result_path
 from tglo_lightning.search.interruption import interruptible
 from tglo_lightning.search.journal import Journal
 from tglo_lightning.search.loop import search
@@ -136,14 +136,11 @@ def run(
     progress: bool,
 ) -> SearchResult:
     """Search with a journal and a progress bar; write the result beside the journal."""
-
     with ExitStack() as stack:
         check = stack.enter_context(interruptible())
         opened = None
-        if journal is not None:
-            if str(journal).endswith(".json"):
-                raise ValueError(f"`journal` must not end in .json, for the result goes there; got {str(journal)!r}.")
-            opened = Journal(journal, header)
+        if (path := journal_path(journal)) is not None:
+            opened = Journal(path, header)
             stack.callback(opened.close)
             evaluator.proven = opened.recorded > 0
         bar = stack.enter_context(SearchBar(settings, objective.monitor, disable=not progress))

@@ -6,12 +6,13 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from types import CodeType
 from typing import Any
 
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.swa_utils import SWALR
 
-__all__ = ["scale_built", "scaled_rates"]
+__all__ = ["fixed_schedules", "scale_built", "scaled_rates"]
 
 # Arguments of schedules that are rates, not factors
 RATES: dict[type, tuple[str, ...]] = {
@@ -25,6 +26,8 @@ RATES: dict[type, tuple[str, ...]] = {
 }
 GROUP_RATES = ("lr", "initial_lr", "max_lr", "min_lr", "swa_lr")
 SCHEDULE_RATES = ("base_lrs", "max_lrs", "eta_min", "min_lrs", "_last_lr")
+# By which a schedule of the user's looks at the rates that it was given
+GIVEN = {"base_lrs", "param_groups", "_last_lr", "get_last_lr", "super", "lr_lambdas"}
 # Noted on an optimizer that was built within `scaled_rates`
 MARK = "_tglo_step"
 
@@ -78,6 +81,31 @@ def scale_built(optimizers: Iterable[Optimizer], schedules: Iterable[Any], facto
         if getattr(schedule, "optimizer", None) in late:
             values = vars(schedule)
             values.update({name: _times(values[name], factor) for name in SCHEDULE_RATES if name in values})
+
+
+def fixed_schedules(schedules: Iterable[Any]) -> list[str]:
+    """Return the user's classes of schedules that look at no rate they were given, so that no factor reaches them.
+
+    Rates that are written into ``param_groups`` elsewhere, such as in ``training_step``, are not noticed.
+    """
+    found = []
+    for schedule in schedules:
+        own = [
+            kind for kind in type(schedule).__mro__ if kind.__module__.partition(".")[0] not in ("torch", "builtins")
+        ]
+        codes = [value.__code__ for kind in own for value in vars(kind).values() if inspect.isfunction(value)]
+        sets = any("get_lr" in vars(kind) for kind in own)
+        if sets and not GIVEN.intersection(name for code in codes for name in _names(code)):
+            found.append(type(schedule).__name__)
+        found += fixed_schedules(getattr(schedule, "_schedulers", []))
+    return found
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for entry in code.co_consts:
+        if isinstance(entry, CodeType):
+            yield from _names(entry)
 
 
 def _scaling(build: Callable[..., None], names: tuple[str, ...], factor: float) -> Callable[..., None]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
@@ -19,8 +20,42 @@ from tglo_lightning.search.criterion import Criterion
 from tglo_lightning.search.evaluator import Evaluation
 from tglo_lightning.search.journal import Journal, JournalError
 from tglo_lightning.theory import to_minimal, to_shape
+from tglo_lightning.untrusted import NUMBER, check_shape, load_json, write_whole
 
 __all__ = ["Candidate", "Finalist", "SearchResult"]
+
+# What a stored result must hold, see `check_shape`
+CRITERION = {"losses": [{"family": str, "theta": [NUMBER]}], "step": NUMBER}
+FINALIST = {
+    "criterion": CRITERION,
+    "name": str,
+    "fitness": [(*NUMBER, None)],
+    "found": (*NUMBER, None),
+    "errors": [str],
+    "generation": (int, None),
+}
+CANDIDATE = {
+    "criterion": CRITERION,
+    "generation": int,
+    "index": int,
+    "fitness": (*NUMBER, None),
+    "status": str,
+    "seconds": NUMBER,
+}
+RESULT = {
+    "kept": str,
+    "monitor": str,
+    "mode": str,
+    "best": (FINALIST, None),
+    "original": FINALIST,
+    "finalists": [FINALIST],
+    "history": [CANDIDATE],
+    "p_value": (*NUMBER, None),
+    "rejected": [int],
+    "seconds": NUMBER,
+    "settings": dict,
+    "finished": bool,
+}
 
 
 @dataclass(frozen=True)
@@ -232,14 +267,12 @@ class SearchResult:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write :meth:`to_dict` as strict JSON. A file that is there is replaced at once, never left half written."""
-        target = Path(path)
-        draft = target.with_name(f"{target.name}.tmp")
-        draft.write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
-        draft.replace(target)
+        write_whole(Path(path), json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> SearchResult:
-        """Read what :meth:`save` wrote, or a journal: the result beside it, or how far its search came.
+        """Read what :meth:`save` wrote, or a journal: the result beside it, or how far its search came if that is
+        missing or damaged.
 
         Raises:
             OSError: the file cannot be read.
@@ -248,10 +281,11 @@ class SearchResult:
         path = Path(path)
         saved = path.with_suffix(".json")
         try:
-            if path != saved and not saved.exists():
+            if path != saved:
+                with suppress(OSError, ValueError):
+                    return cls.load(saved)
                 return cls._so_far(*Journal.read(path))
-            path = saved
-            return cls.from_dict(json.loads(Path(path).read_bytes()))
+            return cls.from_dict(load_json(path))
         except JournalError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -300,21 +334,25 @@ class SearchResult:
         """Return the result that :meth:`to_dict` described.
 
         Raises:
-            KeyError, TypeError, ValueError: it is none.
+            ValueError: it is none.
         """
+        check_shape(values, RESULT)
 
         def finalist(entry: Mapping[str, Any]) -> Finalist:
             fitness = tuple(map(_number, entry["fitness"]))
             criterion = Criterion.from_dict(entry["criterion"])
-            return Finalist(**{**entry, "criterion": criterion, "fitness": fitness, "errors": tuple(entry["errors"])})
+            own = _known(Finalist, entry)
+            return Finalist(**{**own, "criterion": criterion, "fitness": fitness, "errors": tuple(entry["errors"])})
 
         def candidate(entry: Mapping[str, Any]) -> Candidate:
             criterion = Criterion.from_dict(entry["criterion"])
-            return Candidate(**{**entry, "criterion": criterion, "fitness": _number(entry["fitness"])})
+            return Candidate(
+                **{**_known(Candidate, entry), "criterion": criterion, "fitness": _number(entry["fitness"])}
+            )
 
         return cls(
             **{
-                **values,
+                **_known(cls, values),
                 "best": None if values["best"] is None else finalist(values["best"]),
                 "original": finalist(values["original"]),
                 "finalists": tuple(map(finalist, values["finalists"])),
@@ -322,6 +360,10 @@ class SearchResult:
                 "rejected": tuple(values["rejected"]),
             }
         )
+
+
+def _known(kind: Any, entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if name in {field.name for field in fields(kind)}}
 
 
 def _number(value: float | None) -> float:

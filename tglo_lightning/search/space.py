@@ -36,6 +36,8 @@ __all__ = [
 
 CONSTRAINTS = ("trainable", "stable", "published")
 COORDINATES = ("minimal", "full")
+# The last axis of a space with a step: the logarithm of the factor on the learning rate
+STEP = "log_step"
 
 Constraint = Callable[[list[float]], bool]
 
@@ -218,7 +220,7 @@ class FamilySpace(Space):
     """
 
     def __init__(self, family: str | type[ClassificationLoss], step: bool = True) -> None:
-        self.family = _find(family)
+        self.family = _find("family", family)
         if self.family.family == "taylorglo":
             raise ValueError("`family` must not be 'taylorglo', whose parameters are many: that is TaylorSpace.")
         self.step = flag("step", step)
@@ -243,13 +245,17 @@ class FamilySpace(Space):
 
 
 class ProductSpace(Space):
-    """Several losses at once: the coordinates of one space after those of another. Their steps are multiplied.
+    """Several losses at once: the coordinates of one space after those of another, and one step for all.
 
     Args:
-        spaces: one space for each place in the module.
+        spaces: one space for each place in the module. A network has one learning rate, so the axis ``log_step`` of
+            those that have one comes once, at the end.
 
     Raises:
         TypeError: not a list of spaces.
+
+    >>> ProductSpace([FamilySpace("gce"), FamilySpace("smoothing")]).axes
+    ('q[0]', 'alpha[1]', 'log_step')
     """
 
     def __init__(self, spaces: Sequence[Space]) -> None:
@@ -257,20 +263,26 @@ class ProductSpace(Space):
             raise TypeError(f"`spaces` must be a list of spaces, got {spaces!r}.")
         self.spaces = list(spaces)
         self._losses = [len(space.decode(space.centre).losses) for space in self.spaces]
-        self.axes = tuple(f"{name}[{i}]" for i, space in enumerate(spaces) for name in space.axes)
-        self.centre = tuple(value for space in spaces for value in space.centre)
-        self.spread = tuple(value for space in spaces for value in space.spread)
+        self._steps = [space.axes[-1:] == (STEP,) for space in self.spaces]
+        rows = [
+            (name if name == STEP else f"{name}[{i}]", centre, spread)
+            for i, space in enumerate(self.spaces)
+            for name, centre, spread in zip(space.axes, space.centre, space.spread, strict=True)
+        ]
+        rows = [row for row in rows if row[0] != STEP] + [row for row in rows if row[0] == STEP][:1]
+        self.axes, self.centre, self.spread = zip(*rows, strict=True) if rows else ((), (), ())
 
     def decode(self, x: Sequence[float]) -> Criterion:
         """Return the losses at coordinates ``x``, one after the other."""
         specs: list[LossSpec] = []
-        step, start = 1.0, 0
-        for space in self.spaces:
-            part = space.decode(x[start : start + len(space.axes)])
+        steps, common, start = 1.0, 1.0, 0
+        for space, shared in zip(self.spaces, self._steps, strict=True):
+            stop = start + len(space.axes) - shared
+            part = space.decode([*x[start:stop], *(x[-1:] if shared else [])])
             specs += part.losses
-            step *= part.step
-            start += len(space.axes)
-        return Criterion(tuple(specs), step)
+            common, steps = (part.step, steps) if shared else (common, steps * part.step)
+            start = stop
+        return Criterion(tuple(specs), steps * common)
 
     def feasible(self, criterion: Criterion) -> bool:
         """Whether each space finds its part feasible, at the step of the whole."""
@@ -302,7 +314,7 @@ def as_space(space: Space | type[ClassificationLoss] | str, places: int | None =
     elif getattr(space, "family", None) == "taylorglo":
         space = TaylorSpace()
     elif isinstance(space, str) or (isinstance(space, type) and issubclass(space, ClassificationLoss)):
-        space = FamilySpace(space)
+        space = FamilySpace(_find("space", space))
     if not isinstance(space, Space):
         raise TypeError(f"`space` must be the name or class of a family of losses, or a Space, got {space!r}.")
     if places is None:
@@ -318,11 +330,13 @@ def as_space(space: Space | type[ClassificationLoss] | str, places: int | None =
 NAMED: dict[str, type[Space]] = {"taylorglo": TaylorSpace, "shape": ShapeSpace, "original": StepSpace}
 
 
-def _find(given: str | type[ClassificationLoss]) -> type[ClassificationLoss]:
+def _find(argument: str, given: str | type[ClassificationLoss]) -> type[ClassificationLoss]:
     if isinstance(given, str) and given not in FAMILIES:
-        raise ValueError(f"`space` must be one of {', '.join(map(repr, sorted(FAMILIES)))}, or a Space, got {given!r}.")
+        known = ", ".join(map(repr, sorted(FAMILIES if argument == "family" else {*FAMILIES, *NAMED})))
+        other = "" if argument == "family" else ", or a Space"
+        raise ValueError(f"`{argument}` must be one of {known}{other}, got {given!r}.")
     if not isinstance(given, str) and not (isinstance(given, type) and issubclass(given, ClassificationLoss)):
-        raise TypeError(f"`family` must be the name or class of a family of losses, got {given!r}.")
+        raise TypeError(f"`{argument}` must be the name or class of a family of losses, got {given!r}.")
     return family(given) if isinstance(given, str) else given
 
 
@@ -330,7 +344,7 @@ def _with_step(
     axes: Sequence[str], centre: Sequence[float], spread: Sequence[float], step: bool, start: float = 1.0
 ) -> tuple[tuple[str, ...], tuple[float, ...], tuple[float, ...]]:
     """Append the logarithm of the step to the coordinates, if it is searched."""
-    more: list[Any] = [("log_step", math.log(start), 1.0)] if step else []
+    more: list[Any] = [(STEP, math.log(start), 1.0)] if step else []
     triples = [*zip(axes, centre, spread, strict=True), *more]
     return tuple(t[0] for t in triples), tuple(t[1] for t in triples), tuple(t[2] for t in triples)
 

@@ -190,7 +190,9 @@ def read_run(
     files.overrides = _read(files, folder / ".hydra" / "overrides.yaml", _overrides)
     saved = folder / f"{files.stem}.json"
     files.header = Journal.header(saved.with_suffix(".jsonl"))
-    files.search = _read(files, saved if saved.exists() else saved.with_suffix(".jsonl"), SearchResult.load)
+    files.search = _read(files, saved, SearchResult.load) or _read(
+        files, saved.with_suffix(".jsonl"), SearchResult.load
+    )
     files.curves = _read(files, folder / "curves.json", lambda p: load_json(p, CURVES)) or {}
     for kind in files.result["losses"] if files.result else ():
         for npz in sorted((folder / "seeds" / f"{kind}-0").glob("*.npz"))[:1]:

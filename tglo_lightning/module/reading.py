@@ -1,0 +1,95 @@
+"""Read some samples of a data loader, to tell one data set from another."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Sized
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from torch.utils.data import DataLoader, IterableDataset
+
+from tglo_lightning.search.seeding import seed_all
+
+__all__ = ["Samples", "read_samples"]
+
+BYTES = 256 * 2**20
+# After so long only what has been read at the last power of 4 counts: where that is should not depend on the load
+SECONDS = 5.0
+TWICE = 4
+# Samples of a stream, which may have no end
+STREAM = 256
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What was read.
+
+    Attributes:
+        hashed: hash of the samples.
+        words: how many they are, of how many.
+    """
+
+    hashed: str
+    words: str
+
+
+def read_samples(
+    loader: Any, generators: Iterable[Any], most: int, describe: Callable[[], Callable[[Any], tuple[str, int]]]
+) -> Samples:
+    """Read up to ``most`` samples of a loader, in a random order that is always the same, or the first of a stream.
+
+    They are read by one worker process where the loader has some: a data set may open a file when it is first read.
+
+    Args:
+        loader: a loader of torch, or any other iterable, which is read by batches.
+        generators: random generators that the data draw from; they are seeded.
+        most: number of samples.
+        describe: returns a function that describes a sample and tells its size in bytes.
+    """
+    generators = list(generators)
+    total = len(loader.dataset) if isinstance(getattr(loader, "dataset", None), Sized) else None
+    of = "samples of a stream" if total is None else f"of {total:,} samples"
+    try:
+        start = time.monotonic()
+        first = [describe()(sample)[0] for sample in _samples(loader, generators, total, min(most, TWICE))]
+        if first != [describe()(sample)[0] for sample in _samples(loader, generators, total, min(most, TWICE))]:
+            return Samples("", "not compared, for they differ from one reading to the next")
+        hashed, size, count = hashlib.sha256(), 0, 0
+        kept, marked = "", 0
+        for sample in _samples(loader, generators, total, most):
+            text, length = describe()(sample)
+            hashed.update(text.encode())
+            size, count = size + length, count + 1
+            if size > BYTES:
+                break
+            if kept and time.monotonic() - start > SECONDS:
+                return Samples(kept, f"{marked:,} {of}")
+            if count & (count - 1) == 0 and count.bit_length() % 2:
+                kept, marked = hashed.hexdigest()[:12], count
+        return Samples(hashed.hexdigest()[:12], f"{count:,} {of}")
+    except Exception as error:  # code of the user's
+        return Samples("", f"not read one by one: {type(error).__name__}")
+
+
+def _samples(loader: Any, generators: list[Any], total: int | None, most: int) -> Iterator[Any]:
+    seed_all(0, generators)
+    if not isinstance(loader, DataLoader):
+        batches = iter(loader)
+        return islice(batches, 0 if batches is loader else min(most, STREAM))
+    stream = isinstance(loader.dataset, IterableDataset)
+    most = min(most, STREAM) if stream else most
+    chosen = None if stream else random.Random(0).sample(range(total or 0), min(total or 0, most))
+    workers = min(1, loader.num_workers)
+    single: DataLoader[Any] = DataLoader(
+        loader.dataset,
+        batch_size=None,
+        sampler=chosen,
+        num_workers=workers,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context if workers else None,
+    )
+    return islice(iter(single), most)
