@@ -22,6 +22,7 @@ from tglo_lightning.module.bases import CALLBACKS, Callback
 from tglo_lightning.module.copies import INITS, check_resettable, copies_of
 from tglo_lightning.module.fingerprint import digest, sources
 from tglo_lightning.module.messages import tell
+from tglo_lightning.module.slot import loss_names
 from tglo_lightning.search import Budget, Finals, Objective, SearchResult, SearchSettings, Space, Strategy, search
 from tglo_lightning.search.interruption import interruptible
 from tglo_lightning.search.settings import MODES
@@ -42,8 +43,10 @@ class TaylorGLO(Callback):
     ``strategy="ddp"`` the ranks share the search, each candidate trained on the device of one of them.
 
     Args:
-        loss: path of the module's attribute that holds the loss, such as ``"criterion"`` or ``"head.criterion"``; or a
-            list of paths, such as those of auxiliary classifiers, whose losses are then searched for together.
+        loss: by default the loss that ``training_step`` calls. If it calls several: the path of the attribute that
+            holds the one to replace, such as ``"head.criterion"``, or the function that it calls, such as
+            ``"F.cross_entropy"``, or ``"F.cross_entropy#2"`` for the second line that calls it; or a list of these,
+            such as those of auxiliary classifiers, whose losses are then searched for together.
         monitor: metric to optimise, as logged by the module, best in validation.
         mode: ``"max"`` or ``"min"``.
         generations: number of generations.
@@ -95,7 +98,7 @@ class TaylorGLO(Callback):
 
     def __init__(
         self,
-        loss: str | Sequence[str] = "criterion",
+        loss: str | Sequence[str] | None = None,
         monitor: str = "val/acc",
         mode: str = "max",
         *,
@@ -113,7 +116,8 @@ class TaylorGLO(Callback):
         report: bool = True,
     ) -> None:
         super().__init__()
-        self.slots = LossSlots(loss)
+        self.loss = None if loss is None else loss_names(loss)
+        self.slots = LossSlots.of([])
         if not isinstance(monitor, str) or not monitor:
             raise TypeError(f"`monitor` must be the name of a logged metric, got {monitor!r}.")
         self.monitor, self.mode = monitor, choice("mode", mode, MODES)
@@ -122,7 +126,7 @@ class TaylorGLO(Callback):
             choice("init", init, INITS, " or a function that builds a module")
         self.init = init
         self.settings = SearchSettings(generations, population, space, strategy, finals, budget, seed).for_places(
-            len(self.slots)
+            1 if self.loss is None else len(self.loss)
         )
         callbacks = self.settings.budget.callbacks if isinstance(self.settings.budget, Budget) else ()
         if not all(isinstance(entry, CALLBACKS) for entry in callbacks):
@@ -139,11 +143,9 @@ class TaylorGLO(Callback):
     # Lightning's hooks
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Check that there is a loss to replace, and be ready for a checkpoint that holds another."""
+        """Be ready for a checkpoint that holds another loss."""
         if stage == "fit" and self.result is None:
             check_strategy(trainer, self.evaluator)
-        for slot in self.slots:
-            slot.get(pl_module)
         # An earlier fit that failed has not come to its teardown
         self.teardown(trainer, pl_module, stage)
         for module in copies_of(pl_module, trainer.callbacks):
@@ -182,16 +184,17 @@ class TaylorGLO(Callback):
     @property
     def state_key(self) -> str:
         """One state for each loss that is metalearned."""
-        return self._generate_state_key(loss=self.slots.paths[0] if len(self.slots) == 1 else self.slots.paths)
+        return self._generate_state_key(loss=self.loss[0] if self.loss and len(self.loss) == 1 else self.loss)
 
     def state_dict(self) -> dict[str, Any]:
         """The result, as plain values."""
-        return {"result": None if self.result is None else self.result.to_dict()}
+        return {"result": None if self.result is None else self.result.to_dict(), "slots": self.slots.to_list()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the result of a checkpoint."""
         if state_dict["result"] is not None:
             self.result = SearchResult.from_dict(state_dict["result"])
+            self.slots = LossSlots.from_list(state_dict["slots"])
 
     # The search
 
@@ -200,10 +203,16 @@ class TaylorGLO(Callback):
             check_resettable(pl_module)
         settings = self.settings.for_fit(trainer.max_epochs, trainer.max_steps)
         assert isinstance(settings.budget, Budget)
-        fit = InnerFit(trainer, pl_module, self.slots, self.monitor, settings.budget, self.init)
+        # The names of functions and of no loss are looked up by the probe
+        named = self.loss is not None and not any(name.startswith("F.") for name in self.loss)
+        slots = LossSlots(self.loss or ()) if named else LossSlots.of([])
+        for slot in slots:
+            slot.get(pl_module)
+        fit = InnerFit(trainer, pl_module, slots, self.monitor, settings.budget, self.init)
         # Whatever draws random numbers on the way, the outer fit goes on as if it had not
         with interruptible() as check, isolated(fit.generators, quiet=False), Ranks(trainer) as ranks:
-            seen = probe(fit)
+            seen = probe(fit, self.loss)
+            self.slots = fit.slots
             ranks.agree("The data", digest(seen.identity["data"]))
             if ranks.leads:
                 tell(

@@ -175,7 +175,7 @@ def _logits(fit: InnerFit, criterion: Criterion, weights: dict[str, Tensor]) -> 
     with isolated(fit.generators):
         module = fit.candidate(criterion, seed=0)
         _load(module, 0, weights)
-        recorders = [Recorder(slot.path, slot.get(module)) for slot in fit.slots]
+        recorders = [Recorder(slot.label, slot.get(module)) for slot in fit.slots]
         for slot, recorder in zip(fit.slots, recorders, strict=True):
             slot.set(module, recorder)
         trainer = fit.with_budget(Budget(steps=1)).trainer()

@@ -40,7 +40,7 @@ class InnerFit:
     Args:
         trainer: the outer Trainer, within ``fit``.
         module: the outer module; it is copied, never touched.
-        slots: where the module keeps the loss, or the losses, to search for.
+        slots: where the module keeps the loss, or the losses, to search for; none if the probe is to find them.
         monitor: name of the metric; the validation's value, or the training's if only that exists.
         budget: how long to train; its callbacks go to the inner Trainers, copied for each.
         init: ``"module"``, ``"reset"`` or a function that builds a module.
@@ -122,7 +122,10 @@ class InnerFit:
             module.setup = module.teardown = nothing
         else:
             module.prepare_data()
+            module.configure_model()
         module.prepare_data = _prepared(module)
+        # A second time it would make another loss
+        module.configure_model = nothing
         module.configure_callbacks = _no_callbacks
         leave_ranks(module)
         self.slots.install(module, criterion)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,9 @@ from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.evaluation.trainer import Guard
 from tglo_lightning.evaluation.validation import validated
 from tglo_lightning.losses import TaylorGLOLoss, loss_like
+from tglo_lightning.module import LossSlot, LossSlots
 from tglo_lightning.module.bases import Callback
+from tglo_lightning.module.finding import LossWatch
 from tglo_lightning.module.fingerprint import data_identity, described, module_identity, optimizer_identity
 from tglo_lightning.search import Criterion
 from tglo_lightning.search.seeding import seed_all
@@ -46,10 +48,14 @@ class Probe:
     inputs: list[list[int]]
 
 
-def probe(fit: InnerFit) -> Probe:
+def probe(fit: InnerFit, names: Sequence[str] | None = None) -> Probe:
     """Train and validate on one batch with a copy, to find at once what would fail in every candidate.
 
-    ``fit`` then knows the number of batches of an epoch.
+    ``fit`` then knows the number of batches of an epoch, and the slots of the losses if it had none.
+
+    Args:
+        fit: the inner fit.
+        names: names of the losses to find, see :class:`~tglo_lightning.module.finding.LossWatch`.
 
     Raises:
         ValueError: the loss is not called in ``training_step``, is called with something other than logits and class
@@ -58,6 +64,8 @@ def probe(fit: InnerFit) -> Probe:
     """
     kind = type(fit.module).__name__
     try:
+        if not len(fit.slots):
+            fit.slots = _find(fit, names)
         metrics, recorders, identity, has_validated, inputs = _rehearse(fit)
         shifted, *_ = _rehearse(fit, shift=1.0)
     except _Refused as error:
@@ -69,7 +77,7 @@ def probe(fit: InnerFit) -> Probe:
             "bar, whose loggers discard all. If it is the copy that failed, pass `init=` a function that builds a "
             "fresh module."
         ) from error
-    classes = {path: _check_call(fit, path, recorder) for path, recorder in recorders.items()}
+    classes = {s.label: _check_call(fit, s, recorder) for s, recorder in zip(fit.slots, recorders, strict=True)}
     if len(set(classes.values())) > 1:
         raise ValueError(f"Losses that are searched for together must have as many classes each, got {classes}.")
     if fit.monitor not in metrics:
@@ -100,53 +108,75 @@ def probe(fit: InnerFit) -> Probe:
     )
 
 
+def _find(fit: InnerFit, names: Sequence[str] | None) -> LossSlots:
+    """Train a copy on one batch; return where the losses are that it calls."""
+    with isolated(fit.generators):
+        watch = LossWatch(
+            fit.candidate(Criterion.original(), seed=0),
+            lambda name, args, options: _check_outputs(name, args, options.get("ignore_index", -100)),
+        )
+        _train_on_one_batch(fit, watch.module, limit_val_batches=0)
+    try:
+        slots = watch.slots(names)
+        for slot in slots:
+            slot.get(fit.module)
+        return slots
+    except ValueError as error:
+        raise _Refused(str(error)) from None
+
+
 def _rehearse(
     fit: InnerFit, shift: float = 0.0
-) -> tuple[dict[str, Any], dict[str, Recorder], dict[str, Any], bool, list[list[int]]]:
+) -> tuple[dict[str, Any], list[Recorder], dict[str, Any], bool, list[list[int]]]:
     """Metrics after one batch, what the losses were called with, what the training depends on, whether there is
     validation, and the shapes of that batch.
 
     ``shift`` changes the value of each loss, not its gradient.
     """
-    limits: dict[str, Any] = {"limit_val_batches": 1 if fit.validates else 0, "overfit_batches": 0.0}
-    if fit.budget.steps is not None:
-        limits["max_epochs"] = fit.max_epochs
     with isolated(fit.generators):
-        graded = [name for name, parameter in fit.module.named_parameters() if parameter.grad is not None]
         module = fit.candidate(Criterion.original(), seed=0)
         identity = module_identity(module)
-        recorders = {slot.path: Recorder(slot.path, slot.get(module), shift) for slot in fit.slots}
-        for slot in fit.slots:
-            slot.set(module, recorders[slot.path])
-        first = _FirstBatches()
-        trainer = fit.trainer(Guard(0, fit), first, **limits)
-        seed_all(0, fit.generators)
-        trainer.fit(module, **fit.data())
-        if touched := [name for name, p in fit.module.named_parameters() if p.grad is not None and name not in graded]:
-            fit.module.zero_grad()
-            raise ValueError(
-                f"the training of a copy reached {touched[0]} of the module itself. A function that the module holds, "
-                "such as a lambda over `self`, is not copied with it: make it a method."
-            )
-        own = {id(parameter) for parameter in fit.module.parameters()}
-        if any(id(p) in own for optimizer in trainer.optimizers for g in optimizer.param_groups for p in g["params"]):
-            raise ValueError(
-                "the optimizer of a copy holds parameters of the module itself. A function that the module holds, such "
-                "as a lambda over `self`, is not copied with it: make it a method."
-            )
+        recorders = [Recorder(slot.label, slot.get(module), shift) for slot in fit.slots]
+        for slot, recorder in zip(fit.slots, recorders, strict=True):
+            slot.set(module, recorder)
+        trainer, first = _train_on_one_batch(fit, module, limit_val_batches=1 if fit.validates else 0)
         identity["optimizers"] = optimizer_identity(trainer)
         metrics = validated(trainer, module, fit, seed=0)
     fit.epoch_batches = trainer.num_training_batches
-    if "train" not in first.batches:
-        raise _Refused(
-            "there is nothing to train on: the training loader gave no batch. Is its data set empty, or smaller than a "
-            "batch that it drops?"
-        )
     identity["data"] = data_identity(first.batches, first.lengths)
     identity["trainer"] = described(fit.training)
     identity["callbacks"] = [[described(callback), described(vars(callback))] for callback in fit.callbacks]
     inputs = [list(leaf.shape) for leaf in tree_leaves(first.batches["train"]) if isinstance(leaf, Tensor)]
     return metrics, recorders, identity, trainer.enable_validation, inputs
+
+
+def _train_on_one_batch(fit: InnerFit, module: Any, **limits: Any) -> tuple[Any, _FirstBatches]:
+    """Train ``module``, a copy, and check that nothing reaches the original."""
+    if fit.budget.steps is not None:
+        limits["max_epochs"] = fit.max_epochs
+    graded = [name for name, parameter in fit.module.named_parameters() if parameter.grad is not None]
+    first = _FirstBatches()
+    trainer = fit.trainer(Guard(0, fit), first, **(limits | {"overfit_batches": 0.0}))
+    seed_all(0, fit.generators)
+    trainer.fit(module, **fit.data())
+    if "train" not in first.batches:
+        raise _Refused(
+            "there is nothing to train on: the training loader gave no batch. Is its data set empty, or smaller than a "
+            "batch that it drops?"
+        )
+    if touched := [name for name, p in fit.module.named_parameters() if p.grad is not None and name not in graded]:
+        fit.module.zero_grad()
+        raise ValueError(
+            f"the training of a copy reached {touched[0]} of the module itself. A function that the module holds, "
+            "such as a lambda over `self`, is not copied with it: make it a method."
+        )
+    own = {id(parameter) for parameter in fit.module.parameters()}
+    if any(id(p) in own for optimizer in trainer.optimizers for g in optimizer.param_groups for p in g["params"]):
+        raise ValueError(
+            "the optimizer of a copy holds parameters of the module itself. A function that the module holds, such "
+            "as a lambda over `self`, is not copied with it: make it a method."
+        )
+    return trainer, first
 
 
 class _Refused(ValueError):
@@ -181,30 +211,39 @@ class _FirstBatches(Callback):
         ]
 
 
-def _check_call(fit: InnerFit, path: str, recorder: Recorder) -> int:
+def _check_call(fit: InnerFit, slot: LossSlot, recorder: Recorder) -> int:
     """The number of classes in the first call of the loss, if a TaylorGLO loss could have taken it."""
-    call = f"self.{path}(logits, target)"
+    label = slot.label
+    call = f"{label if label.startswith('F.') else f'self.{label}'}(logits, target)"
     if recorder.called_with is None:
         raise ValueError(
-            f"`loss={path!r}`: {type(fit.module).__name__}.{path} exists, but training_step does not call it. If it "
-            f"calls F.cross_entropy, call {call} instead."
+            f"`loss={label!r}`: training_step of {type(fit.module).__name__} does not call it. Leave `loss` out to "
+            "let the loss be found that it calls."
         )
     loss = loss_like(recorder.loss, "taylorglo", TaylorGLOLoss().theta.tolist())
     args, kwargs = recorder.called_with
     try:
         logits, target = inspect.signature(loss.forward).bind(*args, **kwargs).args
     except (TypeError, ValueError):
-        raise ValueError(f"`loss={path!r}` is not called as {call}; TaylorGLO's losses take just these.") from None
+        raise ValueError(f"`loss={label!r}` is not called as {call}; TaylorGLO's losses take just these.") from None
     if not (isinstance(logits, Tensor) and isinstance(target, Tensor)):
         raise ValueError(
-            f"`loss={path!r}`: {call} needs tensors, got {type(logits).__name__} and {type(target).__name__}."
+            f"`loss={label!r}`: {call} needs tensors, got {type(logits).__name__} and {type(target).__name__}."
         )
     # Raises with its own message where shapes, types or ranges do not fit
-    loss.to(logits.device)(logits, target)
+    shape = loss.to(logits.device)(logits, target).shape
+    if shape != recorder.returned:
+        # A loss of one's own may give a value for each sample without saying so
+        loss.reduction = slot.reduction = "none"
+        if (shape := loss(logits, target).shape) != recorder.returned:
+            raise ValueError(
+                f"`loss={label!r}` returns a tensor of shape {tuple(recorder.returned)}; TaylorGLO replaces losses "
+                f"that return a number, or a value for each sample, {tuple(shape)}."
+            )
     sums = target.sum(dim=min(target.dim() - 1, 1)) if target.is_floating_point() else torch.ones(1)
     if not torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
         raise ValueError(
-            f"`loss={path!r}`: the class probabilities of a target must add up to 1; these add up to "
+            f"`loss={label!r}`: the class probabilities of a target must add up to 1; these add up to "
             f"{sums.min().item():.4g} to {sums.max().item():.4g}. TaylorGLO cannot replace a multi-label loss."
         )
     return logits.shape[min(logits.dim() - 1, 1)]
@@ -213,24 +252,27 @@ def _check_call(fit: InnerFit, path: str, recorder: Recorder) -> int:
 class Recorder(nn.Module):
     """Stands in for a loss and notes what it is first called with while gradients are on."""
 
-    def __init__(self, path: str, loss: Any, shift: float = 0.0) -> None:
+    def __init__(self, label: str, loss: Any, shift: float = 0.0) -> None:
         super().__init__()
-        self.path = path
+        self.label = label
         self.loss = loss
         self.shift = shift
         self.called_with: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+        self.returned = torch.Size()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the loss."""
         if torch.is_grad_enabled() and self.called_with is None:
             self.called_with = _detached(args), _detached(kwargs)
             # torch's own losses say less, and on a GPU later
-            _check_outputs(self.path, args, getattr(self.loss, "ignore_index", -100))
+            _check_outputs(self.label, args, getattr(self.loss, "ignore_index", -100))
         loss = self.loss(*args, **kwargs)
         if not isinstance(loss, Tensor):
             raise _Refused(
-                f"`loss={self.path!r}` returns a {type(loss).__name__}; TaylorGLO replaces losses that return a tensor."
+                f"`loss={self.label!r}` returns a {type(loss).__name__}; TaylorGLO replaces losses that return "
+                "a tensor."
             )
+        self.returned = loss.shape
         return loss + (loss.detach() + self.shift) if self.shift else loss
 
     def __getattr__(self, name: str) -> Any:
@@ -240,7 +282,7 @@ class Recorder(nn.Module):
             return getattr(super().__getattr__("loss"), name)
 
 
-def _check_outputs(path: str, args: tuple[Any, ...], ignored: Any) -> None:
+def _check_outputs(label: str, args: tuple[Any, ...], ignored: Any) -> None:
     """Refuse targets of a class that the network has no output for."""
     logits, target = args if len(args) == 2 else (None, None)
     if not (isinstance(logits, Tensor) and isinstance(target, Tensor)) or logits.dim() == 0:
@@ -251,7 +293,7 @@ def _check_outputs(path: str, args: tuple[Any, ...], ignored: Any) -> None:
     counting = target[target != ignored]
     if counting.numel() and int(counting.max()) >= outputs:
         raise _Refused(
-            f"`loss={path!r}`: the targets hold class {int(counting.max())}, but the network has "
+            f"`loss={label!r}`: the targets hold class {int(counting.max())}, but the network has "
             f"{counted(outputs, 'output')}, for classes from 0 to {outputs - 1}."
         )
 

@@ -78,9 +78,3 @@ class PriorLoss(ClassificationLoss):
                 f"{counted(n, 'class')}."
             )
         return hard
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        saved = state_dict.get(f"{prefix}priors")
-        if saved is not None and self.priors is None:  # restored by family and parameters alone
-            self.priors = torch.empty_like(saved)
-        super()._load_from_state_dict(state_dict, prefix, *args)
