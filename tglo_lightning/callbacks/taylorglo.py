@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from tglo_lightning.arguments import choice, flag
 from tglo_lightning.callbacks.progress import SearchMonitor
@@ -30,6 +32,9 @@ from tglo_lightning.search.summary import outcome_metrics, summary, warn_of_dire
 from tglo_lightning.wording import counted
 
 __all__ = ["TaylorGLO"]
+
+# What was found for a module
+_RESULTS: WeakKeyDictionary[Any, SearchResult] = WeakKeyDictionary()
 
 
 class TaylorGLO(Callback):
@@ -87,6 +92,7 @@ class TaylorGLO(Callback):
             journal that is damaged, in use or another search's, a strategy that shards the module (FSDP, DeepSpeed) or
             trains in child processes (``ddp_spawn``).
         ImportError: ``evaluator="ray"`` without Ray.
+        RuntimeError: another thread of this process searches.
         SearchError: during the search, no candidate of a generation could be trained.
         RankError: under DDP, another rank died or failed during the search.
 
@@ -139,13 +145,19 @@ class TaylorGLO(Callback):
         self.result: SearchResult | None = None
         self._report = SearchReport() if flag("report", report) else None
         self._hooks: list[Any] = []
+        # Whether the result belongs to a fit, and not to a checkpoint that is about to be gone on from
+        self._used = False
 
     # Lightning's hooks
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Be ready for a checkpoint that holds another loss."""
-        if stage == "fit" and self.result is None:
-            check_strategy(trainer, self.evaluator)
+        if stage == "fit":
+            if self._used and _RESULTS.get(pl_module) is not self.result:
+                tell("TaylorGLO: another module than in the fit before, so there is a new search.")
+                self.result, self.slots, self._used = None, LossSlots.of([]), False
+            if self.result is None:
+                check_strategy(trainer, self.evaluator)
         # An earlier fit that failed has not come to its teardown
         self.teardown(trainer, pl_module, stage)
         for module in copies_of(pl_module, trainer.callbacks):
@@ -161,6 +173,10 @@ class TaylorGLO(Callback):
             return
         if self.result is None:
             self.result = self._search(trainer, pl_module)
+        elif self._used:
+            tell("TaylorGLO: this module was searched for before; its loss stays. Another search needs a new callback.")
+        self._used = True
+        _RESULTS[pl_module] = self.result
         for module in copies_of(pl_module, trainer.callbacks):
             self._install(module)
         rebuild_optimizers(trainer, self.result.criterion.step)
@@ -193,7 +209,7 @@ class TaylorGLO(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the result of a checkpoint."""
         if state_dict["result"] is not None:
-            self.result = SearchResult.from_dict(state_dict["result"])
+            self.result, self._used = SearchResult.from_dict(state_dict["result"]), False
             self.slots = LossSlots.from_list(state_dict["slots"])
 
     # The search
@@ -213,6 +229,7 @@ class TaylorGLO(Callback):
         with interruptible() as check, isolated(fit.generators, quiet=False), Ranks(trainer) as ranks:
             seen = probe(fit, self.loss)
             self.slots = fit.slots
+            _warn_of_monitors(trainer, seen.dependent)
             ranks.agree("The data", digest(seen.identity["data"]))
             if ranks.leads:
                 tell(
@@ -296,6 +313,20 @@ class TaylorGLO(Callback):
     def _install(self, pl_module: Any) -> None:
         if self.result is not None:
             self.slots.install(pl_module, self.result.criterion)
+
+
+def _warn_of_monitors(trainer: Any, dependent: frozenset[str]) -> None:
+    """Warn of callbacks and schedulers that follow the loss that may be replaced."""
+    followers = [(type(c).__name__, getattr(c, "monitor", None)) for c in trainer.callbacks]
+    followers += [(type(c.scheduler).__name__, c.monitor) for c in trainer.lr_scheduler_configs if c.reduce_on_plateau]
+    for name, monitor in followers:
+        if monitor in dependent:
+            warnings.warn(
+                f"{name} watches {monitor!r}, which is computed from the loss that the search may replace by one on "
+                f"another scale, perhaps below zero. Let {name} watch a metric that does not depend on it, or log "
+                "F.cross_entropy(logits, target).",
+                stacklevel=2,
+            )
 
 
 def _restore(module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.isolation import isolated
+from tglo_lightning.evaluation.limits import brief
 from tglo_lightning.evaluation.probing import Recorder
 from tglo_lightning.evaluation.trainer import TrainerEvaluator, TrainerPopulation
 from tglo_lightning.evaluation.validation import validate_each
@@ -124,7 +125,7 @@ def obstacle(fit: InnerFit, evaluator: VectorizedEvaluator | None = None) -> str
     except NotVectorizable as reason:
         return str(reason)
     except Exception as error:
-        return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+        return brief(error)
     finally:
         population.close()
         nested.close()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Sequence, Sized
+import warnings
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,12 +41,14 @@ class Probe:
         identity: module, weights, optimizers, data and Trainer in plain values, see
             :mod:`tglo_lightning.module.fingerprint`.
         inputs: shapes of the tensors of the first training batch.
+        dependent: names of the metrics that are computed from the losses to be replaced.
     """
 
     num_classes: int
     metrics: list[str]
     identity: dict[str, Any]
     inputs: list[list[int]]
+    dependent: frozenset[str]
 
 
 def probe(fit: InnerFit, names: Sequence[str] | None = None) -> Probe:
@@ -93,19 +96,43 @@ def probe(fit: InnerFit, names: Sequence[str] | None = None) -> Probe:
             f"`monitor={fit.monitor!r}` is not logged by {kind}; logged: {', '.join(sorted(metrics)) or 'nothing'}. "
             f"{advice}"
         )
-    before, after = float(metrics[fit.monitor]), float(shifted.get(fit.monitor, math.nan))
-    if not (math.isclose(before, after, rel_tol=1e-3, abs_tol=1e-6) or math.isnan(before) or math.isnan(after)):
-        raise ValueError(
-            f"`monitor={fit.monitor!r}` is computed from the loss that is to be replaced, so it cannot compare losses. "
-            "Monitor what does not depend on it, such as an accuracy, or log F.cross_entropy(logits, target) under a "
-            "name of its own."
-        )
+    dependent = _differing(metrics, shifted)
+    if fit.monitor in dependent:
+        # Before the loss is blamed: does the same training give the same twice?
+        again, _, anew, *_ = _rehearse(fit)
+        if fit.monitor in _differing(metrics, again):
+            data = identity["data"]["first"] != anew["data"]["first"]
+            cause = "the data gave other batches" if data else "the training drew other random numbers"
+            warnings.warn(
+                f"`monitor={fit.monitor!r}` came out differently when the training of a copy was repeated with the "
+                f"same seed: {cause}. {'A sampler, dataset or transform' if data else kind} draws from a generator that "
+                "cannot be seeded, or keeps a position. The search is noisier, and your fit is not the one without it.",
+                stacklevel=2,
+            )
+            dependent = set()
+        else:
+            raise ValueError(
+                f"`monitor={fit.monitor!r}` is computed from the loss that is to be replaced, so it cannot compare "
+                "losses. Monitor what does not depend on it, such as an accuracy, or log F.cross_entropy(logits, "
+                "target) under a name of its own."
+            )
     return Probe(
         num_classes=next(iter(classes.values())),
         metrics=sorted(metrics),
         identity=identity,
         inputs=inputs,
+        dependent=frozenset(dependent),
     )
+
+
+def _differing(metrics: Mapping[str, Any], others: Mapping[str, Any]) -> set[str]:
+    """Names of the metrics that are not equal."""
+    pairs = {name: (float(value), float(others.get(name, math.nan))) for name, value in metrics.items()}
+    return {
+        name
+        for name, (one, other) in pairs.items()
+        if not (math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-6) or math.isnan(one) or math.isnan(other))
+    }
 
 
 def _find(fit: InnerFit, names: Sequence[str] | None) -> LossSlots:

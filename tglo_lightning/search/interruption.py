@@ -10,6 +10,8 @@ from typing import Any
 
 __all__ = ["interruptible"]
 
+_RUNNING = threading.RLock()
+
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], None]]:
@@ -21,7 +23,15 @@ def interruptible() -> Iterator[Callable[[], None]]:
 
     A SIGTERM that is ignored stays so. Handlers of the user's own for SIGINT stay, and so does all in another thread
     than the main one.
+
+    Raises:
+        RuntimeError: another thread of this process searches.
     """
+    if not _RUNNING.acquire(blocking=False):
+        raise RuntimeError(
+            "Another thread of this process is searching for a loss, and searches share random generators. Run jobs in "
+            "processes, not in threads."
+        )
     lost: list[BaseException] = []
 
     def check() -> None:
@@ -47,6 +57,7 @@ def interruptible() -> Iterator[Callable[[], None]]:
         yield check
         check()
     finally:
+        _RUNNING.release()
         for number, handler in before.items():
             # A Trainer that was interrupted ignores SIGINT from then on, to shut down in peace
             if signal.getsignal(number) != signal.SIG_IGN:
