@@ -39,16 +39,22 @@ class Inline(Net):
         return F.cross_entropy(self(batch[0]), batch[1])
 
 
-class Bare(Inline):
-    def __init__(self):
-        super().__init__()
-        del self.criterion
+class Two(Net):
+    def training_step(self, batch, batch_idx):
+        logits = self(batch[0])
+        first = F.cross_entropy(logits, batch[1])
+        return first + F.cross_entropy(2 * logits, batch[1])
+
+
+class Written(Net):
+    def training_step(self, batch, batch_idx):
+        return -self(batch[0]).log_softmax(1)[:, 0].mean()
 
 
 class Static(Inline):
     def __init__(self):
         pl.LightningModule.__init__(self)
-        self.net = mlp()
+        self.net, self.lr = mlp(), 0.1
 
     criterion = staticmethod(F.cross_entropy)
 
@@ -97,16 +103,17 @@ def fit(module, tmp_path, data=None, **options):
     ("module", "options", "part"),
     [
         (Net, {"loss": "loss_fn"}, "Losses found"),
-        (Bare, {}, "If training_step calls F.cross_entropy, write"),
-        (Inline, {}, "does not call it"),
-        (Static, {}, "belongs to the class"),
-        (lambda: Net(criterion=nn.BCEWithLogitsLoss()), {}, "BCEWithLogitsLoss"),
+        (Two, {}, "calls 2 losses"),
+        (Written, {}, "calls no loss"),
+        (Inline, {"loss": "criterion"}, "does not call it"),
+        (Static, {"loss": "criterion"}, "belongs to the class"),
+        (lambda: Net(criterion=nn.BCEWithLogitsLoss()), {"loss": "criterion"}, "BCEWithLogitsLoss"),
         (Lambda, {}, "reached net.0.weight"),
         (lambda: Net(nn.Linear(8, 2)), {}, "has 2 outputs"),
         (OnlyAccuracy, {"monitor": "val_acc"}, "val_acc"),
         (WithLoss, {"monitor": "val/loss", "mode": "min"}, "is computed from"),
     ],
-    ids=["path", "inline", "inline-attribute", "class", "multi-label", "lambda", "outputs", "monitor", "monitor-loss"],
+    ids=["path", "two", "none", "inline", "class", "multi-label", "lambda", "outputs", "monitor", "monitor-loss"],
 )
 def test_errors(module, options, part, tmp_path):
     built = module()

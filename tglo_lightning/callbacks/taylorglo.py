@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from tglo_lightning.arguments import choice, flag
 from tglo_lightning.callbacks.cost import cost, takes_best
@@ -23,6 +25,7 @@ from tglo_lightning.module.bases import CALLBACKS, Callback
 from tglo_lightning.module.copies import INITS, check_resettable, copies_of
 from tglo_lightning.module.fingerprint import digest
 from tglo_lightning.module.messages import tell
+from tglo_lightning.module.slot import loss_names
 from tglo_lightning.search import Budget, Finals, Objective, SearchResult, SearchSettings, Space, Strategy, search
 from tglo_lightning.search.files import journal_path
 from tglo_lightning.search.interruption import interruptible
@@ -30,6 +33,9 @@ from tglo_lightning.search.settings import MODES
 from tglo_lightning.search.summary import summary, warn_of_direction, warn_of_seeds
 
 __all__ = ["TaylorGLO"]
+
+# What was found for a module
+_RESULTS: WeakKeyDictionary[Any, SearchResult] = WeakKeyDictionary()
 
 
 class TaylorGLO(Callback):
@@ -43,8 +49,10 @@ class TaylorGLO(Callback):
     ``strategy="ddp"`` the ranks share the search, each candidate trained on the device of one of them.
 
     Args:
-        loss: path of the module's attribute that holds the loss, such as ``"criterion"`` or ``"head.criterion"``; or a
-            list of paths, such as those of auxiliary classifiers, whose losses are then searched for together.
+        loss: by default the loss that ``training_step`` calls. If it calls several: the path of the attribute that
+            holds the one to replace, such as ``"head.criterion"``, or the function that it calls, such as
+            ``"F.cross_entropy"``, or ``"F.cross_entropy#2"`` for the second line that calls it; or a list of these,
+            such as those of auxiliary classifiers, whose losses are then searched for together.
         monitor: metric to optimise, as logged by the module, best in validation.
         mode: ``"max"`` or ``"min"``.
         generations: number of generations. By default one of ten presets, in place of a search: the module's own loss,
@@ -92,6 +100,7 @@ class TaylorGLO(Callback):
             journal that is damaged, in use or another search's, a strategy that shards the module (FSDP, DeepSpeed) or
             trains in child processes (``ddp_spawn``).
         ImportError: ``evaluator="ray"`` without Ray.
+        RuntimeError: another thread of this process searches.
         SearchError: during the search, no candidate of a generation could be trained.
         RankError: under DDP, another rank died or failed during the search.
 
@@ -103,7 +112,7 @@ class TaylorGLO(Callback):
 
     def __init__(
         self,
-        loss: str | Sequence[str] = "criterion",
+        loss: str | Sequence[str] | None = None,
         monitor: str = "val/acc",
         mode: str = "max",
         *,
@@ -123,7 +132,8 @@ class TaylorGLO(Callback):
         dry_run: bool = False,
     ) -> None:
         super().__init__()
-        self.slots = LossSlots(loss)
+        self.loss = None if loss is None else loss_names(loss)
+        self.slots = LossSlots.of([])
         if not isinstance(monitor, str) or not monitor:
             raise TypeError(f"`monitor` must be the name of a logged metric, got {monitor!r}.")
         self.monitor, self.mode = monitor, choice("mode", mode, MODES)
@@ -132,7 +142,7 @@ class TaylorGLO(Callback):
             choice("init", init, INITS, " or a function that builds a module")
         self.init = init
         settings = SearchSettings(generations, population, space, strategy, finals, budget, seed, prior)
-        self.settings = settings.for_places(len(self.slots))
+        self.settings = settings.for_places(1 if self.loss is None else len(self.loss))
         callbacks = self.settings.budget.callbacks if isinstance(self.settings.budget, Budget) else ()
         if not all(isinstance(entry, CALLBACKS) for entry in callbacks):
             raise TypeError(f"`budget.callbacks` must be Lightning callbacks, got {list(callbacks)!r}.")
@@ -145,15 +155,19 @@ class TaylorGLO(Callback):
         self.result: SearchResult | None = None
         self._report = SearchReport(flag("report", report))
         self._hooks: list[Any] = []
+        # Whether the result belongs to a fit, and not to a checkpoint that is about to be gone on from
+        self._used = False
 
     # Lightning's hooks
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Check that there is a loss to replace, and be ready for a checkpoint that holds another."""
-        if stage == "fit" and self.result is None:
-            check_strategy(trainer, self.evaluator)
-        for slot in self.slots:
-            slot.get(pl_module)
+        """Be ready for a checkpoint that holds another loss."""
+        if stage == "fit":
+            if self._used and _RESULTS.get(pl_module) is not self.result:
+                tell("TaylorGLO: another module than in the fit before, so there is a new search.")
+                self.result, self.slots, self._used = None, LossSlots.of([]), False
+            if self.result is None:
+                check_strategy(trainer, self.evaluator)
         # An earlier fit that failed has not come to its teardown
         self.teardown(trainer, pl_module, stage)
         for module in copies_of(pl_module, trainer.callbacks):
@@ -172,6 +186,10 @@ class TaylorGLO(Callback):
             except _DryRun:
                 trainer.should_stop = True
                 return
+        elif self._used:
+            tell("TaylorGLO: this module was searched for before; its loss stays. Another search needs a new callback.")
+        self._used = True
+        _RESULTS[pl_module] = self.result
         for module in copies_of(pl_module, trainer.callbacks):
             self._install(module)
         rebuild_optimizers(trainer, self.result.criterion.step)
@@ -193,16 +211,17 @@ class TaylorGLO(Callback):
     @property
     def state_key(self) -> str:
         """One state for each loss that is metalearned."""
-        return self._generate_state_key(loss=self.slots.paths[0] if len(self.slots) == 1 else self.slots.paths)
+        return self._generate_state_key(loss=self.loss[0] if self.loss and len(self.loss) == 1 else self.loss)
 
     def state_dict(self) -> dict[str, Any]:
         """The result, as plain values."""
-        return {"result": None if self.result is None else self.result.to_dict()}
+        return {"result": None if self.result is None else self.result.to_dict(), "slots": self.slots.to_list()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the result of a checkpoint."""
         if state_dict["result"] is not None:
-            self.result = SearchResult.from_dict(state_dict["result"])
+            self.result, self._used = SearchResult.from_dict(state_dict["result"]), False
+            self.slots = LossSlots.from_list(state_dict["slots"])
 
     # The search
 
@@ -212,10 +231,17 @@ class TaylorGLO(Callback):
         score = "best" if takes_best(trainer, self.monitor) else "last"
         settings = self.settings.for_fit(trainer.max_epochs, trainer.max_steps, score)
         assert isinstance(settings.budget, Budget)
-        fit = InnerFit(trainer, pl_module, self.slots, self.monitor, settings.budget, self.init)
+        # The names of functions and of no loss are looked up by the probe
+        named = self.loss is not None and not any(name.startswith("F.") for name in self.loss)
+        slots = LossSlots(self.loss or ()) if named else LossSlots.of([])
+        for slot in slots:
+            slot.get(pl_module)
+        fit = InnerFit(trainer, pl_module, slots, self.monitor, settings.budget, self.init)
         # Whatever draws random numbers on the way, the outer fit goes on as if it had not
         with interruptible() as check, isolated(fit.generators, quiet=False), Ranks(trainer) as ranks:
-            seen = probe(fit)
+            seen = probe(fit, self.loss)
+            self.slots = fit.slots
+            _warn_of_monitors(trainer, seen.dependent)
             ranks.agree("The data", digest([[of["lengths"], of["contents"]] for of in seen.identity["data"].values()]))
             if self.dry_run and not ranks.leads:
                 raise _DryRun
@@ -311,6 +337,20 @@ class TaylorGLO(Callback):
 
 class _DryRun(Exception):
     """A search that was only to be estimated."""
+
+
+def _warn_of_monitors(trainer: Any, dependent: frozenset[str]) -> None:
+    """Warn of callbacks and schedulers that follow the loss that may be replaced."""
+    followers = [(type(c).__name__, getattr(c, "monitor", None)) for c in trainer.callbacks]
+    followers += [(type(c.scheduler).__name__, c.monitor) for c in trainer.lr_scheduler_configs if c.reduce_on_plateau]
+    for name, monitor in followers:
+        if monitor in dependent:
+            warnings.warn(
+                f"{name} watches {monitor!r}, which is computed from the loss that the search may replace by one on "
+                f"another scale, perhaps below zero. Let {name} watch a metric that does not depend on it, or log "
+                "F.cross_entropy(logits, target).",
+                stacklevel=2,
+            )
 
 
 def _restore(module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:

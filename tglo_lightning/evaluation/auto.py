@@ -15,6 +15,7 @@ from torch import Tensor
 from tglo_lightning.arguments import choice
 from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.isolation import isolated
+from tglo_lightning.evaluation.limits import brief
 from tglo_lightning.evaluation.probing import Recorder
 from tglo_lightning.evaluation.trainer import TrainerEvaluator, TrainerPopulation
 from tglo_lightning.evaluation.validation import validate_each
@@ -121,7 +122,7 @@ def obstacle(fit: InnerFit, evaluator: VectorizedEvaluator | None = None) -> str
     except NotVectorizable as reason:
         return str(reason)
     except Exception as error:
-        return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+        return brief(error)
     finally:
         population.close()
         nested.close()
@@ -166,7 +167,7 @@ def _logits(fit: InnerFit, criterion: Criterion, weights: dict[str, Tensor]) -> 
     with isolated(fit.generators):
         module = fit.candidate(criterion, seed=0)
         _load(module, 0, weights)
-        recorders = [Recorder(slot.path, slot.get(module)) for slot in fit.slots]
+        recorders = [Recorder(slot.label, slot.get(module)) for slot in fit.slots]
         for slot, recorder in zip(fit.slots, recorders, strict=True):
             slot.set(module, recorder)
         trainer = fit.with_budget(Budget(steps=1)).trainer()

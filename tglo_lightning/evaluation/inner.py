@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from tglo_lightning.module import LossSlot, LossSlots
 from tglo_lightning.module.copies import Init, fresh_module, leave_ranks, replicate
-from tglo_lightning.module.loaders import fresh_iterators, generators, nothing
+from tglo_lightning.module.loaders import fresh_iterators, generators, nothing, with_fresh_iterators
 from tglo_lightning.search import Budget, Criterion
 from tglo_lightning.search.rate import scale_built, scaled_rates
 from tglo_lightning.search.seeding import seed_all
@@ -40,7 +40,7 @@ class InnerFit:
     Args:
         trainer: the outer Trainer, within ``fit``.
         module: the outer module; it is copied, never touched.
-        slots: where the module keeps the loss, or the losses, to search for.
+        slots: where the module keeps the loss, or the losses, to search for; none if the probe is to find them.
         monitor: name of the metric; the validation's value, or the training's if only that exists.
         budget: how long to train; its callbacks go to the inner Trainers, copied for each.
         init: ``"module"``, ``"reset"`` or a function that builds a module.
@@ -116,8 +116,12 @@ class InnerFit:
             module.setup = module.teardown = nothing
         else:
             module.prepare_data()
+            module.configure_model()
         module.prepare_data = _prepared(module)
+        # A second time it would make another loss
+        module.configure_model = nothing
         module.configure_callbacks = list
+        with_fresh_iterators(module)
         leave_ranks(module)
         self.slots.install(module, criterion)
         set_step(module, criterion.step)
@@ -146,17 +150,26 @@ class InnerFit:
     def data(self, validate: bool = False) -> dict[str, Any]:
         """The data as arguments of ``Trainer.fit``, or of ``Trainer.validate``."""
         if self.datamodule is not None:
-            return {"datamodule": _detached(self.datamodule)}
+            return {"datamodule": with_fresh_iterators(_detached(self.datamodule))}
         loaders = {name: fresh_iterators(loader) for name, loader in self.loaders.items()}
         return {"dataloaders": loaders.get("val_dataloaders")} if validate else loaders
 
 
 class _NoLogger(DummyLogger):
-    """Discards what is logged; files go to a directory that is removed with the search."""
+    """Discards what is logged; files go to a directory that is removed with the search.
 
-    def __init__(self, directory: str) -> None:
+    It has the methods of the logger that it stands in for, and no others.
+    """
+
+    def __init__(self, directory: str, outer: Any) -> None:
         super().__init__()
         self._directory = directory
+        self._methods = frozenset(dir(outer))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name not in vars(self).get("_methods", ()):
+            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+        return nothing
 
     save_dir = log_dir = root_dir = property(lambda self: self._directory)
 
@@ -182,7 +195,7 @@ def _trainer_kwargs(outer: Any) -> dict[str, Any]:
         "check_val_every_n_epoch": 1 if plateau else NEVER,
         # Code that writes files or uses `self.logger` runs, and leaves nothing
         "default_root_dir": directory,
-        "logger": [_NoLogger(directory) for _ in outer.loggers] or False,
+        "logger": [_NoLogger(directory, logger) for logger in outer.loggers] or False,
         "enable_checkpointing": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,

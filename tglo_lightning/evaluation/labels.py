@@ -18,21 +18,25 @@ MOST_LABELS = 8192
 MOST_BATCHES = 100
 
 
-def label_frequencies(loader: Iterable[Any], batch: Any, target: Any, num_classes: int) -> tuple[float, ...] | None:
+def label_frequencies(loader: Iterable[Any], batch: Any, call: Any) -> tuple[float, ...] | None:
     """Count the labels of the first batches of an epoch.
 
     Args:
         loader: yields batches.
         batch: its first batch, as the module saw it.
-        target: what the loss was called with for that batch.
-        num_classes: classes of the task.
+        call: positional and keyword arguments that the loss was called with for that batch, logits and target.
 
     Returns:
         Frequency of each class; ``None`` if the labels are not class indices, one a sample, that lie in the batch as
         they reach the loss.
     """
-    if not isinstance(target, Tensor) or target.is_floating_point() or target.dim() != 1:
+    given = [] if call is None else [*call[0], *call[1].values()]
+    if len(given) != 2 or not all(isinstance(each, Tensor) for each in given):
         return None
+    logits, target = given
+    if logits.dim() != 2 or target.dim() != 1 or target.is_floating_point():
+        return None
+    num_classes = logits.shape[1]
     leaves = tree_leaves(batch)
     place = next((i for i, leaf in enumerate(leaves) if _same(leaf, target)), None)
     if place is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +12,15 @@ import torch
 
 from tglo_lightning.search import Evaluation
 
-__all__ = ["Clock", "Diverged", "TimedOut", "failed", "out_of_memory", "overdue"]
+__all__ = ["Clock", "Diverged", "TimedOut", "brief", "failed", "out_of_memory", "overdue"]
 
 # What torch says if it raises no exception of its own for it, in small letters
 NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
+
+# As in "Please file an issue on GitHub"
+REQUEST = re.compile(
+    r"[^.;!]*\b(file|open|submit|report)(ing)?\b[^.;!]*\b(bugs?|issues?|pytorch|github)\b.*", re.IGNORECASE
+)
 
 
 class TimedOut(Exception):
@@ -28,10 +34,16 @@ class Diverged(Exception):
 STATUS = {Diverged: "diverged", TimedOut: "timeout"}
 
 
+def brief(error: BaseException) -> str:
+    """Return kind and first sentences of an error, without a library's request for a bug report."""
+    (first, *_) = [*str(error).strip().splitlines(), ""]
+    return f"{type(error).__name__}: {REQUEST.sub('', first).strip()}".rstrip(": ")
+
+
 def failed(error: Exception, seconds: float) -> Evaluation:
     """Return the evaluation of a training that ended with ``error``."""
     status = next((name for kind, name in STATUS.items() if isinstance(error, kind)), "crashed")
-    words = str(error) if status != "crashed" else f"{type(error).__name__}: {error}"
+    words = str(error) if status != "crashed" else brief(error)
     return Evaluation(math.nan, status, seconds, words)
 
 

@@ -6,6 +6,7 @@ import copy
 import inspect
 import math
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,9 @@ from tglo_lightning.evaluation.labels import label_frequencies
 from tglo_lightning.evaluation.trainer import Guard
 from tglo_lightning.evaluation.validation import validated
 from tglo_lightning.losses import TaylorGLOLoss, loss_like
+from tglo_lightning.module import LossSlot, LossSlots
 from tglo_lightning.module.bases import Callback
+from tglo_lightning.module.finding import LossWatch
 from tglo_lightning.module.fingerprint import Fingerprint
 from tglo_lightning.search import Criterion
 from tglo_lightning.search.rate import fixed_schedules
@@ -45,6 +48,7 @@ class Probe:
             :mod:`tglo_lightning.module.fingerprint`.
         inputs: shapes of the tensors of the first training batch.
         seen: the fingerprint, which has looked at all of that.
+        dependent: names of the metrics that are computed from the losses to be replaced.
         priors: frequency of each class among the training labels, if they could be counted.
     """
 
@@ -53,13 +57,32 @@ class Probe:
     identity: dict[str, Any]
     inputs: list[list[int]]
     seen: Fingerprint
+    dependent: frozenset[str]
     priors: tuple[float, ...] | None = None
 
 
-def probe(fit: InnerFit) -> Probe:
+@dataclass(frozen=True)
+class _Rehearsal:
+    """A training of one batch: the metrics after it, what the losses were called with, what it depends on, whether
+    there is validation, the batch, and the frequencies of the classes.
+    """
+
+    metrics: dict[str, Any]
+    recorders: list[Recorder]
+    identity: dict[str, Any]
+    validates: bool
+    batch: Any
+    priors: tuple[float, ...] | None
+
+
+def probe(fit: InnerFit, names: Sequence[str] | None = None) -> Probe:
     """Train and validate on one batch with a copy, to find at once what would fail in every candidate.
 
-    ``fit`` then knows the number of batches of an epoch.
+    ``fit`` then knows the number of batches of an epoch, and the slots of the losses if it had none.
+
+    Args:
+        fit: the inner fit.
+        names: names of the losses to find, see :class:`~tglo_lightning.module.finding.LossWatch`.
 
     Raises:
         ValueError: the loss is not called in ``training_step``, or with something other than logits and class targets;
@@ -67,10 +90,12 @@ def probe(fit: InnerFit) -> Probe:
         RuntimeError: the training failed.
     """
     kind = type(fit.module).__name__
+    seen = Fingerprint()
     try:
-        seen = Fingerprint()
-        metrics, recorders, identity, has_validated, inputs = _rehearse(fit, seen)
-        shifted, *_ = _rehearse(fit, None, shift=1.0)
+        if not len(fit.slots):
+            fit.slots = _find(fit, names)
+        first = _rehearse(fit, seen)
+        shifted = _rehearse(fit, shift=1.0)
     except _Refused as error:
         raise ValueError(str(error)) from None
     except Exception as error:
@@ -80,85 +105,111 @@ def probe(fit: InnerFit) -> Probe:
             "bar, whose loggers discard all. If it is the copy that failed, pass `init=` a function that builds a "
             "fresh module."
         ) from error
-    if identity["fixed_rates"]:
+    if rates := first.identity["fixed_rates"]:
         warnings.warn(
-            f"{', '.join(identity['fixed_rates'])} sets learning rates of its own: it does not look at base_lrs. The "
-            "factor on the learning rate that is searched for has no effect there. Multiply base_lrs, or search "
-            "without a step, by space=TaylorSpace() or FamilySpace(..., step=False).",
+            f"{', '.join(rates)} sets learning rates of its own: it does not look at base_lrs. The factor on the "
+            "learning rate that is searched for has no effect there. Multiply base_lrs, or search without a step, by "
+            "space=TaylorSpace() or FamilySpace(..., step=False).",
             stacklevel=2,
         )
-    classes = {path: _check_call(fit, path, recorder) for path, recorder in recorders.items()}
+    classes = {s.label: _check_call(fit, s, r) for s, r in zip(fit.slots, first.recorders, strict=True)}
     if len(set(classes.values())) > 1:
         raise ValueError(f"Losses that are searched for together must have as many classes each, got {classes}.")
-    if fit.monitor not in metrics:
+    if fit.monitor not in first.metrics:
         advice = "Log it in validation_step with self.log, or pass one of these as `monitor=`."
-        if has_validated and "val" not in identity["data"]:
+        if first.validates and "val" not in first.identity["data"]:
             advice = "The validation loader gave no batch: is its data set empty, or smaller than a batch it drops?"
-        elif not has_validated:
+        elif not first.validates:
             advice = (
                 "There is no validation: it needs a validation_step, validation data in fit or a val_dataloader, and "
                 "`limit_val_batches` above 0."
             )
         raise ValueError(
-            f"`monitor={fit.monitor!r}` is not logged by {kind}; logged: {', '.join(sorted(metrics)) or 'nothing'}. "
-            f"{advice}"
+            f"`monitor={fit.monitor!r}` is not logged by {kind}; logged: "
+            f"{', '.join(sorted(first.metrics)) or 'nothing'}. {advice}"
         )
-    before, after = float(metrics[fit.monitor]), float(shifted.get(fit.monitor, math.nan))
-    if not (math.isclose(before, after, rel_tol=1e-3, abs_tol=1e-6) or math.isnan(before) or math.isnan(after)):
-        raise ValueError(
-            f"`monitor={fit.monitor!r}` is computed from the loss that is to be replaced, so it cannot compare losses. "
-            "Monitor what does not depend on it, such as an accuracy, or log F.cross_entropy(logits, target) under a "
-            "name of its own."
-        )
-    num_classes = next(iter(classes.values()))
-    return Probe(num_classes, sorted(metrics), identity, inputs, seen, _priors(fit, num_classes))
+    dependent = _differing(first.metrics, shifted.metrics)
+    if fit.monitor in dependent:
+        # Before the loss is blamed: does the same training give the same twice?
+        again = _rehearse(fit)
+        if fit.monitor in _differing(first.metrics, again.metrics):
+            data = not _equal(first.batch, again.batch)
+            cause = "the data gave other batches" if data else "the training drew other random numbers"
+            warnings.warn(
+                f"`monitor={fit.monitor!r}` came out differently when the training of a copy was repeated with the "
+                f"same seed: {cause}. {'A sampler, dataset or transform' if data else kind} draws from a generator "
+                "that cannot be seeded, or keeps a position. The search is noisier, and your fit is not the one without "
+                "it.",
+                stacklevel=2,
+            )
+            dependent = set()
+        else:
+            raise ValueError(
+                f"`monitor={fit.monitor!r}` is computed from the loss that is to be replaced, so it cannot compare "
+                "losses. Monitor what does not depend on it, such as an accuracy, or log F.cross_entropy(logits, "
+                "target) under a name of its own."
+            )
+    return Probe(
+        num_classes=next(iter(classes.values())),
+        metrics=sorted(first.metrics),
+        identity=first.identity,
+        inputs=[list(leaf.shape) for leaf in tree_leaves(first.batch) if isinstance(leaf, Tensor)],
+        seen=seen,
+        dependent=frozenset(dependent),
+        priors=first.priors,
+    )
 
 
-def _priors(fit: InnerFit, num_classes: int) -> tuple[float, ...] | None:
-    """Frequencies of the classes, from the labels of a part of an epoch."""
+def _differing(metrics: Mapping[str, Any], others: Mapping[str, Any]) -> set[str]:
+    """Names of the metrics that are not equal."""
+    pairs = {name: (float(value), float(others.get(name, math.nan))) for name, value in metrics.items()}
+    return {
+        name
+        for name, (one, other) in pairs.items()
+        if not (math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-6) or math.isnan(one) or math.isnan(other))
+    }
+
+
+def _equal(batch: Any, other: Any) -> bool:
+    """Whether two batches hold the same tensors."""
+    ours, theirs = ([leaf for leaf in tree_leaves(each) if isinstance(leaf, Tensor)] for each in (batch, other))
+    return len(ours) == len(theirs) and all(map(torch.equal, ours, theirs))
+
+
+def _find(fit: InnerFit, names: Sequence[str] | None) -> LossSlots:
+    """Train a copy on one batch; return where the losses are that it calls."""
     with isolated(fit.generators):
-        module = fit.candidate(Criterion.original(), seed=0)
-        slot = next(iter(fit.slots))
-        recorder = Recorder(slot.path, slot.get(module))
-        slot.set(module, recorder)
-        counting = _CountLabels(recorder, num_classes)
-        seed_all(0, fit.generators)
-        fit.trainer(Guard(0, fit), counting, limit_val_batches=0, overfit_batches=0.0).fit(module, **fit.data())
-    return counting.frequencies
+        watch = LossWatch(
+            fit.candidate(Criterion.original(), seed=0),
+            lambda name, args, options: _check_outputs(name, args, options.get("ignore_index", -100)),
+        )
+        _train_on_one_batch(fit, watch.module, limit_val_batches=0)
+    try:
+        slots = watch.slots(names)
+        for slot in slots:
+            slot.get(fit.module)
+        return slots
+    except ValueError as error:
+        raise _Refused(str(error)) from None
 
 
-def _rehearse(
-    fit: InnerFit, seen: Fingerprint | None, shift: float = 0.0
-) -> tuple[dict[str, Any], dict[str, Recorder], dict[str, Any], bool, list[list[int]]]:
-    """Metrics after one batch, what the losses were called with, what the training depends on, whether there is
-    validation, and the shapes of that batch.
+def _rehearse(fit: InnerFit, seen: Fingerprint | None = None, shift: float = 0.0) -> _Rehearsal:
+    """Train a copy on one batch, and validate it on one.
 
-    What it depends on goes into ``seen``. ``shift`` changes the value of each loss, not its gradient.
+    Args:
+        fit: the inner fit.
+        seen: takes in what the training depends on.
+        shift: changes the value of each loss, not its gradient.
     """
-    limits: dict[str, Any] = {"limit_val_batches": 1 if fit.validates else 0, "overfit_batches": 0.0}
-    if fit.budget.steps is not None:
-        limits["max_epochs"] = fit.max_epochs
     with isolated(fit.generators):
-        graded = [name for name, parameter in fit.module.named_parameters() if parameter.grad is not None]
         module = fit.candidate(Criterion.original(), seed=0)
         identity = {} if seen is None else seen.module(module)
-        recorders = {slot.path: Recorder(slot.path, slot.get(module), shift) for slot in fit.slots}
-        for slot in fit.slots:
-            slot.set(module, recorders[slot.path])
-        first = _FirstBatches()
-        trainer = fit.trainer(Guard(0, fit), first, **limits)
-        seed_all(0, fit.generators)
-        trainer.fit(module, **fit.data())
-        if touched := [name for name, p in fit.module.named_parameters() if p.grad is not None and name not in graded]:
-            fit.module.zero_grad()
-            raise ValueError(f"the training of a copy reached {touched[0]} of the module itself. {NOT_COPIED}")
-        own = {id(parameter) for parameter in fit.module.parameters()}
-        if any(id(p) in own for optimizer in trainer.optimizers for g in optimizer.param_groups for p in g["params"]):
-            raise ValueError(
-                "the optimizer of a copy holds parameters of the module itself. A function that the module holds, such "
-                "as a lambda over `self`, is not copied with it: make it a method."
-            )
+        recorders = [Recorder(slot.label, slot.get(module), shift) for slot in fit.slots]
+        for slot, recorder in zip(fit.slots, recorders, strict=True):
+            slot.set(module, recorder)
+        trainer, first = _train_on_one_batch(fit, module, limit_val_batches=1 if fit.validates else 0)
         metrics = validated(trainer, module, fit, seed=0)
+        priors = None
         if seen is not None:
             identity["optimizers"] = seen.optimizers(trainer)
             identity["fixed_rates"] = fixed_schedules(config.scheduler for config in trainer.lr_scheduler_configs)
@@ -172,14 +223,33 @@ def _rehearse(
             }
             identity["callbacks"] = [seen.value(callback) for callback in fit.callbacks]
             identity["start"] = seen.value(fit.init)
+            seed_all(0, fit.generators)
+            priors = label_frequencies(first.loaders["train"], first.batch, recorders[0].called_with)
     fit.epoch_batches = trainer.num_training_batches
+    return _Rehearsal(metrics, recorders, identity, trainer.enable_validation, first.batch, priors)
+
+
+def _train_on_one_batch(fit: InnerFit, module: Any, **limits: Any) -> tuple[Any, _FirstBatches]:
+    """Train ``module``, a copy, and check that nothing reaches the original."""
+    if fit.budget.steps is not None:
+        limits["max_epochs"] = fit.max_epochs
+    graded = [name for name, parameter in fit.module.named_parameters() if parameter.grad is not None]
+    first = _FirstBatches()
+    trainer = fit.trainer(Guard(0, fit), first, **(limits | {"overfit_batches": 0.0}))
+    seed_all(0, fit.generators)
+    trainer.fit(module, **fit.data())
     if "train" not in first.loaders:
         raise _Refused(
             "there is nothing to train on: the training loader gave no batch. Is its data set empty, or smaller than a "
             "batch that it drops?"
         )
-    inputs = [list(leaf.shape) for leaf in tree_leaves(first.batch) if isinstance(leaf, Tensor)]
-    return metrics, recorders, identity, trainer.enable_validation, inputs
+    if touched := [name for name, p in fit.module.named_parameters() if p.grad is not None and name not in graded]:
+        fit.module.zero_grad()
+        raise ValueError(f"the training of a copy reached {touched[0]} of the module itself. {NOT_COPIED}")
+    own = {id(parameter) for parameter in fit.module.parameters()}
+    if any(id(p) in own for optimizer in trainer.optimizers for g in optimizer.param_groups for p in g["params"]):
+        raise ValueError(f"the optimizer of a copy holds parameters of the module itself. {NOT_COPIED}")
+    return trainer, first
 
 
 class _Refused(ValueError):
@@ -206,44 +276,39 @@ class _FirstBatches(Callback):
         self.loaders["val"] = trainer.val_dataloaders
 
 
-class _CountLabels(Callback):
-    """Ends a training after its first batch, and counts the labels of an epoch."""
-
-    def __init__(self, recorder: Recorder, num_classes: int) -> None:
-        self.recorder, self.num_classes = recorder, num_classes
-        self.frequencies: tuple[float, ...] | None = None
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        trainer.should_stop = True
-        if self.recorder.called_with is not None:
-            target = [*self.recorder.called_with[0], *self.recorder.called_with[1].values()][-1]
-            self.frequencies = label_frequencies(trainer.train_dataloader, batch, target, self.num_classes)
-
-
-def _check_call(fit: InnerFit, path: str, recorder: Recorder) -> int:
+def _check_call(fit: InnerFit, slot: LossSlot, recorder: Recorder) -> int:
     """The number of classes in the first call of the loss, if a TaylorGLO loss could have taken it."""
-    call = f"self.{path}(logits, target)"
+    label = slot.label
+    call = f"{label if label.startswith('F.') else f'self.{label}'}(logits, target)"
     if recorder.called_with is None:
         raise ValueError(
-            f"`loss={path!r}`: {type(fit.module).__name__}.{path} exists, but training_step does not call it. If it "
-            f"calls F.cross_entropy, call {call} instead."
+            f"`loss={label!r}`: training_step of {type(fit.module).__name__} does not call it. Leave `loss` out to "
+            "let the loss be found that it calls."
         )
     loss = loss_like(recorder.loss, "taylorglo", TaylorGLOLoss().theta.tolist())
     args, kwargs = recorder.called_with
     try:
         logits, target = inspect.signature(loss.forward).bind(*args, **kwargs).args
     except (TypeError, ValueError):
-        raise ValueError(f"`loss={path!r}` is not called as {call}; TaylorGLO's losses take just these.") from None
+        raise ValueError(f"`loss={label!r}` is not called as {call}; TaylorGLO's losses take just these.") from None
     if not (isinstance(logits, Tensor) and isinstance(target, Tensor)):
         raise ValueError(
-            f"`loss={path!r}`: {call} needs tensors, got {type(logits).__name__} and {type(target).__name__}."
+            f"`loss={label!r}`: {call} needs tensors, got {type(logits).__name__} and {type(target).__name__}."
         )
     # Raises with its own message where shapes, types or ranges do not fit
-    loss.to(logits.device)(logits, target)
+    shape = loss.to(logits.device)(logits, target).shape
+    if shape != recorder.returned:
+        # A loss of one's own may give a value for each sample without saying so
+        loss.reduction = slot.reduction = "none"
+        if (shape := loss(logits, target).shape) != recorder.returned:
+            raise ValueError(
+                f"`loss={label!r}` returns a tensor of shape {tuple(recorder.returned)}; TaylorGLO replaces losses "
+                f"that return a number, or a value for each sample, {tuple(shape)}."
+            )
     sums = target.sum(dim=min(target.dim() - 1, 1)) if target.is_floating_point() else torch.ones(1)
     if not torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
         raise ValueError(
-            f"`loss={path!r}`: the class probabilities of a target must add up to 1; these add up to "
+            f"`loss={label!r}`: the class probabilities of a target must add up to 1; these add up to "
             f"{sums.min().item():.4g} to {sums.max().item():.4g}. TaylorGLO cannot replace a multi-label loss."
         )
     return logits.shape[min(logits.dim() - 1, 1)]
@@ -252,24 +317,27 @@ def _check_call(fit: InnerFit, path: str, recorder: Recorder) -> int:
 class Recorder(nn.Module):
     """Stands in for a loss and notes what it is first called with while gradients are on."""
 
-    def __init__(self, path: str, loss: Any, shift: float = 0.0) -> None:
+    def __init__(self, label: str, loss: Any, shift: float = 0.0) -> None:
         super().__init__()
-        self.path = path
+        self.label = label
         self.loss = loss
         self.shift = shift
         self.called_with: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+        self.returned = torch.Size()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the loss."""
         if torch.is_grad_enabled() and self.called_with is None:
             self.called_with = _detached(args), _detached(kwargs)
             # torch's own losses say less, and on a GPU later
-            _check_outputs(self.path, args, getattr(self.loss, "ignore_index", -100))
+            _check_outputs(self.label, args, getattr(self.loss, "ignore_index", -100))
         loss = self.loss(*args, **kwargs)
         if not isinstance(loss, Tensor):
             raise _Refused(
-                f"`loss={self.path!r}` returns a {type(loss).__name__}; TaylorGLO replaces losses that return a tensor."
+                f"`loss={self.label!r}` returns a {type(loss).__name__}; TaylorGLO replaces losses that return "
+                "a tensor."
             )
+        self.returned = loss.shape
         return loss + (loss.detach() + self.shift) if self.shift else loss
 
     def __getattr__(self, name: str) -> Any:
@@ -279,7 +347,7 @@ class Recorder(nn.Module):
             return getattr(super().__getattr__("loss"), name)
 
 
-def _check_outputs(path: str, args: tuple[Any, ...], ignored: Any) -> None:
+def _check_outputs(label: str, args: tuple[Any, ...], ignored: Any) -> None:
     """Refuse targets of a class that the network has no output for."""
     logits, target = args if len(args) == 2 else (None, None)
     if not (isinstance(logits, Tensor) and isinstance(target, Tensor)) or logits.dim() == 0:
@@ -290,7 +358,7 @@ def _check_outputs(path: str, args: tuple[Any, ...], ignored: Any) -> None:
     counting = target[target != ignored]
     if counting.numel() and int(counting.max()) >= outputs:
         raise _Refused(
-            f"`loss={path!r}`: the targets hold class {int(counting.max())}, but the network has "
+            f"`loss={label!r}`: the targets hold class {int(counting.max())}, but the network has "
             f"{counted(outputs, 'output')}, for classes from 0 to {outputs - 1}."
         )
 

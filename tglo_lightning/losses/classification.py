@@ -293,6 +293,11 @@ class ClassificationLoss(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # Weights that were saved with another loss in this place load strictly, and this loss stays as it is
+        if f"{prefix}theta" in state_dict:
+            for name, buffer in list(self._buffers.items()):
+                saved = state_dict.get(prefix + name)
+                if buffer is None and saved is not None:  # restored by family and parameters alone
+                    setattr(self, name, torch.empty_like(saved))
         own = {**dict(self.named_buffers()), "_extra_state": self.get_extra_state()}
         added = {prefix + name: value for name, value in own.items() if prefix + name not in state_dict}
         state_dict.update(added)

@@ -7,6 +7,8 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -21,11 +23,14 @@ from tglo_lightning.losses.taylorglo import TaylorGLOLoss
 __all__ = ["as_loss", "check_replaceable", "loss_like", "loss_name", "loss_options"]
 
 INHERITED = ("weight", "ignore_index", "reduction")
+# Where losses of one's own keep class weights
+CLASS_WEIGHTS = ("weights", "class_weights", "class_weight", "alpha")
 # Of torch's losses and ours
 DEFAULTS = {"weight": None, "ignore_index": -100, "reduction": "mean", "label_smoothing": 0.0}
 # Losses of torch whose targets are class indices or probabilities, and whose inputs are logits or log-probabilities
 REPLACEABLE = (nn.CrossEntropyLoss, nn.NLLLoss)
-REPLACEABLE_FUNCTIONS = (F.cross_entropy, F.nll_loss)
+FUNCTIONS = {"cross_entropy": F.cross_entropy, "nll_loss": F.nll_loss}
+"""Functions of :mod:`torch.nn.functional` that can be replaced where they are called, by name."""
 OTHER_FUNCTIONS = [value for name, value in vars(F).items() if name.endswith(("loss", "cross_entropy", "with_logits"))]
 
 
@@ -77,13 +82,22 @@ def loss_like(
     weight = options.get("weight")
     if isinstance(weight, Tensor):
         options["weight"] = weight.detach().clone()
-    loss = (find_family(family) if isinstance(family, str) else family).of(theta, **options)
+    kind = find_family(family) if isinstance(family, str) else family
+    try:
+        loss = kind.of(theta, **options)
+    except (TypeError, ValueError) as error:
+        inherited = ", ".join(name for name in INHERITED if name in options)
+        if not inherited:
+            raise
+        raise ValueError(f"{kind.__name__} in place of {loss_name(original)}, with its {inherited}: {error}") from None
     return loss.to(weight.device) if isinstance(weight, Tensor) else loss
 
 
 def loss_name(loss: Any) -> str:
     """What a loss, a module or a function or a partial of one, is called."""
     function = loss.func if isinstance(loss, partial) else loss
+    if isinstance(getattr(loss, "function", None), str):  # a call of a function, see `module.inline`
+        return str(loss.function)
     return type(loss).__name__ if isinstance(loss, nn.Module) else getattr(function, "__name__", repr(loss))
 
 
@@ -114,8 +128,10 @@ def check_replaceable(loss: Any, where: str) -> None:
         what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
         raise ValueError(f"{where} is {what}, not a loss.")
     function = loss.func if isinstance(loss, partial) else loss
-    known = isinstance(loss, nn.modules.loss._Loss) or function in OTHER_FUNCTIONS
-    fits = isinstance(loss, (*REPLACEABLE, ClassificationLoss)) or function in REPLACEABLE_FUNCTIONS
+    # Losses of one's own derive from torch's base classes, too
+    torchs = isinstance(loss, nn.modules.loss._Loss) and type(loss).__module__.startswith("torch.")
+    known = torchs or function in OTHER_FUNCTIONS
+    fits = isinstance(loss, (*REPLACEABLE, ClassificationLoss)) or function in FUNCTIONS.values()
     if known and not fits:
         raise ValueError(
             f"{where} is {loss_name(loss)}. TaylorGLO replaces losses of (logits, class targets), such as "
@@ -126,8 +142,21 @@ def check_replaceable(loss: Any, where: str) -> None:
 def _given(loss: object, names: Iterable[str]) -> dict[str, Any]:
     """Those of the options called ``names`` that a loss has; a partial has them as keywords.
 
-    A parameter is none: what is trained are the weights of a layer, not of classes.
+    ``None`` is left out for the default. A parameter is no option: what is trained are the weights of a layer, not of
+    classes. Losses of one's own have class weights under other names, too.
     """
     owner = SimpleNamespace(**loss.keywords) if isinstance(loss, partial) else loss
-    found = {name: getattr(owner, name) for name in names if hasattr(owner, name)}
-    return {name: value for name, value in found.items() if not isinstance(value, nn.Parameter)}
+    found = {name: getattr(owner, name, None) for name in names}
+    if "weight" in found and found["weight"] is None:
+        others = (getattr(owner, name, None) for name in CLASS_WEIGHTS)
+        found["weight"] = next((value for value in others if _is_vector(value)), None)
+    if "weight" in found and not isinstance(found["weight"], Tensor) and _is_vector(found["weight"]):
+        found["weight"] = torch.as_tensor(found["weight"], dtype=torch.float32)
+    return {name: value for name, value in found.items() if value is not None and not isinstance(value, nn.Parameter)}
+
+
+def _is_vector(value: Any) -> bool:
+    """Whether these are several numbers in a row."""
+    if isinstance(value, Tensor | np.ndarray):
+        return value.ndim == 1 and len(value) > 1 and not isinstance(value, nn.Parameter)
+    return isinstance(value, list | tuple) and len(value) > 1 and all(isinstance(entry, int | float) for entry in value)

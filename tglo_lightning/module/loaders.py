@@ -3,63 +3,103 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import random
 from collections.abc import Callable
+from functools import partial
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
-__all__ = ["fresh_iterators", "generators", "nothing"]
+__all__ = ["fresh_iterators", "generators", "nothing", "with_fresh_iterators"]
 
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 HOLDERS = (DataLoader, Dataset, Sampler)
 # A longer container holds samples, not generators
-LONGEST = 100
+LONGEST, DEEPEST = 100, 6
+LIGHTNING = ("pytorch_lightning", "lightning")
+# Their objects hold no generators of the user's
+LIBRARIES = (*LIGHTNING, "builtins", "torch", "numpy", "torchmetrics", "functools", "types")
 
 
 def generators(*sources: Any) -> list[Any]:
     """The random generators of torch, numpy and Python that data loaders, or the attributes of a datamodule or a
-    module, draw from: those of their samplers and datasets.
+    module, draw from: those of their samplers, datasets, transforms and collate functions.
     """
     found: list[Any] = []
     seen: set[int] = set()
 
-    def collect(value: Any) -> None:
-        if id(value) in seen:
+    def collect(value: Any, depth: int) -> None:
+        if id(value) in seen or depth > DEEPEST:
             return
         if isinstance(value, GENERATORS):
             seen.add(id(value))
             found.append(value)
-        elif isinstance(value, HOLDERS):
+        elif isinstance(value, dict | list | tuple):
+            for entry in (value.values() if isinstance(value, dict) else value) if len(value) <= LONGEST else ():
+                collect(entry, depth + 1)
+        elif isinstance(value, HOLDERS) or not (isinstance(value, type) or _root(type(value)) in LIBRARIES):
             seen.add(id(value))
-            collect_attributes(value)
-        elif isinstance(value, dict | list | tuple) and len(value) <= LONGEST:
-            for entry in value.values() if isinstance(value, dict) else value:
-                collect(entry)
-
-    def collect_attributes(holder: Any) -> None:
-        for value in getattr(holder, "__dict__", {}).values():
-            collect(value)
+            for entry in list(getattr(value, "__dict__", {}).values()):
+                collect(entry, depth + 1)
+        if isinstance(value, partial):
+            collect([value.func, value.args, value.keywords], depth)
+        elif isinstance(value, MethodType):
+            collect(value.__self__, depth)
+        elif isinstance(value, FunctionType):
+            collect(list(inspect.getclosurevars(value).nonlocals.values()), depth)
 
     for source in sources:
-        collect(source)
-        collect_attributes(source)
+        collect(source, 0)
+        for entry in list(getattr(source, "__dict__", {}).values()):
+            collect(entry, 1)
     return found
 
 
+def _root(item: Any) -> str:
+    return str(getattr(item, "__module__", None)).partition(".")[0]
+
+
 def fresh_iterators(loaders: Any) -> Any:
-    """The same loaders, without the worker processes that a persistent iterator keeps with their random states."""
+    """The same loaders at their start: without worker processes that outlive an epoch, and with copies of samplers and
+    streams of the user's own, which may keep a position.
+    """
 
     def renew(loader: DataLoader[Any]) -> DataLoader[Any]:
         twin = copy.copy(loader)
         twin._iterator = None
+        # Loaders refuse the assignment of attributes
+        vars(twin)["persistent_workers"] = False
+        streams = isinstance(loader.dataset, IterableDataset)
+        names = ("dataset",) if streams else ("sampler", "batch_sampler")
+        samplers = [loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None)]
+        if streams or not all(type(sampler).__module__.startswith(("torch.", "builtins")) for sampler in samplers):
+            memo = {} if streams else {id(loader.dataset): loader.dataset}
+            try:
+                vars(twin).update(copy.deepcopy({name: vars(loader).get(name) for name in names}, memo))
+            except Exception:  # what cannot be copied is shared
+                return twin
         return twin
 
     function: Callable[..., Any] = renew
     return apply_to_collection(loaders, DataLoader, function)
+
+
+def with_fresh_iterators(holder: Any) -> Any:
+    """Let the loaders that a module or a datamodule makes be at their start; return it."""
+    for name in ("train_dataloader", "val_dataloader"):
+        method = getattr(holder, name)
+        if isinstance(method, MethodType) and _root(method.__func__) not in LIGHTNING:
+            vars(holder)[name] = partial(_fresh, method)
+    return holder
+
+
+def _fresh(method: Callable[[], Any]) -> Any:
+    return fresh_iterators(method())
 
 
 def nothing(*args: Any, **kwargs: Any) -> None:

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from tglo_lightning.losses import FAMILIES, ClassificationLoss, loss_options
-from tglo_lightning.losses.registry import check_replaceable, loss_name
+from tglo_lightning.losses.registry import FUNCTIONS, check_replaceable, loss_name
+from tglo_lightning.module.inline import InlineLoss, OriginalCall, attach, read_state
 from tglo_lightning.search import Criterion, LossSpec
 
-__all__ = ["LossSlot", "LossSlots", "restore_loss", "stored_losses"]
+__all__ = ["InlineSlot", "LossSlot", "LossSlots", "loss_names", "restore_loss", "stored_losses"]
 
 EXTRA = "_extra_state"
 # Attribute of a loss with the one whose place it took, in a tuple, so that it is no submodule
@@ -24,14 +25,20 @@ class LossSlot:
 
     Args:
         path: dotted path from the module, such as ``"criterion"`` or ``"head.criterion"``.
+
+    Attributes:
+        label: what the argument ``loss`` calls it.
+        reduction: reduction of the present loss, if it is not among its attributes.
     """
+
+    reduction: str | None = None
 
     def __init__(self, path: str) -> None:
         if not isinstance(path, str):
             raise TypeError(f"`loss` must be the path of an attribute, such as 'criterion', got {path!r}.")
         if not path or not all(part.isidentifier() or part.isdigit() for part in path.split(".")):
             raise ValueError(f"`loss` must be the path of an attribute, such as 'criterion', got {path!r}.")
-        self.path = path
+        self.path = self.label = path
 
     def get(self, module: nn.Module) -> Any:
         """The loss of ``module``.
@@ -82,6 +89,7 @@ class LossSlot:
         present = self.get(module)
         loss = spec.build(present)
         vars(loss)[REPLACED] = vars(present).get(REPLACED, (present,)) if hasattr(present, "__dict__") else (present,)
+        loss.reduction = self.reduction or loss.reduction
         like = next(module.parameters(), None)
         self.set(module, loss if like is None else loss.to(like.device))
 
@@ -98,6 +106,34 @@ class LossSlot:
         return loss_name(self.get(module))
 
 
+class InlineSlot(LossSlot):
+    """Calls of a loss function in ``training_step``.
+
+    Args:
+        name: ``"F.cross_entropy"``, or ``"F.cross_entropy#2"`` for the second line that calls it.
+        calls: which calls of the function in ``training_step`` come from that line, counted from 0.
+        options: arguments of the first of them, beside input and target.
+    """
+
+    def __init__(self, name: str, calls: Sequence[int] = (), options: Mapping[str, Any] | None = None) -> None:
+        self.function, _, number = name.removeprefix("F.").partition("#")
+        if self.function not in FUNCTIONS or not (number.isdigit() if "#" in name else True):
+            known = ", ".join(f"'F.{function}'" for function in FUNCTIONS)
+            raise ValueError(f"`loss` must name one of {known}, or a second line by 'F.cross_entropy#2', got {name!r}.")
+        self.attribute = f"inline_{self.function}{'_' * bool(number)}{number}"
+        super().__init__(f"{self.attribute}.criterion")
+        self.label, self.calls, self.options = name, tuple(calls), dict(options or {})
+
+    def get(self, module: nn.Module) -> Any:
+        """The loss that replaces the calls, or a module that stands for them."""
+        place = module._modules.get(self.attribute)
+        return place.criterion if isinstance(place, InlineLoss) else OriginalCall(self.function, self.options)
+
+    def set(self, module: nn.Module, loss: Any) -> None:
+        """Let ``training_step`` call ``loss``."""
+        attach(module, self.attribute, self.function, self.calls).criterion = loss
+
+
 class LossSlots:
     """The attributes that hold the losses which are searched for together.
 
@@ -109,12 +145,37 @@ class LossSlots:
     """
 
     def __init__(self, paths: str | Sequence[str]) -> None:
-        if not isinstance(paths, str) and not isinstance(paths, Sequence):
-            raise TypeError(f"`loss` must be the path of an attribute, or a list of paths, got {paths!r}.")
-        self._slots = [LossSlot(path) for path in ([paths] if isinstance(paths, str) else paths)]
-        self.paths = [slot.path for slot in self._slots]
-        if not self.paths or len(set(self.paths)) < len(self.paths):
-            raise ValueError(f"`loss` must hold at least one path, and none twice, got {paths!r}.")
+        self._slots = [LossSlot(path) for path in loss_names(paths)]
+
+    @classmethod
+    def of(cls, slots: Sequence[LossSlot]) -> LossSlots:
+        """Return these slots together."""
+        together = cls.__new__(cls)
+        together._slots = list(slots)
+        return together
+
+    @property
+    def paths(self) -> list[str]:
+        """Where the losses are, or will be, in the module."""
+        return [slot.path for slot in self._slots]
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """Return plain values."""
+        return [
+            {"name": slot.label, "calls": list(getattr(slot, "calls", ())), "reduction": slot.reduction}
+            for slot in self._slots
+        ]
+
+    @classmethod
+    def from_list(cls, values: Sequence[Mapping[str, Any]]) -> LossSlots:
+        """Return the slots that :meth:`to_list` described."""
+        slots = [
+            InlineSlot(entry["name"], entry["calls"]) if entry["name"].startswith("F.") else LossSlot(entry["name"])
+            for entry in values
+        ]
+        for slot, entry in zip(slots, values, strict=True):
+            slot.reduction = entry["reduction"]
+        return cls.of(slots)
 
     def __iter__(self) -> Iterator[LossSlot]:
         return iter(self._slots)
@@ -137,6 +198,22 @@ class LossSlots:
         return ", ".join(slot.name(module) for slot in self._slots)
 
 
+def loss_names(loss: str | Sequence[str]) -> list[str]:
+    """Return the names that the argument ``loss`` holds: paths of attributes, or such as ``"F.cross_entropy#2"``.
+
+    Raises:
+        TypeError, ValueError: no name, one twice, or one that is malformed.
+    """
+    if not isinstance(loss, str) and not isinstance(loss, Sequence):
+        raise TypeError(f"`loss` must be the path of an attribute, or a list of paths, got {loss!r}.")
+    names = [loss] if isinstance(loss, str) else list(loss)
+    for name in names:
+        InlineSlot(name) if isinstance(name, str) and name.startswith("F.") else LossSlot(name)
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"`loss` must hold at least one path, and none twice, got {loss!r}.")
+    return names
+
+
 def _missing(module: nn.Module, path: str, part: str) -> str:
     kind = type(module).__name__
     losses = [
@@ -145,8 +222,7 @@ def _missing(module: nn.Module, path: str, part: str) -> str:
     advice = (
         f"Losses found: {', '.join(map(repr, losses))}; pass one of them as `loss=`."
         if losses
-        else "If training_step calls F.cross_entropy, write `self.criterion = torch.nn.CrossEntropyLoss()` in "
-        f"{kind}.__init__, call self.criterion(logits, target) in training_step, and pass loss='criterion'."
+        else "Leave `loss` out to let it be found."
     )
     return f"`loss={path!r}`: {kind} has no attribute {part!r}. {advice}"
 
@@ -163,14 +239,22 @@ def restore_loss(module: nn.Module, state_dict: Mapping[str, Any], prefix: str =
         The paths of the losses that were replaced.
     """
     replaced = []
+    for key, state in state_dict.items():
+        if key.startswith(prefix) and key.endswith(f".{EXTRA}") and (call := read_state(state)) is not None:
+            attach(module, key[len(prefix) : -len(EXTRA) - 1], *call)
     for path, spec in stored_losses(state_dict, prefix).items():
         slot = LossSlot(path)
+        parent, _, name = path.rpartition(".")
         try:
-            if not slot.holds(module, spec):
+            if not hasattr(module.get_submodule(parent), name):  # it is made later, such as in `setup`
+                slot.set(module, spec.build())
+            elif not slot.holds(module, spec):
                 slot.install(module, spec)
-                replaced.append(path)
-        except ValueError:  # nothing that can be replaced is there
+            else:
+                continue
+        except (AttributeError, ValueError):  # nothing that can be replaced is there
             continue
+        replaced.append(path)
     return replaced
 
 

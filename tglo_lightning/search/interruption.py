@@ -12,6 +12,7 @@ __all__ = ["interruptible"]
 
 # Windows has none
 HANGUP: Any = getattr(signal, "SIGHUP", None)
+_RUNNING = threading.RLock()
 
 
 @contextmanager
@@ -26,7 +27,15 @@ def interruptible() -> Iterator[Callable[[], None]]:
 
     A SIGTERM or SIGHUP that is ignored, as under ``nohup``, stays so. Handlers of the user's own for SIGINT and SIGHUP
     stay, and so does all in another thread than the main one. SIGQUIT kills, as ever: the journal is whole.
+
+    Raises:
+        RuntimeError: another thread of this process searches.
     """
+    if not _RUNNING.acquire(blocking=False):
+        raise RuntimeError(
+            "Another thread of this process is searching for a loss, and searches share random generators. Run jobs in "
+            "processes, not in threads."
+        )
     lost: list[BaseException] = []
 
     def check() -> None:
@@ -54,6 +63,7 @@ def interruptible() -> Iterator[Callable[[], None]]:
         yield check
         check()
     finally:
+        _RUNNING.release()
         for number, handler in before.items():
             # A Trainer that was interrupted ignores SIGINT from then on, to shut down in peace
             if signal.getsignal(number) != signal.SIG_IGN:

@@ -13,7 +13,7 @@ from torch import Tensor
 from tglo_lightning.arguments import integer, optional
 from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.isolation import isolated
-from tglo_lightning.evaluation.limits import Clock, Diverged, TimedOut, failed, out_of_memory
+from tglo_lightning.evaluation.limits import Clock, Diverged, TimedOut, brief, failed, out_of_memory
 from tglo_lightning.evaluation.pausing import Pausable
 from tglo_lightning.evaluation.trainer import TrainerPopulation
 from tglo_lightning.evaluation.validation import validate_each
@@ -202,11 +202,11 @@ class _Stack:
             if self.evaluator.strict:
                 raise
             if self.evaluator.compile:
-                warnings.warn(f"Going on uncompiled: {type(error).__name__}: {error}", stacklevel=2)
+                warnings.warn(f"Going on uncompiled: {brief(error)}", stacklevel=2)
                 self.evaluator.compile = False
                 return self._all(until)
             warnings.warn(
-                f"Training a population of {len(self.criteria)} failed with {type(error).__name__}: {error}. Its "
+                f"Training a population of {len(self.criteria)} failed with {brief(error)}. Its "
                 "candidates are trained by nested Trainers.",
                 stacklevel=2,
             )
