@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from tglo_lightning.arguments import choice, flag
 from tglo_lightning.callbacks.progress import SearchMonitor
+from tglo_lightning.callbacks.race import FinishedFit, check_race, raced_fit, raced_path, run_race
 from tglo_lightning.callbacks.recording import Recording, journal_path, versions
 from tglo_lightning.callbacks.report import SearchReport
 from tglo_lightning.evaluation import InnerFit, Probe, Ranks, check_strategy, choose_evaluator, probe
@@ -22,7 +26,7 @@ from tglo_lightning.module.bases import CALLBACKS, Callback
 from tglo_lightning.module.copies import INITS, check_resettable, copies_of
 from tglo_lightning.module.fingerprint import digest, sources
 from tglo_lightning.module.messages import tell
-from tglo_lightning.search import Budget, Finals, Objective, SearchResult, SearchSettings, Space, Strategy, search
+from tglo_lightning.search import Budget, Finals, Objective, Race, SearchResult, SearchSettings, Space, Strategy, search
 from tglo_lightning.search.interruption import interruptible
 from tglo_lightning.search.settings import MODES
 from tglo_lightning.search.summary import outcome_metrics, summary, warn_of_direction, warn_of_seeds
@@ -50,7 +54,10 @@ class TaylorGLO(Callback):
         population: candidates a generation.
         space: what is searched over: ``"taylorglo"``, the name or class of a family of losses, such as ``"smoothing"``,
             or a :class:`~tglo_lightning.search.Space`, such as ``TaylorSpace(order=4, constraint="stable")``.
-        strategy: how: ``"cmaes"``, ``"random"``, or a :class:`~tglo_lightning.search.Strategy`.
+        strategy: how: ``"cmaes"``, ``"random"``, or a :class:`~tglo_lightning.search.Strategy`. ``"race"`` or a
+            :class:`~tglo_lightning.search.Race` searches for a network in place of a loss: some known losses and
+            learning rates train side by side for the length of this fit, and the best network by validation goes into
+            the module. The rest of the fit is its last epoch, in which nothing is trained any more.
         budget: how long a candidate trains: a number of epochs, or a :class:`~tglo_lightning.search.Budget` with steps,
             limits and callbacks. By default as long as this fit.
         finals: how the winner is chosen and confirmed: :class:`~tglo_lightning.search.Finals`, or the number of seeds
@@ -135,6 +142,7 @@ class TaylorGLO(Callback):
         self.result: SearchResult | None = None
         self._report = SearchReport() if flag("report", report) else None
         self._hooks: list[Any] = []
+        self._network: Path | None = None
 
     # Lightning's hooks
 
@@ -157,11 +165,14 @@ class TaylorGLO(Callback):
         if trainer.fast_dev_run:
             tell("TaylorGLO: `fast_dev_run` skips the search; the module keeps its loss.")
             return
+        weights: dict[str, Tensor] = {}
         if self.result is None:
-            self.result = self._search(trainer, pl_module)
+            self.result, weights = self._search(trainer, pl_module)
         for module in copies_of(pl_module, trainer.callbacks):
             self._install(module)
         rebuild_optimizers(trainer, self.result.criterion.step)
+        if weights:
+            FinishedFit(trainer, pl_module, weights, self._network)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Note what the module has logged, for the report."""
@@ -195,29 +206,38 @@ class TaylorGLO(Callback):
 
     # The search
 
-    def _search(self, trainer: Any, pl_module: Any) -> SearchResult:
+    def _search(self, trainer: Any, pl_module: Any) -> tuple[SearchResult, dict[str, Tensor]]:
+        """The result, and the weights that go into the module if it was a race."""
         if self.init == "reset":
             check_resettable(pl_module)
         settings = self.settings.for_fit(trainer.max_epochs, trainer.max_steps)
         assert isinstance(settings.budget, Budget)
+        racing = isinstance(settings.strategy, Race)
+        if racing:
+            check_race(trainer, settings)
         fit = InnerFit(trainer, pl_module, self.slots, self.monitor, settings.budget, self.init)
         # Whatever draws random numbers on the way, the outer fit goes on as if it had not
         with interruptible() as check, isolated(fit.generators, quiet=False), Ranks(trainer) as ranks:
             seen = probe(fit)
             ranks.agree("The data", digest(seen.identity["data"]))
+            if racing:
+                fit, settings = raced_fit(trainer, fit, self.settings)
             if ranks.leads:
+                assert isinstance(settings.budget, Budget)
+                trainings = settings.population if racing else settings.trainings
                 tell(
-                    f"TaylorGLO: up to {counted(settings.trainings, 'training')} of "
+                    f"TaylorGLO: {'a race of' if racing else 'up to'} {counted(trainings, 'training')} of "
                     f"{counted(settings.budget.length, settings.budget.unit[:-1])} each."
                 )
-                result = self._lead(trainer, fit, seen, settings, ranks, check)
-                ranks.finish(result.to_dict())
+                result, weights = self._lead(trainer, fit, seen, settings, ranks, check)
+                ranks.finish((result.to_dict(), weights))
             else:
-                result = SearchResult.from_dict(ranks.follow(lambda name: self._choose(name, fit, 1)))
+                told, weights = ranks.follow(lambda name: self._choose(name, fit, 1))
+                result = SearchResult.from_dict(told)
                 if self._report is not None:
                     self._report.on_search_end(result, None)
         tell(summary(result))
-        return result
+        return result, weights
 
     def _choose(self, name: str, fit: InnerFit, population: int, processes: bool = False) -> Any:
         """The evaluator that was given, or the one of this name."""
@@ -232,7 +252,7 @@ class TaylorGLO(Callback):
         settings: SearchSettings,
         ranks: Ranks,
         check: Callable[[], None],
-    ) -> SearchResult:
+    ) -> tuple[SearchResult, dict[str, Tensor]]:
         """Search; the other ranks follow."""
         recording = self._recording(trainer, fit, seen, settings)
         before = recording.evaluator
@@ -248,14 +268,18 @@ class TaylorGLO(Callback):
         options = tuple(fit.slots.options(fit.module))
         objective = Objective(seen.num_classes, self.monitor, self.mode, fit.slots.name(fit.module), options)
         notes = {"versions": versions(trainer), "original_options": list(options), "inputs": seen.inputs}
+        weights: dict[str, Tensor] = {}
         try:
-            with (
-                recording.journal(evaluator, notes) as journal,
-                SearchMonitor(trainer, settings, self.monitor) as listener,
-            ):
+            with recording.journal(evaluator, notes) as journal:
                 self.directory = None if recording.path is None else recording.path.parent
-                result = search(evaluator, settings, objective, journal=journal, listener=listener, check=check)
-                listener.log(outcome_metrics(result), settings.generations)
+                if isinstance(settings.strategy, Race):
+                    self._network = None if recording.path is None else raced_path(recording.path)
+                    run = partial(run_race, trainer, evaluator, settings, objective, self._network)
+                    result, weights = run(journal=journal, check=check)
+                else:
+                    with SearchMonitor(trainer, settings, self.monitor) as listener:
+                        result = search(evaluator, settings, objective, journal=journal, listener=listener, check=check)
+                        listener.log(outcome_metrics(result), settings.generations)
         finally:
             evaluator.close()
         reset = " or pass init='reset' for weights of their own" if self.init == "module" else ""
@@ -263,7 +287,7 @@ class TaylorGLO(Callback):
         path = recording.save(result)
         if self._report is not None:
             self._report.on_search_end(result, path)
-        return result
+        return result, weights
 
     def _recording(self, trainer: Any, fit: InnerFit, seen: Probe, settings: SearchSettings) -> Recording:
         """The files of this search; other ranks than the first write none."""

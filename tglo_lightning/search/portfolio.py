@@ -10,6 +10,7 @@ import numpy as np
 
 from tglo_lightning.arguments import integer, number
 from tglo_lightning.search.criterion import Criterion
+from tglo_lightning.search.race import Race
 from tglo_lightning.search.space import Space, as_space
 from tglo_lightning.search.strategy import CMAES, RandomSearch, Strategy
 
@@ -145,7 +146,12 @@ def _at(space: Space, rate: float) -> list[float]:
     return x
 
 
-STRATEGIES: dict[str, type[Strategy]] = {"cmaes": CMAES, "random": RandomSearch, "portfolio": Portfolio}
+STRATEGIES: dict[str, type[Strategy]] = {
+    "cmaes": CMAES,
+    "random": RandomSearch,
+    "portfolio": Portfolio,
+    "race": Race,
+}
 
 
 def as_strategy(strategy: Strategy | str) -> Strategy:
