@@ -10,12 +10,13 @@ import torch
 from helpers.data import loaders
 from helpers.modules import accuracy, classifier, cnn, mlp, quiet_trainer, seeded
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, StochasticWeightAveraging
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from torch import nn
 from torch.optim import Adam, lr_scheduler
 
 from tglo_lightning import TaylorGLO
 from tglo_lightning.evaluation import TrainerEvaluator
+from tglo_lightning.reporting import pictures
 from tglo_lightning.search import Budget, Criterion, Finals, Journal, Race, SearchResult
 
 # A fall back would hide what does not work
@@ -345,3 +346,31 @@ def test_what_a_race_cannot_do_is_said_before_it(tmp_path):
     outer = quiet_trainer(pl, tmp_path, callbacks=[TaylorGLO(strategy="race")], max_epochs=5)
     with pytest.raises(ValueError, match=r"would go on from .*some\.ckpt"):
         outer.fit(classifier(pl)(), **loaders(), ckpt_path=tmp_path / "some.ckpt")
+
+
+def test_the_curves_are_shown(tmp_path, monkeypatch):
+    """In W&B as numbers and as one picture; in the report, with what a race does not prove."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    wandb = pytest.importorskip("wandb")
+    logged = []
+    monkeypatch.setattr("wandb.sdk.wandb_run.Run.log", lambda self, data, *args, **kwargs: logged.append(data))
+    try:
+        logger = WandbLogger(save_dir=tmp_path, offline=True, project="tests")
+        search, _ = fit(tmp_path, report=True, trainer={"logger": logger})
+    finally:
+        wandb.finish()
+    curves = search.result.curves
+    checks = [row for row in logged if "race/trained" in row]
+    assert [row["race/trained"] for row in checks] == list(curves.checks)
+    assert [row["race/member_2"] for row in checks] == list(curves.values[1])
+    assert [type(row["race/curves"]) for row in logged if "race/curves" in row] == [wandb.Image]
+    page = (search.directory / "report.html").read_text()
+    names = curves.names("CrossEntropyLoss")
+    assert names == ["CrossEntropyLoss", "CrossEntropyLoss, rate x 0.01", "sce", "smoothing, rate x 0.3"]
+    assert f"Of 4 networks that of {names[curves.winner]} is kept." in page
+    assert "The race in numbers" in page
+    assert "proves nothing about its loss" in page
+    figure = pictures.race(search.result)
+    widths = [line.get_linewidth() for line in figure.axes[0].get_lines()[:4]]
+    assert widths.index(max(widths)) == curves.winner
+    assert "One network each, chosen by validation" in figure.get_label()

@@ -47,7 +47,9 @@ def headline(files: RunFiles) -> Headline:
         return Headline("plain", "A training that was measured, without a search or a comparison.")
     if files.result is None and files.interrupted:
         return _unfinished(files)
-    return _on_test_data(files) if files.result is not None else _of_search(files)
+    if files.result is not None:
+        return _on_test_data(files)
+    return _of_search(files) if files.search is None or files.search.curves is None else _of_race(files)
 
 
 def verdicts(files: RunFiles, metric: str) -> dict[str, Verdict | None]:
@@ -107,6 +109,26 @@ def _of_search(files: RunFiles) -> Headline:
     names = {"original": f"{name} (original)", METALEARNED: METALEARNED}
     cost = f"{counted(search.trainings, 'training')}, {duration(search.seconds)}"
     return _with_figures(head, files, search.monitor, values, names, kept, "paired", cost)
+
+
+def _of_race(files: RunFiles) -> Headline:
+    search = files.search
+    assert search is not None
+    curves = search.curves
+    assert curves is not None
+    names = curves.names(search.original.name)
+    head = Headline("plain", f"Of {len(names)} networks that of {names[curves.winner]} is kept.")
+    own = next(entry for entry in search.history if entry.criterion.is_original)
+    entrants = {METALEARNED: search.history[curves.winner], "original": own}
+    head.bars = [(names[e.index], fixed(e.fitness), KINDS[kind]) for kind, e in entrants.items()]
+    head.bars = head.bars[: 1 + (own.index != curves.winner)]
+    head.measure = f"{search.monitor}, the best check of one network each"
+    head.sentences = ["They were compared by the data that chose among them. Test data have the last word."]
+    if search.p_value is not None:
+        n, p = len(search.original.fitness), search.p_value
+        head.sentences.append(f"From {n} fresh seeds each its loss gains {signed(search.gain)}; one-sided p {p:.2g}.")
+    head.facts = _facts(files, "one network each, no test of the loss" if search.p_value is None else "", "")
+    return head
 
 
 def _compared(
