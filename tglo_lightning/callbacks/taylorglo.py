@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from torch import Tensor
+
 from tglo_lightning.arguments import choice, flag
 from tglo_lightning.callbacks.cost import cost, takes_best
 from tglo_lightning.callbacks.progress import SearchMonitor
+from tglo_lightning.callbacks.race import FinishedFit, check_race, raced_fit, raced_path, run_race
 from tglo_lightning.callbacks.recording import Recording, versions
 from tglo_lightning.callbacks.report import SearchReport
 from tglo_lightning.evaluation import InnerFit, Probe, Ranks, check_strategy, choose_evaluator, probe
@@ -26,7 +30,7 @@ from tglo_lightning.module.copies import INITS, check_resettable, copies_of
 from tglo_lightning.module.fingerprint import digest
 from tglo_lightning.module.messages import tell
 from tglo_lightning.module.slot import loss_names
-from tglo_lightning.search import Budget, Finals, Objective, SearchResult, SearchSettings, Space, Strategy, search
+from tglo_lightning.search import Budget, Finals, Objective, Race, SearchResult, SearchSettings, Space, Strategy, search
 from tglo_lightning.search.files import journal_path
 from tglo_lightning.search.interruption import interruptible
 from tglo_lightning.search.settings import MODES
@@ -62,7 +66,9 @@ class TaylorGLO(Callback):
             family of losses, such as ``"smoothing"``, or a :class:`~tglo_lightning.search.Space`, such as
             ``TaylorSpace(order=4, constraint="stable")``.
         strategy: how: ``"presets"``, ``"warm"``, ``"cmaes"``, ``"random"``, ``"portfolio"``, or a
-            :class:`~tglo_lightning.search.Strategy`.
+            :class:`~tglo_lightning.search.Strategy`. ``"race"`` or a :class:`~tglo_lightning.search.Race` searches for
+            a network in place of a loss: the presets train side by side for the length of this fit, and the best
+            network by validation goes into the module. The rest of the fit is its last epoch, without training.
         prior: where the search starts: ``"shared"``, a loss found on many tasks; the
             :class:`~tglo_lightning.search.SearchResult` of an earlier search, or the path of its ``search.json``; or
             ``None`` to start at 0, as published.
@@ -157,6 +163,7 @@ class TaylorGLO(Callback):
         self._hooks: list[Any] = []
         # Whether the result belongs to a fit, and not to a checkpoint that is about to be gone on from
         self._used = False
+        self._network: Path | None = None
 
     # Lightning's hooks
 
@@ -180,9 +187,10 @@ class TaylorGLO(Callback):
         if trainer.fast_dev_run:
             tell("TaylorGLO: `fast_dev_run` skips the search; the module keeps its loss.")
             return
+        weights: dict[str, Tensor] = {}
         if self.result is None:
             try:
-                self.result = self._search(trainer, pl_module)
+                self.result, weights = self._search(trainer, pl_module)
             except _DryRun:
                 trainer.should_stop = True
                 return
@@ -193,6 +201,8 @@ class TaylorGLO(Callback):
         for module in copies_of(pl_module, trainer.callbacks):
             self._install(module)
         rebuild_optimizers(trainer, self.result.criterion.step)
+        if weights:
+            FinishedFit(trainer, pl_module, weights, self._network)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Note what the module has logged, for the report."""
@@ -225,12 +235,15 @@ class TaylorGLO(Callback):
 
     # The search
 
-    def _search(self, trainer: Any, pl_module: Any) -> SearchResult:
+    def _search(self, trainer: Any, pl_module: Any) -> tuple[SearchResult, dict[str, Tensor]]:
+        """The result, and the weights that go into the module if it was a race."""
         if self.init == "reset":
             check_resettable(pl_module)
         score = "best" if takes_best(trainer, self.monitor) else "last"
         settings = self.settings.for_fit(trainer.max_epochs, trainer.max_steps, score)
         assert isinstance(settings.budget, Budget)
+        if racing := isinstance(settings.strategy, Race):
+            check_race(trainer, settings)
         # The names of functions and of no loss are looked up by the probe
         named = self.loss is not None and not any(name.startswith("F.") for name in self.loss)
         slots = LossSlots(self.loss or ()) if named else LossSlots.of([])
@@ -245,14 +258,17 @@ class TaylorGLO(Callback):
             ranks.agree("The data", digest([[of["lengths"], of["contents"]] for of in seen.identity["data"].values()]))
             if self.dry_run and not ranks.leads:
                 raise _DryRun
+            if racing:
+                fit, settings = raced_fit(trainer, fit, self.settings)
             if ranks.leads:
-                result = self._lead(trainer, fit, seen, settings, ranks, check)
-                ranks.order("finish", result.to_dict())
+                result, weights = self._lead(trainer, fit, seen, settings, ranks, check)
+                ranks.order("finish", (result.to_dict(), weights))
             else:
-                result = SearchResult.from_dict(ranks.follow(lambda name: self._choose(name, fit, 1)))
+                told, weights = ranks.follow(lambda name: self._choose(name, fit, 1))
+                result = SearchResult.from_dict(told)
                 self._report.on_search_end(result, None)
         tell(summary(result))
-        return result
+        return result, weights
 
     def _choose(self, name: str, fit: InnerFit, population: int, processes: bool = False) -> Any:
         """The evaluator that was given, or the one of this name."""
@@ -267,7 +283,7 @@ class TaylorGLO(Callback):
         settings: SearchSettings,
         ranks: Ranks,
         check: Callable[[], None],
-    ) -> SearchResult:
+    ) -> tuple[SearchResult, dict[str, Tensor]]:
         """Search; the other ranks follow."""
         recording = self._recording(trainer, fit, seen, settings)
         before = recording.evaluator
@@ -290,21 +306,25 @@ class TaylorGLO(Callback):
         init = self.init if isinstance(self.init, str) else "function"
         arguments = {"loss": self.slots.paths, "mode": self.mode, "init": init, "evaluator": str(asked)}
         notes = {"versions": versions(trainer), "original_options": list(options), "inputs": seen.inputs}
+        weights: dict[str, Tensor] = {}
         try:
-            with (
-                recording.journal(evaluator, notes) as journal,
-                SearchMonitor(trainer, settings, self.monitor, arguments) as listener,
-            ):
+            with recording.journal(evaluator, notes) as journal:
                 self.directory = None if recording.path is None else recording.path.parent
-                result = search(evaluator, settings, objective, journal=journal, listener=listener, check=check)
-                listener.on_search_end(result)
+                if isinstance(settings.strategy, Race):
+                    self._network = None if recording.path is None else raced_path(recording.path)
+                    run = partial(run_race, trainer, evaluator, settings, objective, self._network)
+                    result, weights = run(journal=journal, check=check)
+                else:
+                    with SearchMonitor(trainer, settings, self.monitor, arguments) as listener:
+                        result = search(evaluator, settings, objective, journal=journal, listener=listener, check=check)
+                        listener.on_search_end(result)
         finally:
             evaluator.close()
         reset = " or pass init='reset' for weights of their own" if self.init == "module" else ""
         warn_of_seeds(result, f"Shuffle the training data{reset}.")
         path = recording.save(result)
         self._report.on_search_end(result, path)
-        return result
+        return result, weights
 
     def _recording(self, trainer: Any, fit: InnerFit, seen: Probe, settings: SearchSettings) -> Recording:
         """The files of this search; other ranks than the first write none."""

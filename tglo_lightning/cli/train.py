@@ -58,14 +58,14 @@ def run(cfg: DictConfig) -> float:
             loggers = recipe.loggers()
             for logger in loggers:
                 logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
-            search = _search_and_train(recipe, loggers)
+            search, network = _search_and_train(recipe, loggers)
             if cfg.search.get("dry_run"):
                 failed = False
                 return math.nan
             searches = {kind: _baseline(recipe, kind) for kind in cfg.evaluation.baselines} | {METALEARNED: search}
             found = {kind: each.best for kind, each in searches.items() if each and each.best}
             scores = _compare(recipe, found)
-        result = _result(recipe, search, found, scores, time.monotonic() - start)
+        result = _result(recipe, search, found, scores, time.monotonic() - start) | network
         if first := _rank_zero_only.rank == 0:
             write_whole(path, json.dumps(result, indent=2, allow_nan=False) + "\n")
             curves = {kind: each.curves for kind, each in scores.items()}
@@ -83,15 +83,24 @@ def run(cfg: DictConfig) -> float:
     return statistics.fmean(scores[result["kept"]].monitor)
 
 
-def _search_and_train(recipe: Recipe, loggers: list[Logger]) -> SearchResult | None:
-    """Fit as a user of the callback does: the search at the start, then a training with the loss that it kept."""
+def _search_and_train(recipe: Recipe, loggers: list[Logger]) -> tuple[SearchResult | None, dict[str, Any]]:
+    """Fit as a user of the callback does: the search at the start, then a training with the loss that it kept.
+
+    Returns:
+        The result; for a race also what the network that it kept comes to on test data, under ``"network"``.
+    """
     pl.seed_everything(recipe.cfg.seed, verbose=False)
     search = recipe.search()
     callbacks = recipe.callbacks() + ([] if search is None else [search])
     # Without a logger Lightning would make one of its own
     trainer = recipe.trainer(logger=loggers or False, callbacks=callbacks)
-    trainer.fit(recipe.module(), datamodule=recipe.datamodule)
-    return None if search is None else search.result
+    module = recipe.module()
+    trainer.fit(module, datamodule=recipe.datamodule)
+    result = None if search is None else search.result
+    if result is None or result.curves is None:
+        return result, {}
+    [tested] = recipe.quiet_trainer().test(module, datamodule=recipe.datamodule, verbose=False)
+    return result, {"network": {name.removeprefix("test/"): value for name, value in tested.items()}}
 
 
 def _baseline(recipe: Recipe, kind: str) -> SearchResult | None:
@@ -192,6 +201,8 @@ def _print(result: dict[str, Any], search: SearchResult | None) -> None:
     for kind, loss in result["losses"].items():
         if kind != "original":
             console.print(f"{kind}: {loss['formula'] or loss['name']}")
+    if "network" in result:
+        console.print("the network of the race: " + ", ".join(f"{k} {v:.4f}" for k, v in result["network"].items()))
 
 
 def _figures(finalist: Finalist) -> str:

@@ -138,8 +138,8 @@ def probe(fit: InnerFit, names: Sequence[str] | None = None) -> Probe:
             warnings.warn(
                 f"`monitor={fit.monitor!r}` came out differently when the training of a copy was repeated with the "
                 f"same seed: {cause}. {'A sampler, dataset or transform' if data else kind} draws from a generator "
-                "that cannot be seeded, or keeps a position. The search is noisier, and your fit is not the one without "
-                "it.",
+                "that cannot be seeded, or keeps a position. The search is noisier, and your fit differs from the one "
+                "without it.",
                 stacklevel=2,
             )
             dependent = set()

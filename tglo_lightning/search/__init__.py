@@ -6,6 +6,7 @@ A *criterion* is what to train with, as data. A *space* turns coordinates into c
 
 from tglo_lightning.search.budget import Budget
 from tglo_lightning.search.criterion import Criterion, LossSpec
+from tglo_lightning.search.curves import Curves
 from tglo_lightning.search.evaluator import Evaluation, Evaluator, Population
 from tglo_lightning.search.export import export_loss
 from tglo_lightning.search.finals import Finals
@@ -15,6 +16,7 @@ from tglo_lightning.search.many import minimize_many
 from tglo_lightning.search.minimize import minimize
 from tglo_lightning.search.portfolio import Portfolio
 from tglo_lightning.search.presets import Presets, WarmCMAES, presets
+from tglo_lightning.search.race import Race
 from tglo_lightning.search.result import Candidate, Finalist, SearchResult
 from tglo_lightning.search.settings import Objective, SearchSettings
 from tglo_lightning.search.space import FamilySpace, ProductSpace, ShapeSpace, Space, StepSpace, TaylorSpace
@@ -25,6 +27,7 @@ __all__ = [
     "Budget",
     "Candidate",
     "Criterion",
+    "Curves",
     "Evaluation",
     "Evaluator",
     "FamilySpace",
@@ -39,6 +42,7 @@ __all__ = [
     "Portfolio",
     "Presets",
     "ProductSpace",
+    "Race",
     "RandomSearch",
     "SearchError",
     "SearchResult",

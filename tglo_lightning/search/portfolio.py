@@ -11,6 +11,7 @@ import numpy as np
 from tglo_lightning.arguments import integer, number
 from tglo_lightning.search.criterion import Criterion
 from tglo_lightning.search.presets import Presets, WarmCMAES
+from tglo_lightning.search.race import Race
 from tglo_lightning.search.space import Space, as_space
 from tglo_lightning.search.strategy import CMAES, RandomSearch, Strategy
 
@@ -152,6 +153,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "cmaes": CMAES,
     "random": RandomSearch,
     "portfolio": Portfolio,
+    "race": Race,
 }
 
 

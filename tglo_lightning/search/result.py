@@ -17,6 +17,7 @@ from torch import nn
 
 from tglo_lightning.losses.priors import Prior, prior
 from tglo_lightning.search.criterion import Criterion
+from tglo_lightning.search.curves import Curves
 from tglo_lightning.search.evaluator import Evaluation
 from tglo_lightning.search.journal import Journal, JournalError
 from tglo_lightning.theory import to_minimal, to_shape
@@ -163,6 +164,8 @@ class SearchResult:
             ``original_options``, those of each original loss, see :func:`~tglo_lightning.losses.loss_options`.
         finished: whether the search came to its end; ``False`` for what :meth:`load` makes of a journal without a
             result.
+        curves: the course of a :class:`~tglo_lightning.search.Race`; ``None`` for any other search. Then ``kept`` says
+            whose network is in the module, ``best`` and ``original`` hold one network each, chosen by validation.
     """
 
     kept: str
@@ -177,6 +180,7 @@ class SearchResult:
     seconds: float = 0.0
     settings: dict[str, Any] = field(default_factory=dict)
     finished: bool = True
+    curves: Curves | None = None
 
     @property
     def criterion(self) -> Criterion:
@@ -248,7 +252,7 @@ class SearchResult:
         """Return lists, dicts, strings and numbers; ``None`` in place of a fitness that is not finite."""
 
         def plain(value: Any) -> Any:
-            if isinstance(value, Criterion):
+            if isinstance(value, Criterion | Curves):
                 return value.to_dict()
             if isinstance(value, Candidate | Finalist | SearchResult):
                 return {name: plain(entry) for name, entry in vars(value).items()}
@@ -300,6 +304,11 @@ class SearchResult:
             if stage == "generation":
                 criterion = Criterion.from_dict(record["criterion"])
                 history[place[0], place[1]] = Candidate.of(place[0], place[1], criterion, Evaluation.from_dict(record))
+            elif stage == "check":
+                for index, entry in record["scores"].items():
+                    criterion = Criterion.from_dict(entry["criterion"])
+                    evaluation = Evaluation.from_dict(entry)
+                    history[0, int(index)] = Candidate.of(0, int(index), criterion, evaluation)
             elif stage in finals:
                 criterion = Criterion.from_dict(record["criterion"])
                 finals[stage].setdefault(criterion, []).append(Evaluation.from_dict(record))
@@ -358,6 +367,7 @@ class SearchResult:
                 "finalists": tuple(map(finalist, values["finalists"])),
                 "history": tuple(map(candidate, values["history"])),
                 "rejected": tuple(values["rejected"]),
+                "curves": None if values["curves"] is None else Curves.from_dict(values["curves"]),
             }
         )
 

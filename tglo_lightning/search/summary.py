@@ -18,6 +18,8 @@ HIGHER_IS_BETTER = {"acc", "accuracy", "f1", "auc", "auroc", "map", "miou", "iou
 
 def summary(result: SearchResult) -> str:
     """Return what was kept, why, and what it cost, in one or two lines."""
+    if result.curves is not None:
+        return _race(result)
     original = result.original
     against = f"{original.name} {_figures(original)}"
     better = f"{result.monitor} ({'higher' if result.mode == 'max' else 'lower'} is better)"
@@ -78,3 +80,25 @@ def warn_of_seeds(result: SearchResult, cure: str) -> None:
 def _figures(finalist: Finalist) -> str:
     n = len(finalist.fitness)
     return f"{finalist.mean:.4g}{f' +- {finalist.std:.2g}' if n > 1 else ''} (n={n})"
+
+
+def _race(result: SearchResult) -> str:
+    """What won a race, and what that says."""
+    curves, best = result.curves, result.best
+    assert curves is not None
+    assert best is not None
+    winner = curves.names(result.original.name)[curves.winner]
+    own = next(entry for entry in result.history if entry.criterion.is_original)
+    against = "" if own is result.history[curves.winner] else f"; {result.original.name} came to {own.fitness:.4g}"
+    text = (
+        f"TaylorGLO: of {len(curves.criteria)} networks that of {winner} is kept, with {result.monitor} "
+        f"{result.history[curves.winner].fitness:.4g} after {curves.kept_at} of {curves.checks[-1]} {curves.unit}"
+        f"{against}; {result.seconds:.0f} s. One network each, chosen by validation"
+    )
+    if len(best.fitness) < 2:
+        return f"{text}: no proof that its loss is better."
+    p_value = "" if result.p_value is None else f", one-sided p = {result.p_value:.2g}"
+    return (
+        f"{text}. From {len(best.fitness)} fresh seeds its loss has {best.mean:.4g} against {result.original.mean:.4g}"
+        f"{p_value}."
+    )

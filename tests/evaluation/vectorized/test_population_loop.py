@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 import torchmetrics
 from helpers.data import CLASSES, FEATURES, Stream, blobs, doubles, loader, loaders, split_datamodule
-from helpers.fits import CRITERIA, fitness, inner_fit, trained
+from helpers.fits import CRITERIA, fitness, inner_fit, running, trained
 from helpers.modules import api, classifier, cnn, mlp, seeded
 from torch import nn
 
@@ -163,17 +163,42 @@ def test_other_orders_and_options_of_the_loss(tmp_path, smoothing):
         assert_alike(fit, VectorizedEvaluator(), [Criterion.of("taylorglo", theta) for theta in thetas])
 
 
-def test_families_train_one_after_the_other(tmp_path):
+def test_families_train_in_one_pass(tmp_path):
+    """The module's own losses apart; the class weights are those of all."""
     criteria = [
         CRITERIA[0],
+        Criterion.of("sce", [0.1, 1.0], step=0.5),
+        Criterion.of("gce", [0.7]),
         Criterion.of("smoothing", [0.1]),
         Criterion.original(0.5),
         CRITERIA[1],
         Criterion.of("smoothing", [0.3], step=2.0),
         Criterion.original(),
     ]
-    fit = inner_fit(pl, tmp_path, seeded(Classifier).double(), doubles(), precision="64-true")
+    loss = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 0.5]).double())
+    fit = inner_fit(pl, tmp_path, seeded(Classifier, criterion=loss).double(), doubles(), precision="64-true")
     assert_alike(fit, VectorizedEvaluator(), criteria)
+    assert_alike(fit, VectorizedEvaluator(chunk_size=3), criteria)
+    with running(VectorizedEvaluator(), fit) as evaluator:
+        population = evaluator.start(criteria, 1)
+        assert len(set(population._stacks.values())) == 3
+        population.close()
+
+
+def test_a_family_does_not_suffer_from_what_another_would_make_of_its_logits(tmp_path):
+    """Of logits so far apart some losses have no finite gradient; they are those of other candidates."""
+
+    class Sharp(Classifier):
+        def forward(self, x):
+            return 1e4 * self.net(x)
+
+    criteria = [Criterion.of("smoothing", [0.1]), Criterion.of("gce", [0.2]), Criterion.of("focal", [0.5])]
+    fit = inner_fit(pl, tmp_path, seeded(Sharp).double(), doubles(), precision="64-true")
+    alone = [trained(VectorizedEvaluator(), fit, [criterion])[1][0] for criterion in criteria]
+    beside = trained(VectorizedEvaluator(), fit, criteria)[1]
+    assert [all(bool(v.isfinite().all()) for v in own.values()) for own in beside] == [
+        all(bool(v.isfinite().all()) for v in own.values()) for own in alone
+    ]
 
 
 def test_images_of_labels_and_soft_labels(tmp_path):

@@ -19,6 +19,7 @@ from tglo_lightning.evaluation.trainer import TrainerPopulation
 from tglo_lightning.evaluation.validation import validate_each
 from tglo_lightning.evaluation.vectorized.compilation import CompiledGradients
 from tglo_lightning.evaluation.vectorized.loop import PopulationLoop
+from tglo_lightning.evaluation.vectorized.mixed import kinds_of, mix
 from tglo_lightning.evaluation.vectorized.vectorizable import NotVectorizable
 from tglo_lightning.search import Criterion, Evaluation
 from tglo_lightning.search.seeding import saved_states, seed_all
@@ -36,8 +37,8 @@ class VectorizedEvaluator:
     :class:`TrainerEvaluator`, and another one validates each candidate, so the fitness is the same up to float
     tolerance.
 
-    Criteria of different families train one family after the other. Those that cannot be mapped, such as a loss of the
-    user's own, train by nested Trainers.
+    Criteria of different families train in one pass too, in which all these losses are computed. The module's own loss
+    trains apart; what cannot be mapped trains by nested Trainers.
 
     Args:
         chunk_size: candidates in one pass; bounds the memory. By default what fits into half of the available memory.
@@ -84,7 +85,7 @@ class VectorizedEvaluator:
 
 
 class VectorizedPopulation:
-    """Stacks of networks, one for each kind of criterion; see :class:`~tglo_lightning.search.Population`."""
+    """Stacks of networks, the module's own loss apart from others; see :class:`~tglo_lightning.search.Population`."""
 
     def __init__(self, evaluator: VectorizedEvaluator, criteria: Sequence[Criterion], seed: int) -> None:
         self.length = evaluator.fit.budget.length
@@ -92,8 +93,8 @@ class VectorizedPopulation:
         self.members = list(range(len(criteria)))
         groups: dict[Any, list[int]] = {}
         for index, criterion in enumerate(criteria):
-            # The module's own loss has no limit of time, so it trains apart
-            groups.setdefault((criterion.shape, criterion.is_original), []).append(index)
+            # The module's own loss has no limit of time, and may be one that cannot be mapped
+            groups.setdefault((bool(criterion.losses), criterion.is_original), []).append(index)
         self._stacks = {
             member: stack
             for members in groups.values()
@@ -106,7 +107,7 @@ class VectorizedPopulation:
         self.trained = min(self.trained + n, self.length)
 
     def scores(self) -> Iterator[Evaluation]:
-        """Train and validate the members, one kind of criterion after the other."""
+        """Train and validate the members, one stack after the other."""
         for member in self.members:
             yield self._stacks[member].score(member, self.trained)
 
@@ -127,7 +128,7 @@ class VectorizedPopulation:
 
 
 class _Stack:
-    """Candidates of one kind that train in one fit, which can wait after any epoch or step."""
+    """Candidates that train in one fit, which can wait after any epoch or step."""
 
     def __init__(self, evaluator: VectorizedEvaluator, criteria: dict[int, Criterion], seed: int) -> None:
         self.evaluator, self.fit, self.seed = evaluator, evaluator.fit, seed
@@ -257,6 +258,8 @@ class _Stack:
         """Run the whole fit, with its pauses."""
         fit, evaluator = self.fit, self.evaluator
         module = fit.candidate(Criterion(next(iter(self.criteria.values())).losses), self.seed)
+        if len(kinds_of(self.criteria.values())) > 1:
+            mix(module, fit.slots, list(self.criteria.values()))
         loop = PopulationLoop(self.criteria, fit, self.seed, self.clock, evaluator.chunk_size, self._pausable)
         loop.compiled = evaluator.compiled if evaluator.compile else None
         loop.until = until
@@ -268,12 +271,13 @@ class _Stack:
 
     def _validate(self) -> dict[int, Evaluation]:
         """Score the members with their weights as they stand."""
-        loop = self._loop
+        loop, fit = self._loop, self.fit
         assert loop is not None
 
         def load(module: Any, member: int) -> bool:
             self.clock.check()
             weights = loop.weights(member)
+            fit.slots.install(module, self.criteria[member])
             module.load_state_dict(weights, strict=False)
             return all(bool(torch.isfinite(weights[name]).all()) for name in loop.step.params)
 

@@ -15,6 +15,7 @@ from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.limits import Clock
 from tglo_lightning.evaluation.pausing import Pausable
 from tglo_lightning.evaluation.vectorized.compilation import CompiledGradients
+from tglo_lightning.evaluation.vectorized.mixed import kinds_of, mixed_rows, own_weights
 from tglo_lightning.evaluation.vectorized.stack import (
     Chunk,
     ComputeRandomness,
@@ -39,7 +40,11 @@ class PopulationLoop(Callback):
     """Takes over a fit once Lightning has set everything up, trains the population, and ends the fit.
 
     Args:
-        criteria: a criterion for each member; all of one kind.
+        criteria: a criterion for each member; if they are of several kinds, the module has a
+            :class:`~tglo_lightning.evaluation.vectorized.mixed.MixedLoss`.
+        fit: what is trained.
+        seed: seed of the training.
+        clock: measures the time.
         chunk_size: candidates in one pass; ``None`` for as many as fit into the memory.
         pausable: the thread that the fit runs in, if it may have to wait.
 
@@ -65,6 +70,7 @@ class PopulationLoop(Callback):
         self.criteria = dict(criteria)
         self.fit, self.seed, self.clock, self.chunk_size, self.pausable = fit, seed, clock, chunk_size, pausable
         self.members = list(criteria)
+        self.kinds = kinds_of(criteria.values())
         self.compiled: dict[tuple[Any, int], CompiledGradients] | None = None
         self.stochastic = False
         self.chunks: list[Chunk] = []
@@ -78,7 +84,10 @@ class PopulationLoop(Callback):
         frozen = {name: p.detach() for name, p in self.step.module.named_parameters() if not p.requires_grad}
         for chunk, rows in zip(self.chunks, self._rows, strict=True):
             if member in rows:
-                return frozen | chunk.weights(rows.index(member))
+                weights = frozen | chunk.weights(rows.index(member))
+                if len(self.kinds) == 1:
+                    return weights
+                return own_weights(weights, self.fit.slots, self.kinds.index(self.criteria[member].shape))
         raise KeyError(member)
 
     def keep(self, members: Sequence[int]) -> None:
@@ -223,7 +232,7 @@ class PopulationLoop(Callback):
         """Give the chunks the compiled pass of their size, for as long as this population trains."""
         used = {}
         for chunk in self.chunks:
-            key = self.criteria[self.members[0]].shape, chunk.size
+            key = tuple(self.kinds), chunk.size
             if key not in compiled:
                 compiled[key] = CompiledGradients(chunk.size)
             chunk.compiled = used[key] = compiled[key]
@@ -234,6 +243,8 @@ class PopulationLoop(Callback):
         """The buffers in which the candidates differ, one row a member."""
         rows: dict[str, Tensor] = {}
         criteria = [self.criteria[member] for member in self.members]
+        if len(self.kinds) > 1:
+            return mixed_rows(module, self.fit.slots, criteria, self.kinds)
         if not criteria[0].losses:
             return rows
         for number, slot in enumerate(self.fit.slots):

@@ -47,7 +47,9 @@ def headline(files: RunFiles) -> Headline:
         return Headline("plain", "A training that was measured, without a search or a comparison.")
     if files.result is None and files.interrupted:
         return _unfinished(files)
-    return _on_test_data(files) if files.result is not None else _of_search(files)
+    if files.result is not None:
+        return _on_test_data(files)
+    return _of_search(files) if files.search is None or files.search.curves is None else _of_race(files)
 
 
 def verdicts(files: RunFiles, metric: str) -> dict[str, Verdict | None]:
@@ -108,6 +110,26 @@ def _of_search(files: RunFiles) -> Headline:
     return _with_figures(head, files, search.monitor, values, f"compared by {search.monitor}", cost, {})
 
 
+def _of_race(files: RunFiles) -> Headline:
+    search = files.search
+    assert search is not None
+    curves = search.curves
+    assert curves is not None
+    names = curves.names(search.original.name)
+    head = Headline("plain", f"Of {len(names)} networks that of {names[curves.winner]} is kept.")
+    own = next(entry for entry in search.history if entry.criterion.is_original)
+    entrants = {METALEARNED: search.history[curves.winner], "original": own}
+    head.bars = [(names[e.index], fixed(e.fitness), KINDS[kind]) for kind, e in entrants.items()]
+    head.bars = head.bars[: 1 + (own.index != curves.winner)]
+    head.measure = f"{search.monitor}, the best check of one network each"
+    head.sentences = ["They were compared by the data that chose among them. Test data have the last word."]
+    if search.p_value is not None:
+        n, p = len(search.original.fitness), search.p_value
+        head.sentences.append(f"From {n} fresh seeds each its loss gains {signed(search.gain)}; one-sided p {p:.2g}.")
+    head.facts = _facts(files, "one network each, no test of the loss" if search.p_value is None else "")
+    return head
+
+
 def _compared(
     files: RunFiles, compared: Mapping[str, Verdict | None], names: Mapping[str, str], metric: str
 ) -> Headline:
@@ -155,18 +177,18 @@ def _with_figures(
     labels = loss_names(files) | {METALEARNED: METALEARNED if files.kept else "best finalist, not kept"}
     head.bars = [(labels[kind], mean_sd(each), KINDS[kind]) for kind, each in values.items()]
     head.measure = f"{metric}, {over_seeds([*values.values()])}"
-    lengths = (files.header.get("data") or {}).get("lengths", {}).get("train")
     worse = [f"{m} ({signed(v.difference)})" for m, v in others.items() if v is not None and not v.better]
-    facts = (
-        files.module,
-        counted(sum(lengths), "training sample") if lengths else "",
-        counted(files.num_classes, "class") if files.num_classes else "",
-        f"{counted(len(values['original']), 'fresh seed')} for each loss, {compared}",
-        cost,
-        f"worse than the original: {', '.join(worse)}" if worse else "",
-    )
-    head.facts = " · ".join(filter(None, facts))
+    seeds = f"{counted(len(values['original']), 'fresh seed')} for each loss, {compared}"
+    head.facts = _facts(files, seeds, cost, f"worse than the original: {', '.join(worse)}" if worse else "")
     return head
+
+
+def _facts(files: RunFiles, *more: str) -> str:
+    """Module and data in a line, and what else is to be told."""
+    lengths = ((files.header.get("data") or {}).get("train") or {}).get("lengths")
+    samples = counted(sum(lengths), "training sample") if lengths else ""
+    classes = counted(files.num_classes, "class") if files.num_classes else ""
+    return " · ".join(filter(None, (files.module, samples, classes, *more)))
 
 
 def _unfinished(files: RunFiles) -> Headline:

@@ -16,6 +16,7 @@ from tglo_lightning.reporting.pictures.comparison import comparison
 from tglo_lightning.reporting.pictures.curves import curves
 from tglo_lightning.reporting.pictures.explanation import explanation
 from tglo_lightning.reporting.pictures.landscape import basins, surfaces
+from tglo_lightning.reporting.pictures.race import race
 from tglo_lightning.reporting.pictures.robustness import robustness, worst_cases
 from tglo_lightning.reporting.pictures.search import feasible, finals, fitness, parameters
 
@@ -32,6 +33,7 @@ __all__ = [
     "parameters",
     "picture",
     "pixels",
+    "race",
     "robustness",
     "save",
     "surfaces",

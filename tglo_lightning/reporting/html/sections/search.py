@@ -10,6 +10,7 @@ from tglo_lightning.reporting.html import snippets
 from tglo_lightning.reporting.html.blocks import Details, Formula, Missing, Pictures, Section, Table
 from tglo_lightning.reporting.html.files import RunFiles
 from tglo_lightning.reporting.html.headline import same_for_every_seed
+from tglo_lightning.reporting.html.sections.race import race
 from tglo_lightning.reporting.numbers import duration, fixed, mean_sd, p_value, signed
 from tglo_lightning.reporting.results import final_verdict, leaders
 from tglo_lightning.search.result import Finalist, SearchResult
@@ -19,6 +20,8 @@ from tglo_lightning.wording import counted
 def search(files: RunFiles) -> Section:
     """Every candidate's fitness by generation, the parameters, the feasible share of the draws."""
     section, found = Section("search", "The search"), files.search
+    if found is not None and found.curves is not None:
+        return race(found)
     if found is None or not found.history:
         if files.result is not None and files.result["search"]["candidates"]:
             words = "The files of the search (search.json, search.jsonl) are not in this directory any more."
@@ -66,6 +69,9 @@ def finalists(files: RunFiles) -> Section:
     section, found = Section("finalists", "Finals"), files.search
     if found is None:
         return section.add(Missing("Without a search there are no finals."))
+    if found.curves is not None and len(found.original.fitness) < 2:
+        words = "A race keeps a network and proves nothing about its loss; Race(confirm=True) has finals."
+        return section.add(Missing(words))
     if not any(entrant.fitness for entrant in (found.original, *found.finalists)):
         words = "The search has not come to its finals, which train the best candidates and the original loss again."
         return section.add(Missing(words))

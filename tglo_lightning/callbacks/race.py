@@ -1,0 +1,362 @@
+"""A race within a fit: how long it trains, where its networks lie, and how the fit ends as if it had trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+from typing_extensions import Self
+
+from tglo_lightning.evaluation import InnerFit
+from tglo_lightning.evaluation.isolation import isolated
+from tglo_lightning.module.bases import Callback
+from tglo_lightning.module.copies import copies_of
+from tglo_lightning.module.messages import tell
+from tglo_lightning.reporting import pictures
+from tglo_lightning.reporting.loggers import boards, draw
+from tglo_lightning.search import Budget, Criterion, Journal, Objective, Race, SearchResult, SearchSettings
+from tglo_lightning.search.racing import Raced, confirm, race
+
+__all__ = ["FinishedFit", "RaceMonitor", "check_race", "raced_fit", "raced_path", "run_race"]
+
+# Callbacks of Lightning's that change a training; the members of a race never meet those of the outer Trainer
+CHANGING = (
+    "BaseFinetuning",
+    "GradientAccumulationScheduler",
+    "ModelPruning",
+    "StochasticWeightAveraging",
+    "WeightAveraging",
+)
+
+
+def check_race(trainer: Any, settings: SearchSettings) -> None:
+    """Check that a race can stand for the training of this fit.
+
+    Raises:
+        ValueError: a callback that changes the training, a budget that rejects members, or a part of the training that
+            a checkpoint holds already.
+    """
+    for callback in trainer.callbacks:
+        if {kind.__name__ for kind in type(callback).__mro__} & set(CHANGING):
+            name = type(callback).__name__
+            raise ValueError(
+                f"A race trains its networks without the callbacks of this Trainer, so {name} would change nothing. "
+                f"Pass it to them: budget=Budget(epochs=trainer.max_epochs, callbacks=[{name}(...)])."
+            )
+    if isinstance(settings.budget, Budget) and settings.budget.min_fitness_after is not None:
+        raise ValueError("`min_fitness_after` has no effect in a race; Race(halving=True) ends members early.")
+    if trainer.ckpt_path is not None:
+        raise ValueError(
+            f"A race is one training from its start, and this fit would go on from {trainer.ckpt_path}. Leave out "
+            "`ckpt_path`; a race that was killed goes on by itself."
+        )
+
+
+def raced_fit(trainer: Any, fit: InnerFit, settings: SearchSettings) -> tuple[InnerFit, SearchSettings]:
+    """Return the fit and the settings of a race that is as long as the outer fit.
+
+    Args:
+        trainer: the outer Trainer, within ``fit``.
+        fit: the inner fit, which has been probed.
+        settings: the arguments of the search as the user gave them, with a race as ``strategy``.
+
+    Raises:
+        ValueError: the length of the fit is not known, or ``budget`` has another one.
+    """
+    strategy, given = settings.strategy, settings.budget
+    assert isinstance(strategy, Race)
+    if not math.isfinite(fit.epoch_batches):
+        raise ValueError(
+            "A race must know the number of batches of an epoch, and these training data have no length: set "
+            "`limit_train_batches` of the Trainer."
+        )
+    per_epoch = fit.epoch_steps()
+    steps = length_of(trainer, per_epoch)
+    if (
+        isinstance(given, Budget)
+        and given.length
+        and given.length * (1 if given.epochs is None else per_epoch) != steps
+    ):
+        raise ValueError(
+            f"A race is as long as the fit, which has {steps} steps, and `budget` has {given.length} {given.unit}. "
+            "Leave `budget` out, or give it the length of the fit."
+        )
+    epochs, rest = divmod(steps, per_epoch)
+    # Otherwise there are not enough ends of epochs to check at
+    budget = Budget(epochs=epochs) if not rest and epochs >= strategy.count else Budget(steps=steps)
+    if isinstance(given, Budget):
+        budget = replace(given, epochs=budget.epochs, steps=budget.steps)
+    members = strategy.members if isinstance(strategy.members, int) else len(strategy.members)
+    fit = fit.with_budget(budget)
+    if callable(fit.init):
+        check_init(fit)
+    return fit, replace(settings, budget=budget, generations=1, population=members)
+
+
+def length_of(trainer: Any, per_epoch: int) -> int:
+    """Return the optimizer steps of a fit that has an end, with ``per_epoch`` of them in an epoch."""
+    limits = [limit * size for limit, size in ((trainer.max_epochs, per_epoch), (trainer.max_steps, 1)) if limit > 0]
+    return int(min(limits))
+
+
+def raced_path(journal: Path) -> Path:
+    """Return where the network of a race lies until its fit has ended."""
+    return journal.with_suffix(".pt")
+
+
+def save_raced(raced: Raced, path: Path) -> None:
+    """Write a race that has ended, in a file that is whole or not there."""
+    draft = path.with_name(f"{path.name}.tmp")
+    torch.save({"result": raced.result.to_dict(), "weights": raced.weights}, draft)
+    draft.replace(path)
+
+
+def load_raced(path: Path) -> Raced | None:
+    """Return the race that :func:`save_raced` wrote; ``None`` if there is none."""
+    if not path.exists():
+        return None
+    values = torch.load(path, map_location="cpu", weights_only=True)
+    return Raced(SearchResult.from_dict(values["result"]), values["weights"])
+
+
+def run_race(
+    trainer: Any,
+    evaluator: Any,
+    settings: SearchSettings,
+    objective: Objective,
+    path: Path | None,
+    *,
+    journal: Journal | None,
+    check: Callable[[], None],
+) -> tuple[SearchResult, dict[str, Tensor]]:
+    """Race, unless ``path`` holds the network of this race; confirm its loss if that is asked for.
+
+    Returns:
+        The result, and parameters and buffers of the network that won.
+    """
+    strategy = settings.strategy
+    assert isinstance(strategy, Race)
+    assert isinstance(settings.budget, Budget)
+    raced = None if path is None or journal is None else load_raced(path)
+    if raced is None:
+        if journal is not None and journal.recorded:
+            tell("TaylorGLO: the race trains again from its start, and compares every check with the journal.")
+        with RaceMonitor(trainer, objective, len(strategy.checks(settings.budget.length))) as listener:
+            raced = race(evaluator, settings, objective, journal=journal, listener=listener, check=check)
+            listener.finish(raced.result)
+        if path is not None and journal is not None:
+            save_raced(raced, path)
+    result = raced.result
+    if strategy.confirm:
+        result = confirm(result, evaluator, settings, objective, journal=journal, check=check)
+    return result, raced.weights
+
+
+class RaceMonitor:
+    """Follows a race: a bar over its checks, and ``race/*`` in every logger.
+
+    Loggers that show pictures get the curves of all members in one.
+
+    Args:
+        trainer: the outer Trainer; the bar is off where its progress bar is off.
+        objective: what is optimised.
+        checks: number of checks.
+    """
+
+    def __init__(self, trainer: Any, objective: Objective, checks: int) -> None:
+        self.boards, self.monitor = boards(trainer), objective.monitor
+        self.best = max if objective.mode == "max" else min
+        bar = trainer.progress_bar_callback
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[best]}"), TimeElapsedColumn())
+        hidden = bar is None or bar.is_disabled or not trainer.is_global_zero
+        self.progress = Progress(TextColumn("Race"), *columns, TimeRemainingColumn(), disable=hidden)
+        self.task = self.progress.add_task("", total=checks, best="")
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def on_check(self, trained: int, values: Sequence[float]) -> None:
+        """Move the bar on, and log the metric of every member."""
+        finite = {index: value for index, value in enumerate(values, 1) if math.isfinite(value)}
+        best = f"best {self.monitor} {self.best(finite.values()):.4g}" if finite else ""
+        self.progress.update(self.task, advance=1, best=best)
+        metrics = {f"race/member_{index}": value for index, value in finite.items()}
+        for board in self.boards:
+            board.log(metrics, "race/trained", trained, trained)
+
+    def finish(self, result: SearchResult) -> None:
+        """Log the picture of a race that has ended."""
+        draw(self.boards, "race/curves", lambda: pictures.race(result))
+
+
+class FinishedFit(Callback):
+    """Puts the network of a race into the module, and lets the fit end as a training of its length would.
+
+    All counters stand where that training begins its last epoch. That epoch then runs as any other, with all hooks,
+    metrics and loggers, but no step of an optimizer has an effect: what it logs, validates and saves is the network of
+    the race. Learning rates follow their schedules. The state of the optimizers is that of a beginning.
+
+    Args:
+        trainer: the outer Trainer, at the start of its fit.
+        module: the outer module, with the loss of the race in place.
+        weights: parameters and buffers of the network, by name.
+        done: file to delete when the fit has ended; ``None`` for none.
+
+    Raises:
+        ValueError: the module has other parameters than the network.
+    """
+
+    def __init__(self, trainer: Any, module: Any, weights: dict[str, Tensor], done: Path | None) -> None:
+        self.done = done
+        for copy in copies_of(module, trainer.callbacks):
+            load_weights(copy, weights)
+        self._steps: list[tuple[Any, Any]] = []
+        self._state = [(tensor, tensor.detach().clone()) for tensor in _tensors(module).values()]
+        # First, so that the other callbacks see the network of the race; the list itself is being iterated over
+        trainer.callbacks = [self, *trainer.callbacks]
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Move the counters on to the last epoch, and make optimizers idle."""
+        per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        epochs = (length_of(trainer, per_epoch) - 1) // per_epoch
+        self._count(trainer, epochs, epochs * per_epoch)
+        self._steps = [(optimizer, vars(optimizer).get("step")) for optimizer in trainer.optimizers]
+        for optimizer in trainer.optimizers:
+            vars(optimizer)["step"] = _idle
+            optimizer._opt_called = True
+        for config in trainer.lr_scheduler_configs:
+            if config.reduce_on_plateau:
+                continue
+            passed = epochs * (per_epoch if config.interval == "step" else 1)
+            for _ in range(passed // config.frequency):
+                pl_module.lr_scheduler_step(config.scheduler, None)
+        loop = trainer.fit_loop.epoch_loop
+        usual = loop._should_check_val_fx
+        # The end is validated, wherever it lies between two regular validations
+        loop._should_check_val_fx = lambda fetcher: (
+            usual(fetcher) or (loop._is_training_done and trainer.enable_validation)
+        )
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Put back what a pass changes, such as running means."""
+        self._put_back()
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        """Put back what hooks of the module have changed since."""
+        self._put_back()
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Put back what hooks of the module have changed since."""
+        self._put_back()
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Give the optimizers and the loop back."""
+        self._release(trainer)
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Delete the file of the race."""
+        if self.done is not None and trainer.is_global_zero:
+            self.done.unlink(missing_ok=True)
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Leave the Trainer as it was."""
+        self._release(trainer)
+        self.teardown(trainer, pl_module, "fit")
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Leave the Trainer."""
+        trainer.callbacks = [callback for callback in trainer.callbacks if callback is not self]
+
+    @staticmethod
+    def _count(trainer: Any, epochs: int, steps: int) -> None:
+        """Set the counters to those after so many whole epochs."""
+        loop = trainer.fit_loop
+        batches = epochs * int(trainer.num_training_batches)
+        optimizer_steps = loop.epoch_loop.automatic_optimization.optim_progress.optimizer
+        for progress, count in (
+            (loop.epoch_progress.current, epochs),
+            (loop.epoch_progress.total, epochs),
+            (loop.epoch_loop.batch_progress.total, batches),
+            (optimizer_steps.step.total, steps),
+            (optimizer_steps.zero_grad.total, steps),
+            (loop.epoch_loop.manual_optimization.optim_step_progress.total, steps),
+        ):
+            vars(progress).update(dict.fromkeys(vars(progress), count))
+        loop.epoch_loop._batches_that_stepped = steps
+
+    def _release(self, trainer: Any) -> None:
+        for optimizer, step in self._steps:
+            if step is None:
+                vars(optimizer).pop("step", None)
+            else:
+                # Where a schedule counts the steps
+                vars(optimizer)["step"] = step
+        self._steps = []
+        vars(trainer.fit_loop.epoch_loop).pop("_should_check_val_fx", None)
+
+    @torch.no_grad()
+    def _put_back(self) -> None:
+        for tensor, value in self._state:
+            if not torch.equal(tensor, value):
+                tensor.copy_(value)
+
+
+def _idle(closure: Any = None) -> Any:
+    """Stand for the step of an optimizer: run the pass, change nothing."""
+    return None if closure is None else closure()
+
+
+# Or a schedule would warn that its optimizer has been tampered with
+_idle._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
+
+
+@torch.no_grad()
+def load_weights(module: Any, weights: dict[str, Tensor]) -> None:
+    """Copy parameters and buffers into a module.
+
+    Raises:
+        ValueError: they are those of another module.
+    """
+    own = _tensors(module)
+    parameters = dict(module.named_parameters())
+    differing = sorted(name for name, p in parameters.items() if name not in weights or weights[name].shape != p.shape)
+    if differing:
+        raise ValueError(
+            f"The network of the race does not fit into {type(module).__name__}: they differ in "
+            f"{', '.join(differing[:3])}. Let `init` build the module that is fitted."
+        )
+    for name in own.keys() & weights.keys():
+        own[name].copy_(weights[name])
+
+
+def check_init(fit: InnerFit) -> None:
+    """Check, before anything is trained, that what ``init`` builds has the parameters of the module.
+
+    Raises:
+        ValueError: it has not.
+    """
+    with isolated(fit.generators):
+        network = fit.candidate(Criterion.original(), seed=0)
+    names = {name for name, _ in network.named_parameters()} ^ {name for name, _ in fit.module.named_parameters()}
+    if names:
+        raise ValueError(
+            f"The network of a race goes into the module, and what `init` builds differs from it in "
+            f"{', '.join(sorted(names)[:3])}."
+        )
+
+
+def _tensors(module: Any) -> dict[str, Tensor]:
+    return dict([*module.named_parameters(), *module.named_buffers()])

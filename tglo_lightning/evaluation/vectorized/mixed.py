@@ -1,0 +1,91 @@
+"""Losses of several kinds in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tglo_lightning.module import LossSlots
+from tglo_lightning.search import Criterion
+
+__all__ = ["MixedLoss", "kinds_of", "mix", "mixed_rows", "own_weights"]
+
+Kind = tuple[tuple[str, int], ...]
+
+
+class MixedLoss(nn.Module):
+    """One loss of each kind, of which a candidate has one.
+
+    All are computed, and those that a candidate does not have see logits of 0, so that their gradients are finite.
+
+    Args:
+        losses: one loss of each kind.
+    """
+
+    share: Tensor
+
+    def __init__(self, losses: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.losses = nn.ModuleList(losses)
+        self.register_buffer("share", torch.eye(len(self.losses))[0])
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of logits (N, n, ...) and targets."""
+        total: Any = 0.0
+        for own, loss in zip((self.share > 0).unbind(), self.losses, strict=True):
+            value = loss(torch.where(own, input, torch.zeros_like(input)), target)
+            total = total + torch.where(own, value, torch.zeros_like(value))
+        return total
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            # Options such as class weights, which all share
+            losses: Any = super().__getattr__("losses")
+            return getattr(losses[0], name)
+
+
+def kinds_of(criteria: Iterable[Criterion]) -> list[Kind]:
+    """Return the kinds of some criteria, each once."""
+    return list(dict.fromkeys(criterion.shape for criterion in criteria))
+
+
+def mix(module: Any, slots: LossSlots, criteria: Sequence[Criterion]) -> None:
+    """Put a loss of each kind into a module that has one of them."""
+    for number, slot in enumerate(slots):
+        present = slot.get(module)
+        examples = [next(c for c in criteria if c.shape == kind).losses[number] for kind in kinds_of(criteria)]
+        slot.set(module, MixedLoss(spec.build(present) for spec in examples).to(present.theta.device))
+
+
+def mixed_rows(
+    module: Any, slots: LossSlots, criteria: Sequence[Criterion], kinds: Sequence[Kind]
+) -> dict[str, Tensor]:
+    """Return the buffers in which candidates of several kinds differ, one row a candidate."""
+    rows = {}
+    for number, slot in enumerate(slots):
+        loss = slot.get(module)
+        places = [kinds.index(criterion.shape) for criterion in criteria]
+        rows[f"{slot.path}.share"] = torch.eye(len(kinds), device=loss.share.device)[places]
+        for place, one in enumerate(loss.losses):
+            own = [
+                one.theta.new_tensor(criterion.losses[number].theta) if place == at else one.theta
+                for criterion, at in zip(criteria, places, strict=True)
+            ]
+            rows[f"{slot.path}.losses.{place}.theta"] = torch.stack(own)
+    return rows
+
+
+def own_weights(weights: Mapping[str, Tensor], slots: LossSlots, place: int) -> dict[str, Tensor]:
+    """Return the weights of a candidate under the names that they have with its own loss alone."""
+    own = dict(weights)
+    for slot in slots:
+        for name in [name for name in own if name.startswith((f"{slot.path}.losses.", f"{slot.path}.share"))]:
+            value = own.pop(name)
+            if name.startswith(prefix := f"{slot.path}.losses.{place}."):
+                own[f"{slot.path}.{name.removeprefix(prefix)}"] = value
+    return own

@@ -1,0 +1,53 @@
+"""A race: the curves of all networks that trained side by side."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from tglo_lightning.reporting.numbers import number
+from tglo_lightning.reporting.pictures import canvas
+from tglo_lightning.reporting.pictures.canvas import picture
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from tglo_lightning.search.result import SearchResult
+
+
+@picture
+def race(search: SearchResult) -> Figure:
+    """The metric of every network at every check; the winner thick, with a dot where its weights come from.
+
+    Raises:
+        ValueError: the result is not that of a race.
+    """
+    curves = search.curves
+    if curves is None:
+        raise ValueError("Nothing to draw: this was no race.")
+    figure = canvas.new_figure(4.2)
+    axes = figure.add_subplot()
+    names = curves.names(search.original.name)
+    for index, (criterion, values) in enumerate(zip(curves.criteria, curves.values, strict=True)):
+        style: dict[str, Any] = {"color": canvas.SERIES[index % len(canvas.SERIES)], "alpha": 0.8, "linewidth": 1}
+        style["linestyle"] = canvas.DASHES[index // len(canvas.SERIES) % len(canvas.DASHES)]
+        if criterion.is_original:
+            style |= {"color": canvas.ORIGINAL, "linestyle": "--", "linewidth": 1.8}
+        if index == curves.winner:
+            style |= {"color": canvas.METALEARNED, "linestyle": "-", "linewidth": 3, "alpha": 1, "zorder": 3}
+        axes.plot(curves.checks, values, label=names[index], **style)
+    peak = curves.values[curves.winner][curves.checks.index(curves.kept_at)]
+    axes.plot([curves.kept_at], [peak], "o", color=canvas.INK, markersize=7, zorder=4, label="the network that is kept")
+    axes.set_title("Networks side by side")
+    axes.set_ylabel(f"{search.monitor} ({'higher' if search.mode == 'max' else 'lower'} is better)")
+    canvas.integer_axis(axes, curves.unit)
+    canvas.draw_legend(figure)
+    best = max if search.mode == "max" else min
+    own = [v for c, row in zip(curves.criteria, curves.values, strict=True) if c.is_original for v in row]
+    finite = [value for value in own if math.isfinite(value)]
+    against = f"; the best of {search.original.name} was {number(best(finite), 4)}" if finite else ""
+    figure.set_label(
+        f"The network of {names[curves.winner]} is kept, with {search.monitor} {number(peak, 4)} after "
+        f"{curves.kept_at} of {curves.checks[-1]} {curves.unit}{against}. One network each, chosen by validation."
+    )
+    return figure

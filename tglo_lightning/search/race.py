@@ -1,0 +1,103 @@
+"""The options of a race: which networks train side by side, when they are looked at, which one stays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from tglo_lightning.arguments import choice, flag, integer, number
+from tglo_lightning.search.criterion import Criterion
+from tglo_lightning.search.presets import presets
+from tglo_lightning.search.strategy import Strategy
+
+__all__ = ["Race"]
+
+PRESETS = 10
+# Parts of the training after which half of the members go on
+HALVINGS = (0.25, 0.5)
+
+
+class Race(Strategy):
+    """Trains some networks side by side, one training long, and keeps the best one by validation.
+
+    For :class:`~tglo_lightning.TaylorGLO` alone: the weights of the best network go into the module, and the fit ends
+    as a training of its length. A search would train once more with the loss that it found.
+
+    Losses are not changed within the run. That was measured, and does not pay: copying the weights of the leader adds
+    nothing, perturbing its loss costs, and a schedule of losses does not hold when it is replayed.
+
+    Args:
+        members: number of :func:`~tglo_lightning.search.presets` to train, from 2 to 10; or criteria, to which the
+            module's own loss is added if it is not among them.
+        check_every: part of the training between two validations, in (0, 1].
+        score: which network of a member counts. ``"best"``: that of its best check. ``"last"``: that of the end.
+        halving: go on with the better half of the members after a quarter and after a half of the training.
+        confirm: train the winner's loss and the module's own from fresh seeds afterwards, as the finals of a search do.
+
+    Raises:
+        TypeError, ValueError: an argument of a wrong kind or out of range, by its name.
+
+    >>> Race().checks(25)
+    [3, 5, 8, 10, 13, 15, 18, 20, 23, 25]
+    """
+
+    generations = 1
+
+    def __init__(
+        self,
+        members: int | Sequence[Criterion] = PRESETS,
+        check_every: float = 0.1,
+        score: str = "best",
+        halving: bool = False,
+        confirm: bool = False,
+    ) -> None:
+        self.members = members
+        if isinstance(members, Sequence):
+            if not members or not all(isinstance(member, Criterion) for member in members):
+                raise TypeError(f"`members` must be a number, or a list of criteria, got {members!r}.")
+            own = Criterion.original()
+            self.members = list(dict.fromkeys(members if own in members else [own, *members]))
+        else:
+            self.members = integer("members", members, 2, PRESETS)
+        self.check_every = number("check_every", check_every, above=0, most=1)
+        self.score = choice("score", score, ("best", "last"))
+        self.halving = flag("halving", halving)
+        self.confirm = flag("confirm", confirm)
+
+    @property
+    def count(self) -> int:
+        """Number of checks of a training that is long enough."""
+        return max(1, round(1 / self.check_every))
+
+    def criteria(self, num_classes: int, priors: Sequence[float] | None, places: int) -> list[Criterion]:
+        """Return the members for a task; see :func:`~tglo_lightning.search.presets`."""
+        if isinstance(self.members, int):
+            return presets(num_classes, priors, places)[: self.members]
+        return list(self.members)
+
+    def checks(self, length: int) -> list[int]:
+        """Return the epochs or steps of a training of this length after which the members are validated."""
+        return sorted({math.ceil(length * part / self.count) for part in range(1, self.count + 1)})
+
+    def halved(self, before: int, now: int, length: int) -> bool:
+        """Whether half of the members end at a check that comes ``now``, where the last one came ``before``."""
+        return self.halving and any(before < part * length <= now < length for part in HALVINGS)
+
+    def candidates(self, generations: int, population: int) -> int:
+        """Return the number of members."""
+        return self.members if isinstance(self.members, int) else len(self.members)
+
+    def ask(self) -> list[Criterion]:
+        """Return the members."""
+        return self.criteria(
+            self.space.num_classes, self.space.priors, len(self.space.decode(self.space.centre).losses)
+        )
+
+    def tell(self, costs: Sequence[float]) -> None:
+        """Learn nothing: there is one generation."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the arguments."""
+        named = self.members if isinstance(self.members, int) else [member.to_dict() for member in self.members]
+        return {**super().to_dict(), "members": named}
