@@ -53,7 +53,7 @@ def fn(loss):
     return net.weight.grad.norm()
 
 finals = Finals(finalists=1, seeds=1, confirm=2)
-result = minimize(fn, 3, generations=1, population=3, finals=finals, progress=False)
+result = minimize(fn, 3, space="taylorglo", generations=1, population=3, finals=finals, progress=False)
 assert result.failed == 0
 assert isinstance(result.best.criterion.build(), TaylorGLOLoss)
 """

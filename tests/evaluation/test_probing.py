@@ -78,7 +78,7 @@ class Unlogged(Classifier):
 
 
 REFUSED = {
-    NotCalled: "training_step does not call it",
+    NotCalled: "does not call it",
     OfTheLoss: "is computed from the loss that is to be replaced",
     Parts: "returns a dict; TaylorGLO replaces losses that return a tensor",
     FewOutputs: "the targets hold class 2, but the network has 2 outputs",

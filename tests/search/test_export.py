@@ -83,12 +83,12 @@ def test_masked_classes_and_sure_outputs(name):
 
 
 def test_it_needs_nothing_of_ours(tmp_path):
-    path = tmp_path / "loss.py"
+    path = tmp_path / "exported.py"
     code = export_loss(robust(10), path)
     assert path.read_text() == code
     assert len(code.splitlines()) < 35
     script = (
-        "import sys, torch, loss; print(loss.metalearned_loss(torch.zeros(2, 10), torch.tensor([0, 1])).item(), "
+        "import sys, torch, exported; print(exported.metalearned_loss(torch.zeros(2, 10), torch.tensor([0, 1])).item(), "
         "any('tglo' in name for name in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {sys.path!r}\n{script}"],

@@ -33,9 +33,11 @@ def test_the_largest_number_of_trainings():
 
 def test_a_budget_as_long_as_the_fit():
     settings = SearchSettings()
-    assert settings.for_fit(7, -1).budget == Budget(epochs=7)
-    assert settings.for_fit(7, 100).budget == Budget(steps=100)
-    assert SearchSettings(budget=2).for_fit(7, 100).budget == Budget(epochs=2)
+    assert settings.for_fit(7, -1).budget == Budget(epochs=7, score="last")
+    assert settings.for_fit(7, 100, "best").budget == Budget(steps=100, score="best")
+    assert SearchSettings(budget=2).for_fit(7, 100).budget == Budget(epochs=2, score="last")
+    longer = SearchSettings(budget=Budget(max_time=60, score="best")).for_fit(7, -1)
+    assert longer.budget == Budget(epochs=7, max_time=60, score="best")
     for endless in (None, -1):
         with pytest.raises(ValueError, match="pass `budget=`"):
             settings.for_fit(endless, -1)
