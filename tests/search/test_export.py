@@ -88,7 +88,8 @@ def test_it_needs_nothing_of_ours(tmp_path):
     assert path.read_text() == code
     assert len(code.splitlines()) < 35
     script = (
-        "import sys, torch, exported; print(exported.metalearned_loss(torch.zeros(2, 10), torch.tensor([0, 1])).item(), "
+        "import sys, torch, exported; z = torch.zeros(2, 10); "
+        "print(exported.metalearned_loss(z, torch.tensor([0, 1])).item(), "
         "any('tglo' in name for name in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {sys.path!r}\n{script}"],
