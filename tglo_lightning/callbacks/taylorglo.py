@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,27 +11,22 @@ from weakref import WeakKeyDictionary
 from torch import Tensor
 
 from tglo_lightning.arguments import choice, flag
-from tglo_lightning.callbacks.cost import cost, takes_best
-from tglo_lightning.callbacks.progress import SearchMonitor
-from tglo_lightning.callbacks.race import FinishedFit, check_race, raced_fit, raced_path, run_race
-from tglo_lightning.callbacks.recording import Recording, versions
+from tglo_lightning.callbacks.fit_search import DryRun, FitSearch
+from tglo_lightning.callbacks.race import FinishedFit
 from tglo_lightning.callbacks.report import SearchReport
-from tglo_lightning.evaluation import InnerFit, Probe, Ranks, check_strategy, choose_evaluator, probe
-from tglo_lightning.evaluation.auto import EVALUATORS, check_evaluator
+from tglo_lightning.evaluation import check_strategy
+from tglo_lightning.evaluation.auto import check_evaluator
 from tglo_lightning.evaluation.inner import rebuild_optimizers
-from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.losses import ClassificationLoss
 from tglo_lightning.module import LossSlots, restore_loss
 from tglo_lightning.module.bases import CALLBACKS, Callback
-from tglo_lightning.module.copies import INITS, check_resettable, copies_of
-from tglo_lightning.module.fingerprint import digest
+from tglo_lightning.module.copies import INITS, copies_of
 from tglo_lightning.module.messages import tell
 from tglo_lightning.module.slot import loss_names
-from tglo_lightning.search import Budget, Finals, Objective, Race, SearchResult, SearchSettings, Space, Strategy, search
+from tglo_lightning.search import Budget, Finals, SearchResult, SearchSettings, Space, Strategy
 from tglo_lightning.search.files import journal_path
-from tglo_lightning.search.interruption import interruptible
 from tglo_lightning.search.settings import MODES
-from tglo_lightning.search.summary import summary, warn_of_direction, warn_of_seeds
+from tglo_lightning.search.summary import warn_of_direction
 
 __all__ = ["TaylorGLO"]
 
@@ -163,6 +155,8 @@ class TaylorGLO(Callback):
         self._hooks: list[Any] = []
         # Whether the result belongs to a fit, and not to a checkpoint that is about to be gone on from
         self._used = False
+        # The network of a race, and its file
+        self._weights: dict[str, Tensor] = {}
         self._network: Path | None = None
 
     # Lightning's hooks
@@ -187,11 +181,11 @@ class TaylorGLO(Callback):
         if trainer.fast_dev_run:
             tell("TaylorGLO: `fast_dev_run` skips the search; the module keeps its loss.")
             return
-        weights: dict[str, Tensor] = {}
+        self._weights = {}
         if self.result is None:
             try:
-                self.result, weights = self._search(trainer, pl_module)
-            except _DryRun:
+                self.result = self._search(trainer, pl_module)
+            except DryRun:
                 trainer.should_stop = True
                 return
         elif self._used:
@@ -201,8 +195,9 @@ class TaylorGLO(Callback):
         for module in copies_of(pl_module, trainer.callbacks):
             self._install(module)
         rebuild_optimizers(trainer, self.result.criterion.step)
-        if weights:
-            FinishedFit(trainer, pl_module, weights, self._network)
+        if self._weights:
+            FinishedFit(trainer, pl_module, self._weights, self._network)
+            self._weights = {}
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Note what the module has logged, for the report."""
@@ -233,144 +228,17 @@ class TaylorGLO(Callback):
             self.result, self._used = SearchResult.from_dict(state_dict["result"]), False
             self.slots = LossSlots.from_list(state_dict["slots"])
 
-    # The search
-
-    def _search(self, trainer: Any, pl_module: Any) -> tuple[SearchResult, dict[str, Tensor]]:
-        """The result, and the weights that go into the module if it was a race."""
-        if self.init == "reset":
-            check_resettable(pl_module)
-        score = "best" if takes_best(trainer, self.monitor) else "last"
-        settings = self.settings.for_fit(trainer.max_epochs, trainer.max_steps, score)
-        assert isinstance(settings.budget, Budget)
-        if racing := isinstance(settings.strategy, Race):
-            check_race(trainer, settings)
-        # The names of functions and of no loss are looked up by the probe
-        named = self.loss is not None and not any(name.startswith("F.") for name in self.loss)
-        slots = LossSlots(self.loss or ()) if named else LossSlots.of([])
-        for slot in slots:
-            slot.get(pl_module)
-        fit = InnerFit(trainer, pl_module, slots, self.monitor, settings.budget, self.init)
-        # Whatever draws random numbers on the way, the outer fit goes on as if it had not
-        with interruptible() as check, isolated(fit.generators, quiet=False), Ranks(trainer) as ranks:
-            seen = probe(fit, self.loss)
-            self.slots = fit.slots
-            _warn_of_monitors(trainer, seen.dependent)
-            ranks.agree("The data", digest([[of["lengths"], of["contents"]] for of in seen.identity["data"].values()]))
-            if self.dry_run and not ranks.leads:
-                raise _DryRun
-            if racing:
-                fit, settings = raced_fit(trainer, fit, self.settings)
-            if ranks.leads:
-                result, weights = self._lead(trainer, fit, seen, settings, ranks, check)
-                ranks.order("finish", (result.to_dict(), weights))
-            else:
-                told, weights = ranks.follow(lambda name: self._choose(name, fit, 1))
-                result = SearchResult.from_dict(told)
-                self._report.on_search_end(result, None)
-        tell(summary(result))
-        return result, weights
-
-    def _choose(self, name: str, fit: InnerFit, population: int, processes: bool = False) -> Any:
-        """The evaluator that was given, or the one of this name."""
-        asked = name if isinstance(self.evaluator, str) else self.evaluator
-        return choose_evaluator(asked, fit, population, processes=processes)
-
-    def _lead(
-        self,
-        trainer: Any,
-        fit: InnerFit,
-        seen: Probe,
-        settings: SearchSettings,
-        ranks: Ranks,
-        check: Callable[[], None],
-    ) -> tuple[SearchResult, dict[str, Tensor]]:
-        """Search; the other ranks follow."""
-        recording = self._recording(trainer, fit, seen, settings)
-        before = recording.evaluator
-        # A search that goes on keeps what it began with
-        asked = before if self.evaluator == "auto" and before in EVALUATORS else self.evaluator
-        share = math.ceil(settings.population / ranks.size)
-        try:
-            evaluator = ranks.spread(self._choose(asked, fit, share, processes=ranks.size == 1))
-        except (KeyboardInterrupt, SystemExit):
-            tell("TaylorGLO: interrupted before the search began.")
-            raise
-        check()
-        tell(f"TaylorGLO: {cost(settings, evaluator, fit, measure=self.dry_run)}.")
-        if self.dry_run:
-            evaluator.close()
-            raise _DryRun
-        options = tuple(fit.slots.options(fit.module))
-        name = fit.slots.name(fit.module)
-        objective = Objective(seen.num_classes, self.monitor, self.mode, name, options, seen.priors)
-        init = self.init if isinstance(self.init, str) else "function"
-        arguments = {"loss": self.slots.paths, "mode": self.mode, "init": init, "evaluator": str(asked)}
-        notes = {"versions": versions(trainer), "original_options": list(options), "inputs": seen.inputs}
-        weights: dict[str, Tensor] = {}
-        try:
-            with recording.journal(evaluator, notes) as journal:
-                self.directory = None if recording.path is None else recording.path.parent
-                if isinstance(settings.strategy, Race):
-                    self._network = None if recording.path is None else raced_path(recording.path)
-                    run = partial(run_race, trainer, evaluator, settings, objective, self._network)
-                    result, weights = run(journal=journal, check=check)
-                else:
-                    with SearchMonitor(trainer, settings, self.monitor, arguments) as listener:
-                        result = search(evaluator, settings, objective, journal=journal, listener=listener, check=check)
-                        listener.on_search_end(result)
-        finally:
-            evaluator.close()
-        reset = " or pass init='reset' for weights of their own" if self.init == "module" else ""
-        warn_of_seeds(result, f"Shuffle the training data{reset}.")
-        path = recording.save(result)
-        self._report.on_search_end(result, path)
-        return result, weights
-
-    def _recording(self, trainer: Any, fit: InnerFit, seen: Probe, settings: SearchSettings) -> Recording:
-        """The files of this search; other ranks than the first write none."""
-        path: Path | None = self.journal or Path(trainer.default_root_dir)
-        if not trainer.is_global_zero or (self.journal is None and "://" in str(trainer.default_root_dir)):
-            path = None
-        # A strategy may hold what an earlier search left, so its code alone counts beside its settings
-        seen.seen.value(settings.strategy)
-        identity = {
-            "settings": settings.identity,
-            "loss": self.slots.paths,
-            "original": fit.slots.name(fit.module),
-            "monitor": self.monitor,
-            "mode": self.mode,
-            "init": self.init if isinstance(self.init, str) else "function",
-            "space": seen.seen.value(settings.space),
-            "classes": seen.num_classes,
-            **seen.identity,
-            "code": seen.seen.code(),
-            "left_out": seen.seen.summary(),
-        }
-        named = self.journal is not None
-        asked = settings.to_dict()
-        return Recording(path, identity, self.evaluator, asked=asked, named=named, resume=self.resume)
+    def _search(self, trainer: Any, pl_module: Any) -> SearchResult:
+        """Search within a fit; remember where the losses are, and the network if it was a race."""
+        found = FitSearch(self, trainer, pl_module).run()
+        self.slots, self.directory = found.slots, found.directory
+        self._weights, self._network = found.weights, found.network
+        self._report.on_search_end(found.result, found.path)
+        return found.result
 
     def _install(self, pl_module: Any) -> None:
         if self.result is not None:
             self.slots.install(pl_module, self.result.criterion)
-
-
-class _DryRun(Exception):
-    """A search that was only to be estimated."""
-
-
-def _warn_of_monitors(trainer: Any, dependent: frozenset[str]) -> None:
-    """Warn of callbacks and schedulers that follow the loss that may be replaced."""
-    followers = [(type(c).__name__, getattr(c, "monitor", None)) for c in trainer.callbacks]
-    followers += [(type(c.scheduler).__name__, c.monitor) for c in trainer.lr_scheduler_configs if c.reduce_on_plateau]
-    for name, monitor in followers:
-        if monitor in dependent:
-            warnings.warn(
-                f"{name} watches {monitor!r}, which is computed from the loss that the search may replace by one on "
-                f"another scale, perhaps below zero. Let {name} watch a metric that does not depend on it, or log "
-                "F.cross_entropy(logits, target).",
-                stacklevel=2,
-            )
 
 
 def _restore(module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:

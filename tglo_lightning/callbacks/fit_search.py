@@ -1,0 +1,197 @@
+"""The search within a fit: what it needs of Trainer and module, its files, its evaluator, its ranks."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from tglo_lightning.callbacks.cost import cost, takes_best
+from tglo_lightning.callbacks.progress import SearchMonitor
+from tglo_lightning.callbacks.race import check_race, raced_fit, raced_path, run_race
+from tglo_lightning.callbacks.recording import Recording, versions
+from tglo_lightning.evaluation import InnerFit, Probe, Ranks, choose_evaluator, probe
+from tglo_lightning.evaluation.auto import EVALUATORS
+from tglo_lightning.evaluation.isolation import isolated
+from tglo_lightning.module import LossSlots
+from tglo_lightning.module.copies import check_resettable
+from tglo_lightning.module.fingerprint import digest
+from tglo_lightning.module.messages import tell
+from tglo_lightning.search import Budget, Objective, Race, SearchResult, SearchSettings, search
+from tglo_lightning.search.interruption import interruptible
+from tglo_lightning.search.summary import summary, warn_of_seeds
+
+if TYPE_CHECKING:
+    from tglo_lightning.callbacks.taylorglo import TaylorGLO
+
+__all__ = ["DryRun", "FitSearch", "Found"]
+
+
+class DryRun(Exception):
+    """A search that was only to be estimated."""
+
+
+@dataclass
+class Found:
+    """What a search within a fit leaves.
+
+    Attributes:
+        result: the result.
+        slots: where the losses are.
+        directory: where the search is written to; ``None`` if nothing is.
+        path: file of the result, if it was written.
+        weights: the network of a race, empty without one.
+        network: file of that network.
+    """
+
+    result: SearchResult
+    slots: LossSlots
+    directory: Path | None = None
+    path: Path | None = None
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    network: Path | None = None
+
+
+class FitSearch:
+    """The search of a callback at the start of a fit.
+
+    Args:
+        callback: holds the arguments.
+        trainer: the outer Trainer, within ``fit``.
+        module: the outer module.
+    """
+
+    def __init__(self, callback: TaylorGLO, trainer: Any, module: Any) -> None:
+        self.callback, self.trainer, self.module = callback, trainer, module
+
+    def run(self) -> Found:
+        """Search, as the leading rank or as one that follows it.
+
+        Raises:
+            DryRun: the cost was told, and nothing else was asked for.
+        """
+        callback, trainer = self.callback, self.trainer
+        if callback.init == "reset":
+            check_resettable(self.module)
+        score = "best" if takes_best(trainer, callback.monitor) else "last"
+        settings = callback.settings.for_fit(trainer.max_epochs, trainer.max_steps, score)
+        assert isinstance(settings.budget, Budget)
+        if racing := isinstance(settings.strategy, Race):
+            check_race(trainer, settings)
+        # The names of functions and of no loss are looked up by the probe
+        named = callback.loss is not None and not any(name.startswith("F.") for name in callback.loss)
+        slots = LossSlots(callback.loss or ()) if named else LossSlots.of([])
+        for slot in slots:
+            slot.get(self.module)
+        fit = InnerFit(trainer, self.module, slots, callback.monitor, settings.budget, callback.init)
+        # Whatever draws random numbers on the way, the outer fit goes on as if it had not
+        with interruptible() as check, isolated(fit.generators, quiet=False), Ranks(trainer) as ranks:
+            seen = probe(fit, callback.loss)
+            _warn_of_monitors(trainer, seen.dependent)
+            ranks.agree("The data", digest([[of["lengths"], of["contents"]] for of in seen.identity["data"].values()]))
+            if callback.dry_run and not ranks.leads:
+                raise DryRun
+            if racing:
+                fit, settings = raced_fit(trainer, fit, callback.settings)
+            if ranks.leads:
+                found = self._lead(fit, seen, settings, ranks, check)
+                ranks.order("finish", (found.result.to_dict(), found.weights))
+            else:
+                told, weights = ranks.follow(lambda name: self._choose(name, fit, 1))
+                found = Found(SearchResult.from_dict(told), fit.slots, weights=weights)
+        tell(summary(found.result))
+        return found
+
+    def _choose(self, name: str, fit: InnerFit, population: int, processes: bool = False) -> Any:
+        """The evaluator that was given, or the one of this name."""
+        given = self.callback.evaluator
+        return choose_evaluator(name if isinstance(given, str) else given, fit, population, processes=processes)
+
+    def _lead(
+        self, fit: InnerFit, seen: Probe, settings: SearchSettings, ranks: Ranks, check: Callable[[], None]
+    ) -> Found:
+        """Search; the other ranks follow."""
+        callback, trainer = self.callback, self.trainer
+        recording = self._recording(fit, seen, settings)
+        before = recording.evaluator
+        # A search that goes on keeps what it began with
+        asked = before if callback.evaluator == "auto" and before in EVALUATORS else callback.evaluator
+        share = math.ceil(settings.population / ranks.size)
+        try:
+            evaluator = ranks.spread(self._choose(asked, fit, share, processes=ranks.size == 1))
+        except (KeyboardInterrupt, SystemExit):
+            tell("TaylorGLO: interrupted before the search began.")
+            raise
+        check()
+        tell(f"TaylorGLO: {cost(settings, evaluator, fit, measure=callback.dry_run)}.")
+        if callback.dry_run:
+            evaluator.close()
+            raise DryRun
+        options = tuple(fit.slots.options(fit.module))
+        name = fit.slots.name(fit.module)
+        objective = Objective(seen.num_classes, callback.monitor, callback.mode, name, options, seen.priors)
+        init = callback.init if isinstance(callback.init, str) else "function"
+        arguments = {"loss": fit.slots.paths, "mode": callback.mode, "init": init, "evaluator": str(asked)}
+        notes = {"versions": versions(trainer), "original_options": list(options), "inputs": seen.inputs}
+        weights: dict[str, Tensor] = {}
+        network: Path | None = None
+        try:
+            with recording.journal(evaluator, notes) as journal:
+                if isinstance(settings.strategy, Race):
+                    network = None if recording.path is None else raced_path(recording.path)
+                    run = partial(run_race, trainer, evaluator, settings, objective, network)
+                    result, weights = run(journal=journal, check=check)
+                else:
+                    with SearchMonitor(trainer, settings, callback.monitor, arguments) as listener:
+                        result = search(evaluator, settings, objective, journal=journal, listener=listener, check=check)
+                        listener.on_search_end(result)
+        finally:
+            evaluator.close()
+        reset = " or pass init='reset' for weights of their own" if callback.init == "module" else ""
+        warn_of_seeds(result, f"Shuffle the training data{reset}.")
+        directory = None if recording.path is None else recording.path.parent
+        return Found(result, fit.slots, directory, recording.save(result), weights, network)
+
+    def _recording(self, fit: InnerFit, seen: Probe, settings: SearchSettings) -> Recording:
+        """The files of this search; other ranks than the first write none."""
+        callback, trainer = self.callback, self.trainer
+        path: Path | None = callback.journal or Path(trainer.default_root_dir)
+        if not trainer.is_global_zero or (callback.journal is None and "://" in str(trainer.default_root_dir)):
+            path = None
+        # A strategy may hold what an earlier search left, so its code alone counts beside its settings
+        seen.seen.value(settings.strategy)
+        identity = {
+            "settings": settings.identity,
+            "loss": fit.slots.paths,
+            "original": fit.slots.name(fit.module),
+            "monitor": callback.monitor,
+            "mode": callback.mode,
+            "init": callback.init if isinstance(callback.init, str) else "function",
+            "space": seen.seen.value(settings.space),
+            "classes": seen.num_classes,
+            **seen.identity,
+            "code": seen.seen.code(),
+            "left_out": seen.seen.summary(),
+        }
+        named, asked = callback.journal is not None, settings.to_dict()
+        return Recording(path, identity, callback.evaluator, asked=asked, named=named, resume=callback.resume)
+
+
+def _warn_of_monitors(trainer: Any, dependent: frozenset[str]) -> None:
+    """Warn of callbacks and schedulers that follow the loss that may be replaced."""
+    followers = [(type(c).__name__, getattr(c, "monitor", None)) for c in trainer.callbacks]
+    followers += [(type(c.scheduler).__name__, c.monitor) for c in trainer.lr_scheduler_configs if c.reduce_on_plateau]
+    for name, monitor in followers:
+        if monitor in dependent:
+            warnings.warn(
+                f"{name} watches {monitor!r}, which is computed from the loss that the search may replace by one on "
+                f"another scale, perhaps below zero. Let {name} watch a metric that does not depend on it, or log "
+                "F.cross_entropy(logits, target).",
+                stacklevel=2,
+            )
