@@ -53,12 +53,12 @@ class Results:
             "p_scenarios": None if p is None else float(p),
         }
 
-    def false(self, method: str) -> tuple[int, int]:
+    def false(self, method: str, groups: Sequence[str]) -> tuple[int, int]:
         """Splits in which a method is worse than the original by more than 0.01 outside noise, and all splits."""
         worse = total = 0
         for (scenario, split, name), line in self.lines.items():
             other = self.lines.get((scenario, split, ORIGINAL))
-            if name != method or other is None or line["group"] == "other":
+            if name != method or other is None or line["group"] not in groups:
                 continue
             total += 1
             gaps = np.array([v or 0.0 for v in line["test"]]) - np.array([v or 0.0 for v in other["test"]])
@@ -88,7 +88,7 @@ def pooled_table(results: Results, against: Sequence[str], groups: Sequence[str]
             p = "" if c["p_scenarios"] is None else f", p {c['p_scenarios']:.2g}"
             interval = f"[{1000 * c['low']:.0f}, {1000 * c['high']:.0f}]"
             cells.append(f"{1000 * c['mean']:+.0f} {interval} {c['won']}:{c['lost']}{p}")
-        worse, total = results.false(method)
+        worse, total = results.false(method, groups)
         means = [results.mean(s, method) for s in results.scenarios if any(v["scenario"] == s for v in lines)]
         mean = fmean(m for m in means if m is not None)
         cost = f"{fmean(line['trainings'] for line in lines):.0f}"

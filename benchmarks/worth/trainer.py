@@ -21,6 +21,7 @@ from tglo_lightning.losses.class_priors import PriorLoss
 from tglo_lightning.search import Criterion, Evaluation
 
 BETAS, EPS = (0.9, 0.999), 1e-8
+MOST_SCORED = 2**17  # samples times members that are scored at once, for their memory
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,8 @@ class Trainer:
             part = order[start : start + self.stack]
             for i, found in zip(part, self._pass([members[i] for i in part]), strict=True):
                 scores[i] = found
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # other processes train beside this one
         return scores
 
     def _pass(self, members: Sequence[Member]) -> Iterator[tuple[float, float]]:
@@ -270,22 +273,20 @@ class Trainer:
     def _scores(self, flat: Tensor, members: Sequence[Member], part: str) -> Tensor:
         """The metric of each member on held-out data; NaN if its logits are not finite."""
         values = torch.full((len(members),), math.nan, device=self.device)
-        x, y = self.held[part]
         for split in sorted({member.split for member in members}):
+            x, y = (tensor[split] for tensor in self.held[part])
             rows = torch.tensor([i for i, m in enumerate(members) if m.split == split], device=self.device)
-            z = self.how.net(self._params(flat[rows]), x[split].expand(len(rows), -1, -1))
-            target = y[split].expand(len(rows), -1)
-            if self.how.metric == "nll":
-                score = -F.cross_entropy(z.flatten(0, 1), target.flatten(), reduction="none").view_as(target).mean(1)
-            else:
-                hit = (z.argmax(-1) == target).float()
-                if self.how.metric == "recall":
-                    counts = torch.bincount(y[split], minlength=z.shape[-1])
-                    weights = 1 / (counts[y[split]] * (counts > 0).sum())
-                    score = (hit * weights).sum(1)
+            for some in rows.split(max(1, MOST_SCORED // len(y))):
+                z = self.how.net(self._params(flat[some]), x.expand(len(some), -1, -1))
+                target = y.expand(len(some), -1)
+                if self.how.metric == "nll":
+                    score = -F.cross_entropy(z.mT, target, reduction="none").mean(1)
                 else:
-                    score = hit.mean(1)
-            values[rows] = torch.where(z.isfinite().all(-1).all(-1), score, math.nan)
+                    hit = (z.argmax(-1) == target).float()
+                    counts = torch.bincount(y, minlength=z.shape[-1])
+                    balanced = 1 / (counts[y] * (counts > 0).sum())
+                    score = (hit * balanced).sum(1) if self.how.metric == "recall" else hit.mean(1)
+                values[some] = torch.where(z.isfinite().flatten(1).all(1), score, math.nan)
         return values
 
 

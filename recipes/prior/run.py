@@ -49,7 +49,7 @@ RIVALS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """How large the search is, and where it runs."""
+    """How large the search is, and where it runs; after ``seconds`` no further generation begins."""
 
     generations: int = 14
     population: int = 20
@@ -58,6 +58,7 @@ class Settings:
     device: str = "cpu"
     stack: int = 0
     graphs: bool = True
+    seconds: float | None = None
 
 
 @lru_cache(maxsize=64)
@@ -123,7 +124,10 @@ def search(pool: Any, settings: Settings, tasks: Sequence[Task], base: dict[str,
     options = {"popsize": settings.population, "CMA_stds": list(SPREAD), "verbose": -9}
     runs = {key: cma.CMAEvolutionStrategy(list(START), 1.0, {**options, "seed": 1 + i}) for i, key in enumerate(keys)}
     tried: dict[str, list[Any]] = {fold: [] for fold in held}
+    began = time.perf_counter()
     for generation in range(settings.generations):
+        if generation and settings.seconds is not None and time.perf_counter() - began > settings.seconds:
+            break
         asked = {key: run.ask() for key, run in runs.items()}
         gains = {key: np.full((len(tasks), settings.population), -1.0) for key in keys}
         split, requests, places = generation % settings.splits, [], []
@@ -216,7 +220,8 @@ def make(settings: Settings, pool: Any, tasks: Sequence[Task], unseen: Sequence[
     centre = chosen.pop("")
     held_out = compared(pool, settings, tasks, chosen, [4, 5])
     real = compared(pool, settings, unseen, {task.family: centre for task in unseen}, [4, 5])
-    late = [c for c in found[""][1] if c[1] >= settings.generations // 2]
+    generations = 1 + max(generation for _, generation, _ in found[""][1])
+    late = [c for c in found[""][1] if c[1] >= generations // 2]
     elite = np.array([x for *_, x in sorted(late, key=lambda c: -c[0])[: max(4, len(late) // 4)]])
     return {
         "name": name,
@@ -227,6 +232,7 @@ def make(settings: Settings, pool: Any, tasks: Sequence[Task], unseen: Sequence[
             "method": "CMA-ES on the mean over tasks of the gain (err_ce - err) / (err_ce + 0.02), clipped to [-1, 1]; "
             "spread: standard deviation of the best quarter of the candidates of the later half",
             "search": asdict(settings) | {"start": START, "spread": SPREAD, "rates": OWN_RATES, "rates_ce": RATES},
+            "generations": generations,
             "log_step": round(centre[3], 4),
             "centres": {fold or "all": [[round(v, 3) for v in x] for x in found[fold][0]] for fold in found},
             "tasks": [task.name for task in tasks],
@@ -262,6 +268,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--generations", type=int)
     parser.add_argument("--population", type=int)
     parser.add_argument("--searches", type=int, help="seeds of each search")
+    parser.add_argument("--seconds", type=float, help="begin no further generation after that long")
     parser.add_argument("--tasks", help="only tasks whose name contains one of these texts, separated by ';'")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes, which share the tasks")
@@ -270,7 +277,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, help="outputs/prior/NAME.json by default")
     args = parser.parse_args(argv)
     sizes = {"generations": 3, "population": 6, "searches": 1, "splits": 1} if args.small else {}
-    given = {n: getattr(args, n) for n in ("generations", "population", "searches") if getattr(args, n) is not None}
+    given = {
+        n: getattr(args, n)
+        for n in ("generations", "population", "searches", "seconds")
+        if getattr(args, n) is not None
+    }
     settings = Settings(**{**sizes, **given}, device=args.device, graphs=not args.eager)
     tasks, unseen = source_tasks(), unseen_tasks()
     texts = args.tasks.split(";") if args.tasks else ["iris", "blobs 3", "quantiles 4", "digits, 40% wrong, mlp, adam"]

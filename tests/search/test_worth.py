@@ -149,4 +149,4 @@ def test_figures_are_paired_by_split():
     assert (found["n"], found["won"], found["lost"]) == (3, 2, 1)
     half = 4.302653 * np.std(list(gaps.values()), ddof=1) / 3**0.5
     assert found["high"] - found["mean"] == pytest.approx(half, rel=1e-4)
-    assert results.false("x") == (1, 3)
+    assert results.false("x", ["noise"]) == (1, 3)
