@@ -68,17 +68,9 @@ class InlineLoss(nn.Module):
             # As it was called: the weights must come out as without us
             inner.options = options
             return criterion(input, target)
-        tensors = {}
-        for name, value in options.items():
-            if isinstance(value, Tensor):
-                tensors[name] = value
-            elif getattr(inner, name, value) != value and name != "label_smoothing" and value is not None:
-                setattr(inner, name, value)
-        if not tensors:
+        if not options:
             return criterion(input, target)
-        # Weights that a call gives may differ from batch to batch
-        twin = copy.copy(inner)
-        twin._buffers = {**inner._buffers, **tensors}
+        twin = _with_options(inner, options)
         if inner is criterion:
             return twin(input, target)
         try:
@@ -100,6 +92,19 @@ class InlineLoss(nn.Module):
         key = f"{prefix}_extra_state"
         added = {} if key in state_dict else {key: self.get_extra_state()}
         super()._load_from_state_dict(state_dict | added, prefix, *args)
+
+
+def _with_options(loss: nn.Module, options: dict[str, Any]) -> nn.Module:
+    """Return a shallow copy with the options of a call, which may differ from batch to batch; so for losses within."""
+    twin = copy.copy(loss)
+    twin._buffers = dict(loss._buffers)
+    twin._modules = {name: each and _with_options(each, options) for name, each in loss._modules.items()}
+    for name, value in options.items():
+        if isinstance(value, Tensor) and name in twin._buffers:
+            twin._buffers[name] = value
+        elif name in vars(twin) and name != "label_smoothing" and value is not None:
+            vars(twin)[name] = value
+    return twin
 
 
 class InlineStep:
