@@ -6,7 +6,17 @@ import random
 import pytest
 import torch
 
-from tglo_lightning.search import Criterion, Curves, Evaluation, Objective, Race, SearchError, SearchResult, presets
+from tglo_lightning.search import (
+    Criterion,
+    Curves,
+    Evaluation,
+    Objective,
+    Race,
+    SearchError,
+    SearchResult,
+    minimize,
+    presets,
+)
 from tglo_lightning.search.budget import Budget
 from tglo_lightning.search.racing import race
 from tglo_lightning.search.settings import SearchSettings
@@ -84,6 +94,11 @@ def test_wrong_arguments(options, error):
     (name,) = options
     with pytest.raises(error, match=f"`{name}`"):
         Race(**options)
+
+
+def test_a_search_is_no_race():
+    with pytest.raises(ValueError, match="pass it to TaylorGLO"):
+        minimize(lambda loss: 1.0, 3, strategy="race", generations=1, population=2, progress=False)
 
 
 def test_checks_end_with_the_training_and_come_once_each():
