@@ -155,7 +155,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
 
 
 def as_strategy(strategy: Strategy | str) -> Strategy:
-    """Return a strategy: ``"cmaes"``, ``"random"``, ``"portfolio"``, ``"race"``, or an object.
+    """Return a strategy: ``"cmaes"``, ``"random"``, ``"portfolio"``, or an object.
 
     Raises:
         TypeError, ValueError: it is none of these.
