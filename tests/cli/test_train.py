@@ -152,3 +152,16 @@ def test_several_losses_are_found_and_compared(tmp_path):
     assert len(found["criterion"]["losses"]) == 2
     assert found["name"] == "TaylorGLOLoss, TaylorGLOLoss"
     assert len(found["test"]["acc"]["values"]) == 2
+
+
+def test_a_race(tmp_path):
+    """The network that it keeps is tested too, beside fresh trainings with its loss."""
+    race = ["search=race", "search.strategy.members=3", "search.evaluator=sequential", "trainer.max_epochs=2"]
+    ran = tglo_train(
+        tmp_path, "experiment=digits", "logger=none", "evaluation.seeds=1", "evaluation.report=false", *race
+    )
+    assert ran.returncode == 0, ran.stderr
+    result = json.loads(only(tmp_path.rglob("result.json")).read_text(), parse_constant=pytest.fail)
+    assert set(result["network"]) == {"acc", "nll", "brier", "ece"}
+    assert f"the network of the race: acc {result['network']['acc']:.4f}" in ran.stdout
+    assert result["search"]["candidates"] == 3

@@ -104,6 +104,19 @@ def alone(tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
+def test_a_race_is_shared_among_the_ranks(alone, tmp_path):
+    """The members of two ranks are those of one, and each rank has the network of the best one."""
+    (process,) = by_lightning(tmp_path, "--race")
+    printed = output(process)
+    assert process.returncode == 0, printed
+    first, second = ended(tmp_path), ended(tmp_path, 1)
+    reference = ended(alone("--race"))
+    assert first["result"] == second["result"] == reference["result"]
+    assert first["weights"] == second["weights"] == reference["weights"]
+    assert first["sum of ranks"] == 3
+
+
 @pytest.mark.parametrize(
     ("launch", "evaluator", "api"),
     [

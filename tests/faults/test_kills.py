@@ -43,6 +43,8 @@ def end(child, code):
 # Lines of a whole journal: its header, two generations of four and the states after them, the choice between two,
 # three seeds of the confirmation
 LINES = 1 + 2 * (4 + 1) + 2 + 3 * 2
+# Of a race: its header, six checks, three seeds of the confirmation
+RACE_LINES = 1 + 6 + 3 * 2
 
 
 def killed_at(folder, moments, *how):
@@ -50,7 +52,7 @@ def killed_at(folder, moments, *how):
 
     By the clock alone, on a busy machine, most kills would come before the search.
     """
-    lines = moments.randint(0, LINES)
+    lines = moments.randint(0, RACE_LINES if "race" in how else LINES)
     child = victim.fork(lambda: victim.work(folder, *how), folder / "log")
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
@@ -78,7 +80,7 @@ def check_kills(folder, reference, how, kills, seed):
 @pytest.mark.parametrize(
     ("evaluator", "strategy"),
     [("trainer", "halving"), ("vectorized", "random"), ("vectorized", "halving"),
-     ("processes", "cmaes")],
+     ("processes", "cmaes"), ("trainer", "race"), ("vectorized", "race")],
 )  # fmt: skip
 def test_a_killed_search_ends_as_if_it_had_not_been(tmp_path, reference, evaluator, strategy):
     check_kills(tmp_path, reference, (evaluator, strategy), 1, seed=3)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from tglo_lightning import TaylorGLO
 from tglo_lightning.losses import TaylorGLOLoss
 from tglo_lightning.losses.functional import wrapped
-from tglo_lightning.search import Budget, Finals, RandomSearch
+from tglo_lightning.search import Budget, Finals, Race, RandomSearch, presets
 
 
 class Victim(pl.LightningModule):
@@ -61,7 +61,12 @@ class Halving(RandomSearch):
         return [last[member] for member in sorted(last)]
 
 
-STRATEGIES = {"cmaes": lambda: "cmaes", "random": lambda: "random", "halving": Halving}
+STRATEGIES = {
+    "cmaes": lambda: "cmaes",
+    "random": lambda: "random",
+    "halving": Halving,
+    "race": lambda: Race(presets(3)[1:4], confirm=True),
+}
 
 
 def data():

@@ -22,7 +22,7 @@ from helpers.data import blobs, loader, split_datamodule
 from helpers.modules import accuracy, classifier, mlp
 from tglo_lightning import TaylorGLO
 from tglo_lightning.evaluation import ranks
-from tglo_lightning.search import CMAES, Finals
+from tglo_lightning.search import CMAES, Finals, Race
 
 
 def arguments(argv=None):
@@ -33,6 +33,7 @@ def arguments(argv=None):
     parser.add_argument("--evaluator", default="trainer")
     parser.add_argument("--split", action="store_true", help="a datamodule that splits at random, unseeded")
     parser.add_argument("--plain", action="store_true", help="train each candidate to its end at once")
+    parser.add_argument("--race", action="store_true", help="a race in place of a search and a training")
     parser.add_argument("--stall", action="store_true", help="the same, and the second one of a rank takes a minute")
     parser.add_argument("--leave", action="store_true", help="the same, but the other rank leaves there")
     return parser.parse_args(argv)
@@ -120,21 +121,22 @@ def main(args):
     }
     seen = {}
     strategy = Halving()
+    race = {"strategy": Race(5, 0.25), "budget": None} if args.race else {}
+    options = {"budget": 2, "strategy": "cmaes" if args.plain or args.stall else strategy, **race}
     search = TaylorGLO(
         generations=2,
         population=5,
-        budget=2,
-        strategy="cmaes" if args.plain or args.stall else strategy,
         finals=Finals(finalists=2, seeds=1, confirm=2),
         evaluator=args.evaluator,
         journal=args.folder / "search.jsonl",
         report=False,
+        **options,
     )
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=args.devices,
         strategy="ddp" if args.devices > 1 else "auto",
-        max_epochs=1,
+        max_epochs=4 if args.race else 1,
         callbacks=[search, outer(pl, seen)],
         logger=pl.loggers.CSVLogger(args.folder / "logs", version=""),
         log_every_n_steps=1,

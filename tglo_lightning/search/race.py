@@ -9,6 +9,7 @@ from typing import Any
 from tglo_lightning.arguments import choice, flag, integer, number
 from tglo_lightning.search.criterion import Criterion
 from tglo_lightning.search.presets import presets
+from tglo_lightning.search.space import Space
 from tglo_lightning.search.strategy import Strategy
 
 __all__ = ["Race"]
@@ -88,14 +89,20 @@ class Race(Strategy):
         """Return the number of members."""
         return self.members if isinstance(self.members, int) else len(self.members)
 
+    def start(self, space: Space, population: int, seed: int) -> None:
+        """Refuse to search.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("A race keeps a network in place of a loss: pass it to TaylorGLO, or choose another strategy.")
+
     def ask(self) -> list[Criterion]:
-        """Return the members."""
-        return self.criteria(
-            self.space.num_classes, self.space.priors, len(self.space.decode(self.space.centre).losses)
-        )
+        """Propose nothing."""
+        return []
 
     def tell(self, costs: Sequence[float]) -> None:
-        """Learn nothing: there is one generation."""
+        """Learn nothing."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the arguments."""

@@ -164,7 +164,7 @@ def test_other_orders_and_options_of_the_loss(tmp_path, smoothing):
 
 
 def test_families_train_in_one_pass(tmp_path):
-    """The module's own losses apart; the class weights are those of all."""
+    """The module's own loss too, unless only others have a limit of time; the class weights are those of all."""
     criteria = [
         CRITERIA[0],
         Criterion.of("sce", [0.1, 1.0], step=0.5),
@@ -179,10 +179,14 @@ def test_families_train_in_one_pass(tmp_path):
     fit = inner_fit(pl, tmp_path, seeded(Classifier, criterion=loss).double(), doubles(), precision="64-true")
     assert_alike(fit, VectorizedEvaluator(), criteria)
     assert_alike(fit, VectorizedEvaluator(chunk_size=3), criteria)
-    with running(VectorizedEvaluator(), fit) as evaluator:
-        population = evaluator.start(criteria, 1)
-        assert len(set(population._stacks.values())) == 3
-        population.close()
+    limited = fit.with_budget(replace(fit.budget, timeout=100.0))
+    other = inner_fit(pl, tmp_path, seeded(Classifier, criterion=nn.functional.cross_entropy))
+    for each, stacks in ((fit, 1), (limited, 3), (other, 3)):
+        with running(VectorizedEvaluator(), each) as evaluator:
+            population = evaluator.start(criteria, 1)
+            assert len(set(population._stacks.values())) == stacks
+            population.close()
+    assert_alike(limited, VectorizedEvaluator(), criteria)
 
 
 def test_a_family_does_not_suffer_from_what_another_would_make_of_its_logits(tmp_path):

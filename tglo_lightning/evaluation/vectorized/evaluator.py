@@ -19,8 +19,9 @@ from tglo_lightning.evaluation.trainer import TrainerPopulation
 from tglo_lightning.evaluation.validation import validate_each
 from tglo_lightning.evaluation.vectorized.compilation import CompiledGradients
 from tglo_lightning.evaluation.vectorized.loop import PopulationLoop
-from tglo_lightning.evaluation.vectorized.mixed import kinds_of, mix
+from tglo_lightning.evaluation.vectorized.mixed import kinds_of, mix, takes_own
 from tglo_lightning.evaluation.vectorized.vectorizable import NotVectorizable
+from tglo_lightning.module import LossSlot
 from tglo_lightning.search import Criterion, Evaluation
 from tglo_lightning.search.seeding import saved_states, seed_all
 
@@ -38,7 +39,8 @@ class VectorizedEvaluator:
     tolerance.
 
     Criteria of different families train in one pass too, in which all these losses are computed. The module's own loss
-    trains apart; what cannot be mapped trains by nested Trainers.
+    trains apart if it is not of a known family, or if the others have a limit of time. What cannot be mapped trains by
+    nested Trainers.
 
     Args:
         chunk_size: candidates in one pass; bounds the memory. By default what fits into half of the available memory.
@@ -85,16 +87,18 @@ class VectorizedEvaluator:
 
 
 class VectorizedPopulation:
-    """Stacks of networks, the module's own loss apart from others; see :class:`~tglo_lightning.search.Population`."""
+    """Stacks of networks; see :class:`~tglo_lightning.search.Population`."""
 
     def __init__(self, evaluator: VectorizedEvaluator, criteria: Sequence[Criterion], seed: int) -> None:
         self.length = evaluator.fit.budget.length
         self.trained = 0
         self.members = list(range(len(criteria)))
+        own = takes_own(evaluator.fit.slots, evaluator.fit.module)
         groups: dict[Any, list[int]] = {}
         for index, criterion in enumerate(criteria):
             # The module's own loss has no limit of time, and may be one that cannot be mapped
-            groups.setdefault((bool(criterion.losses), criterion.is_original), []).append(index)
+            apart = not criterion.losses and not (evaluator.fit.budget.timeout is None and own)
+            groups.setdefault((apart, apart and criterion.is_original), []).append(index)
         self._stacks = {
             member: stack
             for members in groups.values()
@@ -183,6 +187,12 @@ class _Stack:
                 self._pausable.close()
         self._loop = self._pausable = self._put_back = None
 
+    @property
+    def _common(self) -> Criterion:
+        """A criterion to begin with: that of all members but for their parameters, or the module's own."""
+        first = next(iter(self.criteria.values()))
+        return Criterion(first.losses if len(kinds_of(self.criteria.values())) == 1 else ())
+
     def _all(self, until: int) -> dict[int, Evaluation]:
         """Train and score the members; should that fail midway, by nested Trainers."""
         if self._nested is not None:
@@ -257,7 +267,7 @@ class _Stack:
     def _fit(self, until: int) -> None:
         """Run the whole fit, with its pauses."""
         fit, evaluator = self.fit, self.evaluator
-        module = fit.candidate(Criterion(next(iter(self.criteria.values())).losses), self.seed)
+        module = fit.candidate(self._common, self.seed)
         if len(kinds_of(self.criteria.values())) > 1:
             mix(module, fit.slots, list(self.criteria.values()))
         loop = PopulationLoop(self.criteria, fit, self.seed, self.clock, evaluator.chunk_size, self._pausable)
@@ -273,16 +283,22 @@ class _Stack:
         """Score the members with their weights as they stand."""
         loop, fit = self._loop, self.fit
         assert loop is not None
+        own: list[tuple[LossSlot, Any]] = []
 
         def load(module: Any, member: int) -> bool:
             self.clock.check()
             weights = loop.weights(member)
+            if not own:
+                own.extend((slot, slot.get(module)) for slot in fit.slots)
+            if not self.criteria[member].losses:
+                for slot, loss in own:
+                    slot.set(module, loss)
             fit.slots.install(module, self.criteria[member])
             module.load_state_dict(weights, strict=False)
             return all(bool(torch.isfinite(weights[name]).all()) for name in loop.step.params)
 
         members = list(self.criteria)
-        values = validate_each(self.fit, Criterion(self.criteria[members[0]].losses), self.seed, members, load)
+        values = validate_each(fit, self._common, self.seed, members, load)
         seconds = self.clock.seconds
         # ``None`` is a member that was not validated
         found = (Diverged("a weight is not finite after the training") if each is None else each for each in values)

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tglo_lightning.losses import ClassificationLoss, as_loss
 from tglo_lightning.module import LossSlots
 from tglo_lightning.search import Criterion
 
-__all__ = ["MixedLoss", "kinds_of", "mix", "mixed_rows", "own_weights"]
+__all__ = ["MixedLoss", "kinds_of", "mix", "mixed_rows", "own_weights", "takes_own"]
 
 Kind = tuple[tuple[str, int], ...]
 
@@ -54,12 +55,20 @@ def kinds_of(criteria: Iterable[Criterion]) -> list[Kind]:
     return list(dict.fromkeys(criterion.shape for criterion in criteria))
 
 
+def takes_own(slots: LossSlots, module: Any) -> bool:
+    """Whether the losses that a module has itself are known to work in a pass with others."""
+    losses = [slot.get(module) for slot in slots]
+    return all(type(loss) is nn.CrossEntropyLoss or isinstance(loss, ClassificationLoss) for loss in losses)
+
+
 def mix(module: Any, slots: LossSlots, criteria: Sequence[Criterion]) -> None:
-    """Put a loss of each kind into a module that has one of them."""
+    """Put a loss of each kind into a module that has its own losses."""
+    device = next(module.parameters()).device
     for number, slot in enumerate(slots):
-        present = slot.get(module)
-        examples = [next(c for c in criteria if c.shape == kind).losses[number] for kind in kinds_of(criteria)]
-        slot.set(module, MixedLoss(spec.build(present) for spec in examples).to(present.theta.device))
+        own = slot.get(module)
+        examples = [next(c for c in criteria if c.shape == kind) for kind in kinds_of(criteria)]
+        losses = [c.losses[number].build(own) if c.losses else as_loss(own) for c in examples]
+        slot.set(module, MixedLoss(losses).to(device))
 
 
 def mixed_rows(
@@ -73,7 +82,7 @@ def mixed_rows(
         rows[f"{slot.path}.share"] = torch.eye(len(kinds), device=loss.share.device)[places]
         for place, one in enumerate(loss.losses):
             own = [
-                one.theta.new_tensor(criterion.losses[number].theta) if place == at else one.theta
+                one.theta.new_tensor(criterion.losses[number].theta) if criterion.losses and place == at else one.theta
                 for criterion, at in zip(criteria, places, strict=True)
             ]
             rows[f"{slot.path}.losses.{place}.theta"] = torch.stack(own)
