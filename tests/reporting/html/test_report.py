@@ -293,7 +293,7 @@ def test_the_original_loss_is_shown_as_it_is(tmp_path):
     values = searched(tmp_path).to_dict()
     values["settings"]["original_options"] = [{"label_smoothing": 0.1, "weight": [0.5, 1.0, 2.0]}]
     text = write_report(SearchResult.from_dict(values), tmp_path / "a.html").read_text()
-    page, name = Page(text), "CrossEntropyLoss(label_smoothing=0.1, weight=[0.5, 1.0, 2.0])"
+    page, name = Page(text), "CrossEntropyLoss (smoothing 0.1, class weights 0.5, 1, 2)"
     assert f"beats {name}" in page.sections["header"]
     assert f"In place of {name}" in page.sections["loss"]
     code = "original = torch.nn.CrossEntropyLoss(label_smoothing=0.1, weight=torch.tensor([0.5, 1.0, 2.0]))"
