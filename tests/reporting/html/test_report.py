@@ -14,8 +14,7 @@ from helpers.runs import attacked, finished, interrupt, record, searched
 from tglo_lightning.cli.report import main
 from tglo_lightning.reporting import pictures, write_report
 from tglo_lightning.reporting.html import report_quietly
-from tglo_lightning.reporting.html.files import read_run
-from tglo_lightning.reporting.html.fit import Fit
+from tglo_lightning.reporting.html.files import Fit, read_run
 from tglo_lightning.reporting.html.headline import headline as html_headline
 from tglo_lightning.search import Criterion, SearchResult
 
