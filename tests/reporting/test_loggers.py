@@ -85,5 +85,5 @@ def test_a_remote_directory_and_other_ranks_get_none(tmp_path, monkeypatch):
 
 def test_without_matplotlib_the_rest_is_logged(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.warns(UserWarning, match=r"No picture search/curve.*pip install 'tglo-lightning\[plots\]'"):
+    with pytest.warns(UserWarning, match=r"No pictures in the loggers.*pip install 'tglo-lightning\[plots\]'"):
         assert draw([], "search/curve", baikal) is None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tglo_lightning.attacks.base import Attack, derived_seed
-from tglo_lightning.attacks.library import UnitBox, foolbox
+from tglo_lightning.attacks.library import UnitBox, library
 from tglo_lightning.attacks.model import AttackedModel
 from tglo_lightning.search.seeding import seed_all
 
@@ -53,7 +53,7 @@ class HopSkipJump(Attack):
         if not len(startable):
             return x
         start = x[torch.multinomial(others[startable], 1).squeeze(1)]
-        fb: Any = foolbox(attack="HopSkipJump")
+        fb: Any = library("foolbox", "HopSkipJump")
         attack = fb.attacks.HopSkipJumpAttack(
             steps=self.steps,
             initial_gradient_eval_steps=self.samples,

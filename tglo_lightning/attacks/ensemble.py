@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tglo_lightning.attacks.base import Attack
-from tglo_lightning.attacks.library import UnitBox, pyautoattack
+from tglo_lightning.attacks.library import UnitBox, library
 from tglo_lightning.attacks.model import AttackedModel
 
 __all__ = ["AutoAttack", "Square"]
@@ -39,7 +39,7 @@ class Square(Attack):
 
     def run(self, model: AttackedModel, x: Tensor, labels: Tensor, epsilon: float, norm: str) -> Tensor:
         """See :meth:`Attack.run`."""
-        square = pyautoattack("pyautoattack.square", "Square").SquareAttack
+        square = library("pyautoattack.square", "Square").SquareAttack
         unit = UnitBox(model)
         attack = square(
             unit,
@@ -75,7 +75,7 @@ class AutoAttack(Attack):
 
     def run(self, model: AttackedModel, x: Tensor, labels: Tensor, epsilon: float, norm: str) -> Tensor:
         """See :meth:`Attack.run`."""
-        build = pyautoattack(attack="AutoAttack").AutoAttack
+        build = library("pyautoattack", "AutoAttack").AutoAttack
         unit = UnitBox(model)
         with torch.no_grad():
             classes = model(x[:1]).shape[1]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tglo_lightning.arguments import choice, number, optional
 from tglo_lightning.attacks.base import Attack, project
-from tglo_lightning.attacks.library import foolbox
+from tglo_lightning.attacks.library import library
 from tglo_lightning.attacks.model import LOSSES, AttackedModel
 
 __all__ = ["FGSM", "PGD"]
@@ -41,7 +41,7 @@ class GradientAttack(Attack):
         self, model: AttackedModel, x: Tensor, labels: Tensor, epsilon: float, norm: str, **options: Any
     ) -> Tensor:
         """One run of foolbox's gradient attack."""
-        fb = foolbox(attack=type(self).__name__)
+        fb = library("foolbox", type(self).__name__)
         attack = _foolbox_attacks()[norm](**options)
         attack.model, attack.loss = model, self.loss
         adapter = fb.PyTorchModel(model, bounds=model.bounds, device=x.device)
@@ -108,8 +108,8 @@ class PGD(GradientAttack):
 @cache
 def _foolbox_attacks() -> dict[str, Any]:
     """Foolbox's gradient attacks, with our losses where it lets a subclass say."""
-    bases = foolbox("foolbox.attacks.gradient_descent_base")
-    astensor = foolbox("eagerpy").astensor
+    bases = library("foolbox.attacks.gradient_descent_base")
+    astensor = library("eagerpy").astensor
 
     class WithLoss:
         model: AttackedModel

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tglo_lightning.attacks.model import AttackedModel
 from tglo_lightning.evaluation.isolation import environment
 
-__all__ = ["UnitBox", "foolbox", "pyautoattack"]
+__all__ = ["UnitBox", "library"]
 
 
 class UnitBox(nn.Module):
@@ -40,28 +40,16 @@ class UnitBox(nn.Module):
         return (self.low, self.width) == (0.0, 1.0)
 
 
-def foolbox(name: str = "foolbox", attack: str = "This attack") -> Any:
-    """A module of foolbox.
+def library(name: str, attack: str = "This attack") -> Any:
+    """A module of foolbox, of eagerpy below it, or of pyautoattack.
 
     Raises:
-        ImportError: foolbox is not installed; the message says what to type.
+        ImportError: the library is not installed; the message says what to type.
     """
-    # foolbox imports GitPython, which fails where there is no git unless told to be quiet
-    with environment(GIT_PYTHON_REFRESH="quiet"):
-        return _imported(name, attack, "foolbox", "attacks")
-
-
-def pyautoattack(name: str = "pyautoattack", attack: str = "This attack") -> Any:
-    """A module of pyautoattack.
-
-    Raises:
-        ImportError: pyautoattack is not installed; the message says what to type.
-    """
-    return _imported(name, attack, "pyautoattack", "autoattack")
-
-
-def _imported(name: str, attack: str, library: str, extra: str) -> Any:
+    owner, extra = ("pyautoattack", "autoattack") if name.startswith("pyautoattack") else ("foolbox", "attacks")
     try:
-        return import_module(name)
+        # foolbox imports GitPython, which fails where there is no git unless told to be quiet
+        with environment(GIT_PYTHON_REFRESH="quiet"):
+            return import_module(name)
     except ImportError as error:
-        raise ImportError(f"{attack} needs {library}: pip install 'tglo-lightning[{extra}]'") from error
+        raise ImportError(f"{attack} needs {owner}: pip install 'tglo-lightning[{extra}]'") from error

@@ -9,7 +9,7 @@ from tglo_lightning.callbacks.attraction import AttractionMonitor
 from tglo_lightning.callbacks.curves import CurveRecorder
 from tglo_lightning.module.messages import tell
 from tglo_lightning.reporting.html import report_quietly
-from tglo_lightning.reporting.html.fit import Fit
+from tglo_lightning.reporting.html.files import Fit
 from tglo_lightning.reporting.loggers import boards
 from tglo_lightning.search import SearchResult
 

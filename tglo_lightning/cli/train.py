@@ -29,6 +29,7 @@ from tglo_lightning.reporting import pictures, results_table
 from tglo_lightning.reporting.attraction import AttractionRecord
 from tglo_lightning.reporting.html import report_quietly
 from tglo_lightning.reporting.loggers import Board, board, draw
+from tglo_lightning.reporting.results import described
 from tglo_lightning.search import Criterion, Finalist, SearchResult
 from tglo_lightning.untrusted import write_whole
 
@@ -179,7 +180,7 @@ def _log(boards: list[Board], result: dict[str, Any], scores: dict[str, Scores],
         each.files("result", "result", files)
     folder = files[0].parent
     records = {
-        f"{kind}: {loss['name']}": AttractionRecord.load(file)
+        f"{kind}: {described(loss['name'], [loss.get('options', {})])}": AttractionRecord.load(file)
         for kind, loss in result["losses"].items()
         for file in sorted((folder / "seeds" / f"{kind}-0").glob("*.npz"))[:1]
     }

@@ -92,21 +92,25 @@ class WandbBoard(Board):
 
     def log(self, metrics: Mapping[str, Any], axis: str, value: int, step: int) -> None:
         """See :meth:`Board.log`; each metric has ``axis`` as its x axis."""
-        for name in {axis, *metrics} - self._defined:
-            # By plain names: a glob would compete with Lightning's own
-            fleeting = name == axis or "/theta_" in name or name.endswith("/step")
-            own = {"hidden": True} if name == axis else {"step_metric": axis}
-            self.run.define_metric(name, **own, **({"summary": "none"} if fleeting else {}))
-            self._defined.add(name)
+        self._define(axis, "", fleeting=True)
+        for name in metrics:
+            self._define(name, axis, fleeting="/theta_" in name or name.endswith("/step"))
         self.run.log({**metrics, axis: value})
 
     def histogram(self, name: str, values: NDArray[Any], axis: str, value: int, step: int) -> None:
         """See :meth:`Board.histogram`; its bins stay out of the summary."""
         import wandb
 
-        for part in ("_type", "bins", "values") if name not in self._defined else ():
-            self.run.define_metric(f"{name}.{part}", summary="none")
-        self.log({name: wandb.Histogram(values.tolist(), num_bins=BINS)}, axis, value, step)
+        for part in ("", "._type", ".bins", ".values"):
+            self._define(name + part, axis, fleeting=True)
+        self.run.log({name: wandb.Histogram(values.tolist(), num_bins=BINS), axis: value})
+
+    def _define(self, name: str, axis: str, *, fleeting: bool) -> None:
+        """Give a metric its axis, by its plain name: a glob would compete with Lightning's own."""
+        if name not in self._defined:
+            own: dict[str, Any] = {"step_metric": axis} if axis else {"hidden": True}
+            self.run.define_metric(name, **own, **({"summary": "none"} if fleeting else {}))
+            self._defined.add(name)
 
     def outcome(self, values: Mapping[str, Any], step: int | None = None) -> None:
         """See :meth:`Board.outcome`; all of it goes into the summary, where runs are compared."""
@@ -192,7 +196,7 @@ def draw(shown: Sequence[Board], name: str, picture: Callable[[], Figure]) -> Fi
     try:
         figure = picture()
     except ImportError as error:
-        rank_zero_warn(f"No picture {name}. {error}")
+        rank_zero_warn(f"No pictures in the loggers. {error}")
         return None
     for each in shown:
         each.picture(name, figure)

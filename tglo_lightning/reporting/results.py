@@ -15,6 +15,7 @@ from tglo_lightning.search import Criterion
 from tglo_lightning.search.result import Candidate, Finalist, SearchResult
 from tglo_lightning.theory.explanation import parameter_meanings
 
+OPTIONS = {"label_smoothing": "smoothing {}", "weight": "class weights {}", "ignore_index": "ignoring {}"}
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
@@ -51,15 +52,20 @@ def family_of(criterion: Criterion) -> str:
 def described(name: str, options: Sequence[Mapping[str, Any]]) -> str:
     """Return the names of losses with their options.
 
-    >>> described("CrossEntropyLoss", [{"label_smoothing": 0.1, "weight": [1.0, 2.0, 2.5, 3.0, 3.5]}])
-    'CrossEntropyLoss(label_smoothing=0.1, weight=5 values)'
+    >>> described("CrossEntropyLoss", [{"label_smoothing": 0.1, "weight": [1.0, 2.5]}])
+    'CrossEntropyLoss (smoothing 0.1, class weights 1, 2.5)'
     """
     names = name.split(", ")
-    told = []
-    for each, given in zip(names, options, strict=False):
-        short = {k: f"{len(v)} values" if isinstance(v, list) and len(v) > 4 else v for k, v in given.items()}
-        told.append(each + (f"({', '.join(f'{k}={v}' for k, v in short.items())})" if given else ""))
-    return ", ".join(told if len(told) == len(names) else names)
+    if len(names) != len(options):
+        return name
+    told = [", ".join(OPTIONS.get(key, f"{key} {{}}").format(_few(value)) for key, value in o.items()) for o in options]
+    return ", ".join(f"{each} ({words})" if words else each for each, words in zip(names, told, strict=True))
+
+
+def _few(value: Any) -> str:
+    if not isinstance(value, list):
+        return str(value)
+    return ", ".join(f"{entry:g}" for entry in value) if len(value) < 5 else f"of {len(value)} classes"
 
 
 def original_name(search: SearchResult) -> str:

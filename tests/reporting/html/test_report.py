@@ -14,8 +14,7 @@ from helpers.runs import attacked, finished, interrupt, record, searched
 from tglo_lightning.cli.report import main
 from tglo_lightning.reporting import pictures, write_report
 from tglo_lightning.reporting.html import report_quietly
-from tglo_lightning.reporting.html.files import read_run
-from tglo_lightning.reporting.html.fit import Fit
+from tglo_lightning.reporting.html.files import Fit, read_run
 from tglo_lightning.reporting.html.headline import headline as html_headline
 from tglo_lightning.search import Criterion, SearchResult
 
@@ -293,7 +292,7 @@ def test_the_original_loss_is_shown_as_it_is(tmp_path):
     values = searched(tmp_path).to_dict()
     values["settings"]["original_options"] = [{"label_smoothing": 0.1, "weight": [0.5, 1.0, 2.0]}]
     text = write_report(SearchResult.from_dict(values), tmp_path / "a.html").read_text()
-    page, name = Page(text), "CrossEntropyLoss(label_smoothing=0.1, weight=[0.5, 1.0, 2.0])"
+    page, name = Page(text), "CrossEntropyLoss (smoothing 0.1, class weights 0.5, 1, 2)"
     assert f"beats {name}" in page.sections["header"]
     assert f"In place of {name}" in page.sections["loss"]
     code = "original = torch.nn.CrossEntropyLoss(label_smoothing=0.1, weight=torch.tensor([0.5, 1.0, 2.0]))"

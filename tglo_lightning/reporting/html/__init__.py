@@ -12,8 +12,7 @@ from rich.console import Console
 from tglo_lightning._version import __version__
 from tglo_lightning.arguments import integer, optional
 from tglo_lightning.reporting.html.blocks import Formula, Section, typeset
-from tglo_lightning.reporting.html.files import SEARCH, RunFiles, read_run
-from tglo_lightning.reporting.html.fit import Fit, fit_path
+from tglo_lightning.reporting.html.files import SEARCH, Fit, RunFiles, fit_path, read_run
 from tglo_lightning.reporting.html.headline import Headline, headline
 from tglo_lightning.search.result import SearchResult
 from tglo_lightning.untrusted import write_whole

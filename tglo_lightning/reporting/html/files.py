@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,14 +11,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tglo_lightning.reporting.attraction import AttractionRecord
-from tglo_lightning.reporting.html.fit import Fit, fit_path
 from tglo_lightning.reporting.numbers import LOSSES
 from tglo_lightning.reporting.results import described
 from tglo_lightning.reporting.robustness import RobustnessReport
 from tglo_lightning.reporting.runs import ENTRY
 from tglo_lightning.search import Criterion, Finals, SearchResult
 from tglo_lightning.search.journal import Journal
-from tglo_lightning.untrusted import NUMBER, load_json, load_yaml
+from tglo_lightning.untrusted import NUMBER, load_json, load_yaml, write_whole
 
 SEARCH = "search"
 COUNTS = dict.fromkeys(("candidates", "rejected", "failed", "trainings"), int)
@@ -34,6 +35,42 @@ CURVES = {...: [{...: [(*NUMBER, None)]}]}
 ONE: dict[str, Any] = {"losses": {"original": {"name": "the original loss"}}}
 Curves = dict[str, list[dict[str, list[float | None]]]]
 T = TypeVar("T")
+
+
+def fit_path(search: Path) -> Path:
+    """The file beside the journal or the result of a search: ``fit.json``, or ``NAME-fit.json`` for ``NAME.jsonl``."""
+    return search.with_name("fit.json" if search.stem == "search" else f"{search.stem}-fit.json")
+
+
+@dataclass
+class Fit:
+    """The fit that followed a search.
+
+    Attributes:
+        loss: which loss it trained with, ``"metalearned"`` or ``"original"``.
+        curves: ``{metric: [one value an epoch]}``.
+        attraction: files of ``AttractionMonitor`` by name.
+    """
+
+    loss: str
+    curves: dict[str, list[float | None]] = field(default_factory=dict)
+    attraction: dict[str, Path] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON; other files are named from there, so that their folder can be moved as a whole."""
+        places = {name: os.path.relpath(file, path.parent) for name, file in self.attraction.items()}
+        write_whole(path, json.dumps({**vars(self), "attraction": places}, allow_nan=False) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Fit:
+        """Read a file that :meth:`save` wrote.
+
+        Raises:
+            OSError, ValueError: it cannot be read, or holds something else.
+        """
+        values = load_json(path, {"loss": str, "curves": {...: [(*NUMBER, None)]}, "attraction": {...: str}})
+        attraction = {name: path.parent / place for name, place in values["attraction"].items()}
+        return cls(values["loss"], values["curves"], attraction)
 
 
 @dataclass

@@ -49,6 +49,7 @@ MARKERS = "osD^vPX*"
 STYLE = Path(__file__).with_name("pictures.mplstyle")
 WIDTH = 4.2  # inches: narrow, so that the text of the SVG stays readable on a phone
 TITLE_CHARACTERS = 36  # of a line as wide as the axes
+LABEL_CHARACTERS = 30  # of a line of a legend in two columns
 VECTOR_POINTS = 400
 DPI = 160
 
@@ -98,7 +99,7 @@ def draw_legend(figure: Figure, columns: int = 2) -> None:
     handles: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
+            handles.setdefault(textwrap.fill(label, LABEL_CHARACTERS), handle)
     if not handles:
         return
     legend = figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=columns)

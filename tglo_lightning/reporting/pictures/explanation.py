@@ -88,8 +88,8 @@ def explanation(explanation: Explanation, original: nn.CrossEntropyLoss | None =
     where = ", ".join(f"at ε* = {number(eps)} (confidence {number(1 - eps)})" for eps in settles) or "nowhere"
     trained = {"yes": "is trainable", "no": "cannot be trained", "doubtful": "is doubtful to train"}
     figure.set_label(
-        f"The loss {trained[explanation.trains]}; it {pulls}. Samples settle {where}. Cross-entropy pulls towards "
-        "zero training error everywhere and settles nowhere."
+        f"The loss {trained[explanation.trains]}; it {pulls}. Samples settle {where}. Cross-entropy without "
+        "smoothing pulls towards zero training error everywhere and settles nowhere."
     )
     return figure
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from itertools import zip_longest
-
-import numpy as np
 
 from tglo_lightning.reporting import pictures
 from tglo_lightning.reporting.html import snippets
@@ -87,17 +84,15 @@ def attraction(files: RunFiles) -> Section:
     for kind, record in files.attraction.items():
         name = files.original if kind == "original" else LOSSES.get(kind, kind)
         figures.append(pictures.attraction({str(name): record}))
-        pulls, confidence = record.quantity("attraction")[-1], 1 - record.quantity("eps")[-1]
-        pulls, confidence = pulls[~np.isnan(pulls)], confidence[~np.isnan(confidence)]
-        quantiles = np.quantile(pulls, (0.05, 0.5, 0.95)).tolist() if pulls.size else [math.nan] * 3
-        away = percent(float(np.mean(pulls < 0))) if pulls.size else "n/a"
-        middle = number(float(np.median(confidence))) if confidence.size else "n/a"
+        last = record.scalars()
+        pulls = [number(last.get(name)) for name in ("q05", "q50", "q95")]
+        middle = number(1 - last["eps"]) if last else "n/a"
         settles = ", ".join(number(1 - eps) for eps in record.equilibria[-1]) or "none below 1"
-        rows.append([str(name), away, *map(number, quantiles), middle, settles])
+        rows.append([str(name), percent(last["repelled"]) if last else "n/a", *pulls, middle, settles])
     counts = {(len(record.index), record.epochs[-1]) for record in files.attraction.values()}
-    told = ", ".join(f"{counted(samples, 'sample')}, epoch {epoch}" for samples, epoch in sorted(counts))
+    when = ", ".join(f"{counted(samples, 'sample')}, epoch {epoch}" for samples, epoch in sorted(counts))
     head = ["loss", "pushed away", "attraction, 5 %", "median", "95 %", "median confidence", "predicted equilibrium"]
-    return section.add(Pictures(figures), Table(f"At the end of training ({told})", head, rows))
+    return section.add(Pictures(figures), Table(f"At the end of training ({when})", head, rows))
 
 
 def _no_attraction(files: RunFiles) -> Missing:
