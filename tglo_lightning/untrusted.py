@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-__all__ = ["NUMBER", "check_shape", "load_json", "load_yaml", "regular_target", "write_whole"]
+__all__ = ["NUMBER", "check_shape", "load_checkpoint", "load_json", "load_yaml", "regular_target", "write_whole"]
 
 # A config of `tglo-train` has 4 kB, Hydra's settings beside it 10, and neither more than 6 levels
 MOST_BYTES = 100_000
@@ -43,6 +43,28 @@ def load_yaml(path: str | os.PathLike[str]) -> Any:
         return yaml.safe_load(content)
     except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}.") from None
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> dict[Any, Any]:
+    """Return what a checkpoint holds, on the CPU, read with ``weights_only=True``.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is damaged, holds anything that would run code, or no dict.
+    """
+    import torch
+
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"{path} is not a file.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # whatever a damaged file makes of its parser
+        raise ValueError(f"{path} is not a checkpoint that can be read with weights_only=True.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not a checkpoint: it holds a {type(content).__name__}.")
+    return content
 
 
 def regular_target(path: Path) -> Path:

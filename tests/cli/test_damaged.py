@@ -11,6 +11,7 @@ from torch import nn
 from tglo_lightning.cli import compare, explain
 from tglo_lightning.losses import TaylorGLOLoss
 from tglo_lightning.search import SearchResult, export_loss
+from tglo_lightning.untrusted import load_checkpoint
 
 WRONG = [None, "text", -1, 10**400, 0.5, True, [], {}, [[]], {"a": 1}, float("nan"), 1e308, [1e308] * 8, 2**62]
 TENSORS = [
@@ -91,3 +92,22 @@ def test_checkpoints(run, tmp_path, capsys):
 def test_places(place, capsys):
     assert not check(explain.main, [place], capsys)
     assert not check(compare.main, [place], capsys)
+
+
+def test_bytes_of_a_checkpoint(tmp_path):
+    """Whatever a damaged file makes of the parser is one kind of error."""
+    path, draws = tmp_path / "last.ckpt", random.Random(0)
+    kinds = set()
+    for zipped in (True, False):
+        torch.save({"state_dict": nn.Linear(3, 3).state_dict()}, path, _use_new_zipfile_serialization=zipped)
+        content = path.read_bytes()
+        for _ in range(100):
+            damaged = bytearray(content)
+            for _ in range(draws.randint(1, 3)):
+                damaged[draws.randrange(len(damaged))] = draws.randrange(256)
+            path.write_bytes(damaged)
+            try:
+                load_checkpoint(path)
+            except ValueError as error:
+                kinds.add(type(error.__cause__).__name__)
+    assert len(kinds) > 3

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import pickle
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from tglo_lightning.cli.given import given_loss, read_json
@@ -21,7 +19,7 @@ from tglo_lightning.reporting import pictures
 from tglo_lightning.search import Criterion, SearchResult
 from tglo_lightning.search.files import FOLDER
 from tglo_lightning.theory import LossLike, explain
-from tglo_lightning.untrusted import check_shape
+from tglo_lightning.untrusted import check_shape, load_checkpoint
 
 PICTURE = "explanation.png"
 ASSUMED = 10  # classes
@@ -186,11 +184,7 @@ def _of_loss(kept: Mapping[str, Any], source: str, buffer: str | None) -> Subjec
 
 
 def _of_checkpoint(path: Path, buffer: str | None) -> Subject:
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError):
-        raise ValueError(f"{path} is not a checkpoint that can be read with weights_only=True.") from None
-    checkpoint = _dict(checkpoint)
+    checkpoint = load_checkpoint(path)
     state = _dict(checkpoint.get("state_dict", checkpoint))
     found = stored_losses(state)
     callbacks = _dict(checkpoint.get("callbacks"))
