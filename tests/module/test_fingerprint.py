@@ -260,6 +260,14 @@ def test_what_is_not_noticed(tmp_path, monkeypatch, bases, name):
     assert fingerprint(tmp_path, monkeypatch, **UNNOTICED[name]) == bases[""]
 
 
+def test_ranks_compare_what_the_data_hold(tmp_path, monkeypatch, bases):
+    for stage, index in (("train", 500), ("val", 299)):
+        change = {"data": lambda sets, made, stage=stage, index=index: labels(sets, stage, index)}
+        found = fingerprint(tmp_path, monkeypatch, **change)["data"]
+        differ = {name for name in found if found[name]["contents"] != bases[""]["data"][name]["contents"]}
+        assert differ == {stage}
+
+
 def test_times_and_temporary_directories_do_not_count():
     describe = Fingerprint().value
     assert describe("runs/2024-05-06_10-11-12/x") == describe("runs/2025-01-31_23-59-00/x")
