@@ -305,6 +305,13 @@ def test_cycles_and_values_that_fail():
     assert Fingerprint().value(Failing()).endswith("KeyError")
 
 
+def test_what_has_no_shape_yet():
+    net = nn.Sequential(nn.LazyLinear(3), nn.Linear(3, 3))
+    assert Fingerprint().module(net)["parameters"] == 12
+    assert Fingerprint().value(torch.zeros(3, device="meta")) != Fingerprint().value(torch.zeros(4, device="meta"))
+    assert Fingerprint().value(torch.eye(3).to_sparse()) == Fingerprint().value(torch.eye(3).to_sparse())
+
+
 def test_it_is_quick(tmp_path):
     """In a second: a network of 40 MB, half a million paths, ten thousand objects."""
     net = nn.Sequential(*[nn.Linear(1000, 1000) for _ in range(10)])
