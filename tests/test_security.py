@@ -48,7 +48,7 @@ def test_arrays_and_checkpoints_are_loaded_as_data():
     loads = [
         (name, k, where) for path in SOURCES for name, k, where in calls(path) if name in ("torch.load", "np.load")
     ]
-    assert len(loads) >= 4
+    assert len(loads) >= 3
     safe = {"torch.load": {"weights_only": True}, "np.load": {"allow_pickle": False}}
     assert [entry for entry in loads if not safe[entry[0]].items() <= entry[1].items()] == []
 
@@ -68,7 +68,7 @@ def test_pickles_are_not_run(tmp_path, where):
     bomb, mark = tmp_path / "bomb", tmp_path / "mark"
     torch.save({"state_dict": {"net.0.weight": Bomb(mark)}}, bomb)
     if where == "checkpoint":
-        with pytest.raises(pickle.UnpicklingError, match="weights_only"):
+        with pytest.raises(ValueError, match="weights_only"):
             tglo_lightning.load_from_checkpoint(victim.Victim, bomb)
     else:
         path = tmp_path / ("a.json" if where == "result" else "a.jsonl")

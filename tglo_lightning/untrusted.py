@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ __all__ = [
     "NUMBER",
     "check_shape",
     "load_arrays",
+    "load_checkpoint",
     "load_json",
     "load_yaml",
     "regular_target",
@@ -56,6 +56,28 @@ def load_yaml(path: str | os.PathLike[str]) -> Any:
         return yaml.safe_load(content)
     except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}.") from None
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> dict[Any, Any]:
+    """Return what a checkpoint holds, on the CPU, read with ``weights_only=True``.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is damaged, holds anything that would run code, or no dict.
+    """
+    import torch
+
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"{path} is not a file.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # whatever a damaged file makes of its parser
+        raise ValueError(f"{path} is not a checkpoint that can be read with weights_only=True.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not a checkpoint: it holds a {type(content).__name__}.")
+    return content
 
 
 def regular_target(path: Path) -> Path:
@@ -122,7 +144,7 @@ def check_shape(value: Any, shape: Any, name: str = "it") -> None:
     else:
         if not isinstance(value, shape):
             raise ValueError(f"{name} is a {type(value).__name__}")
-        if isinstance(value, NUMBER) and not (math.isfinite(value) and abs(value) < 2**63):
+        if isinstance(value, NUMBER) and not abs(value) < 2**63:  # nor is NaN
             raise ValueError(f"{name} is too large a number, or none")
 
 

@@ -114,7 +114,11 @@ def wait_for_lines(folder, lines, process=None):
 
 
 @pytest.mark.parametrize(
-    ("evaluator", "number"), [("trainer", signal.SIGINT), ("vectorized", signal.SIGTERM), ("processes", signal.SIGINT)]
+    ("evaluator", "number"),
+    [
+        *(("trainer", signal.SIGINT), ("vectorized", signal.SIGTERM), ("processes", signal.SIGINT)),
+        ("trainer", signal.SIGHUP),
+    ],
 )
 def test_signals_end_a_search_cleanly(tmp_path, monkeypatch, reference, evaluator, number):
     expected = reference(evaluator, "cmaes")
@@ -122,7 +126,7 @@ def test_signals_end_a_search_cleanly(tmp_path, monkeypatch, reference, evaluato
     child = victim.fork(lambda: victim.work(tmp_path, evaluator), tmp_path / "log")
     wait_for_lines(tmp_path, 3)
     os.kill(child, number)
-    end(child, 143 if number == signal.SIGTERM else 1)
+    end(child, 1 if number == signal.SIGINT else 128 + number)
     log = (tmp_path / "log").read_text()
     [journal] = victim.journals(tmp_path)
     assert f"interrupted. Start the same fit again to go on from {journal}." in log

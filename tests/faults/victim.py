@@ -120,6 +120,7 @@ def fork(work, log):
         sys.stderr = sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
         # As in a script: no handlers but ours, and Ctrl-C not ignored, as it is in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         logging.root.handlers.clear()
         logging.getLogger("tglo_lightning").handlers[0].setStream(sys.stderr)
         work()

@@ -260,6 +260,14 @@ def test_what_is_not_noticed(tmp_path, monkeypatch, bases, name):
     assert fingerprint(tmp_path, monkeypatch, **UNNOTICED[name]) == bases[""]
 
 
+def test_ranks_compare_what_the_data_hold(tmp_path, monkeypatch, bases):
+    for stage, index in (("train", 500), ("val", 299)):
+        change = {"data": lambda sets, made, stage=stage, index=index: labels(sets, stage, index)}
+        found = fingerprint(tmp_path, monkeypatch, **change)["data"]
+        differ = {name for name in found if found[name]["contents"] != bases[""]["data"][name]["contents"]}
+        assert differ == {stage}
+
+
 def test_times_and_temporary_directories_do_not_count():
     describe = Fingerprint().value
     assert describe("runs/2024-05-06_10-11-12/x") == describe("runs/2025-01-31_23-59-00/x")
@@ -295,6 +303,13 @@ def test_cycles_and_values_that_fail():
     ring.append(ring)
     assert Fingerprint().value(ring) == Fingerprint().value(ring)
     assert Fingerprint().value(Failing()).endswith("KeyError")
+
+
+def test_what_has_no_shape_yet():
+    net = nn.Sequential(nn.LazyLinear(3), nn.Linear(3, 3))
+    assert Fingerprint().module(net)["parameters"] == 12
+    assert Fingerprint().value(torch.zeros(3, device="meta")) != Fingerprint().value(torch.zeros(4, device="meta"))
+    assert Fingerprint().value(torch.eye(3).to_sparse()) == Fingerprint().value(torch.eye(3).to_sparse())
 
 
 def test_it_is_quick(tmp_path):

@@ -5,9 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import torch
-
 from tglo_lightning.module import restore_loss
+from tglo_lightning.untrusted import load_checkpoint
 
 __all__ = ["load_from_checkpoint"]
 
@@ -26,7 +25,7 @@ def load_from_checkpoint(module_class: Any, checkpoint_path: Any, **kwargs: Any)
     Returns:
         The module, its loss a :class:`~tglo_lightning.losses.TaylorGLOLoss` if one was kept.
     """
-    state_dict = torch.load(checkpoint_path, map_location="cpu", weights_only=True)["state_dict"]
+    state_dict = load_checkpoint(checkpoint_path)["state_dict"]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Found keys that are not in the model state dict")
         module = module_class.load_from_checkpoint(checkpoint_path, **(kwargs | {"strict": False}))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import pickle
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from tglo_lightning.cli.given import given_loss, read_json
@@ -21,6 +19,7 @@ from tglo_lightning.reporting import pictures
 from tglo_lightning.search import Criterion, SearchResult
 from tglo_lightning.search.files import FOLDER
 from tglo_lightning.theory import LossLike, explain
+from tglo_lightning.untrusted import check_shape, load_checkpoint
 
 PICTURE = "explanation.png"
 ASSUMED = 10  # classes
@@ -50,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.output is not None:
             parts.append(f"Picture: {pictures.save(pictures.explanation(explanation), _picture(options.output))}")
         print("\n\n".join(filter(None, parts)))
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, TypeError, OverflowError, OSError, ImportError) as error:
         print(f"tglo-explain: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
@@ -135,6 +134,7 @@ def _read(name: str, buffer: str | None) -> Subject:
         return _of_search(SearchResult.load(path), str(path), buffer)
     try:
         kept = values["losses"][values["kept"]]
+        check_shape(kept, dict, "losses")
         return replace(_of_loss(kept, str(path), buffer), num_classes=values.get("num_classes"), source=str(path))
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} holds no result of a run: {type(error).__name__}: {error}.") from None
@@ -167,7 +167,7 @@ def _of_loss(kept: Mapping[str, Any], source: str, buffer: str | None) -> Subjec
     if criterion.losses:
         spec = _one({str(place): spec for place, spec in enumerate(criterion.losses)}, source, buffer)
         return Subject(spec.build(), note="" if criterion.step == 1 else f"Learning rate x {criterion.step:.3g}.")
-    name = kept["name"]
+    name = str(kept["name"])
     loss: LossLike | None = next((known() for known in FAMILIES.values() if known.__name__ == name), None)
     if set(name.split(", ")) <= CROSS_ENTROPIES:
         loss = nn.CrossEntropyLoss(label_smoothing=(kept.get("options") or {}).get("label_smoothing", 0.0))
@@ -177,27 +177,26 @@ def _of_loss(kept: Mapping[str, Any], source: str, buffer: str | None) -> Subjec
 
 
 def _of_checkpoint(path: Path, buffer: str | None) -> Subject:
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError):
-        raise ValueError(f"{path} is not a checkpoint that can be read with weights_only=True.") from None
-    checkpoint = checkpoint if isinstance(checkpoint, dict) else {}
-    state = checkpoint.get("state_dict", checkpoint)
-    state = state if isinstance(state, dict) else {}
+    checkpoint = load_checkpoint(path)
+    state = _dict(checkpoint.get("state_dict", checkpoint))
     found = stored_losses(state)
-    callbacks = checkpoint.get("callbacks") or {}
-    saved = [state.get("result") for name, state in callbacks.items() if name.startswith("TaylorGLO")]
+    callbacks = _dict(checkpoint.get("callbacks"))
+    saved = [_dict(_dict(kept).get("result")) for name, kept in callbacks.items() if str(name).startswith("TaylorGLO")]
     if result := next((SearchResult.from_dict(values) for values in saved if values), None):
         source = "the search in this checkpoint"
         if not found:
             return _of_search(result, source, buffer)
         num_classes = result.settings.get("num_classes")
     else:
-        tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)}
-        num_classes, source = _width(checkpoint.get("hyper_parameters") or {}, tensors)
+        tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
+        num_classes, source = _width(_dict(checkpoint.get("hyper_parameters")), tensors)
     if not found:
         raise ValueError(f"{path} holds no loss of a family of this package.")
     return Subject(_one(found, str(path), buffer).build(), num_classes, source)
+
+
+def _dict(value: Any) -> dict[Any, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _width(hyper_parameters: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[int | None, str]:

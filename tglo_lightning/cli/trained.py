@@ -4,7 +4,6 @@ A run's directory may come from somebody else. Its checkpoint is loaded with `we
 what this package's own configs name, one by one, and what the user trusts on the command line, `trust=[...]`.
 """
 
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from tglo_lightning.cli.commands import CONFIG_DIR
 from tglo_lightning.cli.recipe import ConfigError, Recipe
 from tglo_lightning.models import Classifier
 from tglo_lightning.module import restore_loss
-from tglo_lightning.untrusted import load_yaml
+from tglo_lightning.untrusted import check_shape, load_checkpoint, load_yaml
 
 __all__ = ["images", "known_targets", "load", "of_run"]
 
@@ -47,13 +46,14 @@ def load(cfg: DictConfig, path: str, key: str) -> tuple[Recipe, Classifier]:
         recipe = Recipe(of_run(cfg, ckpt))
         module = recipe.module()
     try:
-        state: dict[str, Any] = torch.load(ckpt, map_location="cpu", weights_only=True)["state_dict"]
-    except (KeyError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise ConfigError(f"{key}: {ckpt} is no checkpoint that can be read with weights_only=True") from error
+        state = load_checkpoint(ckpt)["state_dict"]
+        check_shape(state, {...: Tensor})
+    except (KeyError, OSError, ValueError) as error:
+        raise ConfigError(f"{key}: {ckpt} is no checkpoint that can be read with weights_only=True: {error}") from error
     try:
         restore_loss(module, state)
         module.load_state_dict(state)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{key}: {ckpt} does not fit the network of this config, choose it by arch=... or experiment=... "
             f"({' '.join(str(error).split())[:200]}); a module of your own is attacked in Python, by "

@@ -6,12 +6,15 @@ import hashlib
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from tglo_lightning.untrusted import load_checkpoint
 
 __all__ = ["load_columns", "load_images"]
 
@@ -49,8 +52,8 @@ def load_images(
             folder = folder / subset if (folder / subset).is_dir() else folder
         source, subset = str(folder), None
     cache = _cache_file(source, split, cache_dir, subset)
-    if cache.exists():
-        stored = torch.load(cache, weights_only=True)
+    with suppress(OSError, ValueError, KeyError, AttributeError):  # there is none, or it is damaged
+        stored = load_checkpoint(cache)
         return stored["images"], stored["labels"].long()
     images, labels = _decode(source, split, subset)
     try:

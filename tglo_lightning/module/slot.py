@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -262,11 +262,17 @@ def stored_losses(state_dict: Mapping[str, Any], prefix: str = "") -> dict[str, 
     """Return the losses of a family whose parameters a ``state_dict`` holds, by their paths."""
     found: dict[str, LossSpec] = {}
     for key, name in state_dict.items():
-        if not (key.startswith(prefix) and key.endswith(f".{EXTRA}") and getattr(name, "dtype", None) == torch.uint8):
+        if not (isinstance(key, str) and key.startswith(prefix) and key.endswith(f".{EXTRA}")):
             continue
-        family = bytes(name.tolist()).decode(errors="replace")
         path = key[len(prefix) : -len(EXTRA) - 1]
         theta = state_dict.get(f"{prefix}{path}.theta")
-        if family in FAMILIES and theta is not None:
+        if not _is_vector(name) or not _is_vector(theta) or name.dtype != torch.uint8 or not theta.is_floating_point():
+            continue
+        family = bytes(name.tolist()).decode(errors="replace")
+        if family in FAMILIES:
             found[path] = LossSpec(family, tuple(theta.tolist()))
     return found
+
+
+def _is_vector(value: Any) -> TypeGuard[torch.Tensor]:
+    return isinstance(value, torch.Tensor) and value.dim() == 1 and value.layout == torch.strided and not value.is_meta

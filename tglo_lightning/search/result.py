@@ -35,6 +35,12 @@ FINALIST = {
     "errors": [str],
     "generation": (int, None),
 }
+OPTIONS = {
+    "weight": ([NUMBER], None),
+    "ignore_index": (int, None),
+    "reduction": (str, None),
+    "label_smoothing": (*NUMBER, None),
+}
 CANDIDATE = {
     "criterion": CRITERION,
     "generation": int,
@@ -346,6 +352,11 @@ class SearchResult:
             ValueError: it is none.
         """
         check_shape(values, RESULT)
+        settings = values["settings"]
+        check_shape(settings.get("num_classes"), (int, None), "num_classes")
+        check_shape(settings.get("original_options"), ([dict], None), "original_options")
+        for given in settings.get("original_options") or []:
+            check_shape({**dict.fromkeys(OPTIONS), **given}, OPTIONS, "original_options")
 
         def finalist(entry: Mapping[str, Any]) -> Finalist:
             fitness = tuple(map(_number, entry["fitness"]))
