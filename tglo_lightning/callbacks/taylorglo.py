@@ -18,7 +18,7 @@ from tglo_lightning.evaluation import InnerFit, Probe, Ranks, check_strategy, ch
 from tglo_lightning.evaluation.auto import EVALUATORS, check_evaluator
 from tglo_lightning.evaluation.inner import rebuild_optimizers
 from tglo_lightning.evaluation.isolation import isolated
-from tglo_lightning.losses import ClassificationLoss
+from tglo_lightning.losses import FamilyLoss
 from tglo_lightning.module import LossSlots, restore_loss
 from tglo_lightning.module.bases import CALLBACKS, Callback
 from tglo_lightning.module.copies import INITS, check_resettable, copies_of
@@ -110,7 +110,7 @@ class TaylorGLO(Callback):
         *,
         generations: int = 10,
         population: int = 20,
-        space: Space | type[ClassificationLoss] | str = "shape",
+        space: Space | type[FamilyLoss] | str = "shape",
         strategy: Strategy | str = "cmaes",
         budget: Budget | int | None = None,
         finals: Finals | int = 10,
@@ -228,10 +228,11 @@ class TaylorGLO(Callback):
         # Whatever draws random numbers on the way, the outer fit goes on as if it had not
         with interruptible() as check, isolated(fit.generators, quiet=False), Ranks(trainer) as ranks:
             seen = probe(fit, self.loss)
-            self.slots = fit.slots
+            self.slots, settings = fit.slots, settings.for_kind(seen.kind)
             _warn_of_monitors(trainer, seen.dependent)
             ranks.agree("The data", digest(seen.identity["data"]))
             if ranks.leads:
+                assert isinstance(settings.budget, Budget)
                 tell(
                     f"TaylorGLO: up to {counted(settings.trainings, 'training')} of "
                     f"{counted(settings.budget.length, settings.budget.unit[:-1])} each."

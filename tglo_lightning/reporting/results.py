@@ -6,7 +6,7 @@ import math
 
 from torch import nn
 
-from tglo_lightning.losses import FAMILIES, ClassificationLoss
+from tglo_lightning.losses import FAMILIES, FamilyLoss
 from tglo_lightning.reporting.stats import Verdict, verdict
 from tglo_lightning.search import Criterion
 from tglo_lightning.search.result import Candidate, Finalist, SearchResult
@@ -45,7 +45,7 @@ def family_of(criterion: Criterion) -> str:
     return ", ".join(loss.family for loss in criterion.losses) or "original"
 
 
-def losses_of(entrant: Finalist) -> list[ClassificationLoss]:
+def losses_of(entrant: Finalist) -> list[FamilyLoss]:
     """Return each of a finalist's losses as a module, in place of cross-entropy."""
     return [loss.build(nn.CrossEntropyLoss()) for loss in entrant.criterion.losses]
 

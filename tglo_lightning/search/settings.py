@@ -6,12 +6,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tglo_lightning.arguments import choice, integer
-from tglo_lightning.losses import ClassificationLoss
+from tglo_lightning.losses import FamilyLoss
 from tglo_lightning.search.budget import Budget, as_budget
 from tglo_lightning.search.finals import Finals, as_finals
 from tglo_lightning.search.portfolio import as_strategy
 from tglo_lightning.search.seeding import derived_seed
-from tglo_lightning.search.space import Space, as_space
+from tglo_lightning.search.space import Space, as_space, space_for
 from tglo_lightning.search.strategy import Strategy
 
 __all__ = ["MODES", "Objective", "SearchSettings"]
@@ -42,7 +42,7 @@ class SearchSettings:
 
     generations: int = 10
     population: int = 20
-    space: Space | type[ClassificationLoss] | str = "taylorglo"
+    space: Space | type[FamilyLoss] | str = "taylorglo"
     strategy: Strategy | str = "cmaes"
     finals: Finals | int = field(default_factory=Finals)
     budget: Budget | int | None = None
@@ -60,6 +60,16 @@ class SearchSettings:
     def for_places(self, places: int) -> SearchSettings:
         """Return the settings of a search for several losses at once."""
         return replace(self, space=as_space(self.space, places))
+
+    def for_kind(self, kind: str) -> SearchSettings:
+        """Return the settings of a search for losses of a kind of target.
+
+        Raises:
+            ValueError: space or strategy are for another kind.
+        """
+        assert isinstance(self.space, Space)
+        assert isinstance(self.strategy, Strategy)
+        return replace(self, space=space_for(self.space, kind), strategy=self.strategy.for_kind(kind))
 
     def for_fit(self, max_epochs: int | None, max_steps: int) -> SearchSettings:
         """Return the settings with a budget: the given one, or the length of a Trainer's fit.

@@ -209,6 +209,7 @@ def explain(loss: LossLike, num_classes: int) -> Explanation:
     told, memorised = trainability(module, num_classes), zero_error(module, num_classes)
     pull = pull_of(module, num_classes)
     assert isinstance(memorised.verdict, str)
+    assert isinstance(module, ClassificationLoss)
     return Explanation(
         loss=module,
         name=module.name or type(module).__name__,
