@@ -7,13 +7,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from tglo_lightning.arguments import integer, number, tensor_of
-from tglo_lightning.losses.functional import inspectable
+from tglo_lightning.losses.functional import inspectable, wrapped
 from tglo_lightning.losses.loss import FamilyLoss
 from tglo_lightning.wording import counted
 
 __all__ = ["ClassificationLoss", "labelled", "without_masked"]
+
+
+# Logits beyond which a loss is computed in parts, and logits of a part
+LARGE, PART = 2**24, 2**18
 
 
 class ClassificationLoss(FamilyLoss):
@@ -97,15 +102,13 @@ class ClassificationLoss(FamilyLoss):
             wrong = ("input", logits) if not isinstance(logits, Tensor) else ("target", target)
             raise TypeError(f"`{wrong[0]}` must be a tensor, got {wrong[1]!r}.")
         hard = self._check(logits, target, weight)
-        if logits.dtype.itemsize < 4:  # float64 stays, halves are lifted: autocast does not reach past this line
-            logits = logits.float()
         batched = logits.dim() > 1
         if not batched:
             logits, target = logits.unsqueeze(0), target.unsqueeze(0)
-        if hard:
-            losses, counts = self._forward_indices(logits, target.long(), weight)
+        if logits.numel() > LARGE and not torch.compiler.is_compiling() and not wrapped(logits):
+            losses, counts = self._in_parts(logits, target, weight, hard)
         else:
-            losses, counts = self._rows(logits, target.to(logits.dtype), weight), None
+            losses, counts = self._of_samples(logits, target, weight, hard)
         if self.reduction == "mean":
             return losses.mean() if counts is None else losses.sum() / counts.sum()
         if self.reduction == "sum":
@@ -113,6 +116,32 @@ class ClassificationLoss(FamilyLoss):
         return losses if batched else losses.squeeze(0)
 
     # Per-sample losses, shape (N, d1, ...)
+
+    def _of_samples(
+        self, logits: Tensor, target: Tensor, weight: Tensor | None, hard: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Losses, already weighted, and what each counts in the mean if not one."""
+        if logits.dtype.itemsize < 4:  # float64 stays, halves are lifted: autocast does not reach past this line
+            logits = logits.float()
+        if hard:
+            return self._forward_indices(logits, target.long(), weight)
+        return self._rows(logits, target.to(logits.dtype), weight), None
+
+    def _in_parts(
+        self, logits: Tensor, target: Tensor, weight: Tensor | None, hard: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """The same, some samples at a time, and again for their gradients: less memory, for a third more time."""
+        dim = max((d for d in range(logits.dim()) if d != 1), key=lambda d: logits.shape[d])
+        size = max(1, PART * logits.shape[dim] // logits.numel())
+        parts = [
+            checkpoint(self._of_samples, *pair, weight, hard, use_reentrant=False, preserve_rng_state=False)
+            for pair in zip(logits.split(size, dim), target.split(size, max(dim - 1, 0) if hard else dim), strict=True)
+        ]
+        losses = torch.cat([part for part, _ in parts], max(dim - 1, 0))
+        if all(counts is None for _, counts in parts):
+            return losses, None
+        counts = [torch.ones_like(part) if own is None else own for part, own in parts]
+        return losses, torch.cat(counts, max(dim - 1, 0))
 
     def _forward_indices(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Losses, already weighted, and what each counts in the mean if not one."""
