@@ -3,8 +3,8 @@
     python recipes/other_targets/run.py [--output result.json]
 
 Two data sets of scikit-learn: disease progression (diabetes, 442 patients), 15 % of the training targets replaced by
-outliers, and tumours (breast cancer, 569 patients), 30 % of the training labels flipped. Validation and test targets are
-right.
+outliers, and tumours (breast cancer, 569 patients), 30 % of the training labels flipped. Validation and test
+targets are right.
 """
 
 import argparse
