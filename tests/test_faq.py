@@ -107,13 +107,13 @@ def fit(module, tmp_path, data=None, **options):
         (Written, {}, "calls no loss"),
         (Inline, {"loss": "criterion"}, "does not call it"),
         (Static, {"loss": "criterion"}, "belongs to the class"),
-        (lambda: Net(criterion=nn.BCEWithLogitsLoss()), {"loss": "criterion"}, "BCEWithLogitsLoss"),
+        (lambda: Net(criterion=nn.MultiMarginLoss()), {"loss": "criterion"}, "MultiMarginLoss"),
         (Lambda, {}, "reached net.0.weight"),
         (lambda: Net(nn.Linear(8, 2)), {}, "has 2 outputs"),
         (OnlyAccuracy, {"monitor": "val_acc"}, "val_acc"),
         (WithLoss, {"monitor": "val/loss", "mode": "min"}, "is computed from"),
     ],
-    ids=["path", "two", "none", "inline", "class", "multi-label", "lambda", "outputs", "monitor", "monitor-loss"],
+    ids=["path", "two", "none", "inline", "class", "margin", "lambda", "outputs", "monitor", "monitor-loss"],
 )
 def test_errors(module, options, part, tmp_path):
     built = module()
@@ -187,5 +187,5 @@ def test_configs():
 
 
 def test_explain_of_an_unknown_loss(capsys):
-    assert explain.main(["huber"]) == 2
-    explained(capsys.readouterr().err, "unknown loss 'huber'")
+    assert explain.main(["hinge"]) == 2
+    explained(capsys.readouterr().err, "unknown loss 'hinge'")

@@ -14,6 +14,7 @@ from torch import nn
 
 from tglo_lightning import TaylorGLO, TaylorGLOLoss, load_from_checkpoint
 from tglo_lightning.evaluation import VectorizedEvaluator
+from tglo_lightning.search import Portfolio
 
 __all__ = ["either_api"]
 
@@ -138,6 +139,89 @@ class LossOfOnesOwn(Base):
         return self.loss_fn(self(x), y).mean()
 
 
+class PerToken(Base):
+    """Predicts a class at every position; padding is ignored."""
+
+    def forward(self, x):
+        return self.net(x.unsqueeze(1).expand(-1, 4, -1))
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        tokens = torch.stack([y, y, y, torch.full_like(y, -1)], dim=1)
+        return F.cross_entropy(self(x).view(-1, 3), tokens.view(-1), ignore_index=-1)
+
+    def validation_step(self, batch, batch_idx):
+        x, y = batch
+        self.log("val/acc", accuracy(self(x)[:, 0], y))
+
+
+class OneOutput(Base):
+    """Whether it is class 0."""
+
+    def forward(self, x):
+        return self.net(x)[:, 0]
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        return F.binary_cross_entropy_with_logits(self(x), (y == 0).float())
+
+    def validation_step(self, batch, batch_idx):
+        x, y = batch
+        self.log("val/acc", ((self(x) > 0) == (y == 0)).float().mean())
+
+
+class OneProbability(OneOutput):
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        return F.binary_cross_entropy(torch.sigmoid(self(x)), (y == 0).float())
+
+
+class MultiLabel(Base):
+    def __init__(self):
+        super().__init__()
+        self.criterion = nn.BCEWithLogitsLoss(pos_weight=torch.tensor([2.0, 1.0, 3.0]))
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        return self.criterion(self(x), F.one_hot(y, 3).float())
+
+    def validation_step(self, batch, batch_idx):
+        x, y = batch
+        self.log("val/acc", ((self(x) > 0) == F.one_hot(y, 3)).float().mean())
+
+
+class WeightedSamples(MultiLabel):
+    """Each sample has a weight, in another tensor for each batch."""
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        weight = 0.5 + y.unsqueeze(1)
+        return F.binary_cross_entropy_with_logits(self(x), F.one_hot(y, 3).float(), weight=weight)
+
+
+class Regression(Base):
+    def __init__(self):
+        super().__init__()
+        self.criterion = nn.SmoothL1Loss()
+
+    def forward(self, x):
+        return self.net(x)[:, 0]
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        return self.criterion(self(x), y.float())
+
+    def validation_step(self, batch, batch_idx):
+        x, y = batch
+        self.log("val/acc", -(self(x) - y).abs().mean())
+
+
+class InlineRegression(Regression):
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        return F.mse_loss(self(x), y.float())
+
+
 class Kept(TaylorGLO):
     """Searches, then keeps the original or takes the winner, whichever is wanted."""
 
@@ -173,6 +257,13 @@ def searched(cls=Kept, monitor="val/acc", **kwargs):
         (InConfigureModel, "criterion"),
         (InModel, "F.cross_entropy"),
         (LossOfOnesOwn, "loss_fn"),
+        (PerToken, "F.cross_entropy"),
+        (OneOutput, "F.binary_cross_entropy_with_logits"),
+        (OneProbability, "F.binary_cross_entropy"),
+        (MultiLabel, "criterion"),
+        (WeightedSamples, "F.binary_cross_entropy_with_logits"),
+        (Regression, "criterion"),
+        (InlineRegression, "F.mse_loss"),
     ],
 )
 def test_untouched(tmp_path, kind, where):
@@ -180,16 +271,69 @@ def test_untouched(tmp_path, kind, where):
     plain = fit(tmp_path, kind)[0].state_dict()
     fitness = []
     for evaluator in ("trainer", VectorizedEvaluator()):
-        search = searched(evaluator=evaluator)
+        search = searched(evaluator=evaluator, space="shape")
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "(?s).*(Falling back|Training a population)")
             module, _ = fit(tmp_path, kind, search)
         fitness.append([candidate.fitness for candidate in search.result.history])
     assert [slot.label for slot in search.slots] == [where]
-    assert fitness[0] == pytest.approx(fitness[1])
+    assert fitness[0] == pytest.approx(fitness[1], rel=1e-4)
     assert len(set(fitness[0])) > 1
     assert module.state_dict().keys() == plain.keys()
     assert all(torch.equal(value, plain[name]) for name, value in module.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("kind", "space", "message"),
+    [
+        (MultiLabel, "gce", "`space` holds losses of classes targets, but .* one of binary targets.*'binary_focal'"),
+        (
+            Regression,
+            "binary_focal",
+            "binary targets, but .* of regression targets.* pass one of 'barron', 'huber'",
+        ),
+        (Inline, "huber", "regression targets, but .* one of classes targets"),
+    ],
+)
+def test_a_space_for_other_targets(tmp_path, kind, space, message):
+    with pytest.raises(ValueError, match=message):
+        fit(tmp_path, kind, searched(space=space))
+
+
+@pytest.mark.parametrize(
+    ("loss", "family"),
+    [
+        (lambda output, y: (output[:, 0] - y[:, 0]).abs().mean(), "barron"),
+        (lambda output, y: -(torch.sigmoid(output) * (y > 0.5)).mean(), "binary_taylor"),
+        (lambda output, y: -(output.log_softmax(1) * y).sum(1).mean(), "taylorglo"),
+    ],
+)
+def test_the_targets_tell_what_a_loss_of_ones_own_is_for(tmp_path, loss, family):
+    class Own(Base):
+        def __init__(self):
+            super().__init__()
+            self.loss = loss
+
+        def training_step(self, batch, batch_idx):
+            x, y = batch
+            hot = F.one_hot(y, 3).float()
+            target = {"barron": 3 * hot, "binary_taylor": 1 - hot, "taylorglo": hot}[family]
+            return self.loss(self(x), target)
+
+    search = searched(space="shape", evaluator="trainer")
+    fit(tmp_path, Own, search)
+    assert search.result.history[0].criterion.losses[0].family == family
+
+
+@pytest.mark.parametrize(
+    ("kind", "families"),
+    [(MultiLabel, {"binary_smoothing", "binary_focal", "asymmetric"}), (Regression, {"huber", "barron"})],
+)
+def test_the_portfolio_knows_rivals(tmp_path, kind, families):
+    search = searched(space="original", strategy=Portfolio(rates=[1.0]), population=6)
+    fit(tmp_path, kind, search)
+    tried = {spec.family for candidate in search.result.history for spec in candidate.criterion.losses}
+    assert families <= tried
 
 
 @pytest.mark.parametrize("kind", [Inline, SharedStep, InSetup])

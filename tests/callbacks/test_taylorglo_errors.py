@@ -4,7 +4,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from helpers.data import blobs, loader, loaders
+from helpers.data import loader, loaders
 from helpers.modules import TINY, accuracy, classifier, mlp, quiet_trainer, seeded
 from torch import nn
 
@@ -97,25 +97,16 @@ def test_inline_loss_beside_an_attribute(tmp_path):
 
 @pytest.mark.parametrize("names", [None, "criterion"])
 def test_other_losses(tmp_path, names):
-    refused(tmp_path, Trap(criterion=nn.MultiMarginLoss()), "replaces losses of .logits, class targets.", loss=names)
+    refused(tmp_path, Trap(criterion=nn.MultiMarginLoss()), "TaylorGLO replaces CrossEntropyLoss", loss=names)
 
 
-def test_multi_label_targets_through_a_loss_of_ones_own(tmp_path):
-    def multi(logits, target):
-        return F.binary_cross_entropy_with_logits(logits, target)
-
-    data = {"train_dataloaders": loader(list(zip(torch.randn(32, 8), torch.ones(32, 3), strict=True)))}
-    data["val_dataloaders"] = loader(blobs())
-    refused(tmp_path, Trap(criterion=multi), "must add up to 1; these add up to 3 to 3.*multi-label", data=data)
-
-
-def test_regression_through_a_loss_of_ones_own(tmp_path):
-    class Regression(Trap):
+def test_targets_that_are_no_probabilities(tmp_path):
+    class Soft(Trap):
         def training_step(self, batch, batch_idx):
             x, y = batch
-            return self.criterion(self(x)[:, 0], y.float())
+            return self.criterion(self(x), 0.5 * F.one_hot(y, 3) + 0.25)
 
-    refused(tmp_path, Regression(criterion=lambda p, y: (p - y).abs().mean()), "class probabilities must")
+    refused(tmp_path, Soft(), "class probabilities of a target must add up to 1")
 
 
 def test_a_journal_that_is_a_directory(tmp_path):
@@ -132,7 +123,7 @@ def test_unusual_call(tmp_path):
     refused(
         tmp_path,
         Unusual(criterion=lambda logits, y, scale: scale * F.cross_entropy(logits, y)),
-        r"is not called as self.criterion\(logits, target\)",
+        r"is not called as self.criterion\(output, target\)",
     )
 
 

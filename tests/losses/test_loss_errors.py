@@ -99,7 +99,7 @@ def test_theta(theta, order, error, message):
 @pytest.mark.parametrize(
     ("loss", "error", "message"),
     [
-        ("crossentropy", ValueError, "Unknown loss 'crossentropy'; known: baikal, brier, .*gce"),
+        ("crossentropy", ValueError, "Unknown loss 'crossentropy'; known: asymmetric, baikal, .*gce"),
         (torch.nn.MSELoss(), TypeError, "MSELoss is not a loss of a known family"),
         ([1.0] * 7, ValueError, r"must have 5, 8, 12, 17, ... values"),
         (None, TypeError, "must be a tensor or a sequence of numbers"),

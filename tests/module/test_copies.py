@@ -4,11 +4,13 @@ import copy
 from functools import partial
 from types import MethodType
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 from helpers.modules import classifier, cnn, mlp
 from torch import nn
+from torch.utils.data import TensorDataset
 from torchmetrics import MeanMetric
 
 from tglo_lightning.module.copies import check_resettable, fresh_module, leave_ranks, replicate
@@ -120,3 +122,22 @@ def test_what_is_bound_to_a_method_is_copied_too():
     assert [id(p) for p in copied.param_groups[0]["params"]] == [id(p) for p in twin.parameters()]
     assert copied.param_groups[0]["lr"] == 0.3
     assert twin.configure_optimizers.__self__ is twin
+
+
+def test_large_data_are_shared():
+    class Holder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(1, 1_100_000)
+            self.register_buffer("table", torch.zeros(1_100_000))
+            self.data = TensorDataset(torch.zeros(1_100_000), torch.zeros(1_100_000))
+            self.arrays = {"x": np.zeros(1_100_000), "few": np.zeros(3)}
+
+    module = Holder()
+    copy = replicate(module)
+    assert copy.data is not module.data
+    assert copy.data.tensors[0] is module.data.tensors[0]
+    assert copy.arrays["x"] is module.arrays["x"]
+    assert copy.arrays["few"] is not module.arrays["few"]
+    assert copy.table is not module.table
+    assert copy.layer.weight is not module.layer.weight

@@ -11,9 +11,11 @@ from tglo_lightning.search import (
     Curves,
     Evaluation,
     Objective,
+    ProductSpace,
     Race,
     SearchError,
     SearchResult,
+    ShapeSpace,
     minimize,
     presets,
 )
@@ -68,8 +70,8 @@ def run(*rows, mode="max", **options):
 
 
 def test_members():
-    assert Race().criteria(10, None, 1) == presets(10)
-    assert Race(3).criteria(10, None, 2) == presets(10, places=2)[:3]
+    assert Race().criteria(ShapeSpace().for_task(10)) == presets(10)
+    assert Race(3).criteria(ProductSpace([ShapeSpace()] * 2).for_task(10)) == presets(10, places=2)[:3]
     assert Race([SCE, GCE, SCE]).members == [OWN, SCE, GCE]
     assert Race([SCE, OWN]).members == [SCE, OWN]
     assert Race([SCE]).to_dict()["members"] == [OWN.to_dict(), SCE.to_dict()]

@@ -122,7 +122,7 @@ def test_what_is_no_space():
     for wrong in (None, 3, TaylorSpace, ["smoothing"]):
         with pytest.raises(TypeError, match="`space` must be the name or class of a family"):
             as_space(wrong)
-    with pytest.raises(ValueError, match="`space` must be one of 'baikal'"):
+    with pytest.raises(ValueError, match="`space` must be one of 'asymmetric', 'baikal'"):
         as_space("unknown")
     with pytest.raises(ValueError, match="`family` must be one of 'baikal'"):
         FamilySpace("unknown")

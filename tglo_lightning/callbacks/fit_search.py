@@ -93,6 +93,7 @@ class FitSearch:
         # Whatever draws random numbers on the way, the outer fit goes on as if it had not
         with interruptible() as check, isolated(fit.generators, quiet=False), Ranks(trainer) as ranks:
             seen = probe(fit, callback.loss)
+            settings = settings.for_kind(seen.kind)
             _warn_of_monitors(trainer, seen.dependent)
             ranks.agree("The data", digest([[of["lengths"], of["contents"]] for of in seen.identity["data"].values()]))
             if callback.dry_run and not ranks.leads:

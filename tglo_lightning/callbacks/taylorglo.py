@@ -17,7 +17,7 @@ from tglo_lightning.callbacks.report import SearchReport
 from tglo_lightning.evaluation import check_strategy
 from tglo_lightning.evaluation.auto import check_evaluator
 from tglo_lightning.evaluation.inner import rebuild_optimizers
-from tglo_lightning.losses import ClassificationLoss
+from tglo_lightning.losses import FamilyLoss
 from tglo_lightning.module import LossSlots, restore_loss
 from tglo_lightning.module.bases import CALLBACKS, Callback
 from tglo_lightning.module.copies import INITS, copies_of
@@ -116,7 +116,7 @@ class TaylorGLO(Callback):
         *,
         generations: int | None = None,
         population: int = 10,
-        space: Space | type[ClassificationLoss] | str | None = None,
+        space: Space | type[FamilyLoss] | str | None = None,
         strategy: Strategy | str | None = None,
         prior: Any = "shared",
         budget: Budget | int | None = None,

@@ -32,7 +32,8 @@ EXAMPLES = """Examples
   tglo-explain --theta "0 0 1.5 -1 0.5 2 -1 0" --num-classes 100
   tglo-explain mnist_published --output mnist.png       with a picture of D(eps) (extra `plots`)
 """
-KNOWN = f"{', '.join([*sorted(FAMILIES), 'robust', *EVOLVED])}, cross_entropy_2 to cross_entropy_10"
+CLASSES = sorted(name for name, each in FAMILIES.items() if each.kind == "classes")
+KNOWN = f"{', '.join([*CLASSES, 'robust', *EVOLVED])}, cross_entropy_2 to cross_entropy_10"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -38,8 +38,12 @@ EVALUATORS: dict[str, Callable[[], Any]] = {
     "ray": RayEvaluator,
     "ray-sequential": lambda: RayEvaluator(inner=VectorizedEvaluator(chunk_size=1)),
 }
-# Losses for trials: cross-entropy's Taylor expansion of order 3 at h = 1/2, and a weaker one
-TRIAL_THETAS = ((0.0, 0.5, 0.0, 0.0, 0.0, 2.0, -2.0, 0.0), (0.0, 0.5, 0.0, 0.0, 0.0, 1.0, -1.0, 0.0))
+# Losses for trials by kind of target, the first near to torch's: Taylor expansions of order 3, and a robust loss
+TRIALS = {
+    "classes": ("taylorglo", ((0.0, 0.5, 0.0, 0.0, 0.0, 2.0, -2.0, 0.0), (0.0, 0.5, 0.0, 0.0, 0.0, 1.0, -1.0, 0.0))),
+    "binary": ("binary_taylor", ((1.0,) * 6, (0.5,) * 6)),
+    "regression": ("barron", ((1.9, 1.0), (1.0, 1.0))),
+}
 TRIAL_STEPS = (2, 12)
 # Candidates in a trial of an evaluator that trains them one by one
 SINGLES = 2
@@ -177,7 +181,8 @@ def _logits(fit: InnerFit, criterion: Criterion, weights: dict[str, Tensor]) -> 
 
 
 def _trial_criteria(fit: InnerFit) -> list[Criterion]:
-    return [Criterion((LossSpec("taylorglo", theta),) * len(fit.slots)) for theta in TRIAL_THETAS]
+    family, thetas = TRIALS[fit.kind]
+    return [Criterion((LossSpec(family, theta),) * len(fit.slots)) for theta in thetas]
 
 
 def _scores(population: Any) -> list[Evaluation]:

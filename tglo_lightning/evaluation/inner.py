@@ -47,6 +47,7 @@ class InnerFit:
 
     Attributes:
         epoch_batches: training batches of an epoch, infinite while unknown; the probe finds it out.
+        kind: kind of the losses' targets; the probe finds it out.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class InnerFit:
         self.datamodule = _detached(trainer.datamodule)
         self.device = trainer.strategy.root_device
         self.epoch_batches = math.inf
+        self.kind = "classes"
         self.max_epochs: int = trainer.max_epochs
         self._trainer_class = type(trainer)
         self._trainer_kwargs = _trainer_kwargs(trainer)

@@ -21,6 +21,7 @@ from tglo_lightning.evaluation.labels import label_frequencies
 from tglo_lightning.evaluation.trainer import Guard
 from tglo_lightning.evaluation.validation import validated
 from tglo_lightning.losses import TaylorGLOLoss, loss_like
+from tglo_lightning.losses.registry import kind_of
 from tglo_lightning.module import LossSlot, LossSlots
 from tglo_lightning.module.bases import Callback
 from tglo_lightning.module.finding import LossWatch
@@ -35,6 +36,12 @@ __all__ = ["Probe", "Recorder", "probe"]
 NOT_COPIED = "A function that the module holds, such as a lambda over `self`, is not copied with it: make it a method."
 # How many samples are compared with those of an earlier search
 SAMPLES = {"train": 256, "val": 10_000}
+# A loss for each kind of target
+EXAMPLES = {
+    "classes": ("taylorglo", TaylorGLOLoss().theta.tolist()),
+    "binary": ("binary_taylor", [1.0] * 6),
+    "regression": ("barron", [1.0, 1.0]),
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,8 @@ class Probe:
     """What one batch of training and validation shows of a module.
 
     Attributes:
-        num_classes: classes of the logits that reach the loss.
+        kind: kind of the targets: ``"classes"``, ``"binary"`` or ``"regression"``.
+        num_classes: classes of the logits that reach the loss; 2 for other kinds of target.
         metrics: names of the metrics that are logged.
         identity: module, weights, optimizers, data and Trainer in plain values, see
             :mod:`tglo_lightning.module.fingerprint`.
@@ -52,6 +60,7 @@ class Probe:
         priors: frequency of each class among the training labels, if they could be counted.
     """
 
+    kind: str
     num_classes: int
     metrics: list[str]
     identity: dict[str, Any]
@@ -114,7 +123,8 @@ def probe(fit: InnerFit, names: Sequence[str] | None = None) -> Probe:
         )
     classes = {s.label: _check_call(fit, s, r) for s, r in zip(fit.slots, first.recorders, strict=True)}
     if len(set(classes.values())) > 1:
-        raise ValueError(f"Losses that are searched for together must have as many classes each, got {classes}.")
+        raise ValueError(f"Losses that are searched for together must have targets of one kind, got {classes}.")
+    fit.kind, num_classes = next(iter(classes.values()))
     if fit.monitor not in first.metrics:
         advice = "Log it in validation_step with self.log, or pass one of these as `monitor=`."
         if first.validates and "val" not in first.identity["data"]:
@@ -150,7 +160,8 @@ def probe(fit: InnerFit, names: Sequence[str] | None = None) -> Probe:
                 "target) under a name of its own."
             )
     return Probe(
-        num_classes=next(iter(classes.values())),
+        kind=fit.kind,
+        num_classes=num_classes,
         metrics=sorted(first.metrics),
         identity=first.identity,
         inputs=[list(leaf.shape) for leaf in tree_leaves(first.batch) if isinstance(leaf, Tensor)],
@@ -276,42 +287,59 @@ class _FirstBatches(Callback):
         self.loaders["val"] = trainer.val_dataloaders
 
 
-def _check_call(fit: InnerFit, slot: LossSlot, recorder: Recorder) -> int:
-    """The number of classes in the first call of the loss, if a TaylorGLO loss could have taken it."""
+def _check_call(fit: InnerFit, slot: LossSlot, recorder: Recorder) -> tuple[str, int]:
+    """The kind of the targets and the number of classes in the first call of the loss, if another could take it."""
     label = slot.label
-    call = f"{label if label.startswith('F.') else f'self.{label}'}(logits, target)"
+    call = f"{label if label.startswith('F.') else f'self.{label}'}(output, target)"
     if recorder.called_with is None:
         raise ValueError(
             f"`loss={label!r}`: training_step of {type(fit.module).__name__} does not call it. Leave `loss` out to "
             "let the loss be found that it calls."
         )
-    loss = loss_like(recorder.loss, "taylorglo", TaylorGLOLoss().theta.tolist())
     args, kwargs = recorder.called_with
     try:
-        logits, target = inspect.signature(loss.forward).bind(*args, **kwargs).args
+        output, target = inspect.signature(TaylorGLOLoss().forward).bind(*args, **kwargs).args
     except (TypeError, ValueError):
         raise ValueError(f"`loss={label!r}` is not called as {call}; TaylorGLO's losses take just these.") from None
-    if not (isinstance(logits, Tensor) and isinstance(target, Tensor)):
+    if not (isinstance(output, Tensor) and isinstance(target, Tensor)):
         raise ValueError(
-            f"`loss={label!r}`: {call} needs tensors, got {type(logits).__name__} and {type(target).__name__}."
+            f"`loss={label!r}`: {call} needs tensors, got {type(output).__name__} and {type(target).__name__}."
         )
+    kind = kind_of(recorder.loss) or _kind_of_target(output, target)
+    loss = loss_like(recorder.loss, *EXAMPLES[kind])
     # Raises with its own message where shapes, types or ranges do not fit
-    shape = loss.to(logits.device)(logits, target).shape
+    shape = loss.to(output.device)(output, target).shape
     if shape != recorder.returned:
         # A loss of one's own may give a value for each sample without saying so
         loss.reduction = slot.reduction = "none"
-        if (shape := loss(logits, target).shape) != recorder.returned:
+        if (shape := loss(output, target).shape) != recorder.returned:
             raise ValueError(
                 f"`loss={label!r}` returns a tensor of shape {tuple(recorder.returned)}; TaylorGLO replaces losses "
                 f"that return a number, or a value for each sample, {tuple(shape)}."
             )
-    sums = target.sum(dim=min(target.dim() - 1, 1)) if target.is_floating_point() else torch.ones(1)
-    if not torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
-        raise ValueError(
-            f"`loss={label!r}`: the class probabilities of a target must add up to 1; these add up to "
-            f"{sums.min().item():.4g} to {sums.max().item():.4g}. TaylorGLO cannot replace a multi-label loss."
-        )
-    return logits.shape[min(logits.dim() - 1, 1)]
+    if kind != "classes":
+        return kind, 2
+    if not _adds_up(target):
+        raise ValueError(f"`loss={label!r}`: the class probabilities of a target must add up to 1.")
+    return kind, output.shape[min(output.dim() - 1, 1)]
+
+
+def _kind_of_target(output: Tensor, target: Tensor) -> str:
+    """What a loss of the user's own compares, told from a batch."""
+    if not target.is_floating_point() or target.shape != output.shape:
+        return "classes" if target.dtype != torch.bool else "binary"
+    low, high = map(float, target.aminmax())
+    if low >= 0 and high <= 1 and target.dim() > 1 and target.shape[1] > 1 and _adds_up(target):
+        return "classes"
+    return "binary" if bool(((target == 0) | (target == 1)).all()) else "regression"
+
+
+def _adds_up(target: Tensor) -> bool:
+    """Whether class probabilities have the sum 1; indices have."""
+    if not target.is_floating_point():
+        return True
+    sums = target.sum(dim=min(target.dim() - 1, 1))
+    return torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
 
 
 class Recorder(nn.Module):
@@ -350,6 +378,8 @@ class Recorder(nn.Module):
 def _check_outputs(label: str, args: tuple[Any, ...], ignored: Any) -> None:
     """Refuse targets of a class that the network has no output for."""
     logits, target = args if len(args) == 2 else (None, None)
+    if isinstance(target, Tensor) and isinstance(logits, Tensor) and target.shape == logits.shape:
+        return
     if not (isinstance(logits, Tensor) and isinstance(target, Tensor)) or logits.dim() == 0:
         return
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from typing_extensions import Self
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from tglo_lightning.arguments import choice, integer, number, tensor_of
-from tglo_lightning.losses.family import FAMILIES, Axis
-from tglo_lightning.losses.functional import inspectable
+from tglo_lightning.arguments import integer, number, tensor_of
+from tglo_lightning.losses.functional import inspectable, wrapped
+from tglo_lightning.losses.loss import FamilyLoss
 from tglo_lightning.wording import counted
 
 __all__ = ["ClassificationLoss", "labelled", "without_masked"]
 
-REDUCTIONS = ("mean", "sum", "none")
+
+# Logits beyond which a loss is computed in parts, and logits of a part
+LARGE, PART = 2**24, 2**18
 
 
-class ClassificationLoss(nn.Module):
+class ClassificationLoss(FamilyLoss):
     """Base of the losses of logits and class labels.
 
     Its instances take the place of :class:`torch.nn.CrossEntropyLoss`: the same arguments, inputs and reductions. A
@@ -27,13 +29,6 @@ class ClassificationLoss(nn.Module):
     parameters by :attr:`axes`. Most families are :class:`~tglo_lightning.losses.SeparableLoss`, which know more of
     themselves. The parameters are the buffer ``theta``, so they travel in ``state_dict``, and a population of one
     family is one stacked buffer under :func:`torch.func.vmap`.
-
-    Attributes:
-        family: name of the family in results, checkpoints and configs; by default the path of the class. A base class
-            that is no family has the name ``""``.
-        axes: parameters of the family, in the order of ``theta``.
-        theta: parameters, float64 of shape ``(P,)``. Like every buffer it stays in float32 or better when the module is
-            cast to less.
 
     Args:
         theta: parameters, one for each axis.
@@ -57,23 +52,10 @@ class ClassificationLoss(nn.Module):
             for torch's own losses.
     """
 
-    family: ClassVar[str] = ""
-    axes: ClassVar[tuple[Axis, ...]] = ()
-    theta: Tensor
+    family = ""
+    kind = "classes"
+    inherited = ("weight", "ignore_index", "reduction")
     weight: Tensor | None
-
-    # TorchScript compiles a network without its loss
-    __jit_ignored_attributes__: ClassVar[list[str]] = ["family", "axes", "theta", "weight", "priors"]
-    __jit_unused_properties__: ClassVar[list[str]] = []
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        cls.__jit_unused_properties__ = [
-            name for kind in cls.__mro__ for name, value in vars(kind).items() if isinstance(value, property)
-        ]
-        cls.family = vars(cls).get("family", f"{cls.__module__}.{cls.__qualname__}")
-        if cls.family:
-            FAMILIES[cls.family] = cls
 
     def __init__(
         self,
@@ -84,9 +66,7 @@ class ClassificationLoss(nn.Module):
         label_smoothing: float = 0.0,
         reduction: str = "mean",
     ) -> None:
-        super().__init__()
-        if self.axes:
-            theta = [axis.check(value) for axis, value in zip(self.axes, theta, strict=True)]
+        super().__init__(theta, reduction)
         if weight is not None:
             weight = tensor_of("weight", weight)
             if weight.dim() != 1 or not weight.is_floating_point():
@@ -96,39 +76,7 @@ class ClassificationLoss(nn.Module):
                 )
         self.ignore_index = integer("ignore_index", ignore_index)
         self.label_smoothing = number("label_smoothing", label_smoothing, least=0, most=1)
-        self.reduction = choice("reduction", reduction, REDUCTIONS)
-        self.register_buffer("theta", tensor_of("theta", theta, torch.float64).detach().clone())
         self.register_buffer("weight", weight)
-
-    @classmethod
-    def of(cls, theta: Sequence[float], **options: Any) -> Self:
-        """Build the member of the family with parameters ``theta``.
-
-        Args:
-            theta: parameters, one for each axis.
-            options: other arguments of the constructor: ``weight``, ``ignore_index``, ``reduction``, and what a family
-                needs besides, such as ``priors``.
-
-        Raises:
-            ValueError: another number of parameters.
-        """
-        values = theta.tolist() if isinstance(theta, Tensor) else theta
-        if len(values) != len(cls.axes):
-            names = ", ".join(axis.name for axis in cls.axes) or "none"
-            raise ValueError(
-                f"{cls.__name__}: `theta` must have {counted(len(cls.axes), 'value')} ({names}), got {values}."
-            )
-        return cls(*values, **options)  # type: ignore[arg-type]
-
-    @property
-    def name(self) -> str:
-        """Name of the class, for messages."""
-        return type(self).__name__
-
-    @property
-    def formula(self) -> str:
-        """The loss in plain text."""
-        raise NotImplementedError
 
     @property
     def expression(self) -> str:
@@ -164,15 +112,13 @@ class ClassificationLoss(nn.Module):
             wrong = ("input", logits) if not isinstance(logits, Tensor) else ("target", target)
             raise TypeError(f"`{wrong[0]}` must be a tensor, got {wrong[1]!r}.")
         hard = self._check(logits, target, weight)
-        if logits.dtype.itemsize < 4:  # float64 stays, halves are lifted: autocast does not reach past this line
-            logits = logits.float()
         batched = logits.dim() > 1
         if not batched:
             logits, target = logits.unsqueeze(0), target.unsqueeze(0)
-        if hard:
-            losses, counts = self._forward_indices(logits, target.long(), weight)
+        if logits.numel() > LARGE and not torch.compiler.is_compiling() and not wrapped(logits):
+            losses, counts = self._in_parts(logits, target, weight, hard)
         else:
-            losses, counts = self._rows(logits, target.to(logits.dtype), weight), None
+            losses, counts = self._of_samples(logits, target, weight, hard)
         if self.reduction == "mean":
             return losses.mean() if counts is None else losses.sum() / counts.sum()
         if self.reduction == "sum":
@@ -180,6 +126,32 @@ class ClassificationLoss(nn.Module):
         return losses if batched else losses.squeeze(0)
 
     # Per-sample losses, shape (N, d1, ...)
+
+    def _of_samples(
+        self, logits: Tensor, target: Tensor, weight: Tensor | None, hard: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Losses, already weighted, and what each counts in the mean if not one."""
+        if logits.dtype.itemsize < 4:  # float64 stays, halves are lifted: autocast does not reach past this line
+            logits = logits.float()
+        if hard:
+            return self._forward_indices(logits, target.long(), weight)
+        return self._rows(logits, target.to(logits.dtype), weight), None
+
+    def _in_parts(
+        self, logits: Tensor, target: Tensor, weight: Tensor | None, hard: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """The same, some samples at a time, and again for their gradients: less memory, for a third more time."""
+        dim = max((d for d in range(logits.dim()) if d != 1), key=lambda d: logits.shape[d])
+        size = max(1, PART * logits.shape[dim] // logits.numel())
+        parts = [
+            checkpoint(self._of_samples, *pair, weight, hard, use_reentrant=False, preserve_rng_state=False)
+            for pair in zip(logits.split(size, dim), target.split(size, max(dim - 1, 0) if hard else dim), strict=True)
+        ]
+        losses = torch.cat([part for part, _ in parts], max(dim - 1, 0))
+        if all(counts is None for _, counts in parts):
+            return losses, None
+        counts = [torch.ones_like(part) if own is None else own for part, own in parts]
+        return losses, torch.cat(counts, max(dim - 1, 0))
 
     def _forward_indices(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Losses, already weighted, and what each counts in the mean if not one."""
@@ -281,43 +253,6 @@ class ClassificationLoss(nn.Module):
                 f"{self.ignore_index}), got values from {int(used.min())} to {int(used.max())}."
             )
         return True
-
-    # Checkpoints
-
-    def get_extra_state(self) -> Tensor:
-        """Return the family's name as bytes: ``theta`` alone does not tell what it parameterises."""
-        return torch.tensor(list(self.family.encode()), dtype=torch.uint8)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Accept the name; :func:`~tglo_lightning.module.restore_loss` has looked at it before."""
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # Weights that were saved with another loss in this place load strictly, and this loss stays as it is
-        if f"{prefix}theta" in state_dict:
-            for name, buffer in list(self._buffers.items()):
-                saved = state_dict.get(prefix + name)
-                if buffer is None and saved is not None:  # restored by family and parameters alone
-                    setattr(self, name, torch.empty_like(saved))
-        own = {**dict(self.named_buffers()), "_extra_state": self.get_extra_state()}
-        added = {prefix + name: value for name, value in own.items() if prefix + name not in state_dict}
-        state_dict.update(added)
-        try:
-            super()._load_from_state_dict(state_dict, prefix, *args)
-        finally:
-            for key in added:
-                del state_dict[key]
-
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
-        if fn(torch.empty(0)).device.type == "mps":  # which holds no float64
-            for name, buffer in self.named_buffers():
-                setattr(self, name, buffer.float())
-        exact = dict(self.named_buffers())
-        super()._apply(fn, recurse)
-        for name, buffer in exact.items():
-            if getattr(self, name).dtype.itemsize < 4:
-                # a network in half precision must not change what its loss is
-                setattr(self, name, buffer.to(getattr(self, name).device))
-        return self
 
     def extra_repr(self) -> str:
         """The formula and the arguments that are not the defaults."""

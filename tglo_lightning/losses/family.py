@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from tglo_lightning.arguments import number
 
 if TYPE_CHECKING:
-    from tglo_lightning.losses.classification import ClassificationLoss
+    from tglo_lightning.losses.loss import FamilyLoss
 
 __all__ = ["FAMILIES", "Axis", "family"]
 
-FAMILIES: dict[str, type[ClassificationLoss]] = {}
-"""Every family by its name. A subclass of ``ClassificationLoss`` enters itself when it is defined."""
+FAMILIES: dict[str, type[FamilyLoss]] = {}
+"""Every family by its name. A subclass of ``FamilyLoss`` enters itself when it is defined."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Axis:
         return number(self.name, value, least=self.low, most=self.high)
 
 
-def family(name: str) -> type[ClassificationLoss]:
+def family(name: str) -> type[FamilyLoss]:
     """Return the family called ``name``.
 
     Raises:

@@ -12,33 +12,51 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tglo_lightning.losses.classification import ClassificationLoss
 from tglo_lightning.losses.cross_entropy import CrossEntropyLoss
 from tglo_lightning.losses.family import FAMILIES
 from tglo_lightning.losses.family import family as find_family
 from tglo_lightning.losses.functional import order_of, theta_tensor
+from tglo_lightning.losses.loss import FamilyLoss
 from tglo_lightning.losses.published import PUBLISHED_NAMES, published_theta
 from tglo_lightning.losses.taylorglo import TaylorGLOLoss
 
-__all__ = ["as_loss", "check_replaceable", "loss_like", "loss_name", "loss_options"]
+__all__ = ["as_loss", "check_replaceable", "kind_of", "loss_like", "loss_name", "loss_options"]
 
-INHERITED = ("weight", "ignore_index", "reduction")
 # Where losses of one's own keep class weights
 CLASS_WEIGHTS = ("weights", "class_weights", "class_weight", "alpha")
 # Of torch's losses and ours
-DEFAULTS = {"weight": None, "ignore_index": -100, "reduction": "mean", "label_smoothing": 0.0}
-# Losses of torch whose targets are class indices or probabilities, and whose inputs are logits or log-probabilities
-REPLACEABLE = (nn.CrossEntropyLoss, nn.NLLLoss)
-FUNCTIONS = {"cross_entropy": F.cross_entropy, "nll_loss": F.nll_loss}
+DEFAULTS = {"weight": None, "pos_weight": None, "ignore_index": -100, "reduction": "mean", "label_smoothing": 0.0}
+# Losses of torch that can be replaced, by the kind of their target
+REPLACEABLE: dict[type[nn.Module], str] = {
+    nn.CrossEntropyLoss: "classes",
+    nn.NLLLoss: "classes",
+    nn.BCEWithLogitsLoss: "binary",
+    nn.BCELoss: "binary",
+    nn.MSELoss: "regression",
+    nn.L1Loss: "regression",
+    nn.SmoothL1Loss: "regression",
+    nn.HuberLoss: "regression",
+}
+KINDS = {
+    "cross_entropy": "classes",
+    "nll_loss": "classes",
+    "binary_cross_entropy_with_logits": "binary",
+    "binary_cross_entropy": "binary",
+    "mse_loss": "regression",
+    "l1_loss": "regression",
+    "smooth_l1_loss": "regression",
+    "huber_loss": "regression",
+}
+FUNCTIONS: dict[str, Any] = {name: getattr(F, name) for name in KINDS}
 """Functions of :mod:`torch.nn.functional` that can be replaced where they are called, by name."""
 OTHER_FUNCTIONS = [value for name, value in vars(F).items() if name.endswith(("loss", "cross_entropy", "with_logits"))]
 
 
-def as_loss(loss: nn.Module | Tensor | Sequence[float] | str) -> ClassificationLoss:
+def as_loss(loss: nn.Module | Tensor | Sequence[float] | str) -> FamilyLoss:
     """Return the loss of the package that ``loss`` stands for.
 
     Args:
-        loss: a :class:`ClassificationLoss`, a :class:`torch.nn.CrossEntropyLoss`, a ``theta`` of a TaylorGLO loss, of
+        loss: a :class:`FamilyLoss`, a :class:`torch.nn.CrossEntropyLoss`, a ``theta`` of a TaylorGLO loss, of
             shape ``(P,)``, the name of a family, such as ``"baikal"``, for its default parameters, or a name of
             :func:`~tglo_lightning.losses.published_theta`.
 
@@ -46,10 +64,10 @@ def as_loss(loss: nn.Module | Tensor | Sequence[float] | str) -> ClassificationL
         TypeError: a module that is neither.
         ValueError: an unknown name, or a ``theta`` of a wrong length.
     """
-    if isinstance(loss, ClassificationLoss):
+    if isinstance(loss, FamilyLoss):
         return loss
     if isinstance(loss, nn.CrossEntropyLoss):
-        options = {name: getattr(loss, name) for name in INHERITED}
+        options = {name: getattr(loss, name) for name in CrossEntropyLoss.inherited}
         return CrossEntropyLoss(label_smoothing=loss.label_smoothing, **options)
     if isinstance(loss, str):
         if loss in FAMILIES:
@@ -59,38 +77,57 @@ def as_loss(loss: nn.Module | Tensor | Sequence[float] | str) -> ClassificationL
         loss = published_theta(loss)
     if isinstance(loss, nn.Module):
         raise TypeError(
-            f"{type(loss).__name__} is not a loss of a known family; expected a ClassificationLoss, "
+            f"{type(loss).__name__} is not a loss of a known family; expected a FamilyLoss, "
             "torch.nn.CrossEntropyLoss, a theta or a name."
         )
     theta = theta_tensor(loss)
     return TaylorGLOLoss(theta, order=order_of(theta))
 
 
-def loss_like(
-    original: object, family: str | type[ClassificationLoss], theta: Sequence[float], **options: Any
-) -> ClassificationLoss:
+def loss_like(original: object, family: str | type[FamilyLoss], theta: Sequence[float], **options: Any) -> FamilyLoss:
     """Build the loss of ``family`` with parameters ``theta`` that takes the place of ``original``.
 
-    It has the class weights, ``ignore_index`` and reduction of ``original``, its buffers on the same device. Label
+    It has the weights, ``ignore_index`` and reduction of ``original``, its buffers on the same device. Label
     smoothing is not taken over: the criterion alone says what the loss does. ``original`` may be a module, a function,
     or a partial of a function. ``options`` are what the family needs besides, such as ``priors``.
 
     Raises:
         ValueError: an unknown family, or parameters that it rejects.
     """
-    options = {**_given(original, INHERITED), **options}
-    weight = options.get("weight")
-    if isinstance(weight, Tensor):
-        options["weight"] = weight.detach().clone()
     kind = find_family(family) if isinstance(family, str) else family
+    options = {**_given(original, kind.inherited), **options}
+    for name, value in options.items():
+        options[name] = value.detach().clone() if isinstance(value, Tensor) else value
+    if kind.kind == "binary" and _function_of(original) in ("binary_cross_entropy", "BCELoss"):
+        options["probabilities"] = True
     try:
         loss = kind.of(theta, **options)
     except (TypeError, ValueError) as error:
-        inherited = ", ".join(name for name in INHERITED if name in options)
+        inherited = ", ".join(name for name in kind.inherited if name in options)
         if not inherited:
             raise
         raise ValueError(f"{kind.__name__} in place of {loss_name(original)}, with its {inherited}: {error}") from None
-    return loss.to(weight.device) if isinstance(weight, Tensor) else loss
+    device = next((value.device for value in options.values() if isinstance(value, Tensor)), None)
+    return loss if device is None else loss.to(device)
+
+
+def kind_of(loss: object) -> str | None:
+    """The kind of target of a loss, ``None`` for one of the user's own.
+
+    >>> kind_of(nn.BCEWithLogitsLoss()), kind_of(F.l1_loss)
+    ('binary', 'regression')
+    """
+    if isinstance(loss, FamilyLoss):
+        return loss.kind
+    of_module = (kind for base, kind in REPLACEABLE.items() if isinstance(loss, base))
+    return next(of_module, None) or KINDS.get(_function_of(loss))
+
+
+def _function_of(loss: object) -> str:
+    """Name of the function, or of the class, that a loss is."""
+    function = loss.func if isinstance(loss, partial) else loss
+    name = next((name for name, known in FUNCTIONS.items() if known is function), None)
+    return name or str(getattr(loss, "function", type(loss).__name__))
 
 
 def loss_name(loss: Any) -> str:
@@ -122,7 +159,7 @@ def check_replaceable(loss: Any, where: str) -> None:
         where: where it was found, for the message.
 
     Raises:
-        ValueError: it cannot be called, or is a loss of torch of something other than class targets.
+        ValueError: it cannot be called, or is another loss of torch.
     """
     if not callable(loss):
         what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
@@ -131,12 +168,9 @@ def check_replaceable(loss: Any, where: str) -> None:
     # Losses of one's own derive from torch's base classes, too
     torchs = isinstance(loss, nn.modules.loss._Loss) and type(loss).__module__.startswith("torch.")
     known = torchs or function in OTHER_FUNCTIONS
-    fits = isinstance(loss, (*REPLACEABLE, ClassificationLoss)) or function in FUNCTIONS.values()
-    if known and not fits:
-        raise ValueError(
-            f"{where} is {loss_name(loss)}. TaylorGLO replaces losses of (logits, class targets), such as "
-            "torch.nn.CrossEntropyLoss."
-        )
+    if known and kind_of(loss) is None:
+        names = ", ".join(kind.__name__ for kind in REPLACEABLE)
+        raise ValueError(f"{where} is {loss_name(loss)}. TaylorGLO replaces {names}, and losses of your own.")
 
 
 def _given(loss: object, names: Iterable[str]) -> dict[str, Any]:
@@ -147,10 +181,10 @@ def _given(loss: object, names: Iterable[str]) -> dict[str, Any]:
     """
     owner = SimpleNamespace(**loss.keywords) if isinstance(loss, partial) else loss
     found = {name: getattr(owner, name, None) for name in names}
-    if "weight" in found and found["weight"] is None:
+    if "ignore_index" in found and found["weight"] is None:
         others = (getattr(owner, name, None) for name in CLASS_WEIGHTS)
         found["weight"] = next((value for value in others if _is_vector(value)), None)
-    if "weight" in found and not isinstance(found["weight"], Tensor) and _is_vector(found["weight"]):
+    if not isinstance(found.get("weight"), Tensor) and _is_vector(found.get("weight")):
         found["weight"] = torch.as_tensor(found["weight"], dtype=torch.float32)
     return {name: value for name, value in found.items() if value is not None and not isinstance(value, nn.Parameter)}
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torchmetrics import Metric
 
+from tglo_lightning.module.loaders import large_data
+
 __all__ = ["INITS", "Init", "check_resettable", "copies_of", "fresh_module", "leave_ranks", "replicate"]
 
 INITS = ("module", "reset")
@@ -46,9 +48,12 @@ def check_resettable(module: nn.Module) -> None:
 def replicate(module: nn.Module) -> Any:
     """Return a deep copy, also of what :func:`copy.deepcopy` does not copy: tensors that the module keeps of its last
     pass, and what is bound to its methods, such as the optimizer that LightningCLI binds to ``configure_optimizers``.
+
+    Large tensors and arrays beside parameters and buffers hold data, and are shared.
     """
     kept = [leaf for child in module.modules() for leaf in tree_leaves(vars(child)) if isinstance(leaf, Tensor)]
     memo: dict[int, Any] = {id(leaf): leaf.detach().clone() for leaf in kept if not leaf.is_leaf}
+    memo |= {id(data): data for data in large_data(module)}
     replica = copy.deepcopy(module, memo)
     for own, twin in zip(module.modules(), replica.modules(), strict=True):
         for name, value in vars(own).items():

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torchmetrics import Metric, MetricCollection
 
-from tglo_lightning.losses import ClassificationLoss
+from tglo_lightning.losses import FamilyLoss
 from tglo_lightning.losses.registry import FUNCTIONS, OTHER_FUNCTIONS
 from tglo_lightning.module.inline import NAMES, bound
 from tglo_lightning.module.slot import InlineSlot, LossSlot, LossSlots
@@ -76,7 +76,7 @@ class LossWatch:
 
     def __post_init__(self) -> None:
         for path, child in self.module.named_modules():
-            known = isinstance(child, nn.modules.loss._Loss | ClassificationLoss)
+            known = isinstance(child, nn.modules.loss._Loss | FamilyLoss)
             plain = not any(True for _ in child.parameters()) and not isinstance(child, Metric | MetricCollection)
             if path and (known or plain):
                 child.register_forward_pre_hook(lambda *_, path=path: self._enter(path))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from types import FunctionType, MethodType
 from typing import Any
@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
-__all__ = ["fresh_iterators", "generators", "nothing", "with_fresh_iterators"]
+__all__ = ["fresh_iterators", "generators", "large_data", "nothing", "with_fresh_iterators"]
 
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 HOLDERS = (DataLoader, Dataset, Sampler)
 # A longer container holds samples, not generators
 LONGEST, DEEPEST = 100, 6
+LARGE = 10**6
 LIGHTNING = ("pytorch_lightning", "lightning")
 # Their objects hold no generators of the user's
 LIBRARIES = (*LIGHTNING, "builtins", "torch", "numpy", "torchmetrics", "functools", "types")
@@ -30,13 +32,29 @@ def generators(*sources: Any) -> list[Any]:
     """The random generators of torch, numpy and Python that data loaders, or the attributes of a datamodule or a
     module, draw from: those of their samplers, datasets, transforms and collate functions.
     """
+    return _instances(GENERATORS, sources)
+
+
+def large_data(module: nn.Module) -> list[Any]:
+    """The tensors and arrays of more than a million elements that a module holds beside parameters and buffers."""
+    own = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
+    return [
+        value
+        for value in _instances((Tensor, np.ndarray), list(module.modules()))
+        if id(value) not in own
+        and (value.size > LARGE if isinstance(value, np.ndarray) else value.numel() > LARGE and not value.requires_grad)
+    ]
+
+
+def _instances(kinds: tuple[type, ...], sources: Iterable[Any]) -> list[Any]:
+    """Instances of ``kinds`` that can be reached from ``sources`` over attributes and short containers."""
     found: list[Any] = []
     seen: set[int] = set()
 
     def collect(value: Any, depth: int) -> None:
         if id(value) in seen or depth > DEEPEST:
             return
-        if isinstance(value, GENERATORS):
+        if isinstance(value, kinds):
             seen.add(id(value))
             found.append(value)
         elif isinstance(value, dict | list | tuple):

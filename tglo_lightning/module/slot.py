@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import nn
 
-from tglo_lightning.losses import FAMILIES, ClassificationLoss, loss_options
+from tglo_lightning.losses import FAMILIES, FamilyLoss, loss_options
 from tglo_lightning.losses.registry import FUNCTIONS, check_replaceable, loss_name
 from tglo_lightning.module.inline import InlineLoss, OriginalCall, attach, read_state
 from tglo_lightning.search import Criterion, LossSpec
@@ -96,7 +96,7 @@ class LossSlot:
     def holds(self, module: nn.Module, spec: LossSpec) -> bool:
         """Whether the loss in its place is ``spec`` already."""
         loss = self.get(module)
-        return isinstance(loss, ClassificationLoss) and (loss.family, tuple(loss.theta.tolist())) == (
+        return isinstance(loss, FamilyLoss) and (loss.family, tuple(loss.theta.tolist())) == (
             spec.family,
             spec.theta,
         )
@@ -216,9 +216,7 @@ def loss_names(loss: str | Sequence[str]) -> list[str]:
 
 def _missing(module: nn.Module, path: str, part: str) -> str:
     kind = type(module).__name__
-    losses = [
-        name for name, child in module.named_modules() if isinstance(child, nn.modules.loss._Loss | ClassificationLoss)
-    ]
+    losses = [name for name, child in module.named_modules() if isinstance(child, nn.modules.loss._Loss | FamilyLoss)]
     advice = (
         f"Losses found: {', '.join(map(repr, losses))}; pass one of them as `loss=`."
         if losses

@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import Any
 
 from tglo_lightning.arguments import number
-from tglo_lightning.losses import ClassificationLoss, family, loss_like
+from tglo_lightning.losses import FamilyLoss, family, loss_like
 
 __all__ = ["Criterion", "LossSpec"]
 
@@ -39,7 +39,7 @@ class LossSpec:
             raise TypeError(f"`theta` must be a sequence of numbers, got {self.theta!r}.")
         object.__setattr__(self, "theta", tuple(number("theta", value) for value in self.theta))
 
-    def build(self, original: Any = None) -> ClassificationLoss:
+    def build(self, original: Any = None) -> FamilyLoss:
         """Build the loss with the class weights, ``ignore_index`` and reduction of ``original``.
 
         Raises:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tglo_lightning.losses import ClassificationLoss, as_loss, loss_like
+from tglo_lightning.losses import ClassificationLoss, FamilyLoss, as_loss, loss_like
 from tglo_lightning.search.result import SearchResult
 from tglo_lightning.untrusted import write_whole
 
@@ -65,7 +65,8 @@ def export_loss(
     """
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"`name` must be the name of a function, got {name!r}.")
-    step, losses = 1.0, [] if isinstance(result, SearchResult) else [result]
+    step: float = 1.0
+    losses: list[FamilyLoss] = [] if isinstance(result, SearchResult) else [result]
     if isinstance(result, SearchResult):
         step, losses = result.criterion.step, _losses(result)
     elif not isinstance(result, ClassificationLoss):
@@ -73,7 +74,8 @@ def export_loss(
     about = "A loss that tglo-lightning found." if step == 1 else f"Train with {step:.4g} times the learning rate."
     code = HEAD.format(about=about)
     for number, loss in enumerate(losses, start=1):
-        assert isinstance(loss, ClassificationLoss)
+        if not isinstance(loss, ClassificationLoss):
+            raise ValueError(f"Losses of class targets can be exported, and {type(loss).__name__} is of other targets.")
         try:
             body = _body(loss, loss.expression)
         except NotImplementedError:
@@ -89,7 +91,7 @@ def export_loss(
     return code
 
 
-def _losses(result: SearchResult) -> list[ClassificationLoss]:
+def _losses(result: SearchResult) -> list[FamilyLoss]:
     """What a search kept, with the options of the losses that were replaced."""
     options: list[dict[str, Any]] = result.settings.get("original_options") or [{}]
     tensors: list[dict[str, Any]] = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,13 +13,18 @@ from tglo_lightning.arguments import integer, number
 from tglo_lightning.search.criterion import Criterion
 from tglo_lightning.search.presets import Presets, WarmCMAES
 from tglo_lightning.search.race import Race
-from tglo_lightning.search.space import Space, as_space
+from tglo_lightning.search.space import Space, as_space, space_for
 from tglo_lightning.search.strategy import CMAES, RandomSearch, Strategy
 
 __all__ = ["KNOWN", "STRATEGIES", "Portfolio", "as_strategy"]
 
 KNOWN = ("original", "smoothing", "gce", "sce", "nce_rce", "focal")
 """What a practitioner would try: the module's own loss and known losses, each with its learning rate."""
+KNOWN_OF = {
+    "classes": KNOWN,
+    "binary": ("original", "binary_smoothing", "binary_focal", "asymmetric"),
+    "regression": ("original", "huber", "barron"),
+}
 
 
 class Portfolio(Strategy):
@@ -52,10 +58,18 @@ class Portfolio(Strategy):
     ) -> None:
         if isinstance(spaces, str) or not spaces:
             raise ValueError(f"`spaces` must be a list of spaces, got {spaces!r}.")
+        self.known = tuple(spaces) == KNOWN
         self.given = [as_space(space) for space in spaces]
         self.rates = [number("rates", rate, above=0) for rate in rates]
         self.explore = integer("explore", explore, 1)
         self.sigma = number("sigma", sigma, above=0)
+
+    def for_kind(self, kind: str) -> Portfolio:
+        """Return the portfolio for a kind of target: with the losses that are known there, unless spaces were given."""
+        twin = copy.copy(self)
+        spaces = [as_space(name) for name in KNOWN_OF[kind]] if self.known else self.given
+        twin.given = [space_for(space, kind) for space in spaces]
+        return twin
 
     def start(self, space: Space, population: int, seed: int) -> None:
         """Begin with the presets. ``space`` tells the number of classes and of losses only."""

@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from tglo_lightning.arguments import number
-from tglo_lightning.losses import robust
+from tglo_lightning.losses import family, robust
 from tglo_lightning.search.criterion import Criterion, LossSpec
 from tglo_lightning.search.space import Space
 from tglo_lightning.search.strategy import CMAES, Strategy, normal
 
-__all__ = ["RATES", "Presets", "WarmCMAES", "is_unbalanced", "presets"]
+__all__ = ["RATES", "Presets", "WarmCMAES", "is_unbalanced", "presets", "presets_of"]
 
 RATES = (1.0, 0.3, 3.0, 0.1)
 """Factors on the module's own learning rate."""
 
+# Known losses for targets of other kinds than classes, three of them or one at three rates
+KNOWN = {"binary": ("binary_smoothing", "binary_focal", "asymmetric"), "regression": ("huber",)}
 # Above this ratio of the most to the least frequent class, losses for unbalanced classes are tried
 UNBALANCED = 3.0
 SCE = LossSpec("sce", (0.1, 1.0))
@@ -40,13 +42,17 @@ def presets(
         num_classes: classes of the task.
         priors: frequencies of the classes among the training labels, if they are known.
         places: losses in the module, each replaced by the same one.
-        start: a criterion in place of :func:`~tglo_lightning.losses.robust`, with a learning rate of its own.
+        start: a criterion in place of :func:`~tglo_lightning.losses.robust`, with a learning rate of its own. If it is
+            for binary or continuous targets, the others are too: the module's own loss at four learning rates, this
+            one at three, and known losses.
 
     >>> [criterion.formula for criterion in presets(10)][:2]
     ['', 'y log(h), labels smoothed by 0.1']
     >>> len(presets(10)), len(presets(2, priors=[0.9, 0.1]))
     (10, 10)
     """
+    if start is not None and start.losses and (kind := family(start.losses[0].family).kind) != "classes":
+        return _of_kind(kind, start)
     if start is None or not start.losses:
         start = Criterion((LossSpec("taylorglo", tuple(robust(num_classes).theta.tolist())),) * places)
     unbalanced = is_unbalanced(priors)
@@ -60,6 +66,15 @@ def presets(
     return found
 
 
+def _of_kind(kind: str, start: Criterion) -> list[Criterion]:
+    """Presets for binary or continuous targets: the module's own loss, known ones and ``start``, at several rates."""
+    known = [LossSpec(name, tuple(axis.default for axis in family(name).axes)) for name in KNOWN[kind]]
+    found = [Criterion.original(rate) for rate in RATES]
+    found += [Criterion(start.losses, start.step * rate) for rate in RATES[:3]]
+    rates = RATES[: 3 // len(known)]
+    return [*found, *(Criterion((spec,) * len(start.losses), rate) for rate in rates for spec in known)]
+
+
 class Presets(Strategy):
     """Tries the presets and searches no further: a single generation of ten candidates.
 
@@ -71,7 +86,7 @@ class Presets(Strategy):
 
     def ask(self) -> list[Criterion]:
         """Return the presets."""
-        return _presets(self.space)
+        return presets_of(self.space)
 
     def tell(self, costs: Sequence[float]) -> None:
         """Learn nothing."""
@@ -105,7 +120,7 @@ class WarmCMAES(CMAES):
         """Return the presets, later a generation of CMA-ES."""
         if self._begun is not None:
             return super().ask()
-        tried = _presets(self.space)[: self.population]
+        tried = presets_of(self.space)[: self.population]
         more = self.draw(lambda n: normal(self.space, self._generator, n, self.sigma), self.population - len(tried))
         self._first = tried + more[1]
         return self._first
@@ -146,6 +161,7 @@ class WarmCMAES(CMAES):
         self._begun = x
 
 
-def _presets(space: Space) -> list[Criterion]:
+def presets_of(space: Space) -> list[Criterion]:
+    """Return the presets for the task of a space; its centre is one of the losses."""
     start = space.decode(space.centre)
     return presets(space.num_classes, space.priors, max(1, len(start.losses)), start)

@@ -8,7 +8,7 @@ from typing import Any
 
 from tglo_lightning.arguments import choice, flag, integer, number
 from tglo_lightning.search.criterion import Criterion
-from tglo_lightning.search.presets import presets
+from tglo_lightning.search.presets import presets_of
 from tglo_lightning.search.space import Space
 from tglo_lightning.search.strategy import Strategy
 
@@ -71,11 +71,9 @@ class Race(Strategy):
         """Number of checks of a training that is long enough."""
         return max(1, round(1 / self.check_every))
 
-    def criteria(self, num_classes: int, priors: Sequence[float] | None, places: int) -> list[Criterion]:
-        """Return the members for a task; see :func:`~tglo_lightning.search.presets`."""
-        if isinstance(self.members, int):
-            return presets(num_classes, priors, places)[: self.members]
-        return list(self.members)
+    def criteria(self, space: Space) -> list[Criterion]:
+        """Return the members for the task of a space; see :func:`~tglo_lightning.search.presets`."""
+        return presets_of(space)[: self.members] if isinstance(self.members, int) else list(self.members)
 
     def checks(self, length: int) -> list[int]:
         """Return the epochs or steps of a training of this length after which the members are validated."""

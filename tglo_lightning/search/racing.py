@@ -22,6 +22,7 @@ from tglo_lightning.search.loop import SearchError
 from tglo_lightning.search.race import Race
 from tglo_lightning.search.result import Candidate, Finalist, SearchResult
 from tglo_lightning.search.settings import Objective, SearchSettings
+from tglo_lightning.search.space import Space
 
 __all__ = ["RaceListener", "Raced", "confirm", "race"]
 
@@ -77,7 +78,8 @@ def race(
     assert isinstance(strategy, Race)
     assert isinstance(budget, Budget)
     started = time.monotonic()
-    criteria = strategy.criteria(objective.num_classes, objective.priors, max(1, len(objective.options)))
+    assert isinstance(settings.space, Space)
+    criteria = strategy.criteria(settings.space.for_task(objective.num_classes, objective.priors))
     members = [_Member(criterion) for criterion in criteria]
     best = max if objective.mode == "max" else min
     records = _Records(journal)

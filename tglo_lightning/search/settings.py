@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tglo_lightning.arguments import choice, integer
-from tglo_lightning.losses import ClassificationLoss
+from tglo_lightning.losses import FamilyLoss
 from tglo_lightning.search.budget import Budget, as_budget
 from tglo_lightning.search.finals import Finals, as_finals
 from tglo_lightning.search.portfolio import as_strategy
 from tglo_lightning.search.presets import Presets
 from tglo_lightning.search.prior import prior_space
 from tglo_lightning.search.seeding import derived_seed
-from tglo_lightning.search.space import Space, as_space
+from tglo_lightning.search.space import Space, as_space, space_for
 from tglo_lightning.search.strategy import Strategy
 
 __all__ = ["MODES", "Objective", "SearchSettings"]
@@ -51,7 +51,7 @@ class SearchSettings:
 
     generations: Any = None  # a whole number once the strategy is known
     population: int = 10
-    space: Space | type[ClassificationLoss] | str | None = None
+    space: Space | type[FamilyLoss] | str | None = None
     strategy: Strategy | str | None = None
     finals: Finals | int | None = None
     budget: Budget | int | None = None
@@ -79,6 +79,16 @@ class SearchSettings:
         """Return the settings of a search for several losses at once."""
         assert self.space is not None
         return replace(self, space=as_space(self.space, places))
+
+    def for_kind(self, kind: str) -> SearchSettings:
+        """Return the settings of a search for losses of a kind of target.
+
+        Raises:
+            ValueError: space or strategy are for another kind.
+        """
+        assert isinstance(self.space, Space)
+        assert isinstance(self.strategy, Strategy)
+        return replace(self, space=space_for(self.space, kind), strategy=self.strategy.for_kind(kind))
 
     def for_fit(self, max_epochs: int | None, max_steps: int, score: str = "last") -> SearchSettings:
         """Return the settings with a length of training: the given one, or that of a Trainer's fit.

@@ -14,7 +14,7 @@ import torch
 from typing_extensions import Self
 
 from tglo_lightning.arguments import choice, flag, integer, number
-from tglo_lightning.losses import FAMILIES, ClassificationLoss, family
+from tglo_lightning.losses import FAMILIES, BinaryTaylorLoss, FamilyLoss, family
 from tglo_lightning.losses.class_priors import PriorLoss
 from tglo_lightning.losses.functional import num_parameters
 from tglo_lightning.losses.priors import Prior, as_prior
@@ -25,6 +25,7 @@ from tglo_lightning.wording import counted
 __all__ = [
     "CONSTRAINTS",
     "COORDINATES",
+    "BinaryTaylorSpace",
     "FamilySpace",
     "ProductSpace",
     "ShapeSpace",
@@ -32,6 +33,7 @@ __all__ = [
     "StepSpace",
     "TaylorSpace",
     "as_space",
+    "space_for",
 ]
 
 CONSTRAINTS = ("trainable", "stable", "published")
@@ -219,7 +221,7 @@ class FamilySpace(Space):
     ('alpha', 'log_step')
     """
 
-    def __init__(self, family: str | type[ClassificationLoss], step: bool = True) -> None:
+    def __init__(self, family: str | type[FamilyLoss], step: bool = True) -> None:
         self.family = _find("family", family)
         if self.family.family == "taylorglo":
             raise ValueError("`family` must not be 'taylorglo', whose parameters are many: that is TaylorSpace.")
@@ -299,7 +301,7 @@ class ProductSpace(Space):
         return {"name": "product", "spaces": [space.to_dict() for space in self.spaces]}
 
 
-def as_space(space: Space | type[ClassificationLoss] | str, places: int | None = None) -> Space:
+def as_space(space: Space | type[FamilyLoss] | str, places: int | None = None) -> Space:
     """Return a space: ``"taylorglo"``, ``"shape"``, ``"original"``, a family by its name or class, or an object.
 
     Args:
@@ -313,7 +315,7 @@ def as_space(space: Space | type[ClassificationLoss] | str, places: int | None =
         space = NAMED[space]()
     elif getattr(space, "family", None) == "taylorglo":
         space = TaylorSpace()
-    elif isinstance(space, str) or (isinstance(space, type) and issubclass(space, ClassificationLoss)):
+    elif isinstance(space, str) or (isinstance(space, type) and issubclass(space, FamilyLoss)):
         space = FamilySpace(_find("space", space))
     if not isinstance(space, Space):
         raise TypeError(f"`space` must be the name or class of a family of losses, or a Space, got {space!r}.")
@@ -327,15 +329,58 @@ def as_space(space: Space | type[ClassificationLoss] | str, places: int | None =
     return space
 
 
+class BinaryTaylorSpace(FamilySpace):
+    """Polynomial losses for binary and multi-label targets, and the learning rate.
+
+    >>> BinaryTaylorSpace().axes
+    ('p1', 'p2', 'p3', 'n1', 'n2', 'n3', 'log_step')
+    """
+
+    def __init__(self, step: bool = True) -> None:
+        super().__init__(BinaryTaylorLoss, step)
+
+    def feasible(self, criterion: Criterion) -> bool:
+        """Whether an undecided output is pulled to its target."""
+        return BinaryTaylorLoss.of(criterion.losses[0].theta).trainable
+
+
+# What ``space="shape"`` stands for, by the kind of target
+DEFAULT_SPACES: dict[str, Callable[[], Space]] = {
+    "classes": ShapeSpace,
+    "binary": BinaryTaylorSpace,
+    "regression": lambda: FamilySpace("barron"),
+}
+
+
+def space_for(space: Space, kind: str) -> Space:
+    """Return the space for a kind of target, ``"classes"``, ``"binary"`` or ``"regression"``.
+
+    Raises:
+        ValueError: its losses are for targets of another kind.
+    """
+    if isinstance(space, ProductSpace):
+        return ProductSpace([space_for(each, kind) for each in space.spaces])
+    if type(space) is ShapeSpace and kind != "classes":
+        return DEFAULT_SPACES[kind]()
+    kinds = {family(loss.family).kind for loss in space.decode(space.centre).losses}
+    if kinds - {kind}:
+        fit = ", ".join(repr(name) for name, each in sorted(FAMILIES.items()) if each.kind == kind and each.axes)
+        raise ValueError(
+            f"`space` holds losses of {kinds.pop()} targets, but the module's loss is one of {kind} targets. Leave "
+            f"`space` at its default, or pass one of {fit}."
+        )
+    return space
+
+
 NAMED: dict[str, type[Space]] = {"taylorglo": TaylorSpace, "shape": ShapeSpace, "original": StepSpace}
 
 
-def _find(argument: str, given: str | type[ClassificationLoss]) -> type[ClassificationLoss]:
+def _find(argument: str, given: str | type[FamilyLoss]) -> type[FamilyLoss]:
     if isinstance(given, str) and given not in FAMILIES:
         known = ", ".join(map(repr, sorted(FAMILIES if argument == "family" else {*FAMILIES, *NAMED})))
         other = "" if argument == "family" else ", or a Space"
         raise ValueError(f"`{argument}` must be one of {known}{other}, got {given!r}.")
-    if not isinstance(given, str) and not (isinstance(given, type) and issubclass(given, ClassificationLoss)):
+    if not isinstance(given, str) and not (isinstance(given, type) and issubclass(given, FamilyLoss)):
         raise TypeError(f"`{argument}` must be the name or class of a family of losses, got {given!r}.")
     return family(given) if isinstance(given, str) else given
 

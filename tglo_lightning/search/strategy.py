@@ -43,6 +43,10 @@ class Strategy(ABC):
     rejected: int = 0
     generations: int = 10
 
+    def for_kind(self, kind: str) -> Strategy:
+        """Return the strategy for a kind of target; itself, unless it has spaces of its own."""
+        return self
+
     def start(self, space: Space, population: int, seed: int) -> None:
         """Begin a search; everything an earlier search left is forgotten."""
         self.space, self.population, self.rejected = space, population, 0

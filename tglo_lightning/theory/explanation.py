@@ -189,6 +189,7 @@ def explain(loss: LossLike, num_classes: int) -> Explanation:
     null: dict[str, Any] = {k: v if isinstance(v, bool) else float(v) for k, v in told._asdict().items()}
     pull = pull_of(module, num_classes)
     assert isinstance(memorised.verdict, str)
+    assert isinstance(module, ClassificationLoss)
     return Explanation(
         loss=module,
         name=module.name or type(module).__name__,

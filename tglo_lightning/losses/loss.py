@@ -1,0 +1,132 @@
+"""Base of all losses of the package: a family, its parameters, and how they travel in checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from tglo_lightning.arguments import choice, tensor_of
+from tglo_lightning.losses.family import FAMILIES, Axis
+from tglo_lightning.wording import counted
+
+__all__ = ["FamilyLoss"]
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+class FamilyLoss(nn.Module):
+    """Base of the losses of an output and a target.
+
+    The parameters are the buffer ``theta``, so they travel in ``state_dict``, and a population of one family is one
+    stacked buffer under :func:`torch.func.vmap`.
+
+    Attributes:
+        family: name of the family in results, checkpoints and configs; by default the path of the class. A base class
+            that is no family has the name ``""``.
+        kind: kind of target: ``"classes"``, ``"binary"`` or ``"regression"``.
+        axes: parameters of the family, in the order of ``theta``.
+        inherited: options that it takes over from the loss that it replaces.
+        theta: parameters, float64 of shape ``(P,)``. Like every buffer it stays in float32 or better when the module is
+            cast to less.
+
+    Args:
+        theta: parameters, one for each axis.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+    """
+
+    family: ClassVar[str] = ""
+    kind: ClassVar[str] = ""
+    axes: ClassVar[tuple[Axis, ...]] = ()
+    inherited: ClassVar[tuple[str, ...]] = ("weight", "reduction")
+    theta: Tensor
+
+    # TorchScript compiles a network without its loss
+    __jit_ignored_attributes__: ClassVar[list[str]] = ["family", "kind", "axes", "inherited", "theta", "weight"]
+    __jit_unused_properties__: ClassVar[list[str]] = []
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__jit_unused_properties__ = [
+            name for kind in cls.__mro__ for name, value in vars(kind).items() if isinstance(value, property)
+        ]
+        cls.family = vars(cls).get("family", f"{cls.__module__}.{cls.__qualname__}")
+        if cls.family:
+            FAMILIES[cls.family] = cls
+
+    def __init__(self, theta: Tensor | Sequence[float] = (), reduction: str = "mean") -> None:
+        super().__init__()
+        if self.axes:
+            theta = [axis.check(value) for axis, value in zip(self.axes, theta, strict=True)]
+        self.reduction = choice("reduction", reduction, REDUCTIONS)
+        self.register_buffer("theta", tensor_of("theta", theta, torch.float64).detach().clone())
+
+    @classmethod
+    def of(cls, theta: Sequence[float], **options: Any) -> Self:
+        """Build the member of the family with parameters ``theta``.
+
+        Args:
+            theta: parameters, one for each axis.
+            options: other arguments of the constructor: ``weight``, ``reduction``, and what a family needs besides,
+                such as ``priors``.
+
+        Raises:
+            ValueError: another number of parameters.
+        """
+        values = theta.tolist() if isinstance(theta, Tensor) else theta
+        if len(values) != len(cls.axes):
+            names = ", ".join(axis.name for axis in cls.axes) or "none"
+            raise ValueError(
+                f"{cls.__name__}: `theta` must have {counted(len(cls.axes), 'value')} ({names}), got {values}."
+            )
+        return cls(*values, **options)  # type: ignore[arg-type]
+
+    @property
+    def name(self) -> str:
+        """Name of the class, for messages."""
+        return type(self).__name__
+
+    @property
+    def formula(self) -> str:
+        """The loss in plain text."""
+        raise NotImplementedError
+
+    # Checkpoints
+
+    def get_extra_state(self) -> Tensor:
+        """Return the family's name as bytes: ``theta`` alone does not tell what it parameterises."""
+        return torch.tensor(list(self.family.encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Accept the name; :func:`~tglo_lightning.module.restore_loss` has looked at it before."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Weights that were saved with another loss in this place load strictly, and this loss stays as it is
+        if f"{prefix}theta" in state_dict:
+            for name, buffer in list(self._buffers.items()):
+                saved = state_dict.get(prefix + name)
+                if buffer is None and saved is not None:  # restored by family and parameters alone
+                    setattr(self, name, torch.empty_like(saved))
+        own = {**dict(self.named_buffers()), "_extra_state": self.get_extra_state()}
+        added = {prefix + name: value for name, value in own.items() if prefix + name not in state_dict}
+        state_dict.update(added)
+        try:
+            super()._load_from_state_dict(state_dict, prefix, *args)
+        finally:
+            for key in added:
+                del state_dict[key]
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        if fn(torch.empty(0)).device.type == "mps":  # which holds no float64
+            for name, buffer in self.named_buffers():
+                setattr(self, name, buffer.float())
+        exact = dict(self.named_buffers())
+        super()._apply(fn, recurse)
+        for name, buffer in exact.items():
+            if getattr(self, name).dtype.itemsize < 4:
+                # a network in half precision must not change what its loss is
+                setattr(self, name, buffer.to(getattr(self, name).device))
+        return self
