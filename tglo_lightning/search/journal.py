@@ -21,6 +21,8 @@ except ImportError:  # Windows has no flock; two processes on one journal are no
 __all__ = ["Journal", "JournalError", "Unwritable", "difference"]
 
 FORMAT = 3
+# Differences between headers that a message names
+MOST_TOLD = 5
 # A file that another process has locked; file systems without locks answer otherwise
 LOCKED = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
@@ -218,12 +220,18 @@ def _checksum(record: Mapping[str, Any]) -> str:
     return f"{zlib.crc32(json.dumps(record, sort_keys=True).encode()):08x}"
 
 
-def difference(asked: Any, found: Any, name: str = "") -> str:
-    """What differs between two headers, in words; empty if nothing does."""
+def difference(asked: Any, found: Any) -> str:
+    """What differs between two headers, in words, the first of it if that is much; empty if nothing does."""
+    parts = _differences(asked, found, "")
+    more = f", and {len(parts) - MOST_TOLD} more" if len(parts) > MOST_TOLD else ""
+    return ", ".join(parts[:MOST_TOLD]) + more
+
+
+def _differences(asked: Any, found: Any, name: str) -> list[str]:
     if asked == found:
-        return ""
+        return []
     if isinstance(asked, Mapping) and isinstance(found, Mapping):
         keys = [*asked, *(key for key in found if key not in asked)]
-        parts = [difference(asked.get(key), found.get(key), f"{name}.{key}" if name else key) for key in keys]
-        return ", ".join(filter(None, parts))
-    return f"{name} is {found!r} there and {asked!r} here"
+        parts = [_differences(asked.get(key), found.get(key), f"{name}.{key}" if name else key) for key in keys]
+        return [part for each in parts for part in each]
+    return [f"{name} is {found!r} there and {asked!r} here"]
