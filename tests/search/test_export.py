@@ -143,7 +143,7 @@ def test_losses_of_other_targets_are_refused(name, result, tmp_path):
     loss = FAMILIES[name]()
     best = replace(result.best, criterion=Criterion.of(name, loss.theta.tolist()))
     for given in (loss, replace(result, kept="metalearned", best=best, settings={})):
-        with pytest.raises(ValueError, match=rf"{loss.name} is a loss of {loss.kind} targets; only losses of class"):
+        with pytest.raises(ValueError, match=rf"{loss.name} is a loss of {loss.kind} targets; only those of classes"):
             export_loss(given, tmp_path / "exported.py")
     assert not (tmp_path / "exported.py").exists()
 

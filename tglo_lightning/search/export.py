@@ -75,9 +75,7 @@ def export_loss(
     code = HEAD.format(about=about)
     for number, loss in enumerate(losses, start=1):
         if not isinstance(loss, ClassificationLoss):
-            raise ValueError(
-                f"{loss.name} is a loss of {loss.kind} targets; only losses of class targets are exported."
-            )
+            raise ValueError(f"{loss.name} is a loss of {loss.kind} targets; only those of classes can be exported.")
         try:
             body = _body(loss, loss.expression)
         except NotImplementedError:

@@ -122,9 +122,8 @@ def minimize(
         integer("num_classes", num_classes, 2), name, "min", loss_name(original), (loss_options(original),)
     )
     budget = settings.budget if isinstance(settings.budget, Budget) else None
-    evaluator = FunctionEvaluator(
-        fn, original, num_classes=num_classes if kind in (None, "classes") else None, budget=budget
-    )
+    of_logits = num_classes if kind in (None, "classes") else None
+    evaluator = FunctionEvaluator(fn, original, num_classes=of_logits, budget=budget)
     header = header_of([fn], original, settings, objective, evaluator.name)
     result = run(evaluator, settings, objective, header, journal, progress)
     warn_of_seeds(result, "If `fn` seeds generators itself, leave that to the search.")
