@@ -27,4 +27,4 @@ def test_the_example_runs(tmp_path, small):
     command = [sys.executable, "example.py"]
     ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
-    assert re.match(r"(metalearned|original) .* h( |\^|$)", ran.stdout.splitlines()[-1])
+    assert re.match(r"(metalearned|original) .*\bh\b", ran.stdout.splitlines()[-1])

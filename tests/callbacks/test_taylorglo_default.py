@@ -10,7 +10,7 @@ from helpers.modules import classifier, quiet_trainer, seeded
 from torch.utils.data import Subset, TensorDataset
 
 from tglo_lightning import TaylorGLO
-from tglo_lightning.search import Finals, SearchResult, presets
+from tglo_lightning.search import Criterion, Finals, SearchResult, presets
 
 
 def fit(tmp_path, data=None, epochs=2, **arguments):
@@ -44,6 +44,48 @@ def test_unbalanced_classes_bring_losses_of_their_own(tmp_path):
     for spec in specs:
         assert spec.theta[1:] == pytest.approx((counts / counts.sum()).tolist())
     assert all(candidate.status == "ok" for candidate in search.result.history)
+
+
+class Yes(classifier(pl)):
+    """Whether a sample is of class 0."""
+
+    def __init__(self, criterion):
+        super().__init__(net=torch.nn.Sequential(torch.nn.Linear(8, 1), torch.nn.Flatten(0)), criterion=criterion)
+
+    def validation_step(self, batch, batch_idx):
+        x, y = batch
+        self.log("val/acc", ((self(x) > 0.5) == (y > 0.5)).float().mean())
+
+
+@pytest.mark.parametrize("evaluator", ["trainer", "vectorized"])
+@pytest.mark.parametrize(
+    ("criterion", "family", "known"),
+    [
+        (
+            torch.nn.BCEWithLogitsLoss,
+            "binary_taylor",
+            [(name, 1.0) for name in ("binary_smoothing", "binary_focal", "asymmetric")],
+        ),
+        (torch.nn.MSELoss, "barron", [("huber", rate) for rate in (1.0, 0.3, 3.0)]),
+    ],
+)
+def test_the_presets_for_other_targets(tmp_path, evaluator, criterion, family, known):
+    module = seeded(Yes, criterion=criterion())
+    search = TaylorGLO(monitor="val/acc", evaluator=evaluator, report=False)
+    data = {}
+    for name, given in loaders().items():
+        x, y = given.dataset.tensors
+        data[name] = loader(TensorDataset(x, (y == 0).float()), shuffle=name == "train_dataloaders")
+    quiet_trainer(pl, tmp_path, max_epochs=1, callbacks=[search]).fit(module, **data)
+    result = search.result
+    assert (result.candidates, result.failed, result.settings["evaluator"]) == (10, 0, evaluator)
+    criteria = [candidate.criterion for candidate in result.history]
+    assert criteria[:4] == [Criterion.original(rate) for rate in (1.0, 0.3, 3.0, 0.1)]
+    assert [(c.losses[0].family, c.step) for c in criteria[4:]] == [
+        *((family, rate) for rate in (1.0, 0.3, 3.0)),
+        *known,
+    ]
+    assert len({candidate.fitness for candidate in result.history}) > 1
 
 
 def test_labels_that_the_batch_does_not_hold_are_not_counted(tmp_path):

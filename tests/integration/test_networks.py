@@ -12,7 +12,7 @@ from tglo_lightning.losses import TaylorGLOLoss
 
 
 def fit(tmp_path, module, data, api=pl, **kwargs):
-    options = {name: kwargs.pop(name) for name in ("loss", "evaluator", "monitor", "init") if name in kwargs}
+    options = {name: kwargs.pop(name) for name in ("loss", "evaluator", "monitor", "init", "space") if name in kwargs}
     search = TaylorGLO(**TINY | options)
     quiet_trainer(api, tmp_path, callbacks=[search], max_epochs=1, **kwargs).fit(module, **data)
     assert [c.error for c in search.result.history if c.error] == []
@@ -94,7 +94,7 @@ def test_segmentation(tmp_path, evaluator):
     assert module.criterion.ignore_index == 255
 
 
-# Multi-label targets are refused, however the loss is written
+# Multi-label targets, however the loss is written
 
 
 class MultiLabel(classifier(pl)):
@@ -103,26 +103,36 @@ class MultiLabel(classifier(pl)):
         self.log("val/acc", ((self(x) > 0) == y.bool()).float().mean())
 
 
-@pytest.mark.parametrize(
-    ("criterion", "message"),
-    [
-        (
-            nn.BCEWithLogitsLoss(),
-            "criterion is BCEWithLogitsLoss. TaylorGLO replaces losses of .logits, class targets.",
-        ),
-        (nn.MultiLabelSoftMarginLoss(), "criterion is MultiLabelSoftMarginLoss. TaylorGLO replaces"),
-        (lambda logits, y: nn.functional.binary_cross_entropy_with_logits(logits, y), "multi-label"),
-        # torch itself takes these, though they are no probabilities
-        (nn.CrossEntropyLoss(), "multi-label"),
-    ],
-)
-def test_multi_label_targets_are_refused(tmp_path, criterion, message):
+def labels():
+    """Samples of one or two labels."""
     x, y = blobs().tensors
     hot = nn.functional.one_hot(y, CLASSES).float()
     hot[::2, 0] = 1.0
-    data = dict.fromkeys(("train_dataloaders", "val_dataloaders"), loader(torch.utils.data.TensorDataset(x, hot)))
+    return dict.fromkeys(("train_dataloaders", "val_dataloaders"), loader(torch.utils.data.TensorDataset(x, hot)))
+
+
+@pytest.mark.parametrize("evaluator", ["vectorized", "trainer"])
+@pytest.mark.parametrize(
+    "criterion",
+    [nn.BCEWithLogitsLoss(), lambda logits, y: nn.functional.binary_cross_entropy_with_logits(logits, y)],
+    ids=["module", "own"],
+)
+def test_multi_label_targets(tmp_path, criterion, evaluator):
+    search = fit(tmp_path, MultiLabel(criterion=criterion), labels(), evaluator=evaluator, space="binary_taylor")
+    assert {c.criterion.losses[0].family for c in search.result.history} == {"binary_taylor"}
+
+
+@pytest.mark.parametrize(
+    ("criterion", "message"),
+    [
+        (nn.MultiLabelSoftMarginLoss(), "criterion is MultiLabelSoftMarginLoss. TaylorGLO replaces"),
+        # torch itself takes these, though they are no probabilities
+        (nn.CrossEntropyLoss(), "the class probabilities of a target must add up to 1"),
+    ],
+)
+def test_multi_label_targets_that_are_refused(tmp_path, criterion, message):
     with pytest.raises(ValueError, match=message):
-        fit(tmp_path, MultiLabel(criterion=criterion), data)
+        fit(tmp_path, MultiLabel(criterion=criterion), labels())
 
 
 # Compiled parts

@@ -23,12 +23,22 @@ SEARCHED = sorted(
     name for name, kind in FAMILIES.items() if kind.__module__.startswith("tglo_lightning.") and name != "taylorglo"
 )
 X, Y = torch.randn(4, FEATURES, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0])
+ORIGINALS = {
+    "classes": nn.CrossEntropyLoss,
+    "binary": lambda: nn.BCEWithLogitsLoss(weight=torch.ones(3), pos_weight=torch.ones(3)),
+    "regression": nn.MSELoss,
+}
+
+
+def target_for(name):
+    """What a loss of the family compares the outputs for ``X`` with."""
+    return Y if FAMILIES[name].kind == "classes" else nn.functional.one_hot(Y, 3).float()
 
 
 def changed(name="taylorglo", criterion=None):
     """A module with a loss of a family in place of its own."""
-    module = seeded(classifier(pl), criterion=criterion)
     kind = FAMILIES[name]
+    module = seeded(classifier(pl), criterion=ORIGINALS[kind.kind]() if criterion is None else criterion)
     if issubclass(kind, PriorLoss):
         module.criterion = kind(priors=[1, 2, 3])
     else:
@@ -51,26 +61,28 @@ def test_torchscript_and_export(name):
     program = torch.export.export(module, (X,)).module()
     for other in (scripted, loaded, traced, program):
         torch.testing.assert_close(other(X), module(X))
-    loss = torch.export.export(module.criterion, (module(X).detach(), Y)).module()
-    torch.testing.assert_close(loss(module(X), Y), module.criterion(module(X), Y))
+    target = target_for(name)
+    loss = torch.export.export(module.criterion, (module(X).detach(), target)).module()
+    torch.testing.assert_close(loss(module(X), target), module.criterion(module(X), target))
 
 
 @pytest.mark.parametrize("name", ["taylorglo", *SEARCHED])
 def test_estimators_of_memory_and_work(name):
     """Under FakeTensorMode nothing can be read."""
-    kept = changed(name)
+    kept, given = changed(name), target_for(name)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        again = kept.criterion(torch.randn(4, 3), torch.zeros(4, dtype=torch.long))
+        target = torch.zeros(given.shape, dtype=given.dtype)
+        again = kept.criterion(torch.randn(4, 3), target)
         assert again.shape == ()
         criterion = FAMILIES[name](**({"priors": torch.rand(3)} if isinstance(kept.criterion, PriorLoss) else {}))
         module = classifier(pl)(criterion=criterion)
-        loss = module.criterion(module(torch.randn(4, FEATURES)), torch.zeros(4, dtype=torch.long))
+        loss = module.criterion(module(torch.randn(4, FEATURES)), target)
         loss.backward()
         assert module.net[0].weight.grad.shape == (16, FEATURES)
     with FlopCounterMode(display=False) as counter:
-        loss = kept.criterion(kept(X), Y)
+        loss = kept.criterion(kept(X), given)
     assert counter.get_total_flops() > 0
-    torch.testing.assert_close(loss, kept.criterion(kept(X), Y))
+    torch.testing.assert_close(loss, kept.criterion(kept(X), given))
 
 
 def test_state_dicts_of_the_original_module_load_strictly_and_back():

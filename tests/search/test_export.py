@@ -14,7 +14,8 @@ from tglo_lightning.losses.base import LinearLoss
 from tglo_lightning.losses.class_priors import PriorLoss
 from tglo_lightning.search import Criterion, LossSpec, SearchResult, export_loss
 
-OWN = sorted(name for name, kind in FAMILIES.items() if kind.__module__.startswith("tglo_lightning."))
+OURS = {name: each for name, each in sorted(FAMILIES.items()) if each.__module__.startswith("tglo_lightning.")}
+OWN = [name for name, each in OURS.items() if each.kind == "classes"]
 WEIGHT = torch.tensor([0.5, 1.0, 2.5])
 
 
@@ -135,6 +136,16 @@ def test_several_losses(result):
     logits, target, _ = data()
     for name, spec in zip(("mine", "mine_2"), criterion.losses, strict=True):
         torch.testing.assert_close(space[name](logits, target), spec.build()(logits, target))
+
+
+@pytest.mark.parametrize("name", [name for name in OURS if name not in OWN])
+def test_losses_of_other_targets_are_refused(name, result, tmp_path):
+    loss = FAMILIES[name]()
+    best = replace(result.best, criterion=Criterion.of(name, loss.theta.tolist()))
+    for given in (loss, replace(result, kept="metalearned", best=best, settings={})):
+        with pytest.raises(ValueError, match=rf"{loss.name} is a loss of {loss.kind} targets; only those of classes"):
+            export_loss(given, tmp_path / "exported.py")
+    assert not (tmp_path / "exported.py").exists()
 
 
 def test_what_cannot_be_exported(tmp_path):

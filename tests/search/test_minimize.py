@@ -123,6 +123,27 @@ def test_other_originals(original):
     assert result.original.name in ("cross_entropy", "BaikalLoss", "NLLLoss")
 
 
+@pytest.mark.parametrize(("original", "families"), [
+    (nn.BCEWithLogitsLoss(), {"binary_taylor", "binary_smoothing", "binary_focal", "asymmetric"}),
+    (nn.functional.mse_loss, {"barron", "huber"}),
+])  # fmt: skip
+def test_other_targets(original, families):
+    hot = nn.functional.one_hot(TRAIN[1]).float()
+
+    def error(loss):
+        net = mlp()
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        for _ in range(2):
+            optimizer.zero_grad()
+            loss(net(TRAIN[0]), hot).backward()
+            optimizer.step()
+        return (net(VAL[0]).argmax(1) != VAL[1]).float().mean()
+
+    result = minimize(error, 2, original=original, finals=FINALS, progress=False)
+    assert (result.candidates, result.failed) == (10, 0)
+    assert {spec.family for c in result.history for spec in c.criterion.losses} == families
+
+
 def test_another_family_and_the_learning_rate():
     def rate(loss):
         net = mlp()
@@ -294,10 +315,12 @@ def test_finals_that_say_nothing_are_told():
         ({"fn": 5}, TypeError, "`fn` must be a function"),
         ({"num_classes": 1}, ValueError, "`num_classes` must be at least 2"),
         (
-            {"original": nn.BCEWithLogitsLoss()},
+            {"original": nn.KLDivLoss()},
             ValueError,
-            "`original` is BCEWithLogitsLoss. TaylorGLO replaces losses",
+            "`original` is KLDivLoss. TaylorGLO replaces CrossEntropyLoss, .*, and losses of your own",
         ),
+        ({"original": nn.BCEWithLogitsLoss()}, ValueError, "losses of classes targets, but .* one of binary targets"),
+        ({"space": "huber"}, ValueError, "losses of regression targets, but .* one of classes targets"),
         ({"original": 5}, ValueError, "`original` is 5, not a loss"),
         ({"population": 1}, ValueError, "`population` must be at least 2"),
         ({"space": TaylorSpace}, TypeError, "`space` must be the name"),

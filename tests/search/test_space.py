@@ -124,7 +124,7 @@ def test_what_is_no_space():
             as_space(wrong)
     with pytest.raises(ValueError, match="`space` must be one of 'asymmetric', 'baikal'"):
         as_space("unknown")
-    with pytest.raises(ValueError, match="`family` must be one of 'baikal'"):
+    with pytest.raises(ValueError, match="`family` must be one of 'asymmetric', 'baikal'"):
         FamilySpace("unknown")
     with pytest.raises(TypeError, match="`family` must be"):
         FamilySpace(nn.Linear)

@@ -24,8 +24,12 @@ class BinaryTaylorLoss(BinaryLoss):
     as in the asymmetric loss.
 
     Args:
-        p1, p2, p3: coefficients for positive targets.
-        n1, n2, n3: coefficients for negative targets.
+        p1: coefficient of the first power for positive targets.
+        p2: of the second.
+        p3: of the third.
+        n1: coefficient of the first power for negative targets.
+        n2: of the second.
+        n3: of the third.
         options: those of :class:`~tglo_lightning.losses.BinaryLoss`.
     """
 

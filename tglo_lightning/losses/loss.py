@@ -45,7 +45,9 @@ class FamilyLoss(nn.Module):
     theta: Tensor
 
     # TorchScript compiles a network without its loss
-    __jit_ignored_attributes__: ClassVar[list[str]] = ["family", "kind", "axes", "inherited", "theta", "weight"]
+    __jit_ignored_attributes__: ClassVar[list[str]] = [
+        *("family", "kind", "axes", "inherited", "theta", "weight", "pos_weight")
+    ]
     __jit_unused_properties__: ClassVar[list[str]] = []
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

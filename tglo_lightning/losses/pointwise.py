@@ -45,6 +45,7 @@ class PointwiseLoss(FamilyLoss):
         """The loss of each output."""
         raise NotImplementedError
 
+    @torch.jit.unused
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """The loss of the outputs ``input`` against ``target``."""
         for name, value in (("input", input), ("target", target)):

@@ -39,7 +39,7 @@ def {name}(logits, target):
 
 
 def export_loss(
-    result: SearchResult | ClassificationLoss, path: str | PathLike[str] | None = None, name: str = "metalearned_loss"
+    result: SearchResult | FamilyLoss, path: str | PathLike[str] | None = None, name: str = "metalearned_loss"
 ) -> str:
     """Write the loss that a search kept as a function of PyTorch, which needs nothing of this package.
 
@@ -56,8 +56,8 @@ def export_loss(
 
     Raises:
         OSError: the file cannot be written.
-        ValueError: the original loss was kept and is none that is known; a family that has no ``expression``; a name
-            that is none of Python.
+        ValueError: the original loss was kept and is none that is known; a loss for binary or continuous targets; a
+            family that has no ``expression``; a name that is none of Python.
 
     >>> from tglo_lightning.losses import MAELoss
     >>> "f = y * (h - 1)" in export_loss(MAELoss())
@@ -69,13 +69,13 @@ def export_loss(
     losses: list[FamilyLoss] = [] if isinstance(result, SearchResult) else [result]
     if isinstance(result, SearchResult):
         step, losses = result.criterion.step, _losses(result)
-    elif not isinstance(result, ClassificationLoss):
+    elif not isinstance(result, FamilyLoss):
         raise TypeError(f"`result` must be the result of a search or a loss, got {type(result).__name__}.")
     about = "A loss that tglo-lightning found." if step == 1 else f"Train with {step:.4g} times the learning rate."
     code = HEAD.format(about=about)
     for number, loss in enumerate(losses, start=1):
         if not isinstance(loss, ClassificationLoss):
-            raise ValueError(f"Losses of class targets can be exported, and {type(loss).__name__} is of other targets.")
+            raise ValueError(f"{loss.name} is a loss of {loss.kind} targets; only those of classes can be exported.")
         try:
             body = _body(loss, loss.expression)
         except NotImplementedError:

@@ -18,7 +18,7 @@ from torch import nn
 
 from tglo_lightning._version import __version__
 from tglo_lightning.arguments import integer
-from tglo_lightning.losses.registry import check_replaceable, loss_name, loss_options
+from tglo_lightning.losses.registry import check_replaceable, kind_of, loss_name, loss_options
 from tglo_lightning.search.budget import Budget
 from tglo_lightning.search.criterion import Criterion
 from tglo_lightning.search.evaluator import Evaluation
@@ -69,11 +69,11 @@ def minimize(
     A call that returns NaN or an infinite number, or raises, is a failed candidate, ranked worst.
 
     Args:
-        fn: called with a loss, a module that takes the place of ``torch.nn.CrossEntropyLoss()``: logits and class
-            indices or probabilities in, on any device that it was moved to by ``loss.to(device)``.
-        num_classes: classes of the task.
-        original: the loss to beat; ``None`` for ``torch.nn.CrossEntropyLoss()``. Candidates take over its class
-            weights, ``ignore_index`` and reduction.
+        fn: called with a loss, a module that takes the place of ``original``; for ``torch.nn.CrossEntropyLoss()``
+            logits and class indices or probabilities in, on any device that it was moved to by ``loss.to(device)``.
+        num_classes: classes of the task; 2 where ``original`` is a loss of binary, multi-label or continuous targets.
+        original: the loss to beat; ``None`` for ``torch.nn.CrossEntropyLoss()``. Candidates are for the same kind of
+            target and take over its weights, ``ignore_index`` and reduction.
         settings: the arguments of the search.
         journal: file that every finished training is written to; the result is written beside it, as ``.json``. A
             search that was killed goes on from there when it is started again with the same code of ``fn``; what ``fn``
@@ -115,12 +115,15 @@ def minimize(
     if original is None:
         original = nn.CrossEntropyLoss()
     check_replaceable(original, "`original`")
+    if kind := kind_of(original):
+        settings = settings.for_kind(kind)
     name = getattr(fn, "__name__", type(fn).__name__)
     objective = Objective(
         integer("num_classes", num_classes, 2), name, "min", loss_name(original), (loss_options(original),)
     )
     budget = settings.budget if isinstance(settings.budget, Budget) else None
-    evaluator = FunctionEvaluator(fn, original, num_classes=num_classes, budget=budget)
+    of_logits = num_classes if kind in (None, "classes") else None
+    evaluator = FunctionEvaluator(fn, original, num_classes=of_logits, budget=budget)
     header = header_of([fn], original, settings, objective, evaluator.name)
     result = run(evaluator, settings, objective, header, journal, progress)
     warn_of_seeds(result, "If `fn` seeds generators itself, leave that to the search.")

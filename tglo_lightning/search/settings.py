@@ -94,7 +94,8 @@ class SearchSettings:
         """Return the settings with a length of training: the given one, or that of a Trainer's fit.
 
         Args:
-            max_epochs, max_steps: of the fit.
+            max_epochs: of the fit; ``None`` or negative for no end.
+            max_steps: of the fit; negative for no end.
             score: which moment of a training counts, if the budget does not say.
 
         Raises:
