@@ -108,12 +108,26 @@ def leaders(search: SearchResult) -> list[Candidate]:
     return list(best.values())
 
 
+def evolved(search: SearchResult) -> list[Candidate]:
+    """Return the candidates of the best family that was tried in several generations; empty if none was."""
+    tried: dict[Any, set[int]] = {}
+    for candidate in search.history:
+        if math.isfinite(candidate.fitness):
+            tried.setdefault(candidate.criterion.shape, set()).add(candidate.generation)
+    members = [c for c in search.history if len(tried.get(c.criterion.shape, ())) > 1]
+    valid = [c for c in members if math.isfinite(c.fitness)]
+    if not valid:
+        return []
+    champion = (max if search.mode == "max" else min)(valid, key=lambda c: c.fitness).criterion
+    return [c for c in members if c.criterion.shape == champion.shape]
+
+
 def leader(search: SearchResult) -> Finalist | None:
-    """Return the best candidate so far, which no finals have confirmed; None if none was trained."""
-    best = leaders(search)
-    if not best:
+    """Return the best candidate so far but the original loss, which no finals have confirmed; None if there is none."""
+    valid = [c for c in search.history if math.isfinite(c.fitness) and not c.criterion.is_original]
+    if not valid:
         return None
-    found = (max if search.mode == "max" else min)(best, key=lambda c: c.fitness)
+    found = (max if search.mode == "max" else min)(valid, key=lambda c: c.fitness)
     return Finalist(found.criterion, "candidate", (), found.fitness, found.generation)
 
 

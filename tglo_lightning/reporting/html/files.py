@@ -15,7 +15,7 @@ from tglo_lightning.reporting.numbers import LOSSES
 from tglo_lightning.reporting.results import described
 from tglo_lightning.reporting.robustness import RobustnessReport
 from tglo_lightning.reporting.runs import ENTRY
-from tglo_lightning.search import Criterion, Finals, SearchResult
+from tglo_lightning.search import Criterion, SearchResult
 from tglo_lightning.search.journal import Journal
 from tglo_lightning.untrusted import NUMBER, load_json, load_yaml, write_whole
 
@@ -149,12 +149,10 @@ class RunFiles:
 
     @property
     def trainings(self) -> tuple[int, int]:
-        """Of an interrupted search: trainings done, and those that it takes."""
+        """Of an interrupted search: trainings done, and those that it takes at most."""
         assert self.search is not None
-        done, settings = self.search.trainings, self.search.settings
-        return done, max(
-            done, settings["generations"] * settings["population"] + Finals(**settings["finals"]).trainings
-        )
+        done = self.search.trainings
+        return done, max(done, self.search.settings.get("trainings", 0))
 
     @property
     def own(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from tglo_lightning.reporting.numbers import mean_sd, number
 from tglo_lightning.reporting.pictures import canvas
 from tglo_lightning.reporting.pictures.canvas import picture
-from tglo_lightning.reporting.results import family_of, leaders, original_name, parameter_names, parameters_of
+from tglo_lightning.reporting.results import evolved, family_of, leaders, original_name, parameter_names, parameters_of
 from tglo_lightning.search.result import Candidate, SearchResult
 from tglo_lightning.wording import counted
 
@@ -101,17 +102,16 @@ def feasible(search: SearchResult) -> canvas.Figure:
 
 @picture
 def parameters(search: SearchResult) -> canvas.Figure:
-    """The parameters over the generations, of the candidates of the best one's family; lines: each generation's best.
+    """The parameters over the generations, of the candidates of the best family; lines: each generation's best of it.
 
     Raises:
-        ValueError: no candidate came to a finite fitness.
+        ValueError: no family was tried in several generations.
     """
-    best = leaders(search)
-    if not best:
-        raise ValueError("Nothing to draw: no candidate came to a finite fitness.")
-    champion = (max if search.mode == "max" else min)(best, key=lambda c: c.fitness).criterion
-    members = [c for c in search.history if c.criterion.shape == champion.shape]
-    best = [c for c in best if c.criterion.shape == champion.shape]
+    members = evolved(search)
+    if not members:
+        raise ValueError("Nothing to draw: no family of losses was tried in several generations.")
+    champion = members[0].criterion
+    best = leaders(replace(search, history=tuple(members)))
     rows = np.array([parameters_of(c.criterion) for c in members], float)
     moving = [i for i in range(rows.shape[1]) if np.ptp(rows[:, i]) > 0] or list(range(rows.shape[1]))
     names = parameter_names(champion)
@@ -128,7 +128,7 @@ def parameters(search: SearchResult) -> canvas.Figure:
     whose = "all of them" if len(members) == len(search.history) else f"all of its family, {family_of(champion)}"
     ends = ", ".join(f"{names[i]} {number(parameters_of(best[-1].criterion)[i])}" for i in moving)
     figure.set_label(
-        f"Lines: the best candidate of each generation; dots: {whose}. In generation {best[-1].generation + 1} the "
+        f"Lines: the best of each generation; dots: {whose}. In generation {best[-1].generation + 1} the "
         f"best has {ends}."
     )
     return figure

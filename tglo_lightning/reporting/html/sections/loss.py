@@ -45,7 +45,7 @@ def loss(files: RunFiles) -> Section:
     section = Section("loss", "The loss")
     if best is None and files.search is None:
         words = "There is no metalearned loss: this run made no search."
-        return section.add(Missing(words, "tglo-train search=taylorglo"))
+        return section.add(Missing(words, "tglo-train search=small"))
     if best is None:
         return section.add(Missing("There is no metalearned loss: no candidate came to a finite result."))
     step = best.criterion.step

@@ -12,7 +12,7 @@ from tglo_lightning.reporting.html.files import RunFiles
 from tglo_lightning.reporting.html.headline import same_for_every_seed
 from tglo_lightning.reporting.html.sections.race import race
 from tglo_lightning.reporting.numbers import duration, fixed, mean_sd, p_value, signed
-from tglo_lightning.reporting.results import final_verdict, leaders
+from tglo_lightning.reporting.results import evolved, final_verdict, leaders
 from tglo_lightning.search.result import Finalist, SearchResult
 from tglo_lightning.wording import counted
 
@@ -28,7 +28,7 @@ def search(files: RunFiles) -> Section:
             return section.add(Missing(words))
         if found is not None:
             return section.add(Missing("No candidate has been trained yet.", snippets.again(files)))
-        return section.add(Missing("This run made no search.", "tglo-train search=taylorglo"))
+        return section.add(Missing("This run made no search.", "tglo-train search=small"))
     if files.interrupted:
         done, takes = files.trainings
         words = (
@@ -46,7 +46,7 @@ def search(files: RunFiles) -> Section:
     if found.seconds and not files.interrupted:
         section.lead += f" It took {duration(found.seconds)}, finals included."
     figures = [pictures.fitness(found)]
-    figures += [pictures.parameters(found)] if leaders(found) else []
+    figures += [pictures.parameters(found)] if evolved(found) else []
     figures += [pictures.feasible(found)] if any(found.rejected) else []
     section.add(Pictures(figures))
     return section.add(Details("Generation by generation", [_generations(found)]))
