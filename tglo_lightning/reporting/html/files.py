@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from tglo_lightning.reporting.attraction import AttractionRecord
 from tglo_lightning.reporting.numbers import LOSSES
-from tglo_lightning.reporting.results import described
+from tglo_lightning.reporting.results import described, kind_of
 from tglo_lightning.reporting.robustness import RobustnessReport
 from tglo_lightning.reporting.runs import ENTRY
 from tglo_lightning.search import Criterion, SearchResult
@@ -33,6 +33,7 @@ RESULT = {
 }
 CURVES = {...: [{...: [(*NUMBER, None)]}]}
 ONE: dict[str, Any] = {"losses": {"original": {"name": "the original loss"}}}
+TARGETS = {"binary": "binary", "regression": "continuous"}
 Curves = dict[str, list[dict[str, list[float | None]]]]
 T = TypeVar("T")
 
@@ -170,6 +171,11 @@ class RunFiles:
         return (self.search.settings if self.search else self.header).get("evaluator") == "function"
 
     @property
+    def kind(self) -> str:
+        """Kind of target: ``"classes"``, ``"binary"`` or ``"regression"``."""
+        return "classes" if self.search is None else kind_of(self.search)
+
+    @property
     def init(self) -> str | None:
         """Where the trainings of a search by the callback started, as its ``init``; None where no file tells."""
         return self.header.get("init")
@@ -189,7 +195,9 @@ class RunFiles:
 
     @property
     def num_classes(self) -> int | None:
-        """Number of classes, from any file that knows it."""
+        """Number of classes, from any file that knows it; None for targets of another kind."""
+        if self.kind != "classes":
+            return None
         known = [self.result or {}, {} if self.search is None else self.search.settings]
         found = [values["num_classes"] for values in known if values.get("num_classes")]
         found += [self.header[key] for key in ("classes", "num_classes") if key in self.header]

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from tglo_lightning.reporting.numbers import mean_sd, number
 from tglo_lightning.reporting.pictures import canvas
 from tglo_lightning.reporting.pictures.canvas import picture
-from tglo_lightning.reporting.results import evolved, family_of, leaders, original_name, parameter_names, parameters_of
+from tglo_lightning.reporting.results import (
+    called,
+    evolved,
+    family_of,
+    leaders,
+    original_name,
+    parameter_names,
+    parameters_of,
+)
 from tglo_lightning.search.result import Candidate, SearchResult
 from tglo_lightning.wording import counted
 
@@ -28,6 +36,7 @@ def fitness(search: SearchResult) -> canvas.Figure:
     failed = [c for c in search.history if not math.isfinite(c.fitness)]
     width = 1 + max((c.index for c in search.history), default=0)
     last = 1 + max((c.generation for c in search.history), default=0)
+    places = _places if last > 1 else _orders
     families: dict[str, list[Candidate]] = {}
     for candidate in search.history:
         if math.isfinite(candidate.fitness):
@@ -36,15 +45,15 @@ def fitness(search: SearchResult) -> canvas.Figure:
         style: dict[str, Any] = {"color": canvas.METALEARNED, "label": "candidate"}
         if len(families) > 1:
             style = {"color": canvas.series(at)["color"], "label": family}
-        canvas.dots(axes, _places(members, width), [c.fitness for c in members], alpha=0.55, s=22, **style)
+        canvas.dots(axes, places(members, width), [c.fitness for c in members], alpha=0.55, s=22, **style)
     if failed:
         style = {"color": canvas.RED, "marker": "X", "s": 24, "label": f"failed ({len(failed)})"}
         foot = axes.get_xaxis_transform()
-        canvas.dots(axes, _places(failed, width), [0.02] * len(failed), transform=foot, **style)
+        canvas.dots(axes, places(failed, width), [0.02] * len(failed), transform=foot, **style)
     best = leaders(search)
     pick = max if search.mode == "max" else min
     steps = list(accumulate((c.fitness for c in best), pick))
-    if best:
+    if last > 1 and best:
         axes.step(
             [c.generation + 1 for c in best], steps, where="post", color=canvas.INK, linewidth=1.8, label="best so far"
         )
@@ -58,7 +67,7 @@ def fitness(search: SearchResult) -> canvas.Figure:
     axes.margins(y=0.1)
     axes.set_title("Fitness of every candidate")
     axes.set_ylabel(f"{search.monitor} ({DIRECTIONS[search.mode]})")
-    canvas.integer_axis(axes, "generation", last)
+    canvas.integer_axis(axes, *(("generation", last) if last > 1 else ("candidate", width)))
     canvas.draw_legend(figure)
     reached = ""
     if best:
@@ -68,6 +77,11 @@ def fitness(search: SearchResult) -> canvas.Figure:
         f"{counted(len(search.history), 'candidate')} in {counted(last, 'generation')}, {len(failed)} failed.{reached}"
     )
     return figure
+
+
+def _orders(members: Sequence[Candidate], width: int) -> NDArray[Any]:
+    """Where the candidates of a single generation stand, beside each other."""
+    return np.array([c.index + 1 for c in members])
 
 
 def _places(members: Sequence[Candidate], width: int) -> NDArray[Any]:
@@ -143,7 +157,7 @@ def finals(search: SearchResult) -> canvas.Figure:
     """
     rows = [("original", canvas.ORIGINAL, search.original)]
     rows += [] if search.best is None else [("chosen", canvas.METALEARNED, search.best)]
-    rows += [(f"{finalist.name}, choice", canvas.MUTED, finalist) for finalist in search.finalists]
+    rows += [(f"{called(finalist)}, choice", canvas.MUTED, finalist) for finalist in search.finalists]
     rows = [row for row in rows if row[2].fitness]
     if not rows:
         raise ValueError("Nothing to draw: the finals have not begun.")
