@@ -20,7 +20,6 @@ SETTINGS = SearchSettings(
 )
 OBJECTIVE = Objective(10, "val/acc", "max", "CrossEntropyLoss", ({},))
 HEADER = {
-    "settings": SETTINGS.to_dict(),
     "module": "somewhere.Net",
     "loss": ["criterion"],
     "original": "CrossEntropyLoss",
@@ -48,10 +47,10 @@ def score(criterion, seed, trained):
     return Evaluation(0.4 + 0.5 * math.exp(-distance / 20) + noise / 20, "ok", 0.1)
 
 
-def searched(folder: Path) -> SearchResult:
+def searched(folder: Path, settings: SearchSettings = SETTINGS) -> SearchResult:
     """Write `search.jsonl` and `search.json`."""
-    journal = Journal(folder / "search.jsonl", HEADER)
-    result = search(Scored(score), SETTINGS, OBJECTIVE, journal=journal)
+    journal = Journal(folder / "search.jsonl", HEADER | {"settings": settings.identity})
+    result = search(Scored(score), settings, OBJECTIVE, journal=journal)
     journal.close()
     result.save(folder / "search.json")
     return result

@@ -15,7 +15,6 @@ from tglo_lightning.reporting.numbers import mean_sd, number
 from tglo_lightning.reporting.pictures import canvas
 from tglo_lightning.reporting.pictures.canvas import picture
 from tglo_lightning.reporting.results import (
-    called,
     evolved,
     family_of,
     leaders,
@@ -157,7 +156,9 @@ def finals(search: SearchResult) -> canvas.Figure:
     """
     rows = [("original", canvas.ORIGINAL, search.original)]
     rows += [] if search.best is None else [("chosen", canvas.METALEARNED, search.best)]
-    rows += [(f"{called(finalist)}, choice", canvas.MUTED, finalist) for finalist in search.finalists]
+    for each in search.finalists:
+        name = each.name if each.criterion.losses else f"rate × {number(each.criterion.step)}"
+        rows.append((f"{name}, choice", canvas.MUTED, each))
     rows = [row for row in rows if row[2].fitness]
     if not rows:
         raise ValueError("Nothing to draw: the finals have not begun.")
