@@ -24,7 +24,7 @@ def test_the_workspace_shows_what_is_logged(tmp_path):
     built = runpy.run_path(str(RECIPE / "workspace.py"))["workspace"]("someone", "digits")
     assert [section.name for section in built.sections] == ["Search", "Attraction", "Training", "Validation"]
     logger = pl.loggers.CSVLogger(tmp_path, name="", version="")
-    callbacks = [TaylorGLO(**TINY, evaluator="sequential"), AttractionMonitor(samples=20)]
+    callbacks = [TaylorGLO(**TINY | {"generations": 2}, evaluator="sequential"), AttractionMonitor(samples=20)]
     quiet_trainer(pl, tmp_path, callbacks=callbacks, logger=logger, log_every_n_steps=1).fit(
         classifier(pl)(), **loaders()
     )

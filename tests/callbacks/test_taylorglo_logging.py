@@ -19,8 +19,8 @@ SETTINGS = TINY | {"generations": 3, "population": 3}
 EXPECTED = ["fitness_best", "fitness_mean", "fitness_worst", "fitness_best_so_far", "sigma", "failed", "rejected"]
 
 
-def fit(tmp_path, api=pl, callbacks=(), **kwargs):
-    search = TaylorGLO(evaluator="trainer", **SETTINGS)
+def fit(tmp_path, api=pl, callbacks=(), report=False, **kwargs):
+    search = TaylorGLO(evaluator="trainer", **SETTINGS | {"report": report})
     trainer = quiet_trainer(api, tmp_path, callbacks=[search, *callbacks], **kwargs)
     trainer.fit(seeded(classifier(api)), **loaders())
     return search
@@ -99,7 +99,7 @@ def test_wandb_offline(tmp_path, monkeypatch, name):
     try:
         keep = api.callbacks.ModelCheckpoint(dirpath=tmp_path, filename="last")
         logger = Logger(save_dir=tmp_path, offline=True, project="tests")
-        search = fit(tmp_path, api, [keep], logger=logger, enable_checkpointing=True)
+        search = fit(tmp_path, api, [keep], report=True, logger=logger, enable_checkpointing=True)
     finally:
         wandb.finish()
     (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")

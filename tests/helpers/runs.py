@@ -15,10 +15,11 @@ from tglo_lightning.reporting.stats import verdict
 from tglo_lightning.search import Criterion, Evaluation, Finals, Objective, SearchResult, SearchSettings, search
 from tglo_lightning.search.journal import Journal
 
-SETTINGS = SearchSettings(generations=4, population=6, finals=Finals(finalists=3, seeds=2, confirm=3))
+SETTINGS = SearchSettings(
+    space="taylorglo", generations=4, population=6, finals=Finals(finalists=3, seeds=2, confirm=3)
+)
 OBJECTIVE = Objective(10, "val/acc", "max", "CrossEntropyLoss", ({},))
 HEADER = {
-    "settings": SETTINGS.to_dict(),
     "module": "somewhere.Net",
     "loss": ["criterion"],
     "original": "CrossEntropyLoss",
@@ -27,7 +28,7 @@ HEADER = {
     "init": "reset",
     "classes": 10,
     "evaluator": "scored",
-    "data": {"train": {"lengths": [600]}},
+    "data": {"train": {"lengths": [600]}, "val": {"lengths": [400]}},
     "original_options": [{}],
     "versions": {"torch": "2.13.0"},
 }
@@ -46,10 +47,10 @@ def score(criterion, seed, trained):
     return Evaluation(0.4 + 0.5 * math.exp(-distance / 20) + noise / 20, "ok", 0.1)
 
 
-def searched(folder: Path) -> SearchResult:
+def searched(folder: Path, settings: SearchSettings = SETTINGS) -> SearchResult:
     """Write `search.jsonl` and `search.json`."""
-    journal = Journal(folder / "search.jsonl", HEADER)
-    result = search(Scored(score), SETTINGS, OBJECTIVE, journal=journal)
+    journal = Journal(folder / "search.jsonl", HEADER | {"settings": settings.identity})
+    result = search(Scored(score), settings, OBJECTIVE, journal=journal)
     journal.close()
     result.save(folder / "search.json")
     return result
@@ -61,7 +62,7 @@ def interrupt(folder: Path, trainings: int) -> None:
     header, *lines = (folder / "search.jsonl").read_text().splitlines()
     kept = []
     for line in lines:
-        trainings -= json.loads(line)["key"][0] != "state"
+        trainings -= json.loads(line)["key"][0] not in ("settings", "state")
         if trainings < 0:
             break
         kept.append(line)

@@ -109,14 +109,14 @@ class AttractionMonitor(Callback):
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Refuse a loss whose attraction cannot be told."""
-        searched = [c.slots.paths[0] for c in trainer.callbacks if isinstance(getattr(c, "slots", None), LossSlots)]
-        if self.loss is None and searched:
-            self.slot = LossSlot(searched[0])
-        if stage == "fit":
+        searched = self._take_slot(trainer)
+        if stage == "fit" and not searched:
             self._loss(pl_module)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Draw the samples and measure them, unless the record of a checkpoint has this epoch already."""
+        self._take_slot(trainer)
+        self._loss(pl_module)
         if trainer.global_step == 0:
             self.record = None
         self.path = None
@@ -173,6 +173,16 @@ class AttractionMonitor(Callback):
             self.record = AttractionRecord.from_state_dict(state_dict["record"])
 
     # Measuring
+
+    def _take_slot(self, trainer: Any) -> bool:
+        """Watch the loss of the search beside it; return whether that has still to find it."""
+        searches = [c for c in trainer.callbacks if isinstance(getattr(c, "slots", None), LossSlots)]
+        if self.loss is not None or not searches:
+            return False
+        paths = searches[0].slots.paths or searches[0].loss
+        if paths:
+            self.slot = LossSlot(paths[0])
+        return not paths
 
     def _loss(self, pl_module: Any) -> SeparableLoss:
         try:

@@ -10,7 +10,7 @@ from typing_extensions import Self
 
 from tglo_lightning.reporting import pictures
 from tglo_lightning.reporting.loggers import boards, draw
-from tglo_lightning.reporting.results import candidates_table, leaders
+from tglo_lightning.reporting.results import candidates_table, evolved
 from tglo_lightning.search import SearchResult, SearchSettings
 from tglo_lightning.search.progress import SearchBar
 from tglo_lightning.search.summary import outcome_metrics, summary
@@ -69,7 +69,7 @@ class SearchMonitor(SearchBar):
             board.outcome({f"search/{name}": value for name, value in values.items()}, self.settings.generations)
             board.table("search/candidates", columns, rows, scatter=result.monitor)
         draw(self.boards, "search/fitness_of_candidates", lambda: pictures.fitness(result))
-        if leaders(result):
+        if evolved(result):
             draw(self.boards, "search/parameters", lambda: pictures.parameters(result))
         if result.original.fitness:
             draw(self.boards, "search/finals", lambda: pictures.finals(result))

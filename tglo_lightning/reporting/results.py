@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -47,6 +48,18 @@ def _short(name: str, meaning: str) -> str:
 def family_of(criterion: Criterion) -> str:
     """Return the names of the families of all losses; ``"original"`` for the module's own loss."""
     return ", ".join(loss.family for loss in criterion.losses) or "original"
+
+
+def kind_of(search: SearchResult) -> str:
+    """Return the kind of target that the losses of a search are for, ``"classes"`` unless one tells otherwise."""
+    entries = [*search.history, *(() if search.best is None else (search.best,))]
+    families = {loss.family for entry in entries for loss in entry.criterion.losses}
+    return next((FAMILIES[name].kind for name in sorted(families) if name in FAMILIES), "classes")
+
+
+def called(entrant: Finalist) -> str:
+    """Return the name of a finalist; with the learning rate if that is all that tells it from the original loss."""
+    return entrant.name if entrant.criterion.losses else entrant.formula
 
 
 def described(name: str, options: Sequence[Mapping[str, Any]]) -> str:
@@ -108,12 +121,26 @@ def leaders(search: SearchResult) -> list[Candidate]:
     return list(best.values())
 
 
+def evolved(search: SearchResult) -> list[Candidate]:
+    """Return the candidates of the best family that was tried in several generations; empty if none was."""
+    tried: dict[Any, set[int]] = {}
+    for candidate in search.history:
+        if math.isfinite(candidate.fitness):
+            tried.setdefault(candidate.criterion.shape, set()).add(candidate.generation)
+    members = [c for c in search.history if len(tried.get(c.criterion.shape, ())) > 1]
+    valid = [c for c in members if math.isfinite(c.fitness)]
+    if not valid:
+        return []
+    champion = (max if search.mode == "max" else min)(valid, key=lambda c: c.fitness).criterion
+    return [c for c in members if c.criterion.shape == champion.shape]
+
+
 def leader(search: SearchResult) -> Finalist | None:
-    """Return the best candidate so far, which no finals have confirmed; None if none was trained."""
-    best = leaders(search)
-    if not best:
+    """Return the best candidate so far but the original loss, which no finals have confirmed; None if there is none."""
+    valid = [c for c in search.history if math.isfinite(c.fitness) and not c.criterion.is_original]
+    if not valid:
         return None
-    found = (max if search.mode == "max" else min)(best, key=lambda c: c.fitness)
+    found = (max if search.mode == "max" else min)(valid, key=lambda c: c.fitness)
     return Finalist(found.criterion, "candidate", (), found.fitness, found.generation)
 
 
@@ -129,4 +156,6 @@ def final_verdict(search: SearchResult) -> Verdict | None:
     original = [value if math.isfinite(value) else worst for value in search.original.fitness]
     if len(original) != len(search.best.fitness):
         return None
-    return verdict(search.best.fitness, original, less=search.mode == "min")
+    told = verdict(search.best.fitness, original, less=search.mode == "min")
+    # The search's own p counts its look at clear cases
+    return replace(told, p=search.p_value) if told and told.better and search.p_value is not None else told

@@ -62,9 +62,9 @@ class Verdict:
     @property
     def outcome(self) -> str:
         """``"better"`` or ``"worse"`` where p is below 0.05, else ``"undecided"``."""
-        if self.p is None or SIGNIFICANT <= self.p <= 1 - SIGNIFICANT:
-            return "undecided"
-        return "better" if self.p < SIGNIFICANT else "worse"
+        if self.p is not None and self.p < SIGNIFICANT:
+            return "better"
+        return "worse" if self.p is not None and self.p > 1 - SIGNIFICANT and not self.better else "undecided"
 
     @property
     def words(self) -> str:

@@ -133,7 +133,9 @@ class SearchSettings:
 
         How many generations there are, and how a winner is chosen, does not: a search goes on with more of them.
         """
-        return {name: value for name, value in self.to_dict().items() if name not in ("generations", "finals")}
+        return {
+            name: value for name, value in self.to_dict().items() if name not in ("generations", "finals", "trainings")
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -148,6 +150,7 @@ class SearchSettings:
             "finals": self.finals.to_dict(),
             "budget": self.budget.to_dict() if isinstance(self.budget, Budget) else None,
             "seed": self.seed,
+            "trainings": self.trainings,
         }
 
 

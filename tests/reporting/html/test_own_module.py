@@ -170,7 +170,7 @@ def test_a_report_that_cannot_be_written_costs_no_fit(tmp_path, monkeypatch):
 
 
 def test_no_report_no_files(tmp_path):
-    search = TaylorGLO(**TINY | {"report": True}, evaluator="sequential")
+    search = TaylorGLO(**TINY, evaluator="sequential")
     trainer = quiet_trainer(pl, tmp_path, max_epochs=1, callbacks=[search])
     trainer.fit(Images(), datamodule=pl.LightningDataModule.from_datasets(images(1), images(2), batch_size=16))
     assert sorted(os.listdir(search.directory)) == ["search.json", "search.jsonl"]

@@ -14,9 +14,10 @@ from helpers.runs import attacked, finished, interrupt, record, searched
 from tglo_lightning.cli.report import main
 from tglo_lightning.reporting import pictures, write_report
 from tglo_lightning.reporting.html import report_quietly
-from tglo_lightning.reporting.html.files import Fit, read_run
+from tglo_lightning.reporting.html.files import Fit, RunFiles, read_run
 from tglo_lightning.reporting.html.headline import headline as html_headline
-from tglo_lightning.search import Criterion, SearchResult
+from tglo_lightning.reporting.numbers import p_value
+from tglo_lightning.search import Candidate, Criterion, Evaluation, Finalist, SearchResult, SearchSettings
 
 pytest.importorskip("matplotlib")
 IDS = ["comparison", "loss", "why", "search", "finalists", "curves", "attraction", "robustness", "setup"]
@@ -227,6 +228,44 @@ def test_a_search_without_tglo_train(tmp_path):
     assert page.missing == ["comparison", "curves", "attraction", "robustness"]
     assert "generations" in page.sections["setup"]
     assert "feasible in the first generation" in page.sections["search"]
+
+
+def test_a_search_of_presets(tmp_path):
+    """One generation of several losses, the original among them."""
+    result = searched(tmp_path, SearchSettings(finals=12))
+    page = Page(write_report(tmp_path).read_text())
+    labels = [picture for picture in page.pictures if "10 candidates in 1 generation" in picture]
+    assert len(labels) == 1
+    assert not any("Lines: the best of each generation" in picture for picture in page.pictures)
+    assert [tag for tag in ("search", "finalists", "loss") if tag in page.missing] == []
+    assert "It is doubled, for clear cases end after 4 seeds." in page.sections["finalists"]
+    told = html_headline(read_run(tmp_path))
+    assert (result.p_value < 0.001) == ("p\u00a0<\u00a00.001" in told.sure)
+    assert "p\u00a0=\u00a0" + p_value(result.p_value) in " ".join(told.sentences)
+    interrupt(tmp_path, trainings=1)
+    head, page = html_headline(read_run(tmp_path)), Page(write_report(tmp_path).read_text())
+    assert head.title == "The search is not finished: 1 of 37 trainings are done."
+    # The original loss is no candidate for what is kept
+    assert head.sentences == []
+    assert "no candidate came to a finite result" in page.sections["loss"]
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "told"),
+    [("BCEWithLogitsLoss", "binary_focal", "the sigmoid h"), ("MSELoss", "huber", "the target y and the output h")],
+)
+def test_losses_of_other_targets(tmp_path, name, family, told, undrawn):
+    criterion = Criterion.of(family, [1.0])
+    candidate = Candidate(0, 0, criterion, 0.8, "ok", 1.0)
+    best = Finalist.of(criterion, "finalist 1", [Evaluation(0.8), Evaluation(0.9)], candidate)
+    own = Finalist.of(Criterion.original(), name, [Evaluation(0.5), Evaluation(0.5)])
+    settings = {"num_classes": 2, "original_options": [{}]}
+    result = SearchResult("metalearned", "val/acc", "max", best, own, (best,), (candidate,), settings=settings)
+    page = Page(write_report(result, tmp_path / "a.html").read_text())
+    assert told in page.sections["loss"]
+    assert f"original = torch.nn.{name}()" in page.sections["loss"]
+    assert "this one is for" in page.sections["why"]
+    assert "classes" not in html_headline(RunFiles("search", search=result)).facts
 
 
 def test_a_result_without_files_needs_a_place(tmp_path):

@@ -114,6 +114,18 @@ def test_a_search_over_several_families_has_a_colour_for_each(search):
     assert "all of its family, sce" in figure.get_label()
 
 
+def test_a_single_generation_has_its_candidates_side_by_side(search):
+    criteria = [Criterion.original(), Criterion.of("smoothing", [0.1]), Criterion.of("sce", [0.1, 1.0])]
+    history = tuple(Candidate(0, i, criterion, 0.5 + 0.1 * i, "ok", 1.0) for i, criterion in enumerate(criteria))
+    search = replace(search, history=history)
+    axes = pictures.fitness(search).axes[0]
+    assert axes.get_xlabel() == "candidate"
+    places = [part.get_offsets()[:, 0].tolist() for part in axes.collections]
+    assert [place for place in places if len(place) == 1] == [[1.0], [2.0], [3.0]]
+    with pytest.raises(ValueError, match="several generations"):
+        pictures.parameters(search)
+
+
 def test_finals_show_every_training(search):
     figure = pictures.finals(search)
     rows = [search.original, search.best, *search.finalists]

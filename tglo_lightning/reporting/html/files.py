@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 from tglo_lightning.reporting.attraction import AttractionRecord
 from tglo_lightning.reporting.numbers import LOSSES
-from tglo_lightning.reporting.results import described
+from tglo_lightning.reporting.results import described, kind_of
 from tglo_lightning.reporting.robustness import RobustnessReport
 from tglo_lightning.reporting.runs import ENTRY
-from tglo_lightning.search import Criterion, Finals, SearchResult
+from tglo_lightning.search import Criterion, SearchResult
 from tglo_lightning.search.journal import Journal
 from tglo_lightning.untrusted import NUMBER, load_json, load_yaml, write_whole
 
@@ -33,6 +33,7 @@ RESULT = {
 }
 CURVES = {...: [{...: [(*NUMBER, None)]}]}
 ONE: dict[str, Any] = {"losses": {"original": {"name": "the original loss"}}}
+TARGETS = {"binary": "binary", "regression": "continuous"}
 Curves = dict[str, list[dict[str, list[float | None]]]]
 T = TypeVar("T")
 
@@ -149,12 +150,10 @@ class RunFiles:
 
     @property
     def trainings(self) -> tuple[int, int]:
-        """Of an interrupted search: trainings done, and those that it takes."""
+        """Of an interrupted search: trainings done, and those that it takes at most."""
         assert self.search is not None
-        done, settings = self.search.trainings, self.search.settings
-        return done, max(
-            done, settings["generations"] * settings["population"] + Finals(**settings["finals"]).trainings
-        )
+        done = self.search.trainings
+        return done, max(done, self.search.settings.get("trainings", 0))
 
     @property
     def own(self) -> bool:
@@ -170,6 +169,11 @@ class RunFiles:
     def plain(self) -> bool:
         """Whether the search is one of ``minimize``, without Lightning."""
         return (self.search.settings if self.search else self.header).get("evaluator") == "function"
+
+    @property
+    def kind(self) -> str:
+        """Kind of target: ``"classes"``, ``"binary"`` or ``"regression"``."""
+        return "classes" if self.search is None else kind_of(self.search)
 
     @property
     def init(self) -> str | None:
@@ -191,7 +195,9 @@ class RunFiles:
 
     @property
     def num_classes(self) -> int | None:
-        """Number of classes, from any file that knows it."""
+        """Number of classes, from any file that knows it; None for targets of another kind."""
+        if self.kind != "classes":
+            return None
         known = [self.result or {}, {} if self.search is None else self.search.settings]
         found = [values["num_classes"] for values in known if values.get("num_classes")]
         found += [self.header[key] for key in ("classes", "num_classes") if key in self.header]

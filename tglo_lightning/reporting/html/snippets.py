@@ -7,10 +7,12 @@ import re
 import shlex
 
 from jinja2 import Environment, PackageLoader
+from torch import nn
 
 from tglo_lightning.reporting.html.files import RunFiles
 from tglo_lightning.search import Criterion, LossSpec
 
+LIKE = {"classes": "CrossEntropyLoss", "binary": "BCEWithLogitsLoss", "regression": "MSELoss"}
 EXAMPLE = "tglo-train experiment=digits_noisy"
 
 
@@ -28,8 +30,12 @@ def drop_in(files: RunFiles, criterion: Criterion) -> str:
     """Return code that builds the losses of ``criterion`` in place of others."""
     options = files.original_options[0] if files.original_options and files.original_name == "CrossEntropyLoss" else {}
     given = ", ".join(f"{k}=torch.tensor({v})" if k == "weight" else f"{k}={v!r}" for k, v in options.items())
+    known = files.original_name.endswith("Loss") and hasattr(nn, files.original_name)
+    original = files.original_name if known else LIKE[files.kind]
     names = _names(len(criterion.losses))
-    return _code("drop_in.py", given=given, losses=[*zip(names, map(_built, criterion.losses), strict=True)])
+    return _code(
+        "drop_in.py", original=original, given=given, losses=[*zip(names, map(_built, criterion.losses), strict=True)]
+    )
 
 
 def comparison(files: RunFiles, criterion: Criterion) -> str:

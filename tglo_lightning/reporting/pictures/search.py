@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
@@ -13,7 +14,14 @@ from numpy.typing import NDArray
 from tglo_lightning.reporting.numbers import mean_sd, number
 from tglo_lightning.reporting.pictures import canvas
 from tglo_lightning.reporting.pictures.canvas import picture
-from tglo_lightning.reporting.results import family_of, leaders, original_name, parameter_names, parameters_of
+from tglo_lightning.reporting.results import (
+    evolved,
+    family_of,
+    leaders,
+    original_name,
+    parameter_names,
+    parameters_of,
+)
 from tglo_lightning.search.result import Candidate, SearchResult
 from tglo_lightning.wording import counted
 
@@ -27,6 +35,7 @@ def fitness(search: SearchResult) -> canvas.Figure:
     failed = [c for c in search.history if not math.isfinite(c.fitness)]
     width = 1 + max((c.index for c in search.history), default=0)
     last = 1 + max((c.generation for c in search.history), default=0)
+    places = _places if last > 1 else _orders
     families: dict[str, list[Candidate]] = {}
     for candidate in search.history:
         if math.isfinite(candidate.fitness):
@@ -35,15 +44,15 @@ def fitness(search: SearchResult) -> canvas.Figure:
         style: dict[str, Any] = {"color": canvas.METALEARNED, "label": "candidate"}
         if len(families) > 1:
             style = {"color": canvas.series(at)["color"], "label": family}
-        canvas.dots(axes, _places(members, width), [c.fitness for c in members], alpha=0.55, s=22, **style)
+        canvas.dots(axes, places(members, width), [c.fitness for c in members], alpha=0.55, s=22, **style)
     if failed:
         style = {"color": canvas.RED, "marker": "X", "s": 24, "label": f"failed ({len(failed)})"}
         foot = axes.get_xaxis_transform()
-        canvas.dots(axes, _places(failed, width), [0.02] * len(failed), transform=foot, **style)
+        canvas.dots(axes, places(failed, width), [0.02] * len(failed), transform=foot, **style)
     best = leaders(search)
     pick = max if search.mode == "max" else min
     steps = list(accumulate((c.fitness for c in best), pick))
-    if best:
+    if last > 1 and best:
         axes.step(
             [c.generation + 1 for c in best], steps, where="post", color=canvas.INK, linewidth=1.8, label="best so far"
         )
@@ -57,7 +66,7 @@ def fitness(search: SearchResult) -> canvas.Figure:
     axes.margins(y=0.1)
     axes.set_title("Fitness of every candidate")
     axes.set_ylabel(f"{search.monitor} ({DIRECTIONS[search.mode]})")
-    canvas.integer_axis(axes, "generation", last)
+    canvas.integer_axis(axes, *(("generation", last) if last > 1 else ("candidate", width)))
     canvas.draw_legend(figure)
     reached = ""
     if best:
@@ -67,6 +76,11 @@ def fitness(search: SearchResult) -> canvas.Figure:
         f"{counted(len(search.history), 'candidate')} in {counted(last, 'generation')}, {len(failed)} failed.{reached}"
     )
     return figure
+
+
+def _orders(members: Sequence[Candidate], width: int) -> NDArray[Any]:
+    """Where the candidates of a single generation stand, beside each other."""
+    return np.array([c.index + 1 for c in members])
 
 
 def _places(members: Sequence[Candidate], width: int) -> NDArray[Any]:
@@ -101,17 +115,16 @@ def feasible(search: SearchResult) -> canvas.Figure:
 
 @picture
 def parameters(search: SearchResult) -> canvas.Figure:
-    """The parameters over the generations, of the candidates of the best one's family; lines: each generation's best.
+    """The parameters over the generations, of the candidates of the best family; lines: each generation's best of it.
 
     Raises:
-        ValueError: no candidate came to a finite fitness.
+        ValueError: no family was tried in several generations.
     """
-    best = leaders(search)
-    if not best:
-        raise ValueError("Nothing to draw: no candidate came to a finite fitness.")
-    champion = (max if search.mode == "max" else min)(best, key=lambda c: c.fitness).criterion
-    members = [c for c in search.history if c.criterion.shape == champion.shape]
-    best = [c for c in best if c.criterion.shape == champion.shape]
+    members = evolved(search)
+    if not members:
+        raise ValueError("Nothing to draw: no family of losses was tried in several generations.")
+    champion = members[0].criterion
+    best = leaders(replace(search, history=tuple(members)))
     rows = np.array([parameters_of(c.criterion) for c in members], float)
     moving = [i for i in range(rows.shape[1]) if np.ptp(rows[:, i]) > 0] or list(range(rows.shape[1]))
     names = parameter_names(champion)
@@ -128,7 +141,7 @@ def parameters(search: SearchResult) -> canvas.Figure:
     whose = "all of them" if len(members) == len(search.history) else f"all of its family, {family_of(champion)}"
     ends = ", ".join(f"{names[i]} {number(parameters_of(best[-1].criterion)[i])}" for i in moving)
     figure.set_label(
-        f"Lines: the best candidate of each generation; dots: {whose}. In generation {best[-1].generation + 1} the "
+        f"Lines: the best of each generation; dots: {whose}. In generation {best[-1].generation + 1} the "
         f"best has {ends}."
     )
     return figure
@@ -143,7 +156,9 @@ def finals(search: SearchResult) -> canvas.Figure:
     """
     rows = [("original", canvas.ORIGINAL, search.original)]
     rows += [] if search.best is None else [("chosen", canvas.METALEARNED, search.best)]
-    rows += [(f"{finalist.name}, choice", canvas.MUTED, finalist) for finalist in search.finalists]
+    for each in search.finalists:
+        name = each.name if each.criterion.losses else f"rate × {number(each.criterion.step)}"
+        rows.append((f"{name}, choice", canvas.MUTED, each))
     rows = [row for row in rows if row[2].fitness]
     if not rows:
         raise ValueError("Nothing to draw: the finals have not begun.")

@@ -17,13 +17,20 @@ from tglo_lightning.reporting.html.blocks import (
     Table,
     Text,
 )
-from tglo_lightning.reporting.html.files import RunFiles
+from tglo_lightning.reporting.html.files import TARGETS, RunFiles
 from tglo_lightning.reporting.html.headline import headline
 from tglo_lightning.reporting.numbers import number
 from tglo_lightning.reporting.results import leader, original_loss
 from tglo_lightning.search import Criterion, Finalist
 from tglo_lightning.theory import explain
 from tglo_lightning.theory.explanation import parameter_meanings
+
+MEANINGS = {
+    "classes": "A network’s loss is the sum over the classes −Σₖ f(yₖ, hₖ), with the label y and the softmax output h; "
+    "cross-entropy is f = y log h.",
+    "binary": "The loss of a network is the mean of f(y, h), with the label y and the sigmoid h of the output.",
+    "regression": "The loss of a network is the mean of f(y, h), with the target y and the output h.",
+}
 
 
 def chosen(files: RunFiles) -> tuple[Finalist | None, str]:
@@ -45,17 +52,14 @@ def loss(files: RunFiles) -> Section:
     section = Section("loss", "The loss")
     if best is None and files.search is None:
         words = "There is no metalearned loss: this run made no search."
-        return section.add(Missing(words, "tglo-train search=taylorglo"))
+        return section.add(Missing(words, "tglo-train search=small"))
     if best is None:
         return section.add(Missing("There is no metalearned loss: no candidate came to a finite result."))
     step = best.criterion.step
     if not best.criterion.losses:
         section.lead = f"This is {what}: {files.original} as it is, at {number(step)} times its learning rate."
         return section
-    section.lead = (
-        f"This is {what}. A network’s loss is the sum over the classes −Σₖ f(yₖ, hₖ), with the label y and the softmax "
-        "output h; cross-entropy is f = y log h."
-    )
+    section.lead = f"This is {what}. {MEANINGS[files.kind]}"
     paths = files.header.get("loss") or []
     for i, each in enumerate(best.criterion.losses):
         place = f" of {paths[i] if i < len(paths) else f'loss {i + 1}'}" if len(best.criterion.losses) > 1 else ""
@@ -74,6 +78,9 @@ def theory(files: RunFiles, num_classes: int | None) -> Section:
     if best is None:
         words = "Without a metalearned loss there is nothing to explain."
         return section.add(Missing(words, "tglo-explain cross_entropy"))
+    if files.kind != "classes":
+        words = f"The theory is of losses over classes; this one is for {TARGETS[files.kind]} targets."
+        return section.add(Missing(words))
     if num_classes is None:
         words = "What a loss does depends on the number of classes, which no file of this run knows."
         return section.add(Missing(words, "tglo-report RUN_DIR --num-classes 10"))

@@ -12,7 +12,7 @@ from tglo_lightning.reporting.html.files import RunFiles
 from tglo_lightning.reporting.html.headline import same_for_every_seed
 from tglo_lightning.reporting.html.sections.race import race
 from tglo_lightning.reporting.numbers import duration, fixed, mean_sd, p_value, signed
-from tglo_lightning.reporting.results import final_verdict, leaders
+from tglo_lightning.reporting.results import called, evolved, final_verdict, leaders
 from tglo_lightning.search.result import Finalist, SearchResult
 from tglo_lightning.wording import counted
 
@@ -28,7 +28,7 @@ def search(files: RunFiles) -> Section:
             return section.add(Missing(words))
         if found is not None:
             return section.add(Missing("No candidate has been trained yet.", snippets.again(files)))
-        return section.add(Missing("This run made no search.", "tglo-train search=taylorglo"))
+        return section.add(Missing("This run made no search.", "tglo-train search=small"))
     if files.interrupted:
         done, takes = files.trainings
         words = (
@@ -46,7 +46,7 @@ def search(files: RunFiles) -> Section:
     if found.seconds and not files.interrupted:
         section.lead += f" It took {duration(found.seconds)}, finals included."
     figures = [pictures.fitness(found)]
-    figures += [pictures.parameters(found)] if leaders(found) else []
+    figures += [pictures.parameters(found)] if evolved(found) else []
     figures += [pictures.feasible(found)] if any(found.rejected) else []
     section.add(Pictures(figures))
     return section.add(Details("Generation by generation", [_generations(found)]))
@@ -87,7 +87,7 @@ def finalists(files: RunFiles) -> Section:
         return section
     rows = [
         [
-            entrant.name,
+            called(entrant),
             mean_sd(entrant.fitness),
             str(len(entrant.fitness)),
             fixed(entrant.found),
@@ -107,11 +107,13 @@ def _confirmation(files: RunFiles, found: SearchResult) -> Table:
     rows = [[files.original, mean_sd(found.original.fitness), str(len(found.original.fitness)), "", ""]]
     if found.best is not None:
         mean, n = mean_sd(found.best.fitness), str(len(found.best.fitness))
-        rows.append([f"{found.best.name}, chosen", mean, n, signed(told.difference if told else None), p])
+        rows.append([f"{called(found.best)}, chosen", mean, n, signed(told.difference if told else None), p])
     head = ["loss", _measure(found, found.original), "n", "difference", "p, better than original"]
-    level = found.settings.get("finals", {}).get("level")
+    finals = found.settings.get("finals", {})
+    level, look = finals.get("level"), finals.get("look")
     needed = f" The original is replaced if p is at most {level:g}." if level is not None and len(rows) > 1 else ""
-    return Table("The confirmation", head, rows, f"p: paired t-test over the seeds, one-sided.{needed}")
+    doubled = f" It is doubled, for clear cases end after {counted(look, 'seed')}." if look and len(rows) > 1 else ""
+    return Table("The confirmation", head, rows, f"p: paired t-test over the seeds, one-sided.{doubled}{needed}")
 
 
 def _measure(found: SearchResult, entrant: Finalist) -> str:

@@ -7,7 +7,7 @@ from itertools import zip_longest
 from tglo_lightning.reporting import pictures
 from tglo_lightning.reporting.html import snippets
 from tglo_lightning.reporting.html.blocks import Details, Missing, Pictures, Points, Section, Table
-from tglo_lightning.reporting.html.files import RunFiles
+from tglo_lightning.reporting.html.files import TARGETS, RunFiles
 from tglo_lightning.reporting.numbers import LOSSES, mean_sd, number, percent
 from tglo_lightning.wording import counted
 
@@ -99,6 +99,8 @@ def _no_attraction(files: RunFiles) -> Missing:
     words = "What the loss does to single training samples was not measured."
     if any(entry.endswith("callbacks=attraction") for entry in files.overrides or []):
         return Missing("The samples are measured when both losses are compared, which this run has not come to.")
+    if files.kind != "classes":
+        return Missing(f"Attraction is measured for losses over classes, not for {TARGETS[files.kind]} targets.")
     if files.plain:
         return Missing(f"{words} AttractionMonitor, a callback for a Lightning Trainer, measures it.")
     if files.own:
