@@ -247,6 +247,27 @@ def test_follows_a_search(api, tmp_path):
         assert all(loss.startswith("CrossEntropyLoss") for loss in monitor.record.losses)
 
 
+@pytest.mark.parametrize("kept", ["metalearned", "original"])
+def test_follows_a_search_for_a_function(api, tmp_path, kept):
+    class Functional(classifier(api)):
+        def training_step(self, batch, batch_idx):
+            return nn.functional.cross_entropy(self(batch[0]), batch[1], label_smoothing=0.1)
+
+        def validation_step(self, batch, batch_idx):
+            replaced = any(isinstance(child, TaylorGLOLoss) for child in self.modules())
+            self.log("val/acc", float(replaced == (kept == "metalearned")))
+
+    module, monitor = Functional(), AttractionMonitor(samples=20)
+    del module.criterion
+    search = TaylorGLO(**TINY)
+    trainer(api, tmp_path, [search, monitor]).fit(module, **loaders())
+    assert search.result.kept == kept
+    [loss] = {loss.split("(")[0] for loss in monitor.record.losses}
+    assert (loss == "CrossEntropyLoss") == (kept == "original")
+    assert any(type(child).__name__ == "InlineLoss" for child in module.modules()) == (kept == "metalearned")
+    assert ("training_step" in vars(module)) == (kept == "metalearned")
+
+
 def test_follows_a_swap_in_the_middle(api, tmp_path):
     class Swap(api.Callback):
         def on_train_epoch_start(self, trainer, pl_module):

@@ -166,10 +166,9 @@ def test_a_second_fit_does_not_search_again(tmp_path):
     module = by_name()()
     search = fit(tmp_path, module, monitor="val/taylor")
     result = search.result
-    trainer = quiet_trainer(pl, tmp_path, callbacks=[search])
-    trainer.fit(by_name()(), **loaders())
+    quiet_trainer(pl, tmp_path, callbacks=[search]).fit(module, **loaders())
     assert search.result is result
-    assert isinstance(trainer.lightning_module.criterion, TaylorGLOLoss)
+    assert isinstance(module.criterion, TaylorGLOLoss)
 
 
 def test_mode_min(tmp_path):

@@ -60,7 +60,7 @@ def test_the_result_lies_beside_the_journal(tmp_path):
     text = (search.directory / "search.json").read_text()
     assert json.loads(text, parse_constant=pytest.fail)["finished"] is True
     assert SearchResult.load(search.directory / "search.json").to_dict() == search.result.to_dict()
-    assert Journal.read(journal)[1][0]["criterion"] == search.result.history[0].criterion.to_dict()
+    assert Journal.read(journal)[1][1]["criterion"] == search.result.history[0].criterion.to_dict()
 
 
 def test_a_search_is_called_finished_only_where_its_result_says_so(done, caplog):
@@ -248,5 +248,6 @@ def test_failures_are_remembered_with_a_way_out(tmp_path, monkeypatch):
         ):
             fit(tmp_path, evaluator="trainer")
     [journal] = journals(tmp_path)
-    assert len(Journal.read(journal)[1]) == 8
+    # The settings, and 2 candidates drawn 4 times
+    assert len(Journal.read(journal)[1]) == 9
     shutil.rmtree(journal.parent)

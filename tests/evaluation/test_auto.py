@@ -246,7 +246,7 @@ def test_auto_says_in_one_line_what_and_why(tmp_path, monkeypatch, kind, names):
 @pytest.mark.parametrize("fastest", ["vectorized", "sequential", "processes-sequential"])
 def test_auto_takes_the_fastest(tmp_path, monkeypatch, fastest):
     monkeypatch.setattr(ProcessEvaluator, "count", lambda self: 2)
-    monkeypatch.setattr(auto, "_seconds", lambda evaluator, *_: 1.0 if evaluator.name == fastest else 2.0)
+    monkeypatch.setattr(auto, "seconds_per_candidate", lambda evaluator, *_: 1.0 if evaluator.name == fastest else 2.0)
     assert choose_evaluator("auto", fit_of(tmp_path, seeded(Classifier)), 4).name == fastest
 
 

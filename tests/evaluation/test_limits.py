@@ -27,7 +27,7 @@ ORIGINAL = Criterion.original()
 def searched(evaluator, fit, population=6, mode="max", **kwargs):
     """The result of one generation and one confirmation."""
     finals = Finals(finalists=1, seeds=0, confirm=1)
-    settings = SearchSettings(1, population, finals=finals, budget=fit.budget, seed=4, **kwargs)
+    settings = SearchSettings(1, population, "taylorglo", finals=finals, budget=fit.budget, seed=4, **kwargs)
     with running(EVALUATORS[evaluator](), fit) as chosen:
         return search(chosen, settings, Objective(3, fit.monitor, mode))
 

@@ -20,8 +20,8 @@ from tglo_lightning import TaylorGLO
 from tglo_lightning.evaluation import ProcessEvaluator
 
 ROOT = Path(__file__).parents[2]
-# Records of the search: two generations of 5 and their states, 2 finalists, 2 pairs
-LINES = 1 + 2 * 6 + 2 + 2 * 2
+# Records of the search: its settings, two generations of 5 and their states, 2 finalists, 2 pairs
+LINES = 1 + 1 + 2 * 6 + 2 + 2 * 2
 SECONDS = 240
 
 
@@ -159,7 +159,7 @@ def test_a_rank_that_is_killed_ends_the_other_in_its_training(alone, tmp_path, v
     path = tmp_path / "search.jsonl"
     deadline = time.monotonic() + SECONDS
     # Then both are in a training that takes a minute
-    while not (path.exists() and path.read_bytes().count(b"\n") == 1 + 2):
+    while not (path.exists() and path.read_bytes().count(b"\n") == 2 + 2):
         assert all(process.poll() is None for process in processes), output(processes[0])
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -173,7 +173,7 @@ def test_a_rank_that_is_killed_ends_the_other_in_its_training(alone, tmp_path, v
     output(processes[victim])
     assert not list(tmp_path.glob("rank-*.json"))
     # The journal is whole, and holds no crash: one rank goes on to the same result
-    assert len(journal(tmp_path)) == 1 + 2
+    assert len(journal(tmp_path)) == 2 + 2
     with torch.random.fork_rng():
         ranked.main(ranked.arguments([str(tmp_path), "--devices", "1", "--plain"]))
     assert ended(tmp_path)["result"] == ended(alone("--plain"))["result"]
@@ -196,7 +196,7 @@ def test_a_rank_that_leaves_ends_the_other_in_its_training(tmp_path):
     printed = [output(process) for process in processes]
     assert "RankError: Rank 1 ended the search: SystemExit: no more" in printed[0]
     assert [process.returncode for process in processes] == [1, 1]
-    assert len(journal(tmp_path)) == 1 + 2
+    assert len(journal(tmp_path)) == 2 + 2
 
 
 @pytest.mark.slow

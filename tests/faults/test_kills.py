@@ -40,9 +40,9 @@ def end(child, code):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code
 
 
-# Lines of a whole journal: its header, two generations of four and the states after them, the choice between two,
+# Lines of a whole journal: its header and settings, two generations of four and the states after them, the choice between two,
 # three seeds of the confirmation
-LINES = 1 + 2 * (4 + 1) + 2 + 3 * 2
+LINES = 2 + 2 * (4 + 1) + 2 + 3 * 2
 # Of a race: its header, six checks, three seeds of the confirmation
 RACE_LINES = 1 + 6 + 3 * 2
 
@@ -164,7 +164,7 @@ def test_checkpoints_resume_the_training_without_the_search(tmp_path):
 
     first, _ = victim.fit(tmp_path, callbacks=[keep(tmp_path)], max_epochs=2)
     state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
-    assert state["callbacks"]["TaylorGLO{'loss': 'criterion'}"]["result"]["finished"]
+    assert state["callbacks"][first.state_key]["result"]["finished"]
     [journal] = victim.journals(tmp_path)
     journal.unlink()
     again, trainer = victim.fit(tmp_path, callbacks=[keep(tmp_path)], max_epochs=3, ckpt_path="last")

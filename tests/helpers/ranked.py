@@ -39,8 +39,8 @@ def arguments(argv=None):
     return parser.parse_args(argv)
 
 
-# Two look at the module and its data, one candidate is trained
-STALLS = 2 + 1 + 1
+# Three look at the module and its data, one candidate is trained
+STALLS = 3 + 1 + 1
 
 
 class Halving(CMAES):

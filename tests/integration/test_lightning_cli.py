@@ -165,7 +165,7 @@ def test_beside_other_callbacks(api, tmp_path):
         {"class_path": f"{api.__name__}.callbacks.EarlyStopping", "init_args": {"monitor": "val/acc", "mode": "max"}},
     ]
     made = cli(api, tmp_path, taylorglo(loss=["criterion"]), *others, run=False)
-    assert search_of(made).slots.paths == ["criterion"]
+    assert search_of(made).loss == ["criterion"]
     assert any(isinstance(callback, AttractionMonitor) for callback in made.trainer.callbacks)
 
 
@@ -175,7 +175,7 @@ def test_beside_other_callbacks(api, tmp_path):
         ({"generation": 1}, "Option 'generation' is not accepted"),
         ({"population": 1}, "`population` must be at least 2, got 1"),
         ({"space": part("TaylorSpace", order=1)}, "`order` must be at least 2, got 1"),
-        ({"strategy": "cma"}, "`strategy` must be one of 'cmaes', 'random'"),
+        ({"strategy": "cma"}, "`strategy` must be one of .*got 'cma'"),
         ({"init": "rest"}, "`init` must be one of .*got 'rest'"),
         ({"evaluator": "fast"}, "`evaluator` must be one of 'auto'"),
     ],

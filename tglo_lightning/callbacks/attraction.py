@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 
 from tglo_lightning.arguments import choice, integer
 from tglo_lightning.callbacks.samples import random_batches
@@ -19,8 +19,10 @@ from tglo_lightning.losses import SeparableLoss, as_loss
 from tglo_lightning.module import LossSlot, LossSlots
 from tglo_lightning.module.bases import Callback
 from tglo_lightning.module.capture import loss_inputs
+from tglo_lightning.module.inline import OriginalCall
 from tglo_lightning.module.loaders import generators
 from tglo_lightning.module.preserving import preserved_module
+from tglo_lightning.module.slot import InlineSlot
 from tglo_lightning.reporting import pictures
 from tglo_lightning.reporting.attraction import AttractionRecord, measure
 from tglo_lightning.reporting.loggers import Board, boards, draw
@@ -71,8 +73,8 @@ class AttractionMonitor(Callback):
         path: the file that the training has written; ``None`` before its end.
 
     Raises:
-        TypeError, ValueError: an argument of a wrong kind or out of range; at ``setup``, a loss that is not of the
-            family :math:`-\sum_k f(y_k, h_k)`.
+        TypeError, ValueError: an argument of a wrong kind or out of range; at ``setup``, or after the search that
+            finds it, a loss that is not of the family :math:`-\sum_k f(y_k, h_k)`.
 
     Source: arXiv 2010.00788 (attraction to zero training error), carried through the softmax.
 
@@ -108,15 +110,13 @@ class AttractionMonitor(Callback):
     # Lightning's hooks
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Refuse a loss whose attraction cannot be told."""
-        searched = self._take_slot(trainer)
-        if stage == "fit" and not searched:
+        """Refuse a loss whose attraction cannot be told, unless a search is still to find which one it is."""
+        if not self._follow(trainer) and stage == "fit":
             self._loss(pl_module)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Draw the samples and measure them, unless the record of a checkpoint has this epoch already."""
-        self._take_slot(trainer)
-        self._loss(pl_module)
+        self._follow(trainer)
         if trainer.global_step == 0:
             self.record = None
         self.path = None
@@ -174,21 +174,25 @@ class AttractionMonitor(Callback):
 
     # Measuring
 
-    def _take_slot(self, trainer: Any) -> bool:
-        """Watch the loss of the search beside it; return whether that has still to find it."""
+    def _follow(self, trainer: Any) -> bool:
+        """Watch the loss of the search beside this; return whether there is one that has not yet found its loss."""
         searches = [c for c in trainer.callbacks if isinstance(getattr(c, "slots", None), LossSlots)]
         if self.loss is not None or not searches:
             return False
-        paths = searches[0].slots.paths or searches[0].loss
-        if paths:
-            self.slot = LossSlot(paths[0])
-        return not paths
+        search: Any = searches[0]
+        if search.loss and not search.loss[0].startswith("F."):
+            self.slot = LossSlot(search.loss[0])
+            return False
+        self.slot = next(iter(search.slots), self.slot)
+        return not len(search.slots)
 
     def _loss(self, pl_module: Any) -> SeparableLoss:
         try:
             present = self.slot.get(pl_module)
         except ValueError as error:
             raise ValueError(f"AttractionMonitor: {error}") from None
+        if isinstance(present, OriginalCall) and present.function == "cross_entropy":
+            present = nn.CrossEntropyLoss(**present.options)
         try:
             loss = as_loss(present)
             if isinstance(loss, SeparableLoss):
@@ -234,7 +238,17 @@ class AttractionMonitor(Callback):
         with trainer.precision_plugin.forward_context():
             if self.through == "forward":
                 return pl_module(batch[0]), batch[1]
-            return loss_inputs(pl_module, self.slot.get(pl_module), batch)
+            loss = self.slot.get(pl_module)
+            # A function that no loss has replaced
+            place = self.slot.attribute if isinstance(self.slot, InlineSlot) else ""
+            bare = place and place not in pl_module._modules
+            if bare:
+                self.slot.set(pl_module, loss)
+            try:
+                return loss_inputs(pl_module, loss, batch)
+            finally:
+                if bare:
+                    del pl_module._modules[place]
 
     def _note(self, trainer: Any, pl_module: Any, epoch: int, values: Tensor) -> None:
         assert self.record is not None
