@@ -17,6 +17,7 @@ from tglo_lightning import restore_original
 from tglo_lightning.losses import FAMILIES
 from tglo_lightning.losses.class_priors import PriorLoss
 from tglo_lightning.module import LossSlots
+from tglo_lightning.module.slot import InlineSlot
 from tglo_lightning.search import Criterion
 
 SEARCHED = sorted(
@@ -99,3 +100,24 @@ def test_the_original_comes_back(original):
     torch.testing.assert_close(module.criterion(module(X), Y), original(module(X), Y))
     assert not getattr(module.criterion, "training", False)
     assert restore_original(module) == []
+
+
+@pytest.mark.parametrize(("name", "original"), [("binary_taylor", nn.BCEWithLogitsLoss()), ("barron", nn.MSELoss())])
+def test_the_original_of_other_targets_comes_back(name, original):
+    module = seeded(classifier(pl), criterion=original)
+    LossSlots("criterion").install(module, Criterion.of(name, [axis.default for axis in FAMILIES[name].axes]))
+    assert restore_original(module) == ["criterion"]
+    assert module.criterion is original
+
+
+def test_the_original_of_calls_inline_comes_back():
+    class Inline(classifier(pl)):
+        def training_step(self, batch, batch_idx):
+            return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    plain, module = seeded(Inline), seeded(Inline)
+    LossSlots.of([InlineSlot("F.cross_entropy", (0,))]).install(module, Criterion.of("gce", [0.5]))
+    assert module.training_step((X, Y), 0) != plain.training_step((X, Y), 0)
+    assert restore_original(module) == ["inline_cross_entropy.criterion"]
+    assert module.training_step((X, Y), 0) == plain.training_step((X, Y), 0)
+    assert module.state_dict().keys() == plain.state_dict().keys()

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from tglo_lightning.losses.registry import FUNCTIONS
 
-__all__ = ["InlineLoss", "OriginalCall", "attach", "bound", "read_state"]
+__all__ = ["InlineLoss", "OriginalCall", "attach", "bound", "detach", "read_state"]
 
 STATE = "inline loss"
 NAMES = {function: name for name, function in FUNCTIONS.items()}
@@ -157,6 +157,18 @@ def attach(module: nn.Module, name: str, function: str, calls: tuple[int, ...]) 
     if not isinstance(step, InlineStep):
         vars(module)["training_step"] = InlineStep(module, step)
     return place
+
+
+def detach(module: nn.Module, name: str) -> None:
+    """Remove what :func:`attach` added under ``name``; do nothing if it added nothing."""
+    if not isinstance(module._modules.get(name), InlineLoss):
+        return
+    delattr(module, name)
+    step = vars(module).get("training_step")
+    if isinstance(step, InlineStep) and not any(isinstance(each, InlineLoss) for each in module.children()):
+        del vars(module)["training_step"]
+        if step.inner is not None:
+            vars(module)["training_step"] = step.inner
 
 
 def read_state(state: Any) -> tuple[str, tuple[int, ...]] | None:
