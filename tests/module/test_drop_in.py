@@ -115,9 +115,24 @@ def test_the_original_of_calls_inline_comes_back():
         def training_step(self, batch, batch_idx):
             return nn.functional.cross_entropy(self(batch[0]), batch[1])
 
-    plain, module = seeded(Inline), seeded(Inline)
+    plain, module = seeded(Inline).eval(), seeded(Inline).eval()
     LossSlots.of([InlineSlot("F.cross_entropy", (0,))]).install(module, Criterion.of("gce", [0.5]))
     assert module.training_step((X, Y), 0) != plain.training_step((X, Y), 0)
     assert restore_original(module) == ["inline_cross_entropy.criterion"]
     assert module.training_step((X, Y), 0) == plain.training_step((X, Y), 0)
     assert module.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_every_call_inline_has_its_own_weights():
+    weight = torch.tensor([1.0, 2.0, 4.0])
+
+    class Alternating(classifier(pl)):
+        def training_step(self, batch, batch_idx):
+            return nn.functional.cross_entropy(self(batch[0]), batch[1], weight=None if batch_idx else weight)
+
+    module = seeded(Alternating).eval()
+    slot = InlineSlot("F.cross_entropy", (0,), {"weight": weight})
+    LossSlots.of([slot]).install(module, Criterion.of("gce", [0.5]))
+    for batch_idx, own_weight in enumerate((weight, None)):
+        expected = FAMILIES["gce"](0.5, weight=own_weight)(module(X), Y)
+        torch.testing.assert_close(module.training_step((X, Y), batch_idx), expected)

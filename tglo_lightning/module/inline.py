@@ -68,9 +68,8 @@ class InlineLoss(nn.Module):
             # As it was called: the weights must come out as without us
             inner.options = options
             return criterion(input, target)
-        if not options:
-            return criterion(input, target)
-        twin = _with_options(inner, options)
+        # A call without weights has none, though another one had some
+        twin = _with_options(inner, {"weight": None, "pos_weight": None, **options})
         if inner is criterion:
             return twin(input, target)
         try:
@@ -100,9 +99,9 @@ def _with_options(loss: nn.Module, options: dict[str, Any]) -> nn.Module:
     twin._buffers = dict(loss._buffers)
     twin._modules = {name: each and _with_options(each, options) for name, each in loss._modules.items()}
     for name, value in options.items():
-        if isinstance(value, Tensor) and name in twin._buffers:
+        if name in twin._buffers:
             twin._buffers[name] = value
-        elif name in vars(twin) and name != "label_smoothing" and value is not None:
+        elif name in vars(twin) and name != "label_smoothing":
             vars(twin)[name] = value
     return twin
 
