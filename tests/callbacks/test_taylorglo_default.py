@@ -116,6 +116,15 @@ def test_a_dry_run_says_what_a_search_would_cost_and_trains_nothing(tmp_path, ca
     assert all(torch.equal(after[name], value) for name, value in before.items() if value.is_floating_point())
 
 
+def test_a_dry_run_ends_a_fit_that_has_a_least_length(tmp_path):
+    data = loaders()
+    search = TaylorGLO("criterion", "val/acc", dry_run=True, evaluator="trainer")
+    trainer = quiet_trainer(pl, tmp_path, max_epochs=2, min_epochs=1, min_steps=2, callbacks=[search])
+    trainer.fit(seeded(classifier(pl)), **data)
+    assert (search.result, trainer.global_step) == (None, 0)
+    assert (trainer.fit_loop.min_epochs, trainer.fit_loop.epoch_loop.min_steps) == (1, 2)
+
+
 def test_a_finished_search_goes_on_with_more_generations(tmp_path, caplog):
     small = {"population": 4, "finals": Finals(2, 1, 2), "journal": tmp_path / "search.jsonl"}
     first = fit(tmp_path, generations=1, **small)[0].result

@@ -17,6 +17,7 @@ from tglo_lightning import restore_original
 from tglo_lightning.losses import FAMILIES
 from tglo_lightning.losses.class_priors import PriorLoss
 from tglo_lightning.module import LossSlots
+from tglo_lightning.module.slot import InlineSlot
 from tglo_lightning.search import Criterion
 
 SEARCHED = sorted(
@@ -111,3 +112,39 @@ def test_the_original_comes_back(original):
     torch.testing.assert_close(module.criterion(module(X), Y), original(module(X), Y))
     assert not getattr(module.criterion, "training", False)
     assert restore_original(module) == []
+
+
+@pytest.mark.parametrize(("name", "original"), [("binary_taylor", nn.BCEWithLogitsLoss()), ("barron", nn.MSELoss())])
+def test_the_original_of_other_targets_comes_back(name, original):
+    module = seeded(classifier(pl), criterion=original)
+    LossSlots("criterion").install(module, Criterion.of(name, [axis.default for axis in FAMILIES[name].axes]))
+    assert restore_original(module) == ["criterion"]
+    assert module.criterion is original
+
+
+def test_the_original_of_calls_inline_comes_back():
+    class Inline(classifier(pl)):
+        def training_step(self, batch, batch_idx):
+            return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    plain, module = seeded(Inline).eval(), seeded(Inline).eval()
+    LossSlots.of([InlineSlot("F.cross_entropy", (0,))]).install(module, Criterion.of("gce", [0.5]))
+    assert module.training_step((X, Y), 0) != plain.training_step((X, Y), 0)
+    assert restore_original(module) == ["inline_cross_entropy.criterion"]
+    assert module.training_step((X, Y), 0) == plain.training_step((X, Y), 0)
+    assert module.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_every_call_inline_has_its_own_weights():
+    weight = torch.tensor([1.0, 2.0, 4.0])
+
+    class Alternating(classifier(pl)):
+        def training_step(self, batch, batch_idx):
+            return nn.functional.cross_entropy(self(batch[0]), batch[1], weight=None if batch_idx else weight)
+
+    module = seeded(Alternating).eval()
+    slot = InlineSlot("F.cross_entropy", (0,), {"weight": weight})
+    LossSlots.of([slot]).install(module, Criterion.of("gce", [0.5]))
+    for batch_idx, own_weight in enumerate((weight, None)):
+        expected = FAMILIES["gce"](0.5, weight=own_weight)(module(X), Y)
+        torch.testing.assert_close(module.training_step((X, Y), batch_idx), expected)

@@ -40,6 +40,13 @@ def test_the_presets():
     assert len(presets(3, priors=(0.4, 0.3, 0.3))) == 10
 
 
+@pytest.mark.parametrize(("name", "theta"), [("sce", [0.1, 1.0]), ("sce", [0.1, 1 + 1e-15]), ("smoothing", [0.1])])
+def test_no_preset_comes_twice(name, theta):
+    found = presets(3, start=Criterion.of(name, theta))
+    assert len({criterion.formula for criterion in found}) == len(found) == 10
+    assert Criterion.of("taylorglo", robust(3).theta.tolist()) in found
+
+
 def test_presets_of_unbalanced_classes():
     found = presets(3, UNBALANCED, places=2)
     names = [criterion.losses[0].family for criterion in found[1:]]

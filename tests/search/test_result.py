@@ -42,6 +42,17 @@ def test_it_fits_into_a_checkpoint(result, tmp_path):
     assert SearchResult.from_dict(torch.load(tmp_path / "state.pt", weights_only=True)).best == result.best
 
 
+@pytest.mark.parametrize("weight", [2.0, [1.0, 2.0], [[1.0, 2.0]]])
+def test_weights_of_any_shape_travel(result, weight):
+    options = [{"weight": weight, "pos_weight": weight}]
+    settings = {**result.settings, "original_options": options}
+    again = SearchResult.from_dict(replace(result, settings=settings).to_dict())
+    assert again.settings["original_options"] == options
+    settings["original_options"] = [{"pos_weight": "much"}]
+    with pytest.raises(ValueError, match="pos_weight"):
+        SearchResult.from_dict(replace(result, settings=settings).to_dict())
+
+
 def test_it_builds_its_loss(result):
     loss = result.loss(nn.CrossEntropyLoss(ignore_index=2))
     assert (type(loss), loss.theta.tolist(), loss.ignore_index) == (

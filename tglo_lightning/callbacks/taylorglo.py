@@ -153,6 +153,8 @@ class TaylorGLO(Callback):
         self.result: SearchResult | None = None
         self._report = SearchReport(flag("report", report))
         self._hooks: list[Any] = []
+        # Least epochs and steps of a fit that a dry run ends
+        self._minimum: tuple[Any, Any] | None = None
         # Whether the result belongs to a fit, and not to a checkpoint that is about to be gone on from
         self._used = False
         # The network of a race, and its file
@@ -187,6 +189,9 @@ class TaylorGLO(Callback):
                 self.result = self._search(trainer, pl_module)
             except DryRun:
                 trainer.should_stop = True
+                # Or it would train as far as these say
+                self._minimum = trainer.fit_loop.min_epochs, trainer.fit_loop.epoch_loop.min_steps
+                trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = None
                 return
         elif self._used:
             tell("TaylorGLO: this module was searched for before; its loss stays. Another search needs a new callback.")
@@ -208,10 +213,13 @@ class TaylorGLO(Callback):
         self._report.on_fit_end(trainer)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Leave the module without hooks of ours."""
+        """Leave the module without hooks of ours, and the Trainer as it was."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
+        if self._minimum is not None:
+            trainer.fit_loop.min_epochs, trainer.fit_loop.epoch_loop.min_steps = self._minimum
+            self._minimum = None
 
     @property
     def state_key(self) -> str:

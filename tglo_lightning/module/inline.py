@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from tglo_lightning.losses.registry import FUNCTIONS
 
-__all__ = ["InlineLoss", "OriginalCall", "attach", "bound", "read_state"]
+__all__ = ["InlineLoss", "OriginalCall", "attach", "bound", "detach", "read_state"]
 
 STATE = "inline loss"
 NAMES = {function: name for name, function in FUNCTIONS.items()}
@@ -68,9 +68,8 @@ class InlineLoss(nn.Module):
             # As it was called: the weights must come out as without us
             inner.options = options
             return criterion(input, target)
-        if not options:
-            return criterion(input, target)
-        twin = _with_options(inner, options)
+        # A call without weights has none, though another one had some
+        twin = _with_options(inner, {"weight": None, "pos_weight": None, **options})
         if inner is criterion:
             return twin(input, target)
         try:
@@ -100,9 +99,9 @@ def _with_options(loss: nn.Module, options: dict[str, Any]) -> nn.Module:
     twin._buffers = dict(loss._buffers)
     twin._modules = {name: each and _with_options(each, options) for name, each in loss._modules.items()}
     for name, value in options.items():
-        if isinstance(value, Tensor) and name in twin._buffers:
+        if name in twin._buffers:
             twin._buffers[name] = value
-        elif name in vars(twin) and name != "label_smoothing" and value is not None:
+        elif name in vars(twin) and name != "label_smoothing":
             vars(twin)[name] = value
     return twin
 
@@ -157,6 +156,18 @@ def attach(module: nn.Module, name: str, function: str, calls: tuple[int, ...]) 
     if not isinstance(step, InlineStep):
         vars(module)["training_step"] = InlineStep(module, step)
     return place
+
+
+def detach(module: nn.Module, name: str) -> None:
+    """Remove what :func:`attach` added under ``name``; do nothing if it added nothing."""
+    if not isinstance(module._modules.get(name), InlineLoss):
+        return
+    delattr(module, name)
+    step = vars(module).get("training_step")
+    if isinstance(step, InlineStep) and not any(isinstance(each, InlineLoss) for each in module.children()):
+        del vars(module)["training_step"]
+        if step.inner is not None:
+            vars(module)["training_step"] = step.inner
 
 
 def read_state(state: Any) -> tuple[str, tuple[int, ...]] | None:

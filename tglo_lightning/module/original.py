@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from tglo_lightning.losses import ClassificationLoss
+from tglo_lightning.losses import FamilyLoss
+from tglo_lightning.module.inline import detach
 from tglo_lightning.module.slot import REPLACED, LossSlot
 
 __all__ = ["restore_original"]
@@ -23,10 +24,12 @@ def restore_original(module: nn.Module) -> list[str]:
     found: dict[str, Any] = {
         path: (loss, vars(loss)[REPLACED][0])
         for path, loss in module.named_modules()
-        if path and isinstance(loss, ClassificationLoss) and REPLACED in vars(loss)
+        if path and isinstance(loss, FamilyLoss) and REPLACED in vars(loss)
     }
     for path, (loss, original) in found.items():
         if isinstance(original, nn.Module):
             original.to(loss.theta.device).train(loss.training)
         LossSlot(path).set(module, original)
+        owner, _, place = path.removesuffix(".criterion").rpartition(".")
+        detach(module.get_submodule(owner), place)
     return list(found)

@@ -53,8 +53,9 @@ def presets(
     """
     if start is not None and start.losses and (kind := family(start.losses[0].family).kind) != "classes":
         return _of_kind(kind, start)
+    shared = (LossSpec("taylorglo", tuple(robust(num_classes).theta.tolist())),) * places
     if start is None or not start.losses:
-        start = Criterion((LossSpec("taylorglo", tuple(robust(num_classes).theta.tolist())),) * places)
+        start = Criterion(shared)
     unbalanced = is_unbalanced(priors)
     found = [Criterion.original(), Criterion((SMOOTHING,) * places)]
     for rate in RATES[:-1] if unbalanced else RATES:
@@ -63,7 +64,11 @@ def presets(
         assert priors is not None
         rivals = [LossSpec("logit_adjustment", (1.0, *priors)), LossSpec("class_weights", (1.0, *priors))]
         found += [Criterion((spec,) * places) for spec in rivals]
-    return found
+    # A start that is one of the others makes room for the shared one; its numbers were rounded on the way
+    unique: dict[str, Criterion] = {}
+    for criterion in [*found, *(Criterion(shared, rate) for rate in RATES)]:
+        unique.setdefault(criterion.formula, criterion)
+    return list(unique.values())[: len(found)]
 
 
 def _of_kind(kind: str, start: Criterion) -> list[Criterion]:

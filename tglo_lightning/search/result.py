@@ -37,6 +37,7 @@ FINALIST = {
 }
 OPTIONS = {
     "weight": ([NUMBER], None),
+    "pos_weight": ([NUMBER], None),
     "ignore_index": (int, None),
     "reduction": (str, None),
     "label_smoothing": (*NUMBER, None),
@@ -356,7 +357,9 @@ class SearchResult:
         check_shape(settings.get("num_classes"), (int, None), "num_classes")
         check_shape(settings.get("original_options"), ([dict], None), "original_options")
         for given in settings.get("original_options") or []:
-            check_shape({**dict.fromkeys(OPTIONS), **given}, OPTIONS, "original_options")
+            # Those of binary and regression losses have any number of dimensions
+            weights = {name: _flat(given[name]) for name in ("weight", "pos_weight") if given.get(name) is not None}
+            check_shape({**dict.fromkeys(OPTIONS), **given, **weights}, OPTIONS, "original_options")
 
         def finalist(entry: Mapping[str, Any]) -> Finalist:
             fitness = tuple(map(_number, entry["fitness"]))
@@ -385,6 +388,10 @@ class SearchResult:
 
 def _known(kind: Any, entry: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if name in {field.name for field in fields(kind)}}
+
+
+def _flat(value: Any) -> list[Any]:
+    return [each for entry in value for each in _flat(entry)] if isinstance(value, list) else [value]
 
 
 def _number(value: float | None) -> float:
