@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PROGRAMS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
-SMALL = {"generations=8": "generations=1", "max_epochs=20": "max_epochs=2"}
+SMALL = {"max_epochs=20": "max_epochs=2"}
 
 
 @pytest.mark.parametrize("small", [True, pytest.param(False, marks=pytest.mark.slow)])
