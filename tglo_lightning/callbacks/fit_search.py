@@ -18,6 +18,7 @@ from tglo_lightning.callbacks.race import check_race, raced_fit, raced_path, run
 from tglo_lightning.callbacks.recording import Recording, versions
 from tglo_lightning.evaluation import InnerFit, Probe, Ranks, choose_evaluator, probe
 from tglo_lightning.evaluation.auto import EVALUATORS
+from tglo_lightning.evaluation.diagnosis import diagnose
 from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.module import LossSlots
 from tglo_lightning.module.copies import check_resettable
@@ -150,7 +151,10 @@ class FitSearch:
                     result, weights = run(journal=journal, check=check)
                 else:
                     with SearchMonitor(trainer, settings, callback.monitor, arguments) as listener:
-                        result = search(evaluator, settings, objective, journal=journal, listener=listener, check=check)
+                        # Other ranks have networks of their own
+                        look = partial(diagnose, fit) if ranks.size == 1 else None
+                        rest: Any = {"journal": journal, "listener": listener, "check": check, "look": look}
+                        result = search(evaluator, settings, objective, **rest)
                         listener.on_search_end(result)
         finally:
             evaluator.close()

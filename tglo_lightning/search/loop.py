@@ -53,6 +53,7 @@ def search(
     journal: Journal | None = None,
     listener: Listener | None = None,
     check: Callable[[], None] = lambda: None,
+    look: Callable[[Population, int], dict[str, float] | None] | None = None,
 ) -> SearchResult:
     """Metalearn a loss.
 
@@ -68,13 +69,15 @@ def search(
             killed goes on from there, with the same result.
         listener: followed by progress bars and loggers.
         check: called before a training is recorded; raises if the search is to end.
+        look: called with a population and the member that was trained with the module's own loss, the first time there
+            is one; what it returns becomes ``result.diagnosis``.
 
     Raises:
         ValueError: a constraint that rejects 10,000 draws in a row.
         SearchError: no candidate of a generation could be trained.
         JournalError: the journal holds other candidates than this search proposes.
     """
-    return _Search(evaluator, settings, objective, journal, listener, check).run()
+    return _Search(evaluator, settings, objective, journal, listener, check, look).run()
 
 
 class _Search:
@@ -88,6 +91,7 @@ class _Search:
         journal: Journal | None,
         listener: Listener | None,
         check: Callable[[], None],
+        look: Callable[[Population, int], dict[str, float] | None] | None,
     ) -> None:
         assert isinstance(settings.strategy, Strategy)
         assert isinstance(settings.space, Space)
@@ -98,6 +102,7 @@ class _Search:
         space = settings.space.for_task(objective.num_classes, objective.priors)
         self.strategy.start(space, settings.population, settings.seed)
         self.sign = -1.0 if objective.mode == "max" else 1.0
+        self.look, self.diagnosis = look, None if journal is None else journal.recall(("diagnosis",))
         self.history: list[Candidate] = []
         self.rejected: list[int] = []
         self.best = math.nan
@@ -129,6 +134,7 @@ class _Search:
             p_value=outcome.p_value,
             rejected=tuple(self.rejected),
             seconds=self.elapsed,
+            diagnosis=self.diagnosis and self.diagnosis["figures"],
             settings=settings.to_dict()
             | {
                 "num_classes": objective.num_classes,
@@ -290,6 +296,8 @@ class _Search:
                         f"{type(self.strategy).__name__}.train() must yield one evaluation for each of "
                         f"{len(criteria)} candidates, got {index}."
                     )
+                if stage == "generation" and criterion.is_original and again is not None and again.ok:
+                    self._look(population, list(trained).index(index))
                 if known[index] is None:
                     self.check()
                     self._record(key, criterion, seed, evaluation)
@@ -299,6 +307,14 @@ class _Search:
             if population is not None:
                 population.close()
         return evaluations
+
+    def _look(self, population: Population | None, member: int) -> None:
+        """Look at a network that was trained with the module's own loss, once."""
+        if self.look is None or population is None or self.diagnosis is not None:
+            return
+        self.diagnosis = {"figures": self.look(population, member)}
+        if self.journal is not None:
+            self.journal.append(("diagnosis",), self.diagnosis)
 
     def _start(self, criteria: Sequence[Criterion], seed: int) -> Population:
         population = self.evaluator.start(criteria, seed)

@@ -63,6 +63,7 @@ RESULT = {
     "seconds": NUMBER,
     "settings": dict,
     "finished": bool,
+    "diagnosis": (dict, None),
 }
 
 
@@ -171,6 +172,8 @@ class SearchResult:
             ``original_options``, those of each original loss, see :func:`~tglo_lightning.losses.loss_options`.
         finished: whether the search came to its end; ``False`` for what :meth:`load` makes of a journal without a
             result.
+        diagnosis: what a network trained with the module's own loss does on training and validation data, see
+            :func:`~tglo_lightning.evaluation.diagnose`; ``None`` if none was looked at.
         curves: the course of a :class:`~tglo_lightning.search.Race`; ``None`` for any other search. Then ``kept`` says
             whose network is in the module, ``best`` and ``original`` hold one network each, chosen by validation.
     """
@@ -188,6 +191,7 @@ class SearchResult:
     settings: dict[str, Any] = field(default_factory=dict)
     finished: bool = True
     curves: Curves | None = None
+    diagnosis: dict[str, float] | None = None
 
     @property
     def criterion(self) -> Criterion:

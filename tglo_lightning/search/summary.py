@@ -9,17 +9,24 @@ import warnings
 from tglo_lightning.search.result import Finalist, SearchResult
 from tglo_lightning.wording import counted
 
-__all__ = ["outcome_metrics", "summary", "warn_of_direction", "warn_of_seeds"]
+__all__ = ["diagnosis", "outcome_metrics", "summary", "warn_of_direction", "warn_of_seeds"]
 
+# Difference of accuracies above which a network has memorised
+SMALL_GAP = 0.05
 # Words in the names of metrics
 LOWER_IS_BETTER = {"loss", "error", "err", "nll", "brier", "ece", "perplexity", "mse", "mae"}
 HIGHER_IS_BETTER = {"acc", "accuracy", "f1", "auc", "auroc", "map", "miou", "iou", "dice", "precision", "recall"}
 
 
 def summary(result: SearchResult) -> str:
-    """Return what was kept, why, and what it cost, in one or two lines."""
+    """Return what was kept, why, what it cost, and what a training with the original loss showed, in a few lines."""
     if result.curves is not None:
         return _race(result)
+    look = diagnosis(result)
+    return f"{_outcome(result)}\n  {look}" if look else _outcome(result)
+
+
+def _outcome(result: SearchResult) -> str:
     original = result.original
     against = f"{original.name} {_figures(original)}"
     better = f"{result.monitor} ({'higher' if result.mode == 'max' else 'lower'} is better)"
@@ -38,6 +45,24 @@ def summary(result: SearchResult) -> str:
         return f"TaylorGLO kept the original loss: none was confirmed to be better on {better}. Best {figures}; {cost}."
     beats = "beats the original" if result.p_value is not None else "is better than the original, without a test,"
     return f"TaylorGLO: the metalearned loss {beats} on {better}: {figures}; {cost}.\n  {result.best.formula}"
+
+
+def diagnosis(result: SearchResult) -> str:
+    """Return in words whether a training with the module's own loss left something to gain.
+
+    Empty if none was looked at. A network that fits its training labels much better than the validation labels has
+    memorised: wrong labels, or too few. One that does not leaves little to a loss that regularises.
+    """
+    if result.diagnosis is None:
+        return ""
+    figures = {name: f"{100 * value:.0f} %" for name, value in result.diagnosis.items()}
+    gap = result.diagnosis["train_acc"] - result.diagnosis["val_acc"]
+    verdict = "little to gain here" if gap < SMALL_GAP else "it memorises, so a loss that regularises may help"
+    return (
+        f"With {result.original.name} the network agrees with {figures['train_acc']} of the training labels and "
+        f"{figures['val_acc']} of the validation labels, at a mean confidence of {figures['train_confidence']} and "
+        f"{figures['val_confidence']}: {verdict}."
+    )
 
 
 def outcome_metrics(result: SearchResult) -> dict[str, float]:
