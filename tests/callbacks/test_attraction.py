@@ -3,12 +3,14 @@ import json
 import random
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from helpers.data import CLASSES, FEATURES, Stream, blobs, loader, loaders
-from helpers.modules import TINY, classifier, cnn, mlp
+from helpers.modules import TINY, classifier, cnn, mlp, quiet_trainer, seeded
 from torch import nn
 from torch.utils.data import DataLoader, SubsetRandomSampler
 from torchmetrics.classification import MulticlassAccuracy
@@ -16,7 +18,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from tglo_lightning import AttractionMonitor, TaylorGLO, TaylorGLOLoss, theory
 from tglo_lightning.losses import BaikalLoss, CrossEntropyLoss, as_loss
 from tglo_lightning.reporting.attraction import QUANTITIES, AttractionRecord, measure
-from tglo_lightning.search import TaylorSpace
+from tglo_lightning.search import Criterion, TaylorSpace
 
 # Evolved for MNIST by the method's authors (arXiv 2010.00788)
 THETA = [-10.9408, 7.5216, 8.2896, 0.2415, 7.8726, 8.9666, 2.0184, 7.0513]
@@ -501,3 +503,21 @@ def test_a_loss_that_is_never_called(api, tmp_path):
 def test_refuses(argument, value, error):
     with pytest.raises(error, match=argument):
         AttractionMonitor(**{argument: value})
+
+
+def test_a_loss_of_a_search_that_cannot_be_measured_costs_no_fit(tmp_path):
+    """Logit adjustment is no sum over classes, and regression has none."""
+
+    class Kept(TaylorGLO):
+        def _search(self, trainer, pl_module):
+            result = super()._search(trainer, pl_module)
+            criterion = Criterion.of("logit_adjustment", [1.0, 0.5, 0.3, 0.2])
+            return replace(result, kept="metalearned", best=replace(result.best, criterion=criterion))
+
+    monitor = AttractionMonitor()
+    search = Kept("criterion", "val/acc", **TINY | {"evaluator": "trainer"})
+    fitting = quiet_trainer(pl, tmp_path, max_epochs=1, callbacks=[search, monitor])
+    with pytest.warns(UserWarning, match="AttractionMonitor measures nothing in this fit"):
+        fitting.fit(seeded(classifier(pl)), **loaders())
+    assert fitting.current_epoch == 1
+    assert monitor.record is None

@@ -104,6 +104,7 @@ class AttractionMonitor(Callback):
         self.filename = filename
         self.record: AttractionRecord | None = None
         self.path: Path | None = None
+        self._idle = False
         self._batches: list[Any] = []
         self._boards: list[Board] = []
 
@@ -120,6 +121,9 @@ class AttractionMonitor(Callback):
         if trainer.global_step == 0:
             self.record = None
         self.path = None
+        self._idle = self._unmeasurable(trainer, pl_module)
+        if self._idle:
+            return
         self._boards = boards(trainer)
         batches, values, index, target, num_classes = self._draw(trainer, pl_module)
         self._batches = batches
@@ -133,11 +137,13 @@ class AttractionMonitor(Callback):
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Measure, if it is time."""
         epoch = trainer.current_epoch + 1
-        if epoch % self.every_n_epochs == 0:
+        if epoch % self.every_n_epochs == 0 and not self._idle:
             self._note(trainer, pl_module, epoch, self._measure(trainer, pl_module))
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Measure a last time, write the file, draw the pictures."""
+        if self._idle:
+            return
         assert self.record is not None
         if trainer.current_epoch not in self.record.epochs:
             self._note(trainer, pl_module, trainer.current_epoch, self._measure(trainer, pl_module))
@@ -185,6 +191,17 @@ class AttractionMonitor(Callback):
             return False
         self.slot = next(iter(search.slots), self.slot)
         return not len(search.slots)
+
+    def _unmeasurable(self, trainer: Any, pl_module: Any) -> bool:
+        """Whether a search beside this kept a loss whose attraction cannot be told; its fit goes on all the same."""
+        if not any(isinstance(getattr(callback, "slots", None), LossSlots) for callback in trainer.callbacks):
+            return False
+        try:
+            self._loss(pl_module)
+        except ValueError as error:
+            rank_zero_warn(f"AttractionMonitor measures nothing in this fit. {error}")
+            return True
+        return False
 
     def _loss(self, pl_module: Any) -> SeparableLoss:
         try:
