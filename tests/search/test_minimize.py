@@ -354,7 +354,7 @@ def test_a_function_of_other_code_does_not_go_on(tmp_path):
 
     journal = tmp_path / "search.jsonl"
     minimize(build(1), 3, **TINY, journal=journal)
-    with pytest.raises(ValueError, match="source"):
+    with pytest.raises(ValueError, match="code"):
         minimize(build(2), 3, **TINY, journal=journal)
 
 

@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 
-from tglo_lightning.module.code import INSTALLED, LIBRARY, OWN, bytecode, members, owner, referred, version_of
 from tglo_lightning.module.reading import read_samples
+from tglo_lightning.search.code import INSTALLED, LIBRARY, OWN, bytecode, members, owner, referred, version_of
 from tglo_lightning.wording import counted
 
 __all__ = ["Fingerprint", "compared", "digest"]

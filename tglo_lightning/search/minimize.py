@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
-from hashlib import sha256
 from importlib.metadata import version
 from os import PathLike
 from typing import Any
@@ -20,6 +19,7 @@ from tglo_lightning._version import __version__
 from tglo_lightning.arguments import integer
 from tglo_lightning.losses.registry import check_replaceable, kind_of, loss_name, loss_options
 from tglo_lightning.search.budget import Budget
+from tglo_lightning.search.code import code_of
 from tglo_lightning.search.criterion import Criterion
 from tglo_lightning.search.evaluator import Evaluation
 from tglo_lightning.search.files import journal_path, result_path
@@ -76,8 +76,8 @@ def minimize(
             target and take over its weights, ``ignore_index`` and reduction.
         settings: the arguments of the search.
         journal: file that every finished training is written to; the result is written beside it, as ``.json``. A
-            search that was killed goes on from there when it is started again with the same code of ``fn``; what ``fn``
-            calls or reads is not watched.
+            search that was killed goes on from there when it is started again with the same ``fn``: its code, that of
+            your own functions and classes it leads to, and the numbers, strings and tensors that these read.
         progress: show a progress bar.
         options: attributes of :class:`~tglo_lightning.search.SearchSettings`, such as ``generations=3``, in place of
             ``settings``.
@@ -160,7 +160,7 @@ def header_of(
     return {
         "settings": settings.identity,
         "classes": objective.num_classes,
-        "source": [_source(code) for code in (*fns, type(settings.strategy), type(settings.space))],
+        "code": code_of(*fns, settings.strategy, settings.space, getattr(settings.space, "constraint", None)),
         "original": objective.original,
         "options": repr(original) if isinstance(original, nn.Module) else "",
         "original_options": list(objective.options),
@@ -374,14 +374,6 @@ def _classes(arguments: tuple[Any, ...]) -> set[int]:
     logits = arguments[0] if arguments else None
     shape = tuple(getattr(logits, "shape", ()))
     return {shape[min(1, len(shape) - 1)] if shape else 0}
-
-
-def _source(fn: Any) -> str:
-    """A hash of the code of ``fn``; empty where Python does not know it."""
-    try:
-        return sha256(inspect.getsource(fn).encode()).hexdigest()[:12]
-    except (OSError, TypeError):
-        return ""
 
 
 def _number(value: Any) -> float:
