@@ -40,8 +40,8 @@ def end(child, code):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code
 
 
-# Lines of a whole journal: its header and settings, two generations of four and the states after them, the choice between two,
-# three seeds of the confirmation
+# Lines of a whole journal: its header and settings, two generations of four and the states after them, the choice
+# between two, three seeds of the confirmation
 LINES = 2 + 2 * (4 + 1) + 2 + 3 * 2
 # Of a race: its header, six checks, three seeds of the confirmation
 RACE_LINES = 1 + 6 + 3 * 2
