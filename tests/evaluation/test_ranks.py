@@ -181,6 +181,16 @@ def test_a_rank_that_is_killed_ends_the_other_in_its_training(alone, tmp_path, v
 
 
 @pytest.mark.slow
+def test_a_dry_run_ends_on_all_ranks(tmp_path):
+    process = start(tmp_path, "--dry")
+    printed = output(process)
+    assert process.returncode == 0, printed
+    assert printed.count("TaylorGLO: up to") == 1
+    assert [ended(tmp_path, rank)["result"] for rank in (0, 1)] == [None, None]
+    assert not (tmp_path / "search.jsonl").exists()
+
+
+@pytest.mark.slow
 def test_ranks_with_other_data_are_refused(tmp_path):
     process = start(tmp_path, "--split")
     printed = output(process)

@@ -35,6 +35,7 @@ def arguments(argv=None):
     parser.add_argument("--plain", action="store_true", help="train each candidate to its end at once")
     parser.add_argument("--race", action="store_true", help="a race in place of a search and a training")
     parser.add_argument("--stall", action="store_true", help="the same, and the second one of a rank takes a minute")
+    parser.add_argument("--dry", action="store_true", help="only estimate the cost")
     parser.add_argument("--leave", action="store_true", help="the same, but the other rank leaves there")
     return parser.parse_args(argv)
 
@@ -85,8 +86,8 @@ def module(pl, args, rank):
             time.sleep(60)
 
     if args.stall:
-        # No class of its own, so that the journal fits both
-        Metric.on_train_start = sleep
+        # Not in the code of the module, so that the journal fits both
+        pl.LightningModule.on_train_start = sleep
     return Metric()
 
 
@@ -130,6 +131,7 @@ def main(args):
         evaluator=args.evaluator,
         journal=args.folder / "search.jsonl",
         report=False,
+        dry_run=args.dry,
         **options,
     )
     trainer = pl.Trainer(
@@ -146,7 +148,7 @@ def main(args):
         default_root_dir=args.folder,
     )
     trainer.fit(net, **({"datamodule": split_datamodule(pl)} if args.split else data))
-    seen |= {"result": search.result.to_dict(), "members": strategy._weights}
+    seen |= {"result": search.result and search.result.to_dict(), "members": strategy._weights}
     (args.folder / f"rank-{rank}.json").write_text(json.dumps(seen))
 
 

@@ -97,16 +97,16 @@ class FitSearch:
             settings = settings.for_kind(seen.kind)
             _warn_of_monitors(trainer, seen.dependent)
             ranks.agree("The data", digest([[of["lengths"], of["contents"]] for of in seen.identity["data"].values()]))
-            if callback.dry_run and not ranks.leads:
-                raise DryRun
             if racing:
                 fit, settings = raced_fit(trainer, fit, callback.settings)
             if ranks.leads:
                 found = self._lead(fit, seen, settings, ranks, check)
-                ranks.order("finish", (found.result.to_dict(), found.weights))
+                ranks.order("finish", None if found is None else (found.result.to_dict(), found.weights))
             else:
-                told, weights = ranks.follow(lambda name: self._choose(name, fit, 1))
-                found = Found(SearchResult.from_dict(told), fit.slots, weights=weights)
+                told = ranks.follow(lambda name: self._choose(name, fit, 1))
+                found = told and Found(SearchResult.from_dict(told[0]), fit.slots, weights=told[1])
+        if found is None:
+            raise DryRun
         tell(summary(found.result))
         return found
 
@@ -117,8 +117,8 @@ class FitSearch:
 
     def _lead(
         self, fit: InnerFit, seen: Probe, settings: SearchSettings, ranks: Ranks, check: Callable[[], None]
-    ) -> Found:
-        """Search; the other ranks follow."""
+    ) -> Found | None:
+        """Search; the other ranks follow. In a dry run only the cost is told."""
         callback, trainer = self.callback, self.trainer
         recording = self._recording(fit, seen, settings)
         before = recording.evaluator
@@ -126,7 +126,9 @@ class FitSearch:
         asked = before if callback.evaluator == "auto" and before in EVALUATORS else callback.evaluator
         share = math.ceil(settings.population / ranks.size)
         try:
-            evaluator = ranks.spread(self._choose(asked, fit, share, processes=ranks.size == 1))
+            evaluator = self._choose(asked, fit, share, processes=ranks.size == 1)
+            if not callback.dry_run:
+                evaluator = ranks.spread(evaluator)
         except (KeyboardInterrupt, SystemExit):
             tell("TaylorGLO: interrupted before the search began.")
             raise
@@ -134,7 +136,7 @@ class FitSearch:
         tell(f"TaylorGLO: {cost(settings, evaluator, fit, measure=callback.dry_run)}.")
         if callback.dry_run:
             evaluator.close()
-            raise DryRun
+            return None
         options = tuple(fit.slots.options(fit.module))
         name = fit.slots.name(fit.module)
         objective = Objective(seen.num_classes, callback.monitor, callback.mode, name, options, seen.priors)
