@@ -39,7 +39,7 @@ SMALL = {
     "methods": "ce;ce, best epoch;ce, rate, best epoch;smoothing;gce;gce, tuned;sce;default;prior, 20;race",
     "splits": "100:103",
 }
-AGAINST = ["ce", "ce, best epoch", "ce, rate, best epoch", "gce, tuned", "mix", "taylorglo from 0"]
+AGAINST = ["ce", "ce, best epoch", "ce, rate, best epoch", "gce, tuned", "sce, tuned", "mix", "taylorglo from 0"]
 
 
 def run_scenario(name: str, args: argparse.Namespace) -> str:
