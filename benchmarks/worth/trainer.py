@@ -59,12 +59,13 @@ class CNN:
     def __call__(self, params: Sequence[Tensor], x: Tensor) -> Tensor:
         """Logits (K, B, n) of inputs (K, B, c h w)."""
         (members, batch, _), (channels, h, w) = x.shape, self.image
-        # One group of channels a member
+        # One group of channels a member. Channels last, and ReLU after pooling, take half of the time on a CPU
         maps = x.reshape(members, batch, channels, h, w).transpose(0, 1).reshape(batch, -1, h, w)
+        maps = maps.contiguous(memory_format=torch.channels_last)
         for i in (0, 2):
             kernels = params[i].mT.reshape(-1, params[i].shape[1] // 9, 3, 3)
-            maps = F.conv2d(maps, kernels, params[i + 1].flatten(), padding=1, groups=members).relu()
-            maps = F.max_pool2d(maps, 2)
+            maps = F.conv2d(maps, kernels, params[i + 1].flatten(), padding=1, groups=members)
+            maps = F.max_pool2d(maps, 2).relu()
         return torch.baddbmm(params[5], maps.reshape(batch, members, -1).transpose(0, 1), params[4])
 
 
