@@ -8,8 +8,6 @@ from typing import Any
 
 from tglo_lightning.search.evaluator import Evaluation, Population
 
-__all__ = ["CHECKS", "BestCheck"]
-
 CHECKS = 10
 """Checks in a training whose best moment counts."""
 

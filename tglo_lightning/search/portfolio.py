@@ -5,18 +5,17 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from tglo_lightning.arguments import integer, number
+from tglo_lightning.arguments import choice, integer, number
 from tglo_lightning.search.criterion import Criterion
-from tglo_lightning.search.presets import Presets, WarmCMAES
+from tglo_lightning.search.presets import RATES, Presets, WarmCMAES
 from tglo_lightning.search.race import Race
 from tglo_lightning.search.space import Space, as_space, space_for
-from tglo_lightning.search.strategy import CMAES, RandomSearch, Strategy
-
-__all__ = ["KNOWN", "STRATEGIES", "Portfolio", "as_strategy"]
+from tglo_lightning.search.strategy import CMAES, RandomSearch, Strategy, normal
 
 KNOWN = ("original", "smoothing", "gce", "sce", "nce_rce", "focal")
 """What a practitioner would try: the module's own loss and known losses, each with its learning rate."""
@@ -52,7 +51,7 @@ class Portfolio(Strategy):
     def __init__(
         self,
         spaces: Sequence[str | Space] = KNOWN,
-        rates: Sequence[float] = (1.0, 0.3, 3.0, 0.1),
+        rates: Sequence[float] = RATES,
         explore: int = 60,
         sigma: float = 0.5,
     ) -> None:
@@ -87,12 +86,14 @@ class Portfolio(Strategy):
         """Return presets, random draws, or a generation of the refinement."""
         if self._refining is not None:
             return self._refining.ask()
-        presets = [
-            (index, preset) for rate in self.rates for index, s in enumerate(self._spaces) if (preset := _at(s, rate))
-        ]
+        every = [(index, _at(space, rate)) for rate in self.rates for index, space in enumerate(self._spaces)]
+        presets = [(index, x) for index, x in every if x is not None]
         self._asked = presets[self._tried : self._tried + self.population]
         while len(self._asked) < self.population:
-            self._asked.append(self._drawn((self._tried + len(self._asked)) % len(self._spaces)))
+            index = (self._tried + len(self._asked)) % len(self._spaces)
+            space = self._spaces[index]
+            [x], _ = self.draw(partial(normal, space, self._generator), 1, space)
+            self._asked.append((index, x))
         return [self._spaces[index].decode(x) for index, x in self._asked]
 
     def tell(self, costs: Sequence[float]) -> None:
@@ -134,15 +135,6 @@ class Portfolio(Strategy):
         """Return the spaces and the arguments."""
         return {**super().to_dict(), "spaces": [space.to_dict() for space in self.given], "rates": self.rates}
 
-    def _drawn(self, index: int) -> tuple[int, list[float]]:
-        """A feasible random point of a space."""
-        space = self._spaces[index]
-        while True:
-            x = np.array(space.centre) + np.array(space.spread) * self._generator.standard_normal(len(space.centre))
-            if space.feasible(space.decode(x.tolist())):
-                return index, x.tolist()
-            self.rejected += 1
-
     def _refine(self) -> None:
         assert self._best is not None
         _, index, x = self._best
@@ -150,15 +142,12 @@ class Portfolio(Strategy):
         self._refining.start(self._spaces[index].around(x, 1.0), self.population, self._seed)
 
 
-def _at(space: Space, rate: float) -> list[float]:
-    """The centre of a space at a learning rate; empty if the space has no step and the rate is not 1."""
-    steps = [place for place, axis in enumerate(space.axes) if axis == "log_step"]
-    if not steps and rate != 1:
-        return []
-    x = list(space.centre)
-    for place in steps[:1]:
-        x[place] = math.log(rate)
-    return x
+def _at(space: Space, rate: float) -> list[float] | None:
+    """The centre of a space at a learning rate; ``None`` if the space has no step and the rate is not 1."""
+    x = dict(zip(space.axes, space.centre, strict=True))
+    if "log_step" in x:
+        x["log_step"] = math.log(rate)
+    return list(x.values()) if rate == 1 or "log_step" in x else None
 
 
 STRATEGIES: dict[str, type[Strategy]] = {
@@ -178,10 +167,7 @@ def as_strategy(strategy: Strategy | str) -> Strategy:
         TypeError, ValueError: it is none of these.
     """
     if isinstance(strategy, str):
-        if strategy not in STRATEGIES:
-            known = ", ".join(map(repr, STRATEGIES))
-            raise ValueError(f"`strategy` must be one of {known}, or a Strategy, got {strategy!r}.")
-        return STRATEGIES[strategy]()
+        return STRATEGIES[choice("strategy", strategy, list(STRATEGIES), ", or a Strategy")]()
     if not isinstance(strategy, Strategy):
         raise TypeError(f"`strategy` must be a name or an instance of a Strategy, got {strategy!r}.")
     return strategy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from tglo_lightning.arguments import number
@@ -11,8 +12,6 @@ from tglo_lightning.losses import family, robust
 from tglo_lightning.search.criterion import Criterion, LossSpec
 from tglo_lightning.search.space import Space
 from tglo_lightning.search.strategy import CMAES, Strategy, normal
-
-__all__ = ["RATES", "Presets", "WarmCMAES", "is_unbalanced", "presets", "presets_of"]
 
 RATES = (1.0, 0.3, 3.0, 0.1)
 """Factors on the module's own learning rate."""
@@ -126,8 +125,8 @@ class WarmCMAES(CMAES):
         if self._begun is not None:
             return super().ask()
         tried = presets_of(self.space)[: self.population]
-        more = self.draw(lambda n: normal(self.space, self._generator, n, self.sigma), self.population - len(tried))
-        self._first = tried + more[1]
+        draw = partial(normal, self.space, self._generator, sigma=self.sigma)
+        self._first = tried + self.draw(draw, self.population - len(tried))[1]
         return self._first
 
     def tell(self, costs: Sequence[float]) -> None:

@@ -12,8 +12,6 @@ from tglo_lightning.search.presets import presets_of
 from tglo_lightning.search.space import Space
 from tglo_lightning.search.strategy import Strategy
 
-__all__ = ["Race"]
-
 PRESETS = 10
 # Parts of the training after which half of the members go on
 HALVINGS = (0.25, 0.5)

@@ -16,8 +16,6 @@ from tglo_lightning.search.criterion import Criterion
 from tglo_lightning.search.evaluator import Evaluation, Population
 from tglo_lightning.search.space import Space
 
-__all__ = ["CMAES", "RandomSearch", "Strategy"]
-
 # Some seconds of drawing: a constraint that rejects so many in a row can hardly be satisfied
 MAX_REJECTED = 10_000
 
@@ -91,29 +89,29 @@ class Strategy(ABC):
         """Continue from a state, after :meth:`start`."""
 
     def draw(
-        self, sample: Callable[[int], Iterable[Sequence[float]]], count: int | None = None
+        self,
+        sample: Callable[[int], Iterable[Sequence[float]]],
+        count: int | None = None,
+        space: Space | None = None,
     ) -> tuple[list[list[float]], list[Criterion]]:
-        """Draw one feasible point for each candidate, and again for those that the space rejects.
+        """Draw feasible points, again for those that the space rejects; return them and their criteria.
 
         Args:
-            sample: returns that many coordinates.
+            sample: returns that many points, whose first numbers are the coordinates.
             count: how many points; by default one for each candidate of a generation.
-
-        Returns:
-            The coordinates, and their criteria.
+            space: where from; by default the space of the search.
 
         Raises:
             ValueError: 10,000 draws in a row were rejected.
         """
         points: list[list[float]] = []
         criteria: list[Criterion] = []
-        in_a_row = 0
-        count = self.population if count is None else count
+        count, space, in_a_row = self.population if count is None else count, space or self.space, 0
         while len(points) < count:
             for x in sample(count - len(points)):
                 point = [float(value) for value in x]
-                criterion = self.space.decode(point)
-                if self.space.feasible(criterion):
+                criterion = space.decode(point[: len(space.axes)])
+                if space.feasible(criterion):
                     points.append(point)
                     criteria.append(criterion)
                     in_a_row = 0
@@ -213,19 +211,14 @@ class CMAES(Strategy):
 
     def ask(self) -> list[Criterion]:
         """Draw a generation from the present distribution."""
-        axes = len(self.space.axes)
-        drawn: list[Any] = []
 
-        def sample(count: int) -> list[list[float]]:
+        def sample(count: int) -> Any:
             with warnings.catch_warnings():
                 # It says so when few points are drawn again and a direction of its own waits for the next generation
                 warnings.filterwarnings("ignore", message="orphanated injected solution")
-                drawn.extend(self._es.ask(count))
-            return [vector[:axes].tolist() for vector in drawn[-count:]]
+                return self._es.ask(count)
 
         self._points, criteria = self.draw(sample)
-        whole = {tuple(vector[:axes].tolist()): vector for vector in drawn}
-        self._points = [whole[tuple(point)].tolist() for point in self._points]
         return criteria
 
     def tell(self, costs: Sequence[float]) -> None:
@@ -233,7 +226,7 @@ class CMAES(Strategy):
         finite = [cost for cost in costs if isfinite(cost)]
         worst = max(finite) + 1.0 if finite else 0.0
         ranked = [cost if isfinite(cost) else worst for cost in costs]
-        self._es.tell([np.asarray(point) for point in self._points], ranked)
+        self._es.tell([np.array(point) for point in self._points], ranked)
 
     def retry(self) -> bool:
         """Halve the step size: nearer to the centre more losses can be trained."""

@@ -9,8 +9,6 @@ import warnings
 from tglo_lightning.search.result import Finalist, SearchResult
 from tglo_lightning.wording import counted
 
-__all__ = ["diagnosis", "outcome_metrics", "summary", "warn_of_direction", "warn_of_seeds"]
-
 # Difference of accuracies above which a network has memorised
 SMALL_GAP = 0.05
 # Words in the names of metrics
