@@ -6,6 +6,7 @@ import inspect
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from math import inf, isfinite
 from typing import Any
 
@@ -23,13 +24,14 @@ MAX_REJECTED = 10_000
 class Strategy(ABC):
     """Proposes criteria and learns from their scores.
 
-    A strategy of your own implements :meth:`ask` and :meth:`tell`, and :meth:`state_dict` and :meth:`load_state_dict`
-    if it draws random numbers or remembers anything. To look at candidates while they train, it overrides
-    :meth:`train`.
+    A strategy of your own implements :meth:`ask`, and :meth:`tell` if it learns. It draws random numbers from
+    ``generator``; if it remembers anything else, it implements :meth:`state_dict` and :meth:`load_state_dict`. To look
+    at candidates while they train, it overrides :meth:`train`.
 
     Attributes:
         space: the space to search in, set by :meth:`start`.
         population: candidates for each generation, set by :meth:`start`.
+        generator: source of random numbers, seeded by :meth:`start`.
         mode: ``"max"`` or ``"min"``, set by the search.
         rejected: draws rejected by the space's constraint so far.
         generations: generations of a search that names no number.
@@ -37,6 +39,7 @@ class Strategy(ABC):
 
     space: Space
     population: int
+    generator: np.random.Generator
     mode: str = "max"
     rejected: int = 0
     generations: int = 10
@@ -48,13 +51,13 @@ class Strategy(ABC):
     def start(self, space: Space, population: int, seed: int) -> None:
         """Begin a search; everything an earlier search left is forgotten."""
         self.space, self.population, self.rejected = space, population, 0
+        self.generator = np.random.default_rng(seed)
 
     @abstractmethod
     def ask(self) -> list[Criterion]:
         """Return the candidates of the next generation."""
 
-    @abstractmethod
-    def tell(self, costs: Sequence[float]) -> None:
+    def tell(self, costs: Sequence[float]) -> None:  # noqa: B027  (a strategy need not learn)
         """Learn the costs of the criteria that were asked last, in their order; lower is better, NaN if failed."""
 
     def train(self, population: Population) -> Iterable[Evaluation]:
@@ -83,10 +86,12 @@ class Strategy(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the next :meth:`ask` depends on, as lists, dicts, strings and numbers."""
-        return {}
+        return {"generator": self.generator.bit_generator.state} if hasattr(self, "generator") else {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027  (a strategy without a state needs none)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state, after :meth:`start`."""
+        if "generator" in state:
+            self.generator.bit_generator.state = state["generator"]
 
     def draw(
         self,
@@ -126,8 +131,8 @@ class Strategy(ABC):
         return points, criteria
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values that tell this strategy from another one: its class, and the arguments that it was built
-        with, if they are attributes of the same names.
+        """Return plain values that tell this strategy from another one: its class and its arguments, if they are
+        attributes of the same names.
         """
         given = {name: getattr(self, name, None) for name in inspect.signature(type(self)).parameters}
         options = {name: value for name, value in given.items() if isinstance(value, bool | int | float | str)}
@@ -142,25 +147,9 @@ def normal(space: Space, generator: np.random.Generator, count: int, sigma: floa
 class RandomSearch(Strategy):
     """Draws every candidate from the space's prior, a normal distribution."""
 
-    def start(self, space: Space, population: int, seed: int) -> None:
-        """Seed the draws."""
-        super().start(space, population, seed)
-        self._generator = np.random.default_rng(seed)
-
     def ask(self) -> list[Criterion]:
         """Draw a generation."""
-        return self.draw(lambda n: normal(self.space, self._generator, n))[1]
-
-    def tell(self, costs: Sequence[float]) -> None:
-        """Learn nothing."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of the generator."""
-        return {"generator": self._generator.bit_generator.state}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue with the draws that follow."""
-        self._generator.bit_generator.state = state["generator"]
+        return self.draw(partial(normal, self.space, self.generator))[1]
 
 
 class CMAES(Strategy):
@@ -189,7 +178,6 @@ class CMAES(Strategy):
         # Imports matplotlib if it is installed, which takes its time
         import cma
 
-        self._generator = np.random.default_rng(seed)
         self._points: list[list[float]] = []
         # cma needs two dimensions
         padding = max(0, 2 - len(space.axes))
@@ -202,7 +190,7 @@ class CMAES(Strategy):
             "CMA_stds": [*space.spread, *[1.0] * padding],
             # NaN: do not seed the global generator
             "seed": np.nan,
-            "randn": lambda *shape: self._generator.standard_normal(shape),
+            "randn": lambda *shape: self.generator.standard_normal(shape),
             "verbose": -9,
             "verb_log": 0,
             "verb_disp": 0,
@@ -241,7 +229,7 @@ class CMAES(Strategy):
         """Return the numbers of the distribution, and the state of the generator."""
         parts = {name: _numbers(getattr(self._es, name)) for name in self.PARTS}
         lists = {name: [point.tolist() for point in getattr(self._es, name)] for name in self.LISTS}
-        return {"es": _numbers(self._es) | lists, **parts, "generator": self._generator.bit_generator.state}
+        return {**super().state_dict(), "es": _numbers(self._es) | lists, **parts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state after :meth:`tell`."""
@@ -254,7 +242,7 @@ class CMAES(Strategy):
                 if isinstance(value, dict):
                     value = np.array(value["array"], order=value["order"])
                 vars(part)[key] = [np.array(entry) for entry in value] if isinstance(value, list) else value
-        self._generator.bit_generator.state = state["generator"]
+        super().load_state_dict(state)
 
 
 def _numbers(part: Any) -> dict[str, Any]:
