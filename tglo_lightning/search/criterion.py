@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
 from tglo_lightning.arguments import number
 from tglo_lightning.losses import FamilyLoss, family, loss_like
-
-__all__ = ["Criterion", "LossSpec"]
+from tglo_lightning.search.plain import Plain
 
 
 @dataclass(frozen=True)
-class LossSpec:
+class LossSpec(Plain):
     """One loss as data: a family and its parameters.
 
     Attributes:
@@ -54,7 +53,7 @@ class LossSpec:
 
 
 @dataclass(frozen=True)
-class Criterion:
+class Criterion(Plain):
     """What a network is trained with: a loss for each place in the module, and a step.
 
     A criterion is plain data. It travels from the strategy to the evaluator, the journal, the result, the checkpoint
@@ -125,18 +124,3 @@ class Criterion:
         if len(self.losses) > 1:
             raise ValueError("This criterion holds several losses; build each of `criterion.losses`.")
         return self.losses[0].build(original) if self.losses else original
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return lists, strings and numbers."""
-        return {"losses": [{"family": s.family, "theta": list(s.theta)} for s in self.losses], "step": self.step}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Criterion:
-        """Return the criterion that :meth:`to_dict` described.
-
-        Raises:
-            KeyError, TypeError, ValueError: it is none.
-        """
-        return cls(
-            tuple(LossSpec(entry["family"], tuple(entry["theta"])) for entry in values["losses"]), values["step"]
-        )

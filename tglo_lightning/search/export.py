@@ -13,8 +13,6 @@ from tglo_lightning.losses import ClassificationLoss, FamilyLoss, as_loss, loss_
 from tglo_lightning.search.result import SearchResult
 from tglo_lightning.untrusted import write_whole
 
-__all__ = ["export_loss"]
-
 HEAD = '''"""{about}"""
 
 import math

@@ -12,8 +12,6 @@ from tglo_lightning.losses.priors import Prior
 from tglo_lightning.search.result import SearchResult
 from tglo_lightning.search.space import FamilySpace, ShapeSpace, Space, StepSpace, TaylorSpace
 
-__all__ = ["prior_space"]
-
 
 def prior_space(prior: Prior | SearchResult | str | PathLike[str] | None) -> Space:
     """Return the space whose centre is a prior.

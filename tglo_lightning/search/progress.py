@@ -13,8 +13,6 @@ from typing_extensions import Self
 from tglo_lightning.search.evaluator import Evaluation
 from tglo_lightning.search.settings import SearchSettings
 
-__all__ = ["SearchBar"]
-
 # Letters of a metric's name that leave room for the rest of the line on a terminal of 80 columns
 LONGEST = 12
 

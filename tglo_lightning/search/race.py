@@ -8,11 +8,10 @@ from typing import Any
 
 from tglo_lightning.arguments import choice, flag, integer, number
 from tglo_lightning.search.criterion import Criterion
+from tglo_lightning.search.plain import to_plain
 from tglo_lightning.search.presets import presets_of
 from tglo_lightning.search.space import Space
 from tglo_lightning.search.strategy import Strategy
-
-__all__ = ["Race"]
 
 PRESETS = 10
 # Parts of the training after which half of the members go on
@@ -99,10 +98,6 @@ class Race(Strategy):
         """Propose nothing."""
         return []
 
-    def tell(self, costs: Sequence[float]) -> None:
-        """Learn nothing."""
-
     def to_dict(self) -> dict[str, Any]:
         """Return the arguments."""
-        named = self.members if isinstance(self.members, int) else [member.to_dict() for member in self.members]
-        return {**super().to_dict(), "members": named}
+        return {**super().to_dict(), "members": to_plain(self.members)}
