@@ -17,7 +17,7 @@ from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.evaluation.limits import brief
 from tglo_lightning.evaluation.probing import Recorder
-from tglo_lightning.evaluation.trainer import TrainerEvaluator, TrainerPopulation
+from tglo_lightning.evaluation.trainer import TrainerEvaluator
 from tglo_lightning.evaluation.validation import validate_each
 from tglo_lightning.evaluation.vectorized import NotVectorizable, VectorizedEvaluator
 from tglo_lightning.evaluation.workers.processes import ProcessEvaluator
@@ -108,7 +108,9 @@ def obstacle(fit: InnerFit, evaluator: VectorizedEvaluator | None = None) -> str
     vectorized.strict = True
     vectorized.setup(trial)
     population = vectorized.start(criteria, seed=0)
-    nested = TrainerPopulation(trial, criteria, seed=0)
+    trainers = TrainerEvaluator()
+    trainers.setup(trial)
+    nested = trainers.start(criteria, seed=0)
     try:
         scores = _scores(population)
         if scores[0].error is not None:

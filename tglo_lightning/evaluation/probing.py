@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.evaluation.labels import label_frequencies
-from tglo_lightning.evaluation.trainer import Guard
+from tglo_lightning.evaluation.trainer import Guard, Training
 from tglo_lightning.evaluation.validation import validated
 from tglo_lightning.losses import TaylorGLOLoss, loss_like
 from tglo_lightning.losses.registry import kind_of
@@ -246,7 +246,8 @@ def _train_on_one_batch(fit: InnerFit, module: Any, **limits: Any) -> tuple[Any,
         limits["max_epochs"] = fit.max_epochs
     graded = [name for name, parameter in fit.module.named_parameters() if parameter.grad is not None]
     first = _FirstBatches()
-    trainer = fit.trainer(Guard(0, fit), first, **(limits | {"overfit_batches": 0.0}))
+    guard = Guard(Training(fit, {0: Criterion.original()}, seed=0))
+    trainer = fit.trainer(guard, first, **(limits | {"overfit_batches": 0.0}))
     seed_all(0, fit.generators)
     trainer.fit(module, **fit.data())
     if "train" not in first.loaders:
