@@ -79,15 +79,6 @@ class ClassificationLoss(FamilyLoss):
         self.register_buffer("weight", weight)
 
     @property
-    def expression(self) -> str:
-        """What each class adds to the loss, with its sign changed, as a Python expression.
-
-        Of tensors of shape ``(N, n, ...)``: the logits ``z``, ``log_h`` and ``h``, their log-softmax and softmax, the
-        labels ``y``, and of ``n``, ``torch`` and ``math``. :func:`~tglo_lightning.search.export_loss` writes it.
-        """
-        raise NotImplementedError
-
-    @property
     def class_weights(self) -> Tensor | None:
         """Weight of each class, shape ``(n,)``; here the argument ``weight``."""
         return self.weight
