@@ -18,7 +18,6 @@ class ForwardCorrectionLoss(SeparableLoss):
     """Cross-entropy of the noisy label, ``f(y, h) = y log((1 - eta) h + eta (1 - h) / (n - 1))``.
 
     With symmetric noise a label is right with probability ``1 - eta`` and otherwise each other class, equally likely.
-    The loss is separable, but its ``f`` depends on the number of classes.
 
     Args:
         eta: rate of wrong labels in [0, 1]; the published method knows or estimates it, 0.2 is our default.

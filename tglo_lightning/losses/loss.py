@@ -13,16 +13,14 @@ from tglo_lightning.arguments import choice, tensor_of
 from tglo_lightning.losses.family import FAMILIES, Axis
 from tglo_lightning.wording import counted
 
-__all__ = ["FamilyLoss"]
-
 REDUCTIONS = ("mean", "sum", "none")
 
 
 class FamilyLoss(nn.Module):
     """Base of the losses of an output and a target.
 
-    The parameters are the buffer ``theta``, so they travel in ``state_dict``, and a population of one family is one
-    stacked buffer under :func:`torch.func.vmap`.
+    The parameters are the buffer ``theta``, so they travel in ``state_dict``, move with ``.to()``, and a population of
+    one family is one stacked buffer under :func:`torch.func.vmap`.
 
     Attributes:
         family: name of the family in results, checkpoints and configs; by default the path of the class. A base class
@@ -72,12 +70,9 @@ class FamilyLoss(nn.Module):
 
     @classmethod
     def of(cls, theta: Sequence[float], **options: Any) -> Self:
-        """Build the member of the family with parameters ``theta``.
+        """Build the member of the family with parameters ``theta``, one for each axis.
 
-        Args:
-            theta: parameters, one for each axis.
-            options: other arguments of the constructor: ``weight``, ``reduction``, and what a family needs besides,
-                such as ``priors``.
+        ``options`` are the other arguments of the constructor.
 
         Raises:
             ValueError: another number of parameters.
