@@ -66,7 +66,6 @@ class Classifier(pl.LightningModule):
         return self._outputs(x)[0]
 
     def _outputs(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The logits, and in training those of the auxiliary classifiers."""
         out = self.net(x)
         return (out, []) if isinstance(out, Tensor) else out
 
