@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import like_transformers
+from helpers import browser, like_transformers
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from torch import nn
@@ -57,7 +57,11 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.setattr("tglo_lightning.callbacks.report.report_quietly", lambda *_, **__: None)
     if find_spec("transformers") is None:
         monkeypatch.setitem(sys.modules, "transformers", like_transformers.stand_in())
-    exec(compile(code(page), str(page), "exec"), {"__name__": "__main__"})
+    program = code(page)
+    if page.stem == "index":  # the program of the README, which runs as it stands in `test_readme.py`
+        assert "max_epochs=20" in program
+        program = program.replace("max_epochs=20", "max_epochs=2")
+    exec(compile(program, str(page), "exec"), {"__name__": "__main__"})
 
 
 def test_the_loss_for_the_trainer_of_transformers():
@@ -176,6 +180,25 @@ def test_the_table_of_losses_is_what_the_theory_says():
         assert told.stable, name
 
 
+def test_the_table_of_versions_is_what_the_commands_run():
+    def pinned(name):
+        return dict(re.findall(r"^([\w-]+)==(\S+?)(?:;.*)?$", (ROOT / name).read_text(), re.MULTILINE)[::-1])
+
+    newest, oldest = pinned("constraints.txt"), pinned("constraints-oldest.txt")
+    project = (ROOT / "pyproject.toml").read_text()
+    rows = re.findall(
+        r"^\| (\w[\w-]+)[^|]* \| (\S+) \| (\S+)[^|]* \| (\S+) \|$",
+        (ROOT / "docs" / "versions.md").read_text(),
+        re.MULTILINE,
+    )
+    assert len(rows) == 9
+    for name, required, runs, old in rows[1:]:
+        assert f'"{name}{required}"' in project
+        assert (runs.rstrip(","), old) == (newest[name], oldest[name]), name
+    assert f'requires-python = "{rows[0][1]}"' in project
+    assert "PYTHONS ?= 3.10 3.12 3.13" in (ROOT / "Makefile").read_text()
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The site, built with warnings as errors."""
@@ -201,6 +224,28 @@ def test_the_site_needs_no_network(site):
         assert 'class="arithmatex"' not in text, f"{page}: a formula that is not MathML"
 
 
+@browser.needed
+def test_the_site_is_searched_from_a_folder(site, tmp_path):
+    """As a reader opens it: by a file, without a server, from a page in a folder of the site."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    def found(driver):
+        return [
+            entry.get_attribute("href") for entry in driver.find_elements("css selector", ".md-search-result__link")
+        ]
+
+    with browser.chromium(tmp_path) as driver:
+        driver.set_window_size(1280, 900)
+        for page in ("index.html", "api/callbacks.html"):
+            driver.get((site / page).as_uri())
+            field = driver.find_element("css selector", ".md-search__input")
+            field.click()
+            field.send_keys("gradient masking")
+            links = WebDriverWait(driver, 60).until(found)
+            assert any(link.startswith((site / "robustness.html").as_uri()) for link in links), page
+        assert driver.get_log("browser") == []
+
+
 def test_every_public_name_has_its_reference(site):
     import importlib
 
@@ -223,6 +268,12 @@ def test_every_public_name_has_its_reference(site):
         assert missing == set()
         assert ":class:" not in page
         assert "&gt;&gt;&gt;</p>" not in page
+
+
+def test_the_reference_of_the_callbacks_lists_what_is_passed_and_no_hook(site):
+    page = (site / "api" / "callbacks.html").read_text(encoding="utf-8")
+    listed = list(dict.fromkeys(re.findall(r'<h\d id="tglo_lightning\.callbacks\.([\w.]+)', page)))
+    assert listed == ["TaylorGLO", "load_from_checkpoint", "AttractionMonitor", "RobustnessMonitor"]
 
 
 def test_every_config_is_in_the_reference(site):
