@@ -11,7 +11,7 @@ HUMAN = ("worse", "random1", "aggregate")
 
 
 def prepare(data: Path, cache: Path) -> None:
-    """Write ``mnist14.npz`` and ``cifar_head.npz`` to ``cache``, unless they are there.
+    """Write ``mnist14.npz``, ``cifar16.npz`` and ``cifar_head.npz`` to ``cache``, unless they are there.
 
     Args:
         data: folder that holds ``mnist``, ``cifar10_subset`` and, for labels given by people, ``cifar10n_subset``.
@@ -22,9 +22,16 @@ def prepare(data: Path, cache: Path) -> None:
         images, labels = _read(data / "mnist", "train", 12_000)
         pooled = images.reshape(-1, 14, 2, 14, 2).mean((2, 4)).reshape(-1, 196) / 255
         np.savez_compressed(cache / "mnist14.npz", x=pooled.astype(np.float16), y=labels)
-    if not (cache / "cifar_head.npz").exists() and (data / "cifar10_subset").is_dir():
-        parts = [_read(data / "cifar10_subset", part) for part in ("train", "test")]
-        features = _head(*(images for images, _ in parts))
+    wanted = [name for name in ("cifar16", "cifar_head") if not (cache / f"{name}.npz").exists()]
+    if not wanted or not (data / "cifar10_subset").is_dir():
+        return
+    parts = [_read(data / "cifar10_subset", part) for part in ("train", "test")]
+    y = np.concatenate([labels for _, labels in parts])
+    if "cifar16" in wanted:
+        images = np.concatenate([images for images, _ in parts])
+        pooled = images.reshape(-1, 16, 2, 16, 2, 3).mean((2, 4)).transpose(0, 3, 1, 2).reshape(-1, 768) / 255
+        np.savez_compressed(cache / "cifar16.npz", x=pooled.astype(np.float16), y=y)
+    if "cifar_head" in wanted:
         columns = {}
         if (data / "cifar10n_subset").is_dir():
             import pandas
@@ -33,8 +40,8 @@ def prepare(data: Path, cache: Path) -> None:
             if not np.array_equal(table["label"], parts[0][1]):
                 raise ValueError(f"{data}/cifar10n_subset and {data}/cifar10_subset hold other images.")
             columns = {name: table[name].to_numpy() for name in HUMAN}
-        y = np.concatenate([labels for _, labels in parts])
-        np.savez_compressed(cache / "cifar_head.npz", x=features.astype(np.float16), y=y, **columns)
+        features = _head(*(images for images, _ in parts)).astype(np.float16)
+        np.savez_compressed(cache / "cifar_head.npz", x=features, y=y, **columns)
 
 
 def _read(folder: Path, part: str, most: int | None = None) -> tuple[np.ndarray, np.ndarray]:

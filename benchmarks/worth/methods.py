@@ -33,6 +33,7 @@ from tglo_lightning.search import (
 from tglo_lightning.search.seeding import derived_seed
 
 TESTS = 5  # unseen seeds of every reported figure
+FEW = (2, 10, (3, 4))  # 20 candidates, 3 finalists x 4 seeds
 
 
 @dataclass(frozen=True)
@@ -123,14 +124,20 @@ def fixed(name: str, make: Callable[[int], Criterion], score: str = "last", unba
     METHODS[name] = lambda b: None if unbalanced_only and not b.unbalanced else Outcome(make(b.classes), 1, score)
 
 
-def tuned(name: str, space: str | Callable[[], Space], score: str = "last", unbalanced_only: bool = False) -> None:
-    """Enter a loss whose parameters and rate are searched: CMA-ES, 8 generations of 20, 5 finalists x 10 seeds."""
+def tuned(
+    name: str,
+    space: str | Callable[[], Space],
+    score: str = "last",
+    unbalanced_only: bool = False,
+    budget: tuple[int, int, tuple[int, int]] = (8, 20, (5, 10)),
+) -> None:
+    """Enter a loss whose parameters and rate are searched by CMA-ES; ``budget``: generations, population, finals."""
 
     def run(b: Bench) -> Outcome | None:
         if unbalanced_only and not b.unbalanced:
             return None
         sigma = 1.0 if callable(space) else 1.2
-        return b.tune(space() if callable(space) else space, CMAES(sigma), 8, 20, (5, 10), score)
+        return b.tune(space() if callable(space) else space, CMAES(sigma), *budget, score)
 
     METHODS[name] = run
 
@@ -262,6 +269,9 @@ fixed("sce", lambda n: Criterion.of("sce", [0.1, 1.0]))
 fixed("sce, best epoch", lambda n: Criterion.of("sce", [0.1, 1.0]), "best")
 tuned("sce, tuned", "sce")
 tuned("nce_rce, tuned", "nce_rce")
+tuned("ce, rate, best epoch, 32", "original", "best", budget=FEW)
+tuned("gce, tuned, 32", "gce", budget=FEW)
+tuned("sce, tuned, 32", "sce", budget=FEW)
 fixed("robust", of_robust)
 fixed("twin", of_twin)
 fixed("logit adjustment", lambda n: Criterion.of("logit_adjustment", [1.0]), unbalanced_only=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.worth.trainer import CNN, MLP, Training
+from benchmarks.worth.trainer import CNN, MLP, Shifts, Training
 
 # Inputs and labels for training, validation and test
 Split = tuple[np.ndarray, ...]
@@ -104,7 +104,7 @@ def drawn(
     return x[train], noisy[0], x[val], noisy[1], x[test], y[test]
 
 
-TESTS = {"cifar_head": 2000}  # rows at the end that are for testing
+TESTS = {"cifar_head": 2000, "cifar16": 2000}  # rows at the end that are for testing
 
 
 def unbalanced(seed: int, ratio: int = 50) -> Split:
@@ -145,6 +145,11 @@ add(Scenario("wine 30 %", partial(drawn, source="wine", noise=0.3, **shares), of
 add(Scenario("breast cancer 30 %", partial(drawn, source="breast_cancer", noise=0.3, **shares), of_cancer))
 cnn = adam(CNN((1, 8, 8), (8, 16), 10), lr=0.01, epochs=20)
 add(Scenario("digits CNN 40 %", partial(digits, noise=0.4), cnn, "more"))
+shifted = replace(cnn, augment=Shifts((1, 8, 8)))
+add(Scenario("digits CNN 40 %, shifted", partial(digits, noise=0.4), shifted, "more"))
+pixels = partial(drawn, source="cifar16", sizes=(1000, 500))
+whole = adam(CNN((3, 16, 16), (8, 16), 10), lr=0.01, epochs=10, augment=Shifts((3, 16, 16), flip=True))
+add(Scenario("CIFAR CNN 40 %, shifted, mirrored", partial(pixels, noise=0.4), whole, "more", needs="cifar16"))
 decay = adam(small, lr=0.02, epochs=40, weight_decay=0.1)
 add(Scenario("digits AdamW 40 %", partial(digits, noise=0.4), decay, "more"))
 for labels, net in (("worse", "linear"), ("worse", "MLP"), ("random1", "MLP"), ("aggregate", "MLP")):

@@ -100,6 +100,32 @@ def test_a_member_trains_as_a_loop_in_plain_torch_does(kind, net):
         assert test == pytest.approx(-float(F.cross_entropy(model(xt.float()), yt)), abs=1e-4)
 
 
+def test_augmentation_shifts_and_mirrors_and_leaves_held_out_images_as_they_are():
+    from benchmarks.worth.trainer import MLP, Member, Shifts, Trainer, Training
+
+    draws = np.random.default_rng(0)
+    data = [tuple(part for n in (40, 20, 20) for part in (draws.normal(size=(n, 24)), draws.integers(0, 3, n)))]
+    shifts = Shifts((2, 3, 4), pixels=1, flip=True)
+    trainer = Trainer(Training(MLP((24, 3)), epochs=2, augment=shifts), data)
+    order = trainer._orders(5)
+    assert (order % 40).sort().values.equal(torch.arange(40).expand(2, 40))
+    assert set((trainer._orders(1) // 40).flatten().tolist()) <= set(range(18))
+    images = trainer.x[0].view(40, 2, 3, 4)
+    found, labels = trainer._batch(torch.zeros(1, 1, dtype=torch.long), torch.arange(18)[None] * 40 + 7)
+    padded = F.pad(images[7], (1, 1, 1, 1))
+    shifted = [padded[:, a : a + 3, b : b + 4] for a in range(3) for b in range(3)]
+    assert found[0].view(18, 2, 3, 4).equal(torch.stack(shifted + [image.flip(2) for image in shifted]))
+    assert (labels == trainer.y[0, 7]).all()
+    # Members of one seed see the same batches: equal ones end equal, and where a training ends without augmentation
+    # another one ends with it
+    member = Member(Criterion.original(), 0, 5, test=True)
+    first, second = trainer([member, member])
+    assert first == second
+    assert Trainer(Training(MLP((24, 3)), epochs=2, metric="nll"), data)([member]) != Trainer(
+        Training(MLP((24, 3)), epochs=2, metric="nll", augment=shifts), data
+    )([member])
+
+
 def test_the_best_check_counts_if_asked_for():
     from benchmarks.worth.trainer import MLP, Member, Trainer, Training
 
