@@ -51,7 +51,7 @@ def check_race(trainer: Any, settings: SearchSettings) -> None:
                 f"Pass it to them: budget=Budget(epochs=trainer.max_epochs, callbacks=[{name}(...)])."
             )
     if isinstance(settings.budget, Budget) and settings.budget.min_fitness_after is not None:
-        raise ValueError("`min_fitness_after` has no effect in a race; Race(halving=True) ends members early.")
+        raise ValueError("`min_fitness_after` has no effect in a race; `halving` of Race ends members early.")
     if trainer.ckpt_path is not None:
         raise ValueError(
             f"A race is one training from its start, and this fit would go on from {trainer.ckpt_path}. Leave out "
