@@ -88,8 +88,6 @@ class FitSearch:
         # The names of functions and of no loss are looked up by the probe
         named = callback.loss is not None and not any(name.startswith("F.") for name in callback.loss)
         slots = LossSlots(callback.loss or ()) if named else LossSlots.of([])
-        for slot in slots:
-            slot.get(self.module)
         fit = InnerFit(trainer, self.module, slots, callback.monitor, settings.budget, callback.init)
         # Whatever draws random numbers on the way, the outer fit goes on as if it had not
         with interruptible() as check, isolated(fit.generators, quiet=False), Ranks(trainer) as ranks:
