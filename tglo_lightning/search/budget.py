@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tglo_lightning.arguments import choice, integer, number, optional
+from tglo_lightning.arguments import choice, entries, integer, number, optional
 
 __all__ = ["Budget", "as_budget"]
 
@@ -51,9 +51,7 @@ class Budget:
         for name in ("timeout", "max_time"):
             object.__setattr__(self, name, optional(number, name, getattr(self, name), above=0))
         optional(choice, "score", self.score, ("last", "best"))
-        if isinstance(self.callbacks, str) or not isinstance(self.callbacks, Sequence):
-            raise TypeError(f"`callbacks` must be a list of callbacks, got {self.callbacks!r}.")
-        object.__setattr__(self, "callbacks", tuple(self.callbacks))
+        object.__setattr__(self, "callbacks", tuple(entries("callbacks", self.callbacks, "a list of callbacks")))
         given = self.min_fitness_after
         if given is None:
             return

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
-from tglo_lightning.arguments import choice, flag, integer, number
+from tglo_lightning.arguments import choice, entries, flag, integer, number
 from tglo_lightning.search.criterion import Criterion
 from tglo_lightning.search.presets import presets_of
 from tglo_lightning.search.space import Space
@@ -55,14 +56,13 @@ class Race(Strategy):
         halving: bool = True,
         confirm: bool = False,
     ) -> None:
-        self.members = members
-        if isinstance(members, Sequence):
-            if not members or not all(isinstance(member, Criterion) for member in members):
-                raise TypeError(f"`members` must be a number, or a list of criteria, got {members!r}.")
-            own = Criterion.original()
-            self.members = list(dict.fromkeys(members if own in members else [own, *members]))
-        else:
+        self.members: int | list[Criterion]
+        if isinstance(members, Integral):
             self.members = integer("members", members, 2, PRESETS)
+        else:
+            given = entries("members", members, "a number, or a list of criteria", Criterion, least=1)
+            own = Criterion.original()
+            self.members = list(dict.fromkeys(given if own in given else [own, *given]))
         self.check_every = number("check_every", check_every, above=0, most=1)
         self.score = choice("score", score, ("best", "last"))
         self.halving = flag("halving", halving)
