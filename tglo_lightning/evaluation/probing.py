@@ -111,12 +111,11 @@ def probe(fit: InnerFit, names: Sequence[str] | None = None) -> Probe:
     kind = type(fit.module).__name__
     seen = Fingerprint()
     try:
-        if not len(fit.slots):
-            fit.slots = _find(fit, names)
+        fit.slots = _find(fit, names)
         first = _rehearse(fit, seen)
         shifted = _rehearse(fit, shift=1.0)
     except _Refused as error:
-        raise ValueError(str(error)) from None
+        raise ValueError("\n".join([str(error), *_unlogged_without_loss(fit)])) from None
     except Exception as error:
         raise RuntimeError(
             f"TaylorGLO trains a copy of {kind} on one batch before it searches, and that failed with "
@@ -131,24 +130,16 @@ def probe(fit: InnerFit, names: Sequence[str] | None = None) -> Probe:
             "space=TaylorSpace() or FamilySpace(..., step=False).",
             stacklevel=2,
         )
-    classes = {s.label: _check_call(fit, s, r) for s, r in zip(fit.slots, first.recorders, strict=True)}
+    unlogged = _unlogged(fit, first)
+    try:
+        classes = {s.label: _check_call(fit, s, r) for s, r in zip(fit.slots, first.recorders, strict=True)}
+    except ValueError as error:
+        raise ValueError("\n".join([str(error), *unlogged])) from None
+    if unlogged:
+        raise ValueError(unlogged[0])
     if len(set(classes.values())) > 1:
         raise ValueError(f"Losses that are searched for together must have targets of one kind, got {classes}.")
     fit.kind, num_classes = next(iter(classes.values()))
-    if fit.monitor not in first.metrics:
-        advice = "Log it in validation_step with self.log, or pass one of these as `monitor=`."
-        validates = first.trainer.enable_validation
-        if validates and "val" not in first.loaders:
-            advice = "The validation loader gave no batch: is its data set empty, or smaller than a batch it drops?"
-        elif not validates:
-            advice = (
-                "There is no validation: it needs a validation_step, validation data in fit or a val_dataloader, and "
-                "`limit_val_batches` above 0."
-            )
-        raise ValueError(
-            f"`monitor={fit.monitor!r}` is not logged by {kind}; logged: "
-            f"{', '.join(sorted(first.metrics)) or 'nothing'}. {advice}"
-        )
     dependent = _differing(first, shifted)
     if fit.monitor in dependent:
         # Before the loss is blamed: does the same training give the same twice?
@@ -181,6 +172,32 @@ def probe(fit: InnerFit, names: Sequence[str] | None = None) -> Probe:
     )
 
 
+def _unlogged(fit: InnerFit, rehearsal: _Rehearsal) -> list[str]:
+    """Return what is wrong with the monitored metric if it is not logged."""
+    if fit.monitor in rehearsal.metrics:
+        return []
+    advice = "Log it in validation_step with self.log, or pass one of these as `monitor=`."
+    validates = rehearsal.trainer.enable_validation
+    if validates and "val" not in rehearsal.loaders:
+        advice = "The validation loader gave no batch: is its data set empty, or smaller than a batch it drops?"
+    elif not validates:
+        advice = (
+            "There is no validation: it needs a validation_step, validation data in fit or a val_dataloader, and "
+            "`limit_val_batches` above 0."
+        )
+    logged = ", ".join(sorted(rehearsal.metrics)) or "nothing"
+    return [f"`monitor={fit.monitor!r}` is not logged by {type(fit.module).__name__}; logged: {logged}. {advice}"]
+
+
+def _unlogged_without_loss(fit: InnerFit) -> list[str]:
+    """The same where the loss is at fault already, so that both are told at once; empty if that cannot be seen."""
+    fit.slots = LossSlots.of([])
+    try:
+        return _unlogged(fit, _rehearse(fit))
+    except Exception:  # what is wrong with the loss may end this too
+        return []
+
+
 def _differing(first: _Rehearsal, second: _Rehearsal) -> set[str]:
     """Names of the metrics that are not equal."""
     pairs = {name: (float(value), float(second.metrics.get(name, math.nan))) for name, value in first.metrics.items()}
@@ -198,15 +215,17 @@ def _equal(batch: Any, other: Any) -> bool:
 
 
 def _find(fit: InnerFit, names: Sequence[str] | None) -> LossSlots:
-    """Train a copy on one batch; return where the losses are that it calls."""
-    with isolated(fit.generators):
-        watch = LossWatch(
-            fit.candidate(Criterion.original(), seed=0),
-            lambda name, args, options: _check_outputs(name, args, options.get("ignore_index", -100)),
-        )
-        _train_on_one_batch(fit, watch.module, limit_val_batches=0)
+    """Return where the losses are; if that is not known, train a copy on one batch to see which ones it calls."""
+    watch = None
+    if not len(fit.slots):
+        with isolated(fit.generators):
+            watch = LossWatch(
+                fit.candidate(Criterion.original(), seed=0),
+                lambda name, args, options: _check_outputs(name, args, options.get("ignore_index", -100)),
+            )
+            _train_on_one_batch(fit, watch.module, limit_val_batches=0)
     try:
-        slots = watch.slots(names)
+        slots = fit.slots if watch is None else watch.slots(names)
         for slot in slots:
             slot.get(fit.module)
         return slots

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tglo_lightning.arguments import choice, integer, number, optional
+from tglo_lightning.arguments import choice, entries, integer, number, optional
 from tglo_lightning.search.plain import to_plain
 
 
@@ -44,13 +44,11 @@ class Budget:
     def __post_init__(self) -> None:
         if self.epochs is not None and self.steps is not None:
             raise ValueError("`budget` must have one of `epochs` and `steps`, not both.")
-        if isinstance(self.callbacks, str) or not isinstance(self.callbacks, Sequence):
-            raise TypeError(f"`callbacks` must be a list of callbacks, got {self.callbacks!r}.")
         optional(choice, "score", self.score, ("last", "best"))
         # Plain numbers, which a journal can hold
         vars(self).update({name: optional(integer, name, getattr(self, name), 1) for name in ("epochs", "steps")})
         limits = {name: optional(number, name, getattr(self, name), above=0) for name in ("timeout", "max_time")}
-        vars(self).update(limits, callbacks=tuple(self.callbacks))
+        vars(self).update(limits, callbacks=tuple(entries("callbacks", self.callbacks, "a list of callbacks")))
         given = self.min_fitness_after
         if given is None:
             return

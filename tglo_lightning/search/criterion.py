@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from tglo_lightning.arguments import number
+from tglo_lightning.arguments import entries, number
 from tglo_lightning.losses import FamilyLoss, family, loss_like
 from tglo_lightning.search.plain import Plain
 
@@ -34,9 +34,8 @@ class LossSpec(Plain):
     def __post_init__(self) -> None:
         if not isinstance(self.family, str):
             raise TypeError(f"`family` must be the name of a family of losses, got {self.family!r}.")
-        if isinstance(self.theta, str) or not isinstance(self.theta, Sequence):
-            raise TypeError(f"`theta` must be a sequence of numbers, got {self.theta!r}.")
-        object.__setattr__(self, "theta", tuple(number("theta", value) for value in self.theta))
+        theta = entries("theta", self.theta, "a sequence of numbers")
+        object.__setattr__(self, "theta", tuple(number("theta", value) for value in theta))
 
     def build(self, original: Any = None) -> FamilyLoss:
         """Build the loss with the class weights, ``ignore_index`` and reduction of ``original``.
@@ -79,9 +78,7 @@ class Criterion(Plain):
     step: float = 1.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.losses, Sequence) or not all(isinstance(loss, LossSpec) for loss in self.losses):
-            raise TypeError(f"`losses` must be a sequence of LossSpec, got {self.losses!r}.")
-        object.__setattr__(self, "losses", tuple(self.losses))
+        object.__setattr__(self, "losses", tuple(entries("losses", self.losses, "a sequence of LossSpec", LossSpec)))
         object.__setattr__(self, "step", number("step", self.step, above=0))
 
     @classmethod

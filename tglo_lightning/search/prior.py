@@ -46,6 +46,17 @@ def prior_space(prior: Prior | SearchResult | str | PathLike[str] | None) -> Spa
     return FamilySpace(spec.family).around([*x, math.log(criterion.step)], 0.5)
 
 
+def prior_name(prior: Prior | SearchResult | str | PathLike[str] | None) -> str:
+    """Return what a prior is called; an empty string for none.
+
+    >>> prior_name("shared"), prior_name("runs/search.json")
+    ('shared', 'runs/search.json')
+    """
+    if isinstance(prior, SearchResult):
+        return "an earlier result"
+    return prior.name if isinstance(prior, Prior) else fspath(prior or "")
+
+
 def _is_result(path: Path) -> bool:
     try:
         return "history" in json.loads(path.read_bytes())

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from typing_extensions import Self
 
-from tglo_lightning.arguments import choice, flag, integer, number
+from tglo_lightning.arguments import choice, entries, flag, integer, number
 from tglo_lightning.losses import FAMILIES, BinaryTaylorLoss, FamilyLoss, family
 from tglo_lightning.losses.class_priors import PriorLoss
 from tglo_lightning.losses.functional import num_parameters
@@ -260,9 +260,7 @@ class ProductSpace(Space):
     """
 
     def __init__(self, spaces: Sequence[Space]) -> None:
-        if not isinstance(spaces, Sequence) or not all(isinstance(space, Space) for space in spaces) or not spaces:
-            raise TypeError(f"`spaces` must be a list of spaces, got {spaces!r}.")
-        self.spaces = list(spaces)
+        self.spaces: list[Space] = entries("spaces", spaces, "a list of spaces", Space, least=1)
         self._losses = [len(space.decode(space.centre).losses) for space in self.spaces]
         self._steps = [space.axes[-1:] == (STEP,) for space in self.spaces]
         rows = [
