@@ -16,9 +16,9 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("CHANGELOG.md", "CONTRIBUTING.md")
+PAGES = ("CHANGELOG.md", "CONTRIBUTING.md", "constraints.txt", "constraints-oldest.txt")
 SUFFIXES = (".md", ".png", ".json", ".py", ".ipynb", ".yaml")
-OUTWARD = re.compile(r"\]\((?:\.\./(?=recipes/|conf/|CHANGELOG|CONTRIBUTING)|docs/)")
+OUTWARD = re.compile(r"\]\((?:\.\./(?=recipes/|conf/|CHANGELOG|CONTRIBUTING|constraints)|docs/)")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 GROUPS = re.compile(r"(<!-- groups -->\n).*(<!-- /groups -->)", re.DOTALL)
 SHOWN = re.compile(r"<!-- show (\S+) -->")

@@ -1,5 +1,6 @@
 """The checks that all arguments go through: a wrong kind and a wrong size, by name; what passes is plain Python."""
 
+import inspect
 import math
 import re
 from fractions import Fraction
@@ -7,7 +8,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from omegaconf import ListConfig
 
+from tglo_lightning import AttractionMonitor, RobustnessMonitor, TaylorGLO, search
 from tglo_lightning.arguments import choice, flag, integer, number, optional, sizes
 
 BOUNDS = [
@@ -87,3 +90,43 @@ def test_sizes(value, error):
     assert sizes("shape", [1, np.int64(2)]) == (1, 2)
     with pytest.raises(error, match="`shape"):
         sizes("shape", value)
+
+
+SCE = search.Criterion.of("sce", [0.1, 1.0])
+SPACES = [search.FamilySpace("gce"), search.ShapeSpace()]
+MONITOR = RobustnessMonitor()
+# What each argument that takes a list is given, and what becomes of it
+LISTS = {
+    ("TaylorGLO", "loss"): (["criterion", "F.cross_entropy"], lambda x: TaylorGLO(x).loss),
+    ("RobustnessMonitor", "losses"): (["own", "margin"], lambda x: list(RobustnessMonitor(losses=x).attacks)),
+    ("RobustnessMonitor", "bounds"): ([0, 1], lambda x: RobustnessMonitor(bounds=x)._options["bounds"]),
+    ("RobustnessMonitor", "normalize"): ([[0.1, 0.2], [1, 1]], lambda x: RobustnessMonitor(normalize=x)._options),
+    ("Budget", "callbacks"): ([MONITOR], lambda x: search.Budget(5, callbacks=x)),
+    ("Budget", "min_fitness_after"): ([2, 0.5], lambda x: search.Budget(5, min_fitness_after=x).to_dict()),
+    ("Race", "members"): ([SCE], lambda x: search.Race(x).to_dict()),
+    ("Portfolio", "spaces"): (["gce", "original"], lambda x: search.Portfolio(x).to_dict()),
+    ("Portfolio", "rates"): ([1.0, 0.3], lambda x: search.Portfolio(rates=x).to_dict()),
+    ("ProductSpace", "spaces"): (SPACES, lambda x: search.ProductSpace(x).to_dict()),
+    ("Criterion", "losses"): (SCE.losses, lambda x: search.Criterion(x).to_dict()),
+    ("LossSpec", "theta"): ([0.1, 1.0], lambda x: search.LossSpec("sce", x)),
+}
+RESULTS = ("Candidate", "Curves", "Evaluation", "Finalist", "Journal", "Objective", "SearchResult")
+
+
+@pytest.mark.parametrize("argument", LISTS)
+def test_lists_of_a_config(argument):
+    """As Hydra hands them over: a ListConfig with the objects that it has built."""
+    values, build = LISTS[argument]
+    assert build(ListConfig(list(values), flags={"allow_objects": True})) == build(values)
+
+
+def test_no_argument_that_takes_a_list_is_forgotten():
+    public = [AttractionMonitor, RobustnessMonitor, TaylorGLO, *(getattr(search, name) for name in search.__all__)]
+    found = {
+        (each.__name__, name)
+        for each in public
+        if inspect.isclass(each) and not issubclass(each, Exception) and each.__name__ not in RESULTS
+        for name, parameter in inspect.signature(each).parameters.items()
+        if re.search(r"(Sequence|tuple|list|dict|Mapping)\[", str(parameter.annotation).partition("Callable")[0])
+    }
+    assert found == LISTS.keys()

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["choice", "flag", "integer", "number", "optional", "sizes", "tensor_of"]
+__all__ = ["choice", "entries", "flag", "integer", "number", "optional", "sizes", "tensor_of"]
 
 T = TypeVar("T")
 
@@ -73,11 +73,23 @@ def optional(check: Callable[..., T], name: str, value: Any, *args: Any, **kwarg
     return None if value is None else check(name, value, *args, **kwargs)
 
 
+def entries(name: str, value: Any, wanted: str, kind: Any = object, least: int = 0) -> list[Any]:
+    """``value`` as a list of at least ``least`` entries of a kind; a ``TypeError`` says what is ``wanted`` instead."""
+    if type(value).__module__.startswith("omegaconf."):
+        from omegaconf import OmegaConf
+
+        # A ListConfig holds dataclasses taken apart; this puts them together
+        value = OmegaConf.to_object(value)
+    listed = isinstance(value, Sequence) and not isinstance(value, str | bytes) and len(value) >= least
+    if not listed or not all(isinstance(entry, kind) for entry in value):
+        raise TypeError(f"`{name}` must be {wanted}, got {value!r}.")
+    return list(value)
+
+
 def sizes(name: str, value: Any) -> tuple[int, ...]:
     """``value`` as a tuple of ints, of at least 1 each."""
-    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
-        raise TypeError(f"`{name}` must be a sequence of ints, got {value!r}.")
-    return tuple(integer(f"{name}[{i}]", size, 1) for i, size in enumerate(value))
+    listed = entries(name, value, "a sequence of ints")
+    return tuple(integer(f"{name}[{i}]", size, 1) for i, size in enumerate(listed))
 
 
 def tensor_of(name: str, value: Any, dtype: torch.dtype | None = None, device: Any = None) -> Tensor:

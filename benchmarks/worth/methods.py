@@ -306,7 +306,10 @@ def prior_160(b: Bench) -> Outcome:
 
 @method("race")
 def race(b: Bench) -> Outcome:
-    """Ten presets side by side; the best network at the best of ten checks stays. As many races as unseen seeds."""
+    """Ten presets side by side, all to the end; the best network at the best of ten checks stays.
+
+    As many races as unseen seeds.
+    """
     criteria = presets(b)
     scores = b.ask([Member(c, b.row, seed, "best", 10, True) for seed in b.test_seeds() for c in criteria])
     races = [scores[i : i + len(criteria)] for i in range(0, len(scores), len(criteria))]

@@ -252,7 +252,7 @@ def outcome(search, module):
 
 # The first one learns nothing, so another one wins
 KILLED = {
-    "strategy": Race([Criterion.original(), Criterion.of("sce", [0.1, 1.0])], 0.25, confirm=True),
+    "strategy": Race([Criterion.original(), Criterion.of("sce", [0.1, 1.0])], 0.25, halving=False, confirm=True),
     "finals": Finals(confirm=2),
 }
 
@@ -306,7 +306,7 @@ def test_a_training_that_does_not_repeat_is_said_and_counts(tmp_path):
 
 
 def test_halving(tmp_path):
-    search, _ = fit(tmp_path, strategy=Race(halving=True), trainer={"max_epochs": 8})
+    search, _ = fit(tmp_path, strategy=Race(), trainer={"max_epochs": 8})
     curves = search.result.curves
     running = [sum(map(math.isfinite, column)) for column in zip(*curves.values, strict=True)]
     assert running == [10, 10, 10, 5, 5, 3, 3, 3, 3, 3]
@@ -333,7 +333,7 @@ def test_what_a_race_cannot_do_is_said_before_it(tmp_path):
         )
     with pytest.raises(ValueError, match="24 steps, and `budget` has 3 epochs"):
         fit(tmp_path, budget=3)
-    with pytest.raises(ValueError, match="`min_fitness_after` has no effect in a race"):
+    with pytest.raises(ValueError, match="`min_fitness_after` has no effect in a race; `halving`"):
         fit(tmp_path, budget=Budget(epochs=4, min_fitness_after=(1, 0.5)))
     endless = {"train_dataloaders": torch.utils.data.DataLoader(Endless(), 4)}
     with pytest.raises(ValueError, match="set `limit_train_batches`"):
@@ -356,7 +356,7 @@ def test_the_curves_are_shown(tmp_path, monkeypatch):
     monkeypatch.setattr("wandb.sdk.wandb_run.Run.log", lambda self, data, *args, **kwargs: logged.append(data))
     try:
         logger = WandbLogger(save_dir=tmp_path, offline=True, project="tests")
-        search, _ = fit(tmp_path, report=True, trainer={"logger": logger})
+        search, _ = fit(tmp_path, report=True, strategy=Race(MEMBERS, halving=False), trainer={"logger": logger})
     finally:
         wandb.finish()
     curves = search.result.curves

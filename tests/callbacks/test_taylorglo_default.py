@@ -30,7 +30,7 @@ def test_the_default_tries_presets_and_tells_the_cost(tmp_path, caplog):
     assert len(result.finalists) == 3
     assert len(result.original.fitness) in (4, 10)
     assert result.trainings <= 33
-    assert "TaylorGLO: up to 33 trainings of 2 epochs each." in caplog.messages
+    assert "TaylorGLO: up to 33 trainings of 2 epochs each (prior: shared)." in caplog.messages
     assert trainer.current_epoch == 2
 
 

@@ -133,6 +133,30 @@ def test_unknown_monitor_names_the_known(tmp_path):
     )
 
 
+class Two(Trap):
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        return super().training_step(batch, batch_idx) + F.cross_entropy(self(x), y)
+
+
+class Tupled(Trap):
+    def training_step(self, batch, batch_idx):
+        return self.criterion(self(batch[0]), batch[1], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("module", "loss", "problem"),
+    [
+        (Trap, "head.loss", "has no attribute 'head'"),
+        (Two, None, "calls 2 losses"),
+        (lambda: Trap(criterion=nn.MultiMarginLoss()), None, "TaylorGLO replaces CrossEntropyLoss"),
+        (lambda: Tupled(criterion=lambda x, y, scale: F.cross_entropy(x, y)), "criterion", "is not called as"),
+    ],
+)
+def test_loss_and_monitor_are_told_together(tmp_path, module, loss, problem):
+    refused(tmp_path, module(), f"{problem}(?s:.*)`monitor='f1'` is not logged by T", loss=loss, monitor="f1")
+
+
 def test_no_validation_data(tmp_path):
     refused(tmp_path, Trap(), "There is no validation: it needs", data={"train_dataloaders": loader()})
 

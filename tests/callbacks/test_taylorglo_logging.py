@@ -142,17 +142,19 @@ def test_wandb_offline(tmp_path, monkeypatch, name):
     assert ("report.html" in kept) == (find_spec("matplotlib") is not None)
 
 
-@pytest.mark.parametrize("bar", [None, pl.callbacks.RichProgressBar, pl.callbacks.TQDMProgressBar])
-def test_a_bar_beside_lightnings(tmp_path, capsys, bar):
-    search = TaylorGLO(evaluator="trainer", **TINY)
-    callbacks = [search] if bar is None else [search, bar()]
-    trainer = quiet_trainer(pl, tmp_path, callbacks=callbacks, enable_progress_bar=True)
-    trainer.fit(seeded(classifier(pl)), **loaders())
+@pytest.mark.parametrize("bar", [None, "RichProgressBar", "TQDMProgressBar"])
+def test_a_bar_beside_lightnings(either_api, tmp_path, capsys, monkeypatch, bar):
+    monkeypatch.setenv("COLUMNS", "110")
+    search = TaylorGLO(evaluator="trainer", **(TINY | {"space": None, "strategy": "cmaes"}))
+    callbacks = [search] if bar is None else [search, getattr(either_api.callbacks, bar)()]
+    trainer = quiet_trainer(either_api, tmp_path, callbacks=callbacks, enable_progress_bar=True)
+    trainer.fit(seeded(classifier(either_api)), **loaders())
     shown = capsys.readouterr().out
     # a generation of 4, then the winner and the original
-    assert "6/6" in shown
+    assert "6/6 max" in shown
     assert "best val/acc" in shown
     assert "Confirmation" in shown
+    assert "left 0:00:00 prior shared" in shown
 
 
 def test_no_bar_of_a_disabled_one(tmp_path, capsys):

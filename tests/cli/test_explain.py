@@ -35,6 +35,8 @@ def test_theta_however_it_is_typed(words, capsys):
 def test_named_losses(capsys):
     assert "y log(h)" in told(capsys, "cross_entropy")
     assert "BaikalLoss, 3 classes" in told(capsys, "--num-classes", 3, "baikal")
+    assert told(capsys, "asymmetric").startswith("AsymmetricLoss, binary targets")
+    assert told(capsys, "huber").startswith("HuberLoss, regression targets")
 
 
 def test_checkpoint_of_a_module_that_holds_the_loss(tmp_path, capsys):
@@ -167,6 +169,7 @@ def test_picture_in_a_file_or_a_folder(tmp_path, capsys):
         ([], "give one loss"),
         (["baikal", "--theta", "1,2,3,4,5"], "give one loss"),
         (["baikal", "--output", "picture.nonsense"], "nonsense"),
+        (["huber", "--output", "picture.png"], "--output draws losses of classes, and HuberLoss is one of regression"),
     ],
 )
 def test_one_line_says_what_is_wrong(arguments, message, capsys, tmp_path, monkeypatch):

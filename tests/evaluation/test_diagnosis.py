@@ -6,6 +6,7 @@ import torch
 from helpers.data import blobs, loader
 from helpers.modules import classifier, quiet_trainer, seeded
 from torch.utils.data import TensorDataset
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from tglo_lightning import TaylorGLO
 from tglo_lightning.evaluation.diagnosis import diagnose
@@ -56,6 +57,9 @@ def test_shares_and_confidence(tmp_path, source):
     assert found["train_acc"] == pytest.approx((chosen == WRONG).float().mean().item())
     assert found["val_acc"] == pytest.approx((chosen == Y).float().mean().item())
     assert found["val_confidence"] == pytest.approx(h.max(1).values.mean().item(), rel=1e-5)
+    ece = multiclass_calibration_error(h, Y, 3, n_bins=15)
+    assert found["val_ece"] == pytest.approx(ece.item(), rel=1e-5)
+    assert ece > 0.05
 
 
 @pytest.mark.parametrize("evaluator", ["trainer", "vectorized"])
@@ -66,7 +70,7 @@ def test_a_search_tells_it_and_remembers_it(tmp_path, evaluator, caplog):
     with caplog.at_level("INFO", logger="tglo_lightning"):
         search = TaylorGLO(monitor="val/acc", **options)
         quiet_trainer(pl, tmp_path, max_epochs=1, callbacks=[search]).fit(module, **data)
-    assert set(search.result.diagnosis) == {"train_acc", "val_acc", "train_confidence", "val_confidence"}
+    assert set(search.result.diagnosis) == {"train_acc", "val_acc", "train_confidence", "val_confidence", "val_ece"}
     assert any(diagnosis(search.result) in message for message in caplog.messages)
     again = TaylorGLO(monitor="val/acc", **options)
     quiet_trainer(pl, tmp_path, max_epochs=1, callbacks=[again]).fit(seeded(classifier(pl)), **data)
@@ -75,13 +79,14 @@ def test_a_search_tells_it_and_remembers_it(tmp_path, evaluator, caplog):
 
 def test_words():
     def words(train, val):
-        found = {"train_acc": train, "val_acc": val, "train_confidence": 0.9, "val_confidence": 0.8}
+        found = {"train_acc": train, "val_acc": val, "train_confidence": 0.9, "val_confidence": 0.8, "val_ece": 0.12}
         own = {"criterion": Criterion.original().to_dict(), "name": "NLLLoss", "fitness": [], "found": None}
         own |= {"generation": None, "errors": []}
         values = {"kept": "original", "monitor": "a", "mode": "max", "best": None, "original": own, "finalists": []}
         rest = {"history": [], "p_value": None, "rejected": [], "seconds": 1.0, "settings": {}, "finished": True}
         return diagnosis(SearchResult.from_dict({**values, **rest, "curves": None, "diagnosis": found}))
 
-    assert words(0.97, 0.96).endswith("at a mean confidence of 90 % and 80 %: little to gain here.")
+    said = "at a mean confidence of 90 % and 80 % (expected calibration error on validation data 12 %): little to gain"
+    assert said in words(0.97, 0.96)
     assert words(0.97, 0.5).startswith("With NLLLoss the network agrees with 97 % of the training labels and 50 % of")
     assert "it memorises" in words(0.97, 0.5)

@@ -115,7 +115,7 @@ def test_the_networks_that_are_not_kept_are_freed(tmp_path, monkeypatch):
         population = population.start(CRITERIA[:3], 1)
         population.advance(1)
         list(population.scores())
-        modules = [weakref.ref(training.module) for training in population._trainings]
+        modules = [weakref.ref(training.module) for training in population.trainings.values()]
         population.keep([1])
         assert [module() is None for module in modules] == [True, False, True]
         population.close()
@@ -128,18 +128,18 @@ def test_the_stacks_shrink_to_what_is_kept(tmp_path):
         population = evaluator.start(CRITERIA, 1)
         population.advance(2)
         list(population.scores())
-        (stack,) = set(population._stacks.values())
-        old = weakref.ref(next(iter(stack._loop.chunks[0].params.values())))
+        (stack,) = set(population.trainings.values())
+        old = weakref.ref(next(iter(stack.loop.chunks[0].params.values())))
         population.keep([0, 4])
-        (chunk,) = stack._loop.chunks
-        state = stack._loop._optimizer.state
+        (chunk,) = stack.loop.chunks
+        state = stack.loop._optimizer.state
         assert {len(p) for p in chunk.params.values()} == {2}
         assert set(state) == set(chunk.params.values())
         assert {len(entry["exp_avg"]) for entry in state.values()} == {2}
         gc.collect()
         assert old() is None
         population.keep([])
-        assert stack._loop is None
+        assert stack.loop is None
         population.close()
 
 

@@ -1,8 +1,11 @@
 """Losses for binary targets and for regression beside their formulas, in float64."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
+from omegaconf import OmegaConf
 from torch import nn
 
 from tglo_lightning.losses import FAMILIES, BarronLoss, BinaryTaylorLoss, HuberLoss, loss_like
@@ -124,6 +127,16 @@ def test_every_family_is_finite_everywhere_stacks_and_travels(name):
     assert kind_of(loss) == family.kind
     assert loss.formula
     assert loss(x.half(), torch.ones(5)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", [name for name, kind in FAMILIES.items() if kind.kind in ("binary", "regression")])
+def test_each_family_has_a_config_with_its_defaults(name):
+    family = FAMILIES[name]
+    config = OmegaConf.load(Path(__file__).parents[2] / "conf" / "loss" / f"{name}.yaml")
+    assert config == {
+        "_target_": f"tglo_lightning.losses.{family.__name__}",
+        **{axis.name: axis.default for axis in family.axes},
+    }
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from tglo_lightning.search.budget import as_budget
 
 def test_a_number_means_epochs():
     assert as_budget(np.int64(3)) == Budget(epochs=3)
-    assert as_budget(None) is None
+    assert as_budget(None) == Budget()
     assert as_budget(Budget(steps=5)) == Budget(steps=5)
     for wrong, error in ((0, ValueError), (True, TypeError), (2.0, TypeError), ("3", TypeError)):
         with pytest.raises(error, match="`budget`"):
@@ -39,7 +39,7 @@ def test_plain_values():
         ({"epochs": 1, "timeout": math.nan}, ValueError, "`timeout`"),
         ({"epochs": 3, "min_fitness_after": 2}, TypeError, "`min_fitness_after` must be a pair"),
         ({"epochs": 3, "min_fitness_after": "12"}, TypeError, "`min_fitness_after` must be a pair"),
-        ({"epochs": 3, "min_fitness_after": (3, 0.5)}, ValueError, r"from 1 to 2, a part of the 3 epochs"),
+        ({"epochs": 3, "min_fitness_after": (3, 0.5)}, ValueError, "from 1 to 2"),
         ({"epochs": 3, "min_fitness_after": (1, None)}, TypeError, r"`min_fitness_after\[1\]`"),
         ({"epochs": 3, "callbacks": "x"}, TypeError, "`callbacks` must be a list"),
     ],

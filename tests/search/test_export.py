@@ -9,13 +9,14 @@ import torch
 from helpers.searches import run
 from torch import nn
 
-from tglo_lightning.losses import FAMILIES, ClassificationLoss, CrossEntropyLoss, TaylorGLOLoss, robust
+from tglo_lightning.losses import FAMILIES, ClassificationLoss, CrossEntropyLoss, TaylorGLOLoss, loss_options, robust
 from tglo_lightning.losses.base import LinearLoss
 from tglo_lightning.losses.class_priors import PriorLoss
 from tglo_lightning.search import Criterion, LossSpec, SearchResult, export_loss
 
 OURS = {name: each for name, each in sorted(FAMILIES.items()) if each.__module__.startswith("tglo_lightning.")}
 OWN = [name for name, each in OURS.items() if each.kind == "classes"]
+OTHERS = [name for name in OURS if name not in OWN]
 WEIGHT = torch.tensor([0.5, 1.0, 2.5])
 
 
@@ -45,6 +46,16 @@ def data(shape=(), dtype=torch.float64, scale=1.0):
     return logits, target, soft / soft.sum(1, keepdim=True)
 
 
+def compared(loss, function, output, target):
+    """Values and gradients of a loss and of its export."""
+    one, other = output.clone().requires_grad_(), output.clone().requires_grad_()
+    expected, found = loss(one, target), function(other, target)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+    expected.sum().backward()
+    found.sum().backward()
+    torch.testing.assert_close(other.grad, one.grad, rtol=1e-8, atol=1e-10)
+
+
 @pytest.mark.parametrize(
     "options",
     [{}, {"weight": WEIGHT}, {"label_smoothing": 0.2}, {"weight": WEIGHT, "label_smoothing": 0.2, "ignore_index": 1}],
@@ -59,12 +70,7 @@ def test_every_family(name, options):
             logits, target, soft = data(shape)
             target.view(-1)[0] = loss.ignore_index
             for labels in (target, soft):
-                one, other = logits.clone().requires_grad_(), logits.clone().requires_grad_()
-                expected, found = loss(one, labels), function(other, labels)
-                torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
-                expected.sum().backward()
-                found.sum().backward()
-                torch.testing.assert_close(other.grad, one.grad, rtol=1e-8, atol=1e-10)
+                compared(loss, function, logits, labels)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -138,14 +144,45 @@ def test_several_losses(result):
         torch.testing.assert_close(space[name](logits, target), spec.build()(logits, target))
 
 
-@pytest.mark.parametrize("name", [name for name in OURS if name not in OWN])
-def test_losses_of_other_targets_are_refused(name, result, tmp_path):
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("name", OTHERS)
+def test_losses_of_other_targets(name, reduction):
+    kind = FAMILIES[name]
+    output = torch.linspace(-8, 8, 24, dtype=torch.float64).reshape(8, 3)
+    target = torch.rand(8, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weights = {"weight": WEIGHT.double()} | ({"pos_weight": WEIGHT.double() + 1} if kind.kind == "binary" else {})
+    shifted = [axis.decode(axis.encode(axis.default) + 0.5) for axis in kind.axes]
+    edges = [[2.0, 0.7], [0.0, 0.7], [-2.0, 3.0]] if name == "barron" else []
+    for theta in ([axis.default for axis in kind.axes], shifted, *edges):
+        for options in ({}, weights):
+            loss = kind.of(theta, reduction=reduction, **options)
+            compared(loss, exported(loss), output, target)
+        if kind.kind == "binary":
+            loss = kind.of(theta, reduction=reduction, probabilities=True)
+            compared(loss, exported(loss), torch.sigmoid(output), target)
+    half = output.half()
+    torch.testing.assert_close(exported(kind())(half, target), kind()(half, target), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("original", "name"),
+    [
+        (nn.BCEWithLogitsLoss(pos_weight=WEIGHT, reduction="sum"), "asymmetric"),
+        (nn.BCELoss(weight=WEIGHT), "binary_taylor"),
+        (nn.MSELoss(reduction="none"), "barron"),
+    ],
+)
+def test_what_a_search_kept_of_other_targets(result, original, name):
     loss = FAMILIES[name]()
-    best = replace(result.best, criterion=Criterion.of(name, loss.theta.tolist()))
-    for given in (loss, replace(result, kept="metalearned", best=best, settings={})):
-        with pytest.raises(ValueError, match=rf"{loss.name} is a loss of {loss.kind} targets; only those of classes"):
-            export_loss(given, tmp_path / "exported.py")
-    assert not (tmp_path / "exported.py").exists()
+    kept = replace(
+        result,
+        kept="metalearned",
+        best=replace(result.best, criterion=Criterion.of(name, loss.theta.tolist())),
+        original=replace(result.original, name=type(original).__name__),
+        settings={"original_options": [loss_options(original)]},
+    )
+    output, target = torch.rand(5, 3), torch.rand(5, 3).round()
+    torch.testing.assert_close(exported(kept)(output, target), kept.loss(original)(output, target))
 
 
 def test_what_cannot_be_exported(tmp_path):
@@ -159,7 +196,7 @@ def test_what_cannot_be_exported(tmp_path):
         def formula(self):
             return "-y log(h)^2"
 
-    with pytest.raises(ValueError, match="Squared has no property `expression`"):
+    with pytest.raises(ValueError, match="Squared has no `code`"):
         export_loss(Squared())
     with pytest.raises(ValueError, match="`name` must be"):
         export_loss(CrossEntropyLoss(), name="a b")

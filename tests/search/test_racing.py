@@ -61,7 +61,9 @@ class Scripted:
 def run(*rows, mode="max", **options):
     evaluator = Scripted(*rows)
     members = [Criterion.original(step) for step in (1, 2, 3, 4, 5)[: len(rows)]]
-    settings = SearchSettings(strategy=Race(members, **options), budget=Budget(epochs=len(rows[0])))
+    settings = SearchSettings(
+        strategy=Race(members, **({"halving": False} | options)), budget=Budget(epochs=len(rows[0]))
+    )
     raced = race(evaluator, settings, Objective(3, "val/acc", mode, "own", ({},)))
     assert evaluator.closed
     values = raced.result.to_dict()

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tglo_lightning.arguments import choice, flag, integer, number, optional
+from tglo_lightning.arguments import choice, entries, flag, integer, number, optional
 from tglo_lightning.attacks import masking
 from tglo_lightning.attacks.base import NORMS, Attack, derived_seed, project
 from tglo_lightning.attacks.gradient import PGD, GradientAttack
@@ -89,10 +89,11 @@ def evaluate_robustness(
     >>> report = evaluate_robustness(module, loader, [FGSM("own"), PGD("margin")], [0, 0.1])  # doctest: +SKIP
     >>> report.accuracy("fgsm-own", 0.1), report.worst(0.1)  # doctest: +SKIP
     """
-    if not isinstance(attacks, Attack | Sequence):
-        raise TypeError(f"`attacks` must be an attack or a sequence of them, got {attacks!r}.")
-    given = [attacks] if isinstance(attacks, Attack) else list(attacks)
-    _check_attacks(given)
+    given = [attacks] if isinstance(attacks, Attack) else attacks
+    given = entries("attacks", given, "one attack or several of tglo_lightning.attacks", Attack, least=1)
+    names = [attack.name for attack in given]
+    if len(set(names)) < len(names):
+        raise ValueError(f"`attacks` must differ in more than their budget, got {', '.join(names)}.")
     radii = check_epsilons(epsilons)
     choice("norm", norm, NORMS)
     samples = optional(integer, "samples", samples, 1)
@@ -159,14 +160,6 @@ def check_epsilons(epsilons: Any) -> list[float]:
     if not values:
         raise ValueError("`epsilons` must hold at least one radius.")
     return sorted({number(f"epsilons[{i}]", value, least=0) for i, value in enumerate(values)})
-
-
-def _check_attacks(attacks: list[Attack]) -> None:
-    if not attacks or not all(isinstance(attack, Attack) for attack in attacks):
-        raise TypeError(f"`attacks` must be one attack or several of tglo_lightning.attacks, got {attacks!r}.")
-    names = [attack.name for attack in attacks]
-    if len(set(names)) < len(names):
-        raise ValueError(f"`attacks` must differ in more than their budget, got {', '.join(names)}.")
 
 
 @dataclass

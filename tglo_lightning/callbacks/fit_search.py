@@ -88,8 +88,6 @@ class FitSearch:
         # The names of functions and of no loss are looked up by the probe
         named = callback.loss is not None and not any(name.startswith("F.") for name in callback.loss)
         slots = LossSlots(callback.loss or ()) if named else LossSlots.of([])
-        for slot in slots:
-            slot.get(self.module)
         fit = InnerFit(trainer, self.module, slots, callback.monitor, settings.budget, callback.init)
         # Whatever draws random numbers on the way, the outer fit goes on as if it had not
         with interruptible() as check, isolated(fit.generators, quiet=False), Ranks(trainer) as ranks:
@@ -133,7 +131,8 @@ class FitSearch:
             tell("TaylorGLO: interrupted before the search began.")
             raise
         check()
-        tell(f"TaylorGLO: {cost(settings, evaluator, fit, measure=callback.dry_run)}.")
+        start = f" (prior: {callback.prior})" if callback.prior and not isinstance(settings.strategy, Race) else ""
+        tell(f"TaylorGLO: {cost(settings, evaluator, fit, measure=callback.dry_run)}{start}.")
         if callback.dry_run:
             evaluator.close()
             return None
@@ -141,7 +140,13 @@ class FitSearch:
         name = fit.slots.name(fit.module)
         objective = Objective(seen.num_classes, callback.monitor, callback.mode, name, options, seen.priors)
         init = callback.init if isinstance(callback.init, str) else "function"
-        arguments = {"loss": fit.slots.paths, "mode": callback.mode, "init": init, "evaluator": str(asked)}
+        arguments = {
+            "loss": fit.slots.paths,
+            "mode": callback.mode,
+            "init": init,
+            "evaluator": str(asked),
+            "prior": callback.prior,
+        }
         notes = {"versions": versions(trainer), "original_options": list(options), "inputs": seen.inputs}
         weights: dict[str, Tensor] = {}
         network: Path | None = None

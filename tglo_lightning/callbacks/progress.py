@@ -15,7 +15,13 @@ from tglo_lightning.search import SearchResult, SearchSettings
 from tglo_lightning.search.progress import SearchBar
 from tglo_lightning.search.summary import outcome_metrics, summary
 
-__all__ = ["SearchMonitor"]
+__all__ = ["SearchMonitor", "hides_bars"]
+
+
+def hides_bars(trainer: Any) -> bool:
+    """Whether progress bars are off in this process."""
+    bar = trainer.progress_bar_callback
+    return bar is None or bar.is_disabled or not trainer.is_global_zero
 
 
 class SearchMonitor(SearchBar):
@@ -29,8 +35,7 @@ class SearchMonitor(SearchBar):
     """
 
     def __init__(self, trainer: Any, settings: SearchSettings, monitor: str, arguments: Mapping[str, Any]) -> None:
-        bar = trainer.progress_bar_callback
-        super().__init__(settings, monitor, disable=bar is None or bar.is_disabled or not trainer.is_global_zero)
+        super().__init__(settings, monitor, prior=arguments["prior"], disable=hides_bars(trainer))
         self.boards = boards(trainer)
         self.arguments = {"monitor": monitor, **settings.to_dict(), **arguments}
         self._moved: set[str] = set()

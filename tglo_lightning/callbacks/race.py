@@ -6,14 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
-from typing_extensions import Self
 
+from tglo_lightning.callbacks.progress import hides_bars
 from tglo_lightning.evaluation import InnerFit
 from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.module.bases import Callback
@@ -22,6 +20,7 @@ from tglo_lightning.module.messages import tell
 from tglo_lightning.reporting import pictures
 from tglo_lightning.reporting.loggers import boards, draw
 from tglo_lightning.search import Budget, Criterion, Journal, Objective, Race, SearchResult, SearchSettings
+from tglo_lightning.search.progress import Bar
 from tglo_lightning.search.racing import Raced, confirm, race
 
 __all__ = ["FinishedFit", "RaceMonitor", "check_race", "raced_fit", "raced_path", "run_race"]
@@ -51,7 +50,7 @@ def check_race(trainer: Any, settings: SearchSettings) -> None:
                 f"Pass it to them: budget=Budget(epochs=trainer.max_epochs, callbacks=[{name}(...)])."
             )
     if isinstance(settings.budget, Budget) and settings.budget.min_fitness_after is not None:
-        raise ValueError("`min_fitness_after` has no effect in a race; Race(halving=True) ends members early.")
+        raise ValueError("`min_fitness_after` has no effect in a race; `halving` of Race ends members early.")
     if trainer.ckpt_path is not None:
         raise ValueError(
             f"A race is one training from its start, and this fit would go on from {trainer.ckpt_path}. Leave out "
@@ -159,7 +158,7 @@ def run_race(
     return result, raced.weights
 
 
-class RaceMonitor:
+class RaceMonitor(Bar):
     """Follows a race: a bar over its checks, and ``race/*`` in every logger.
 
     Loggers that show pictures get the curves of all members in one.
@@ -171,28 +170,14 @@ class RaceMonitor:
     """
 
     def __init__(self, trainer: Any, objective: Objective, checks: int) -> None:
-        self.boards, self.monitor = boards(trainer), objective.monitor
+        self.boards = boards(trainer)
         self.best = max if objective.mode == "max" else min
-        bar = trainer.progress_bar_callback
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[best]}"), TimeElapsedColumn())
-        hidden = bar is None or bar.is_disabled or not trainer.is_global_zero
-        self.progress = Progress(TextColumn("Race"), *columns, TimeRemainingColumn(), disable=hidden)
-        self.task = self.progress.add_task("", total=checks, best="")
-
-    def __enter__(self) -> Self:
-        self.progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.progress.stop()
+        super().__init__("Race", checks, "checks", objective.monitor, disable=hides_bars(trainer))
 
     def on_check(self, trained: int, values: Sequence[float]) -> None:
         """Move the bar on, and log the metric of every member."""
         finite = {index: value for index, value in enumerate(values, 1) if math.isfinite(value)}
-        best = f"best {self.monitor} {self.best(finite.values()):.4g}" if finite else ""
-        self.progress.update(self.task, advance=1, best=best)
+        self.advance(self.best(finite.values()) if finite else math.nan)
         metrics = {f"race/member_{index}": value for index, value in finite.items()}
         for board in self.boards:
             board.log(metrics, "race/trained", trained, trained)

@@ -33,7 +33,7 @@ class RobustnessMonitor(Callback):
     accuracy is meant for choosing, not for reporting: attack the chosen network with
     :func:`~tglo_lightning.attacks.evaluate_robustness`, by other attacks than this one, on test data.
 
-    For a search: ``TaylorGLO(monitor="val/robust_acc", candidate_callbacks=[RobustnessMonitor("fgsm", epsilon=0.1)])``.
+    For a search: ``TaylorGLO(monitor="val/robust_acc", budget=Budget(10, callbacks=[RobustnessMonitor("fgsm")]))``.
 
     Args:
         attack: ``"fgsm"``, ``"pgd"``, or an attack of :mod:`tglo_lightning.attacks`. A gradient attack is run once for

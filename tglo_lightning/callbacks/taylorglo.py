@@ -25,6 +25,7 @@ from tglo_lightning.module.messages import tell
 from tglo_lightning.module.slot import loss_names
 from tglo_lightning.search import Budget, Finals, SearchResult, SearchSettings, Space, Strategy
 from tglo_lightning.search.files import journal_path
+from tglo_lightning.search.prior import prior_name
 from tglo_lightning.search.settings import MODES
 from tglo_lightning.search.summary import warn_of_direction
 
@@ -139,6 +140,7 @@ class TaylorGLO(Callback):
         if not callable(init):
             choice("init", init, INITS, " or a function that builds a module")
         self.init = init
+        self.prior = prior_name(prior) if space is None else ""
         settings = SearchSettings(generations, population, space, strategy, finals, budget, seed, prior)
         self.settings = settings.for_places(1 if self.loss is None else len(self.loss))
         callbacks = self.settings.budget.callbacks if isinstance(self.settings.budget, Budget) else ()

@@ -12,13 +12,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from tglo_lightning.cli.given import given_loss, read_json
-from tglo_lightning.losses import FAMILIES, robust
+from tglo_lightning.losses import FAMILIES, PointwiseLoss, as_loss, robust
 from tglo_lightning.losses.published import EVOLVED, PUBLISHED_NAMES
 from tglo_lightning.module.slot import stored_losses
 from tglo_lightning.reporting import pictures
 from tglo_lightning.search import Criterion, SearchResult
 from tglo_lightning.search.files import FOLDER
-from tglo_lightning.theory import LossLike, explain
+from tglo_lightning.theory import LossLike, explain, explain_pointwise
 from tglo_lightning.untrusted import check_shape, load_checkpoint
 
 PICTURE = "explanation.png"
@@ -32,8 +32,7 @@ EXAMPLES = """Examples
   tglo-explain --theta "0 0 1.5 -1 0.5 2 -1 0" --num-classes 100
   tglo-explain mnist_published --output mnist.png       with a picture of D(eps) (extra `plots`)
 """
-CLASSES = sorted(name for name, each in FAMILIES.items() if each.kind == "classes")
-KNOWN = f"{', '.join([*CLASSES, 'robust', *EVOLVED])}, cross_entropy_2 to cross_entropy_10"
+KNOWN = f"{', '.join([*sorted(FAMILIES), 'robust', *EVOLVED])}, cross_entropy_2 to cross_entropy_10"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError("give one loss: a name, a checkpoint, a run's directory or result, or --theta '...'.")
         subject = _typed(options.theta) if options.loss is None else _read(options.loss, options.buffer)
         num_classes, note = subject.classes(options.num_classes)
-        explanation = explain(robust(num_classes) if subject.loss == "robust" else subject.loss, num_classes)
+        loss = robust(num_classes) if subject.loss == "robust" else as_loss(subject.loss)
+        if isinstance(loss, PointwiseLoss):
+            if options.output is not None:
+                raise ValueError(f"--output draws losses of classes, and {loss.name} is one of {loss.kind} targets.")
+            print("\n\n".join(filter(None, (subject.note, explain_pointwise(loss)))))
+            return 0
+        explanation = explain(loss, num_classes)
         parts = [subject.note, note, explanation.text]
         # Drawn before anything is printed, so that an error is the only output
         if options.output is not None:

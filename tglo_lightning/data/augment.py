@@ -12,8 +12,6 @@ from torch import Tensor
 
 from tglo_lightning.arguments import flag, integer, number
 
-__all__ = ["BatchAugmentation"]
-
 
 class BatchAugmentation:
     """Random crop, flip, Cutout, then CutMix or Mixup, each drawn anew for every batch.
@@ -74,16 +72,13 @@ class BatchAugmentation:
 
         Args:
             images: shape (B, C, H, W), floating point.
-            labels: class indices, shape (B,).
+            labels: class indices, shape (B,); others are a `ValueError`.
             num_classes: number of classes.
             fill: mean colour, C numbers; the batch's own mean if None.
 
         Returns:
             Images (B, C, H, W), and the labels (B,) as they came; with CutMix or Mixup, probabilities (B, num_classes)
             that sum to 1, of the images' type.
-
-        Raises:
-            ValueError: `images` or `labels` do not have these shapes.
         """
         if images.dim() != 4 or labels.shape != images.shape[:1]:
             raise ValueError(
@@ -115,13 +110,7 @@ class BatchAugmentation:
 
 
 def cut_out(images: Tensor, length: int, fill: Sequence[float] | None = None) -> Tensor:
-    """Paint over a square of each image, its centre any pixel; it may reach over the border.
-
-    Args:
-        images: shape (B, C, H, W); they stay as they are.
-        length: side of the square in pixels.
-        fill: colour, C numbers; the mean of the batch if None.
-    """
+    """Paint over a square of each image (B, C, H, W), its centre any pixel; it may reach over the border."""
 
     def inside(size: int) -> Tensor:
         start = torch.randint(size, (len(images), 1)) - length // 2
@@ -134,14 +123,7 @@ def cut_out(images: Tensor, length: int, fill: Sequence[float] | None = None) ->
 
 
 def mix_up(images: Tensor, targets: Tensor, probability: float, alpha: float) -> tuple[Tensor, Tensor]:
-    """Average a batch with a permutation of itself, with a weight from Beta(alpha, alpha), the same for the batch.
-
-    Args:
-        images: shape (B, ...), floating point.
-        targets: one-hot labels, shape (B, n).
-        probability: of mixing at all.
-        alpha: above 0.
-    """
+    """Average a batch and its one-hot targets with a permutation of itself, by one weight from Beta(alpha, alpha)."""
     targets = targets.to(images.dtype)
     # All drawn always, so that what follows in the random stream does not depend on the outcome
     mixes = float(torch.rand(())) < probability

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from tglo_lightning.untrusted import load_checkpoint
 
-__all__ = ["load_columns", "load_images"]
-
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "fine_label")
 
@@ -68,17 +66,7 @@ def load_images(
 
 
 def load_columns(source: str, split: str, names: Sequence[str]) -> dict[str, Tensor]:
-    """Columns of integers of one split of a data set, those of ``names`` that it has.
-
-    Args:
-        source: name on the hub, or a folder with parquet files.
-        split: ``"train"`` or ``"test"``.
-        names: columns.
-
-    Raises:
-        OSError: the data set cannot be read.
-        ImportError: ``datasets`` is not installed.
-    """
+    """Columns of integers of one split of a data set, those of ``names`` that it has; see :func:`load_images`."""
     dataset = _dataset(source, None, split)
     return {name: torch.tensor(dataset[name][:]).long() for name in names if name in dataset.column_names}
 

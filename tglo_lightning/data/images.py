@@ -10,19 +10,14 @@ from torch.utils.data import TensorDataset
 
 from tglo_lightning.arguments import choice, flag, integer
 from tglo_lightning.data.hub import load_columns, load_images
-from tglo_lightning.data.task import Augmentation, Splits, Task
-
-__all__ = [
-    "CIFAR10DataModule",
-    "CIFAR10NDataModule",
-    "CIFAR100DataModule",
-    "FashionMNISTDataModule",
-    "ImageDataModule",
-    "MNISTDataModule",
-    "SVHNDataModule",
-]
+from tglo_lightning.data.task import Splits, Task
 
 _PIXEL_MAX = 255.0
+HUMAN_LABELS = {
+    "worse": "worse_label",
+    "aggregate": "aggre_label",
+    **{f"random{i}": f"random_label{i}" for i in (1, 2, 3)},
+}
 
 
 class ImageDataModule(Task):
@@ -55,17 +50,11 @@ class ImageDataModule(Task):
         *,
         source: str | None = None,
         val_size: int = 5000,
-        train_fraction: float = 1.0,
-        label_noise: float = 0.0,
-        batch_size: int = 128,
-        seed: int = 0,
-        augment: Augmentation | None = None,
         normalize: bool = True,
         cache_dir: str | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            train_fraction=train_fraction, label_noise=label_noise, batch_size=batch_size, seed=seed, augment=augment
-        )
+        super().__init__(**options)
         if not flag("normalize", normalize):
             self.mean = self.std = None
         self.source = self.default_source if source is None else str(source)
@@ -152,7 +141,7 @@ class CIFAR10NDataModule(CIFAR10DataModule):
         labels_source: folder with parquet files, or name on the hub, of a table with one row for each official
             training image, in official order. Its columns are called as ``labels``, or as in the authors' files,
             ``worse_label``, ``aggre_label``, ``random_label1``; a column ``label`` of true labels is checked.
-        kwargs: those of `ImageDataModule`. ``label_noise`` comes on top.
+        options: those of `ImageDataModule`. ``label_noise`` comes on top.
 
     Raises:
         ValueError: an argument out of range, no such column, or a table of other images.
@@ -160,8 +149,8 @@ class CIFAR10NDataModule(CIFAR10DataModule):
     Source: Wei et al., arXiv 2110.12088.
     """
 
-    def __init__(self, *, labels: str = "worse", labels_source: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, *, labels: str = "worse", labels_source: str, **options: Any) -> None:
+        super().__init__(**options)
         self.labels, self.labels_source = choice("labels", labels, tuple(HUMAN_LABELS)), str(labels_source)
 
     def _images(self, split: str) -> tuple[Tensor, Tensor]:
@@ -179,13 +168,6 @@ class CIFAR10NDataModule(CIFAR10DataModule):
                 f"have one row for each of the {len(true)} training images, in their order"
             )
         return images, given
-
-
-HUMAN_LABELS = {
-    "worse": "worse_label",
-    "aggregate": "aggre_label",
-    **{f"random{i}": f"random_label{i}" for i in (1, 2, 3)},
-}
 
 
 class CIFAR100DataModule(ImageDataModule):
@@ -210,5 +192,5 @@ class SVHNDataModule(ImageDataModule):
     mean = (0.4377, 0.4438, 0.4728)
     std = (0.1980, 0.2010, 0.1970)
 
-    def __init__(self, *, val_size: int = 26_032, **kwargs: Any) -> None:
-        super().__init__(val_size=val_size, **kwargs)
+    def __init__(self, *, val_size: int = 26_032, **options: Any) -> None:
+        super().__init__(val_size=val_size, **options)

@@ -11,14 +11,8 @@ def batch_loader(dataset: TensorDataset, batch_size: int, *, shuffle: bool = Fal
 
     Args:
         dataset: tensors of equal length N.
-        batch_size: samples a batch; the last batch may be smaller.
+        batch_size: samples a batch, at least 1; the last batch may be smaller.
         shuffle: a new order every epoch, drawn from torch's global generator, as `DataLoader(shuffle=True)` does.
-
-    Returns:
-        A loader over `ceil(N / batch_size)` tuples of tensors.
-
-    Raises:
-        TypeError, ValueError: `batch_size` is no int of at least 1.
     """
     batch_size = integer("batch_size", batch_size, 1)
     order = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)

@@ -13,13 +13,10 @@ def flip_labels(labels: Tensor, num_classes: int, fraction: float, generator: to
     (Some papers draw from all classes instead; there a noise of `r` leaves `r (n - 1) / n` of the labels wrong.)
 
     Args:
-        labels: class indices, shape (N,), in [0, num_classes).
+        labels: class indices, shape (N,), in [0, num_classes); they stay as they are.
         num_classes: number of classes, at least 2.
         fraction: share of labels to make wrong, in [0, 1].
         generator: where the random numbers come from; the global generator is left alone.
-
-    Returns:
-        The noisy labels, shape (N,), a new tensor.
 
     Raises:
         TypeError, ValueError: `fraction` or `num_classes` out of range, or `labels` not of shape (N,).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +15,6 @@ from torch.utils.data import TensorDataset
 
 from tglo_lightning.arguments import number
 from tglo_lightning.data.task import Splits, Task
-
-__all__ = ["BUNDLES", "TabularDataModule"]
 
 BUNDLES = {"wine": datasets.load_wine, "breast_cancer": datasets.load_breast_cancer, "iris": datasets.load_iris}
 """Tables that come with scikit-learn."""
@@ -52,12 +51,10 @@ class TabularDataModule(Task):
         target: str = "class",
         val_fraction: float = 0.2,
         test_fraction: float = 0.2,
-        train_fraction: float = 1.0,
-        label_noise: float = 0.0,
         batch_size: int = 32,
-        seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(train_fraction=train_fraction, label_noise=label_noise, batch_size=batch_size, seed=seed)
+        super().__init__(batch_size=batch_size, **options)
         self.val_fraction = number("val_fraction", val_fraction, above=0, below=1)
         self.test_fraction = number("test_fraction", test_fraction, above=0, below=1)
         if val_fraction + test_fraction >= 1:
@@ -80,7 +77,7 @@ class TabularDataModule(Task):
 
     def _load(self, generator: torch.Generator) -> Splits:
         train, val, test = self._rows()
-        train = self._share(torch.from_numpy(train)).numpy()
+        train = self._share(train)
         mean, std = self._table[train].mean(axis=0), self._table[train].std(axis=0)
         # A feature that is constant in training stays at zero there
         inputs = torch.from_numpy((self._table - mean) / np.where(std > 0, std, 1.0)).float()

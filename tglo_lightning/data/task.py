@@ -77,7 +77,7 @@ class Task(pl.LightningDataModule, ABC):
     def _noisy(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         return flip_labels(labels, self.num_classes, self.label_noise, generator)
 
-    def _share(self, rows: Tensor) -> Tensor:
+    def _share(self, rows: Any) -> Any:
         """The rows to train on, of all rows for training."""
         kept = rows[: round(self.train_fraction * len(rows))]
         if not len(kept):
@@ -92,9 +92,8 @@ class Task(pl.LightningDataModule, ABC):
             self._splits = self._load(torch.Generator().manual_seed(self.seed))
 
     def _split(self, index: int) -> TensorDataset:
-        if self._splits is None:
-            self.setup()
-            assert self._splits is not None
+        self.setup()
+        assert self._splits is not None
         return self._splits[index]
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:

@@ -16,8 +16,8 @@ from tglo_lightning.arguments import choice
 from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.evaluation.limits import brief
-from tglo_lightning.evaluation.probing import Recorder
-from tglo_lightning.evaluation.trainer import TrainerEvaluator, TrainerPopulation
+from tglo_lightning.evaluation.probing import TRIALS, recorded
+from tglo_lightning.evaluation.trainer import TrainerEvaluator
 from tglo_lightning.evaluation.validation import validate_each
 from tglo_lightning.evaluation.vectorized import NotVectorizable, VectorizedEvaluator
 from tglo_lightning.evaluation.workers.processes import ProcessEvaluator
@@ -37,12 +37,6 @@ EVALUATORS: dict[str, Callable[[], Any]] = {
     "processes-sequential": lambda: ProcessEvaluator(inner=VectorizedEvaluator(chunk_size=1)),
     "ray": RayEvaluator,
     "ray-sequential": lambda: RayEvaluator(inner=VectorizedEvaluator(chunk_size=1)),
-}
-# Losses for trials by kind of target, the first near to torch's: Taylor expansions of order 3, and a robust loss
-TRIALS = {
-    "classes": ("taylorglo", ((0.0, 0.5, 0.0, 0.0, 0.0, 2.0, -2.0, 0.0), (0.0, 0.5, 0.0, 0.0, 0.0, 1.0, -1.0, 0.0))),
-    "binary": ("binary_taylor", ((1.0,) * 6, (0.5,) * 6)),
-    "regression": ("barron", ((1.9, 1.0), (1.0, 1.0))),
 }
 TRIAL_STEPS = (2, 12)
 # Candidates in a trial of an evaluator that trains them one by one
@@ -84,7 +78,7 @@ def choose_evaluator(evaluator: Any, fit: InnerFit, population: int, *, processe
         chosen = EVALUATORS[evaluator]() if isinstance(evaluator, str) else evaluator
         spreads = isinstance(chosen, ProcessEvaluator | RayEvaluator)
         core = chosen.inner if spreads else chosen
-        if isinstance(core, VectorizedEvaluator) and (reason := obstacle(fit, core)) is not None:
+        if isinstance(core, VectorizedEvaluator) and (reason := obstacle(fit, core.chunk_size)) is not None:
             fallback = chosen.with_inner(TrainerEvaluator()) if spreads else TrainerEvaluator()
             warnings.warn(
                 f"{type(fit.module).__name__} cannot be trained by the evaluator {chosen.name!r}: {reason}. Falling "
@@ -96,7 +90,7 @@ def choose_evaluator(evaluator: Any, fit: InnerFit, population: int, *, processe
     return chosen
 
 
-def obstacle(fit: InnerFit, evaluator: VectorizedEvaluator | None = None) -> str | None:
+def obstacle(fit: InnerFit, chunk_size: int | None = None) -> str | None:
     """Return why the module cannot be trained as a population; ``None`` if it can.
 
     Two candidates are trained for two steps, once as a population and once with nested Trainers. If nothing draws
@@ -104,11 +98,13 @@ def obstacle(fit: InnerFit, evaluator: VectorizedEvaluator | None = None) -> str
     """
     trial = fit.with_budget(Budget(steps=2))
     criteria = _trial_criteria(fit)
-    vectorized = VectorizedEvaluator(chunk_size=None if evaluator is None else evaluator.chunk_size)
+    vectorized = VectorizedEvaluator(chunk_size=chunk_size)
     vectorized.strict = True
     vectorized.setup(trial)
     population = vectorized.start(criteria, seed=0)
-    nested = TrainerPopulation(trial, criteria, seed=0)
+    trainers = TrainerEvaluator()
+    trainers.setup(trial)
+    nested = trainers.start(criteria, seed=0)
     try:
         scores = _scores(population)
         if scores[0].error is not None:
@@ -171,9 +167,7 @@ def _logits(fit: InnerFit, criterion: Criterion, weights: dict[str, Tensor]) -> 
     with isolated(fit.generators):
         module = fit.candidate(criterion, seed=0)
         _load(module, 0, weights)
-        recorders = [Recorder(slot.label, slot.get(module)) for slot in fit.slots]
-        for slot, recorder in zip(fit.slots, recorders, strict=True):
-            slot.set(module, recorder)
+        recorders = recorded(fit, module)
         trainer = fit.with_budget(Budget(steps=1)).trainer()
         seed_all(0, fit.generators)
         trainer.fit(module, **fit.data())

@@ -15,6 +15,9 @@ from tglo_lightning.search.seeding import seed_all
 
 __all__ = ["diagnose"]
 
+BINS = 15
+"""Bins of confidence, of one width, that the calibration error is measured in."""
+
 BATCHES = 50
 """Batches of training and of validation that a network is looked at with, at most."""
 
@@ -29,8 +32,8 @@ def diagnose(fit: InnerFit, population: Any, member: int) -> dict[str, float] | 
 
     Returns:
         ``train_acc`` and ``val_acc``, the share of labels that its largest output agrees with, ``train_confidence`` and
-        ``val_confidence``, the mean of that output; ``None`` if the targets are no class indices, or the module cannot
-        be looked at like this.
+        ``val_confidence``, the mean of that output, and ``val_ece``, the expected calibration error in 15 bins on the
+        validation data; ``None`` if the targets are no class indices, or the module cannot be looked at like this.
     """
     found: dict[str, float] = {}
     try:
@@ -42,6 +45,7 @@ def diagnose(fit: InnerFit, population: Any, member: int) -> dict[str, float] | 
                     return None
                 found[f"{stage}_acc"] = tally.hits / tally.count
                 found[f"{stage}_confidence"] = tally.confidence / tally.count
+            found["val_ece"] = float(tally.gaps.abs().sum()) / tally.count
     except Exception:  # code of the user's, called in another order than its own
         return None
     return found
@@ -89,13 +93,18 @@ class _Tally(nn.Module):
         super().__init__()
         self.loss = loss
         self.count, self.hits, self.confidence = 0, 0, 0.0
+        # Sum of confidence less hits in each bin
+        self.gaps = torch.zeros(BINS, dtype=torch.float64)
 
     def forward(self, input: Tensor, target: Tensor) -> Any:
         """Count labels that are class indices; return the loss."""
         if input.dim() > 1 and not target.is_floating_point() and target.dim() == input.dim() - 1:
             confidence, chosen = torch.softmax(input.detach().float(), dim=1).max(dim=1)
             counts = target != getattr(self.loss, "ignore_index", -100)
-            self.count += int(counts.sum())
-            self.hits += int((chosen == target)[counts].sum())
-            self.confidence += float(confidence[counts].sum())
+            confidence, hits = confidence[counts].double().cpu(), (chosen == target)[counts].cpu()
+            self.count += len(hits)
+            self.hits += int(hits.sum())
+            self.confidence += float(confidence.sum())
+            bins = (confidence * BINS).long().clamp(max=BINS - 1)
+            self.gaps += torch.bincount(bins, confidence - hits.double(), minlength=BINS)
         return self.loss(input, target)

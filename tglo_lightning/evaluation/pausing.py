@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+
+from tglo_lightning.evaluation.isolation import isolated
+from tglo_lightning.module.loaders import nothing
+from tglo_lightning.search.seeding import saved_states
 
 __all__ = ["Pausable", "Stopped"]
 
@@ -21,23 +25,37 @@ class Pausable:
     """A function in a thread of its own. Caller and function never run at the same time.
 
     A Trainer's fit cannot be left and entered again: its set-up and teardown would run twice. So it waits in its
-    thread, at the point that it has come to.
+    thread, at the point that it has come to, and finds the random states as it left them.
 
     Args:
         function: what to run; it calls :meth:`pause` to wait.
+        generators: what it draws from beside the global generators.
+
+    Attributes:
+        ended: whether the function has ended.
+        alone: whether it ran in the caller's thread.
     """
 
-    def __init__(self, function: Callable[[], Any]) -> None:
-        self.function = function
-        self.value: Any = None
-        self.ended = False
+    def __init__(self, function: Callable[[], Any], generators: Sequence[Any] = ()) -> None:
+        self.function, self.generators = function, generators
+        self.ended = self.alone = False
         self._error: BaseException | None = None
         self._stopped = False
         self._caller, self._function = threading.Semaphore(0), threading.Semaphore(0)
         self._thread: threading.Thread | None = None
+        self._put_back: Callable[[], None] = nothing
 
-    def resume(self) -> bool:
-        """Run the function to its next pause or its end. Return whether it has ended; raise what it raised."""
+    def resume(self, *, to_end: bool = False) -> bool:
+        """Run the function to its next pause or its end. Return whether it has ended; raise what it raised.
+
+        With ``to_end`` a function that has not begun runs in the caller's thread, without a pause.
+        """
+        if to_end and self._thread is None:
+            self.alone = True
+            self.function()
+            self.ended = True
+            return True
+        self._put_back()
         try:
             if self._thread is None:
                 threads = torch.get_num_threads()
@@ -53,13 +71,15 @@ class Pausable:
             raise
         if self._error is not None:
             raise self._error
+        self._put_back = saved_states(self.generators)
         return self.ended
 
     def pause(self) -> None:
         """Wait for the next :meth:`resume`. To be called by the function."""
-        self._caller.release()
-        self._function.acquire()
-        self.check()
+        if not self.alone:
+            self._caller.release()
+            self._function.acquire()
+            self.check()
 
     def check(self) -> None:
         """Raise :class:`Stopped` if the caller has closed this. To be called by the function now and then."""
@@ -70,14 +90,15 @@ class Pausable:
         """End the function where it waits."""
         if self._thread is not None and not self.ended:
             self._stopped = True
-            self._function.release()
-            self._thread.join(JOIN_SECONDS)
+            with isolated(self.generators):
+                self._function.release()
+                self._thread.join(JOIN_SECONDS)
 
     def _run(self, threads: int) -> None:
         # A new thread would take the default, and sums of other parts differ in their last bits
         torch.set_num_threads(threads)
         try:
-            self.value = self.function()
+            self.function()
         except Stopped:
             pass
         except BaseException as error:

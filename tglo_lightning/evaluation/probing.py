@@ -6,7 +6,7 @@ import copy
 import inspect
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.evaluation.labels import label_frequencies
-from tglo_lightning.evaluation.trainer import Guard
+from tglo_lightning.evaluation.trainer import Guard, Training
 from tglo_lightning.evaluation.validation import validated
 from tglo_lightning.losses import TaylorGLOLoss, loss_like
 from tglo_lightning.losses.registry import kind_of
@@ -36,11 +36,11 @@ __all__ = ["Probe", "Recorder", "probe"]
 NOT_COPIED = "A function that the module holds, such as a lambda over `self`, is not copied with it: make it a method."
 # How many samples are compared with those of an earlier search
 SAMPLES = {"train": 256, "val": 10_000}
-# A loss for each kind of target
-EXAMPLES = {
-    "classes": ("taylorglo", TaylorGLOLoss().theta.tolist()),
-    "binary": ("binary_taylor", [1.0] * 6),
-    "regression": ("barron", [1.0, 1.0]),
+# Losses for trials by kind of target, the first near to torch's: Taylor expansions of order 3, and a robust loss
+TRIALS = {
+    "classes": ("taylorglo", ((0.0, 0.5, 0.0, 0.0, 0.0, 2.0, -2.0, 0.0), (0.0, 0.5, 0.0, 0.0, 0.0, 1.0, -1.0, 0.0))),
+    "binary": ("binary_taylor", ((1.0,) * 6, (0.5,) * 6)),
+    "regression": ("barron", ((1.9, 1.0), (1.0, 1.0))),
 }
 
 
@@ -51,7 +51,6 @@ class Probe:
     Attributes:
         kind: kind of the targets: ``"classes"``, ``"binary"`` or ``"regression"``.
         num_classes: classes of the logits that reach the loss; 2 for other kinds of target.
-        metrics: names of the metrics that are logged.
         identity: module, weights, optimizers, data and Trainer in plain values, see
             :mod:`tglo_lightning.module.fingerprint`.
         inputs: shapes of the tensors of the first training batch.
@@ -62,7 +61,6 @@ class Probe:
 
     kind: str
     num_classes: int
-    metrics: list[str]
     identity: dict[str, Any]
     inputs: list[list[int]]
     seen: Fingerprint
@@ -70,18 +68,30 @@ class Probe:
     priors: tuple[float, ...] | None = None
 
 
-@dataclass(frozen=True)
-class _Rehearsal:
-    """A training of one batch: the metrics after it, what the losses were called with, what it depends on, whether
-    there is validation, the batch, and the frequencies of the classes.
-    """
+class _Rehearsal(Callback):
+    """Ends a training after its first batch; keeps what shows until then and in a validation after it."""
 
-    metrics: dict[str, Any]
+    trainer: Any
     recorders: list[Recorder]
+    metrics: dict[str, Any]
     identity: dict[str, Any]
-    validates: bool
-    batch: Any
-    priors: tuple[float, ...] | None
+    priors: tuple[float, ...] | None = None
+
+    def __init__(self) -> None:
+        self.batch: Any = None
+        self.loaders: dict[str, Any] = {}
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if "train" not in self.loaders:
+            # A step may change its batch
+            self.batch = copy.deepcopy(_detached(batch))
+            self.loaders["train"] = trainer.train_dataloader
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        trainer.should_stop = True
+
+    def on_validation_batch_start(self, trainer: Any, *args: Any, **kwargs: Any) -> None:
+        self.loaders["val"] = trainer.val_dataloaders
 
 
 def probe(fit: InnerFit, names: Sequence[str] | None = None) -> Probe:
@@ -101,12 +111,11 @@ def probe(fit: InnerFit, names: Sequence[str] | None = None) -> Probe:
     kind = type(fit.module).__name__
     seen = Fingerprint()
     try:
-        if not len(fit.slots):
-            fit.slots = _find(fit, names)
+        fit.slots = _find(fit, names)
         first = _rehearse(fit, seen)
         shifted = _rehearse(fit, shift=1.0)
     except _Refused as error:
-        raise ValueError(str(error)) from None
+        raise ValueError("\n".join([str(error), *_unlogged_without_loss(fit)])) from None
     except Exception as error:
         raise RuntimeError(
             f"TaylorGLO trains a copy of {kind} on one batch before it searches, and that failed with "
@@ -121,28 +130,21 @@ def probe(fit: InnerFit, names: Sequence[str] | None = None) -> Probe:
             "space=TaylorSpace() or FamilySpace(..., step=False).",
             stacklevel=2,
         )
-    classes = {s.label: _check_call(fit, s, r) for s, r in zip(fit.slots, first.recorders, strict=True)}
+    unlogged = _unlogged(fit, first)
+    try:
+        classes = {s.label: _check_call(fit, s, r) for s, r in zip(fit.slots, first.recorders, strict=True)}
+    except ValueError as error:
+        raise ValueError("\n".join([str(error), *unlogged])) from None
+    if unlogged:
+        raise ValueError(unlogged[0])
     if len(set(classes.values())) > 1:
         raise ValueError(f"Losses that are searched for together must have targets of one kind, got {classes}.")
     fit.kind, num_classes = next(iter(classes.values()))
-    if fit.monitor not in first.metrics:
-        advice = "Log it in validation_step with self.log, or pass one of these as `monitor=`."
-        if first.validates and "val" not in first.identity["data"]:
-            advice = "The validation loader gave no batch: is its data set empty, or smaller than a batch it drops?"
-        elif not first.validates:
-            advice = (
-                "There is no validation: it needs a validation_step, validation data in fit or a val_dataloader, and "
-                "`limit_val_batches` above 0."
-            )
-        raise ValueError(
-            f"`monitor={fit.monitor!r}` is not logged by {kind}; logged: "
-            f"{', '.join(sorted(first.metrics)) or 'nothing'}. {advice}"
-        )
-    dependent = _differing(first.metrics, shifted.metrics)
+    dependent = _differing(first, shifted)
     if fit.monitor in dependent:
         # Before the loss is blamed: does the same training give the same twice?
         again = _rehearse(fit)
-        if fit.monitor in _differing(first.metrics, again.metrics):
+        if fit.monitor in _differing(first, again):
             data = not _equal(first.batch, again.batch)
             cause = "the data gave other batches" if data else "the training drew other random numbers"
             warnings.warn(
@@ -162,7 +164,6 @@ def probe(fit: InnerFit, names: Sequence[str] | None = None) -> Probe:
     return Probe(
         kind=fit.kind,
         num_classes=num_classes,
-        metrics=sorted(first.metrics),
         identity=first.identity,
         inputs=[list(leaf.shape) for leaf in tree_leaves(first.batch) if isinstance(leaf, Tensor)],
         seen=seen,
@@ -171,13 +172,39 @@ def probe(fit: InnerFit, names: Sequence[str] | None = None) -> Probe:
     )
 
 
-def _differing(metrics: Mapping[str, Any], others: Mapping[str, Any]) -> set[str]:
+def _unlogged(fit: InnerFit, rehearsal: _Rehearsal) -> list[str]:
+    """Return what is wrong with the monitored metric if it is not logged."""
+    if fit.monitor in rehearsal.metrics:
+        return []
+    advice = "Log it in validation_step with self.log, or pass one of these as `monitor=`."
+    validates = rehearsal.trainer.enable_validation
+    if validates and "val" not in rehearsal.loaders:
+        advice = "The validation loader gave no batch: is its data set empty, or smaller than a batch it drops?"
+    elif not validates:
+        advice = (
+            "There is no validation: it needs a validation_step, validation data in fit or a val_dataloader, and "
+            "`limit_val_batches` above 0."
+        )
+    logged = ", ".join(sorted(rehearsal.metrics)) or "nothing"
+    return [f"`monitor={fit.monitor!r}` is not logged by {type(fit.module).__name__}; logged: {logged}. {advice}"]
+
+
+def _unlogged_without_loss(fit: InnerFit) -> list[str]:
+    """The same where the loss is at fault already, so that both are told at once; empty if that cannot be seen."""
+    fit.slots = LossSlots.of([])
+    try:
+        return _unlogged(fit, _rehearse(fit))
+    except Exception:  # what is wrong with the loss may end this too
+        return []
+
+
+def _differing(first: _Rehearsal, second: _Rehearsal) -> set[str]:
     """Names of the metrics that are not equal."""
-    pairs = {name: (float(value), float(others.get(name, math.nan))) for name, value in metrics.items()}
+    pairs = {name: (float(value), float(second.metrics.get(name, math.nan))) for name, value in first.metrics.items()}
     return {
         name
-        for name, (one, other) in pairs.items()
-        if not (math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-6) or math.isnan(one) or math.isnan(other))
+        for name, pair in pairs.items()
+        if not (math.isclose(*pair, rel_tol=1e-3, abs_tol=1e-6) or any(map(math.isnan, pair)))
     }
 
 
@@ -188,15 +215,17 @@ def _equal(batch: Any, other: Any) -> bool:
 
 
 def _find(fit: InnerFit, names: Sequence[str] | None) -> LossSlots:
-    """Train a copy on one batch; return where the losses are that it calls."""
-    with isolated(fit.generators):
-        watch = LossWatch(
-            fit.candidate(Criterion.original(), seed=0),
-            lambda name, args, options: _check_outputs(name, args, options.get("ignore_index", -100)),
-        )
-        _train_on_one_batch(fit, watch.module, limit_val_batches=0)
+    """Return where the losses are; if that is not known, train a copy on one batch to see which ones it calls."""
+    watch = None
+    if not len(fit.slots):
+        with isolated(fit.generators):
+            watch = LossWatch(
+                fit.candidate(Criterion.original(), seed=0),
+                lambda name, args, options: _check_outputs(name, args, options.get("ignore_index", -100)),
+            )
+            _train_on_one_batch(fit, watch.module, limit_val_batches=0)
     try:
-        slots = watch.slots(names)
+        slots = fit.slots if watch is None else watch.slots(names)
         for slot in slots:
             slot.get(fit.module)
         return slots
@@ -207,46 +236,41 @@ def _find(fit: InnerFit, names: Sequence[str] | None) -> LossSlots:
 def _rehearse(fit: InnerFit, seen: Fingerprint | None = None, shift: float = 0.0) -> _Rehearsal:
     """Train a copy on one batch, and validate it on one.
 
-    Args:
-        fit: the inner fit.
-        seen: takes in what the training depends on.
-        shift: changes the value of each loss, not its gradient.
+    ``seen`` takes in what the training depends on; ``shift`` changes the value of each loss, not its gradient.
     """
     with isolated(fit.generators):
         module = fit.candidate(Criterion.original(), seed=0)
         identity = {} if seen is None else seen.module(module)
-        recorders = [Recorder(slot.label, slot.get(module), shift) for slot in fit.slots]
-        for slot, recorder in zip(fit.slots, recorders, strict=True):
-            slot.set(module, recorder)
-        trainer, first = _train_on_one_batch(fit, module, limit_val_batches=1 if fit.validates else 0)
-        metrics = validated(trainer, module, fit, seed=0)
-        priors = None
+        recorders = recorded(fit, module, shift)
+        first = _train_on_one_batch(fit, module, limit_val_batches=1 if fit.validates else 0)
+        first.recorders, first.metrics = recorders, validated(first.trainer, module, fit, seed=0)
         if seen is not None:
-            identity["optimizers"] = seen.optimizers(trainer)
-            identity["fixed_rates"] = fixed_schedules(config.scheduler for config in trainer.lr_scheduler_configs)
-            identity["data"] = {
-                stage: seen.data(loaders, fit.generators, most=SAMPLES[stage])
-                for stage, loaders in first.loaders.items()
+            schedules = (config.scheduler for config in first.trainer.lr_scheduler_configs)
+            loaders, training = first.loaders.items(), fit.training.items()
+            first.identity = {
+                **identity,
+                "optimizers": seen.optimizers(first.trainer),
+                "fixed_rates": fixed_schedules(schedules),
+                "data": {stage: seen.data(each, fit.generators, most=SAMPLES[stage]) for stage, each in loaders},
+                "datamodule": seen.value(fit.datamodule),
+                "trainer": {name: each if isinstance(each, str) else seen.value(each) for name, each in training},
+                "callbacks": [seen.value(callback) for callback in fit.callbacks],
+                "start": seen.value(fit.init),
             }
-            identity["datamodule"] = seen.value(fit.datamodule)
-            identity["trainer"] = {
-                name: value if isinstance(value, str) else seen.value(value) for name, value in fit.training.items()
-            }
-            identity["callbacks"] = [seen.value(callback) for callback in fit.callbacks]
-            identity["start"] = seen.value(fit.init)
             seed_all(0, fit.generators)
-            priors = label_frequencies(first.loaders["train"], first.batch, recorders[0].called_with)
-    fit.epoch_batches = trainer.num_training_batches
-    return _Rehearsal(metrics, recorders, identity, trainer.enable_validation, first.batch, priors)
+            first.priors = label_frequencies(first.loaders["train"], first.batch, recorders[0].called_with)
+    fit.epoch_batches = first.trainer.num_training_batches
+    return first
 
 
-def _train_on_one_batch(fit: InnerFit, module: Any, **limits: Any) -> tuple[Any, _FirstBatches]:
+def _train_on_one_batch(fit: InnerFit, module: Any, **limits: Any) -> _Rehearsal:
     """Train ``module``, a copy, and check that nothing reaches the original."""
     if fit.budget.steps is not None:
         limits["max_epochs"] = fit.max_epochs
     graded = [name for name, parameter in fit.module.named_parameters() if parameter.grad is not None]
-    first = _FirstBatches()
-    trainer = fit.trainer(Guard(0, fit), first, **(limits | {"overfit_batches": 0.0}))
+    first = _Rehearsal()
+    guard = Guard(Training(fit, {0: Criterion.original()}, seed=0))
+    first.trainer = trainer = fit.trainer(guard, first, **(limits | {"overfit_batches": 0.0}))
     seed_all(0, fit.generators)
     trainer.fit(module, **fit.data())
     if "train" not in first.loaders:
@@ -260,31 +284,11 @@ def _train_on_one_batch(fit: InnerFit, module: Any, **limits: Any) -> tuple[Any,
     own = {id(parameter) for parameter in fit.module.parameters()}
     if any(id(p) in own for optimizer in trainer.optimizers for g in optimizer.param_groups for p in g["params"]):
         raise ValueError(f"the optimizer of a copy holds parameters of the module itself. {NOT_COPIED}")
-    return trainer, first
+    return first
 
 
 class _Refused(ValueError):
     """What is wrong with module or data, told in full; other errors of a rehearsal are told as they come."""
-
-
-class _FirstBatches(Callback):
-    """Ends a training after its first batch; keeps that batch, and the loaders."""
-
-    def __init__(self) -> None:
-        self.batch: Any = None
-        self.loaders: dict[str, Any] = {}
-
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        if "train" not in self.loaders:
-            # A step may change its batch
-            self.batch = copy.deepcopy(_detached(batch))
-            self.loaders["train"] = trainer.train_dataloader
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        trainer.should_stop = True
-
-    def on_validation_batch_start(self, trainer: Any, *args: Any, **kwargs: Any) -> None:
-        self.loaders["val"] = trainer.val_dataloaders
 
 
 def _check_call(fit: InnerFit, slot: LossSlot, recorder: Recorder) -> tuple[str, int]:
@@ -306,7 +310,8 @@ def _check_call(fit: InnerFit, slot: LossSlot, recorder: Recorder) -> tuple[str,
             f"`loss={label!r}`: {call} needs tensors, got {type(output).__name__} and {type(target).__name__}."
         )
     kind = kind_of(recorder.loss) or _kind_of_target(output, target)
-    loss = loss_like(recorder.loss, *EXAMPLES[kind])
+    family, thetas = TRIALS[kind]
+    loss = loss_like(recorder.loss, family, thetas[0])
     # Raises with its own message where shapes, types or ranges do not fit
     shape = loss.to(output.device)(output, target).shape
     if shape != recorder.returned:
@@ -375,14 +380,20 @@ class Recorder(nn.Module):
             return getattr(super().__getattr__("loss"), name)
 
 
+def recorded(fit: InnerFit, module: Any, shift: float = 0.0) -> list[Recorder]:
+    """Put recorders into the places of a module's losses; return them."""
+    recorders = [Recorder(slot.label, slot.get(module), shift) for slot in fit.slots]
+    for slot, recorder in zip(fit.slots, recorders, strict=True):
+        slot.set(module, recorder)
+    return recorders
+
+
 def _check_outputs(label: str, args: tuple[Any, ...], ignored: Any) -> None:
     """Refuse targets of a class that the network has no output for."""
     logits, target = args if len(args) == 2 else (None, None)
-    if isinstance(target, Tensor) and isinstance(logits, Tensor) and target.shape == logits.shape:
-        return
     if not (isinstance(logits, Tensor) and isinstance(target, Tensor)) or logits.dim() == 0:
         return
-    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+    if target.shape == logits.shape or target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
         return
     outputs = logits.shape[min(logits.dim() - 1, 1)]
     counting = target[target != ignored]

@@ -10,8 +10,6 @@ from torch import Tensor
 from tglo_lightning.losses.base import SeparableLoss
 from tglo_lightning.losses.classification import labelled
 
-__all__ = ["BaikalLoss"]
-
 
 class BaikalLoss(SeparableLoss):
     """Baikal loss, ``f(y, h) = log h - y / h``.
@@ -24,16 +22,8 @@ class BaikalLoss(SeparableLoss):
     """
 
     family = "baikal"
-
-    @property
-    def expression(self) -> str:
-        """``f(y, h)`` in Python, see :func:`~tglo_lightning.search.export_loss`."""
-        return "log_h - y * torch.exp(-log_h.clamp(min=0.9 * math.log(torch.finfo(z.dtype).tiny)))"
-
-    @property
-    def formula(self) -> str:
-        """``f(y, h)`` in plain text."""
-        return "log(h) - y / h"
+    text = "log(h) - y / h"
+    code = "log_h - y * torch.exp(-log_h.clamp(min=0.9 * math.log(tiny)))"
 
     def elementwise(self, y: Tensor | float, h: Tensor, log_h: Tensor) -> Tensor:
         """``log h - y / h``."""

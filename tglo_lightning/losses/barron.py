@@ -10,8 +10,6 @@ from torch import Tensor
 from tglo_lightning.losses.family import Axis
 from tglo_lightning.losses.pointwise import RegressionLoss
 
-__all__ = ["BarronLoss"]
-
 # So near to 2 or 0 the limit is exact enough
 NEAR = 1e-4
 
@@ -36,15 +34,23 @@ class BarronLoss(RegressionLoss):
 
     family = "barron"
     axes = (Axis("alpha", default=1.0, low=-6.0, high=3.0), Axis("scale", default=1.0, low=0.0))
+    text = "general robust loss of the residual, alpha = {alpha}, scale = {scale}"
 
     def __init__(self, alpha: float = 1.0, scale: float = 1.0, **options: Any) -> None:
         super().__init__((alpha, scale), **options)
 
     @property
-    def formula(self) -> str:
-        """The loss in plain text."""
+    def expression(self) -> str:
+        """The loss of a residual ``x`` in Python, see :func:`~tglo_lightning.search.export_loss`."""
         alpha, scale = self.theta.tolist()
-        return f"general robust loss of the residual, alpha = {alpha:.4g}, scale = {scale:.4g}"
+        square, b = f"(x / {scale}).square()", abs(alpha - 2)
+        if b < NEAR:
+            rho = f"{square} / 2"
+        elif abs(alpha) < NEAR:
+            rho = f"torch.log1p({square} / 2)"
+        else:
+            rho = f"{b / alpha} * torch.expm1({alpha / 2} * torch.log1p({square} / {b}))"
+        return f"{2 * scale**2} * {rho}"
 
     def residual_values(self, x: Tensor) -> Tensor:
         """The loss of each residual."""

@@ -8,15 +8,12 @@ from typing_extensions import Self
 
 from tglo_lightning.losses.classification import ClassificationLoss, labelled, without_masked
 
-__all__ = ["LinearLoss", "SeparableLoss"]
-
 
 class SeparableLoss(ClassificationLoss):
     r"""Base of the losses :math:`L = -\sum_k f(y_k, h_k)` with :math:`h = \mathrm{softmax}(z)`.
 
     A subclass says what ``f`` is, by :meth:`elementwise`. :mod:`tglo_lightning.theory` explains it from its derivative
-    :meth:`gamma`, which is found by automatic differentiation unless the subclass knows better. Arguments, shapes and
-    errors are those of :class:`ClassificationLoss`.
+    :meth:`gamma`. Arguments, shapes and errors are those of :class:`ClassificationLoss`.
     """
 
     family = ""
@@ -26,12 +23,7 @@ class SeparableLoss(ClassificationLoss):
         raise NotImplementedError
 
     def f(self, y: Tensor | float, h: Tensor) -> Tensor:
-        """The scalar function behind the loss, elementwise.
-
-        Args:
-            y: labels, any shape that broadcasts with ``h``, or one number.
-            h: predictions in [0, 1].
-        """
+        """The scalar function behind the loss, elementwise, for labels that broadcast with predictions in [0, 1]."""
         return self.elementwise(y, h, torch.log(h))
 
     def gamma(self, y: Tensor | float, h: Tensor) -> Tensor:

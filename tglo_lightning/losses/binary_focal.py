@@ -11,8 +11,6 @@ from torch import Tensor
 from tglo_lightning.losses.family import Axis
 from tglo_lightning.losses.pointwise import BinaryLoss
 
-__all__ = ["BinaryFocalLoss"]
-
 
 class BinaryFocalLoss(BinaryLoss):
     """Focal loss, ``-y (1 - h)^g log h - (1 - y) h^g log(1 - h)``.
@@ -26,15 +24,11 @@ class BinaryFocalLoss(BinaryLoss):
 
     family = "binary_focal"
     axes = (Axis("g", default=2.0, low=0.0),)
+    text = "-y (1 - h)^{g} log(h) - (1 - y) h^{g} log(1 - h)"
+    code = "-y * torch.exp({g} * log_m) * log_h - (1 - y) * torch.exp({g} * log_h) * log_m"
 
     def __init__(self, g: float = 2.0, **options: Any) -> None:
         super().__init__((g,), **options)
-
-    @property
-    def formula(self) -> str:
-        """The loss in plain text."""
-        g = f"{float(self.theta[0]):.4g}"
-        return f"-y (1 - h)^{g} log(h) - (1 - y) h^{g} log(1 - h)"
 
     def values(self, input: Tensor, target: Tensor) -> Tensor:
         """The loss of each logit."""

@@ -10,8 +10,6 @@ from torch import Tensor
 from tglo_lightning.losses.family import Axis
 from tglo_lightning.losses.pointwise import BinaryLoss
 
-__all__ = ["BinarySmoothingLoss"]
-
 
 class BinarySmoothingLoss(BinaryLoss):
     """Binary cross-entropy, its labels ``(1 - alpha) y + alpha / 2``.
@@ -23,14 +21,11 @@ class BinarySmoothingLoss(BinaryLoss):
 
     family = "binary_smoothing"
     axes = (Axis("alpha", default=0.1, low=0.0, high=1.0),)
+    text = "-y log(h) - (1 - y) log(1 - h), labels smoothed by {alpha}"
+    code = "-((1 - {alpha}) * y + {alpha} / 2) * log_h - ((1 - {alpha}) * (1 - y) + {alpha} / 2) * log_m"
 
     def __init__(self, alpha: float = 0.1, **options: Any) -> None:
         super().__init__((alpha,), **options)
-
-    @property
-    def formula(self) -> str:
-        """The loss in plain text."""
-        return f"-y log(h) - (1 - y) log(1 - h), labels smoothed by {float(self.theta[0]):.4g}"
 
     def values(self, input: Tensor, target: Tensor) -> Tensor:
         """The loss of each logit."""

@@ -11,8 +11,6 @@ from tglo_lightning.losses.family import Axis
 from tglo_lightning.losses.functional import horner
 from tglo_lightning.losses.pointwise import BinaryLoss
 
-__all__ = ["BinaryTaylorLoss"]
-
 
 class BinaryTaylorLoss(BinaryLoss):
     r"""A polynomial of label and prediction, expanded where the prediction is right:
@@ -24,38 +22,28 @@ class BinaryTaylorLoss(BinaryLoss):
     as in the asymmetric loss.
 
     Args:
-        p1: coefficient of the first power for positive targets.
-        p2: of the second.
-        p3: of the third.
-        n1: coefficient of the first power for negative targets.
-        n2: of the second.
-        n3: of the third.
+        p1: coefficient of the first power for positive targets; ``p2``, ``p3``: of the second and third.
+        n1: coefficient of the first power for negative targets; ``n2``, ``n3``: of the second and third.
         options: those of :class:`~tglo_lightning.losses.BinaryLoss`.
     """
 
     family = "binary_taylor"
     axes = tuple(Axis(f"{side}{k}", default=1.0, spread=0.5) for side in "pn" for k in (1, 2, 3))
+    code = "y * m * ({p1} + m * ({p2} / 2 + m * {p3} / 3)) + (1 - y) * h * ({n1} + h * ({n2} / 2 + h * {n3} / 3))"
 
     def __init__(
-        self,
-        p1: float = 1.0,
-        p2: float = 1.0,
-        p3: float = 1.0,
-        n1: float = 1.0,
-        n2: float = 1.0,
-        n3: float = 1.0,
+        self, p1: float = 1.0, p2: float = 1.0, p3: float = 1.0, n1: float = 1.0, n2: float = 1.0, n3: float = 1.0,
         **options: Any,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__((p1, p2, p3, n1, n2, n3), **options)
 
     @property
     def formula(self) -> str:
         """The loss in plain text."""
         sides = []
-        for name, base, start in (("y", "(1 - h)", 0), ("(1 - y)", "h", 3)):
-            values = [float(value) / k for k, value in enumerate(self.theta[start : start + 3], start=1)]
-            sum_ = " + ".join(f"{v:.4g} {base}{f'^{k}' if k > 1 else ''}" for k, v in enumerate(values, start=1))
-            sides.append(f"{name} ({sum_})")
+        for name, base, values in (("y", "(1 - h)", self.theta[:3]), ("(1 - y)", "h", self.theta[3:])):
+            parts = (f"{v / k:.4g} {base}{f'^{k}' if k > 1 else ''}" for k, v in enumerate(values.tolist(), start=1))
+            sides.append(f"{name} ({' + '.join(parts)})")
         return " + ".join(sides)
 
     def values(self, input: Tensor, target: Tensor) -> Tensor:

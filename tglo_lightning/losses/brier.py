@@ -6,8 +6,6 @@ from torch import Tensor
 
 from tglo_lightning.losses.base import SeparableLoss
 
-__all__ = ["BrierLoss"]
-
 
 class BrierLoss(SeparableLoss):
     """Brier score, the squared error of the probabilities: ``f(y, h) = -(y - h)^2``.
@@ -17,21 +15,9 @@ class BrierLoss(SeparableLoss):
     """
 
     family = "brier"
-
-    @property
-    def expression(self) -> str:
-        """``f(y, h)`` in Python, see :func:`~tglo_lightning.search.export_loss`."""
-        return "-((y - h) ** 2)"
-
-    @property
-    def formula(self) -> str:
-        """``f(y, h)`` in plain text."""
-        return "-(y - h)^2"
+    text = "-(y - h)^2"
+    code = "-((y - h) ** 2)"
 
     def elementwise(self, y: Tensor | float, h: Tensor, log_h: Tensor) -> Tensor:
         """``-(y - h)^2``."""
         return -((y - h) ** 2)
-
-    def gamma(self, y: Tensor | float, h: Tensor) -> Tensor:
-        """``2 (y - h)``."""
-        return 2 * (y - h)

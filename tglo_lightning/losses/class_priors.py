@@ -14,8 +14,6 @@ from tglo_lightning.losses.classification import ClassificationLoss
 from tglo_lightning.losses.functional import inspectable
 from tglo_lightning.wording import counted
 
-__all__ = ["PriorLoss", "class_priors"]
-
 
 def class_priors(labels: Tensor | Sequence[int], num_classes: int) -> Tensor:
     """Frequencies of the classes among training labels.

@@ -12,8 +12,6 @@ from tglo_lightning.losses.class_priors import PriorLoss
 from tglo_lightning.losses.cross_entropy import CrossEntropyLoss
 from tglo_lightning.losses.family import Axis
 
-__all__ = ["ClassWeightedLoss"]
-
 
 class ClassWeightedLoss(PriorLoss, CrossEntropyLoss):
     r"""Cross-entropy with the weights :math:`w_k \propto p_k^{-e}`, ``p`` being the class frequencies in training.
@@ -29,16 +27,12 @@ class ClassWeightedLoss(PriorLoss, CrossEntropyLoss):
 
     family = "class_weights"
     axes = (Axis("exponent", default=1.0, low=0.0, spread=0.5),)
+    text = "y log(h), classes weighted by priors^-{exponent}"
 
     def __init__(
         self, exponent: float = 1.0, *, priors: Tensor | Sequence[float] | None = None, **options: Any
     ) -> None:
         super().__init__((exponent,), priors=priors, **options)
-
-    @property
-    def formula(self) -> str:
-        """``f(y, h)`` in plain text."""
-        return f"y log(h), classes weighted by priors^-{float(self.theta[0]):.4g}"
 
     @property
     def class_weights(self) -> Tensor | None:

@@ -14,9 +14,6 @@ from tglo_lightning.losses.functional import inspectable, wrapped
 from tglo_lightning.losses.loss import FamilyLoss
 from tglo_lightning.wording import counted
 
-__all__ = ["ClassificationLoss", "labelled", "without_masked"]
-
-
 # Logits beyond which a loss is computed in parts, and logits of a part
 LARGE, PART = 2**24, 2**18
 
@@ -26,9 +23,7 @@ class ClassificationLoss(FamilyLoss):
 
     Its instances take the place of :class:`torch.nn.CrossEntropyLoss`: the same arguments, inputs and reductions. A
     subclass is a *family*: it says by :meth:`terms` what each class adds to the loss of a sample, and names its
-    parameters by :attr:`axes`. Most families are :class:`~tglo_lightning.losses.SeparableLoss`, which know more of
-    themselves. The parameters are the buffer ``theta``, so they travel in ``state_dict``, and a population of one
-    family is one stacked buffer under :func:`torch.func.vmap`.
+    parameters by :attr:`axes`. Most families are :class:`~tglo_lightning.losses.SeparableLoss`.
 
     Args:
         theta: parameters, one for each axis.
@@ -79,29 +74,12 @@ class ClassificationLoss(FamilyLoss):
         self.register_buffer("weight", weight)
 
     @property
-    def expression(self) -> str:
-        """What each class adds to the loss, with its sign changed, as a Python expression.
-
-        Of tensors of shape ``(N, n, ...)``: the logits ``z``, ``log_h`` and ``h``, their log-softmax and softmax, the
-        labels ``y``, and of ``n``, ``torch`` and ``math``. :func:`~tglo_lightning.search.export_loss` writes it.
-        """
-        raise NotImplementedError
-
-    @property
     def class_weights(self) -> Tensor | None:
         """Weight of each class, shape ``(n,)``; here the argument ``weight``."""
         return self.weight
 
     def terms(self, logits: Tensor, y: Tensor) -> Tensor:
-        """What each class adds to the loss of a sample.
-
-        Args:
-            logits: shape ``(N, n, ...)``.
-            y: labels after smoothing, shaped like the logits.
-
-        Returns:
-            Tensor of shape ``(N, n, ...)``, whose sum over the classes is the loss.
-        """
+        """What each class adds to the loss of a sample; logits, labels after smoothing and result: ``(N, n, ...)``."""
         raise NotImplementedError
 
     @torch.jit.unused
@@ -125,8 +103,6 @@ class ClassificationLoss(FamilyLoss):
             return losses.sum()
         return losses if batched else losses.squeeze(0)
 
-    # Per-sample losses, shape (N, d1, ...)
-
     def _of_samples(
         self, logits: Tensor, target: Tensor, weight: Tensor | None, hard: bool
     ) -> tuple[Tensor, Tensor | None]:
@@ -140,7 +116,7 @@ class ClassificationLoss(FamilyLoss):
     def _in_parts(
         self, logits: Tensor, target: Tensor, weight: Tensor | None, hard: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """The same, some samples at a time, and again for their gradients: less memory, for a third more time."""
+        """As :meth:`_of_samples`, in parts that are computed again for gradients: less memory, a third more time."""
         dim = max((d for d in range(logits.dim()) if d != 1), key=lambda d: logits.shape[d])
         size = max(1, PART * logits.shape[dim] // logits.numel())
         parts = [
@@ -154,7 +130,6 @@ class ClassificationLoss(FamilyLoss):
         return losses, torch.cat(counts, max(dim - 1, 0))
 
     def _forward_indices(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Losses, already weighted, and what each counts in the mean if not one."""
         ignored = None
         if self._may_ignore(target, logits.shape[1]):
             ignored = target == self.ignore_index
@@ -205,8 +180,6 @@ class ClassificationLoss(FamilyLoss):
     def _smoothed(self, y: Tensor) -> Tensor:
         alpha = self.alpha(y.dtype)
         return (1.0 - alpha) * y + alpha / y.shape[1]
-
-    # Validation
 
     def _check(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> bool:
         """Whether the targets are class indices; raises where logits, targets and weights do not fit."""

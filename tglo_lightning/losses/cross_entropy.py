@@ -9,8 +9,6 @@ from tglo_lightning.losses.base import LinearLoss
 from tglo_lightning.losses.classification import labelled
 from tglo_lightning.losses.functional import wrapped
 
-__all__ = ["CrossEntropyLoss"]
-
 
 class CrossEntropyLoss(LinearLoss):
     """Cross-entropy, ``f(y, h) = y log h``.
@@ -21,16 +19,8 @@ class CrossEntropyLoss(LinearLoss):
     """
 
     family = "cross_entropy"
-
-    @property
-    def expression(self) -> str:
-        """``f(y, h)`` in Python, see :func:`~tglo_lightning.search.export_loss`."""
-        return "y * log_h"
-
-    @property
-    def formula(self) -> str:
-        """``f(y, h)`` in plain text."""
-        return "y log(h)"
+    text = "y log(h)"
+    code = "y * log_h"
 
     def g(self, h: Tensor, log_h: Tensor) -> Tensor:
         """``log h``."""

@@ -11,8 +11,6 @@ from tglo_lightning.arguments import number
 if TYPE_CHECKING:
     from tglo_lightning.losses.loss import FamilyLoss
 
-__all__ = ["FAMILIES", "Axis", "family"]
-
 FAMILIES: dict[str, type[FamilyLoss]] = {}
 """Every family by its name. A subclass of ``FamilyLoss`` enters itself when it is defined."""
 
@@ -21,7 +19,7 @@ FAMILIES: dict[str, type[FamilyLoss]] = {}
 class Axis:
     """One parameter of a family.
 
-    A search moves in coordinates without bounds. A parameter with two bounds is a scaled logistic function of its
+    A search moves in coordinates without bounds: a parameter with two bounds is a scaled logistic function of its
     coordinate, one with a lower bound an exponential, one without bounds the coordinate itself.
 
     Attributes:
@@ -57,13 +55,7 @@ class Axis:
         return self.low + math.exp(max(min(x, 700.0), -700.0)) if math.isfinite(self.low) else x
 
     def check(self, value: float) -> float:
-        """Return ``value`` as a float.
-
-        A bound is accepted here: a loss may be built at the edge of what a search visits.
-
-        Raises:
-            TypeError, ValueError: not a number, or outside the bounds.
-        """
+        """Return ``value`` as a float; an error if it is none, or outside the bounds, which are accepted here."""
         return number(self.name, value, least=self.low, most=self.high)
 
 

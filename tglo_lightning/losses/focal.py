@@ -10,8 +10,6 @@ from torch import Tensor
 from tglo_lightning.losses.base import LinearLoss
 from tglo_lightning.losses.family import Axis
 
-__all__ = ["FocalLoss"]
-
 
 class FocalLoss(LinearLoss):
     """Focal loss, ``f(y, h) = y (1 - h)^g log h``: samples that are learned already count less.
@@ -27,19 +25,11 @@ class FocalLoss(LinearLoss):
 
     family = "focal"
     axes = (Axis("g", default=2.0, low=0.0),)
+    text = "y (1 - h)^{g} log(h)"
+    code = "y * (-torch.expm1(log_h)).clamp(min=tiny) ** {g} * log_h"
 
     def __init__(self, g: float = 2.0, **options: Any) -> None:
         super().__init__((g,), **options)
-
-    @property
-    def expression(self) -> str:
-        """``f(y, h)`` in Python, see :func:`~tglo_lightning.search.export_loss`."""
-        return f"y * (-torch.expm1(log_h)).clamp(min=torch.finfo(z.dtype).tiny) ** {float(self.theta[0])} * log_h"
-
-    @property
-    def formula(self) -> str:
-        """``f(y, h)`` in plain text."""
-        return f"y (1 - h)^{float(self.theta[0]):.4g} log(h)"
 
     def g(self, h: Tensor, log_h: Tensor) -> Tensor:
         """``(1 - h)^g log h``."""

@@ -13,14 +13,11 @@ from tglo_lightning.losses.base import SeparableLoss
 from tglo_lightning.losses.classification import ClassificationLoss, labelled
 from tglo_lightning.losses.family import Axis
 
-__all__ = ["ForwardCorrectionLoss"]
-
 
 class ForwardCorrectionLoss(SeparableLoss):
     """Cross-entropy of the noisy label, ``f(y, h) = y log((1 - eta) h + eta (1 - h) / (n - 1))``.
 
     With symmetric noise a label is right with probability ``1 - eta`` and otherwise each other class, equally likely.
-    The loss is separable, but its ``f`` depends on the number of classes.
 
     Args:
         eta: rate of wrong labels in [0, 1]; the published method knows or estimates it, 0.2 is our default.
@@ -32,16 +29,11 @@ class ForwardCorrectionLoss(SeparableLoss):
 
     family = "forward"
     axes = (Axis("eta", default=0.2, low=0.0, high=1.0),)
+    code = "y * ((1 - {eta}) * h + {eta} * (1 - h) / (n - 1)).clamp(min=tiny).log()"
 
     def __init__(self, eta: float = 0.2, *, num_classes: int | None = None, **options: Any) -> None:
         super().__init__((eta,), **options)
         self.num_classes = optional(integer, "num_classes", num_classes, 2)
-
-    @property
-    def expression(self) -> str:
-        """``f(y, h)`` in Python, see :func:`~tglo_lightning.search.export_loss`."""
-        eta = float(self.theta[0])
-        return f"y * ({1 - eta} * h + {eta} * (1 - h) / (n - 1)).clamp(min=torch.finfo(z.dtype).tiny).log()"
 
     @property
     def formula(self) -> str:

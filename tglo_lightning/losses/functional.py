@@ -24,39 +24,16 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from tglo_lightning.arguments import integer
 
-__all__ = [
-    "at_label",
-    "by_power",
-    "expanded",
-    "formula",
-    "horner",
-    "inspectable",
-    "num_parameters",
-    "order_of",
-    "taylor_f",
-    "taylor_gamma",
-    "terms",
-    "theta_tensor",
-    "wrapped",
-]
-
 CENTRES = 2
 
 
 def num_parameters(order: int) -> int:
-    """Length of ``theta`` at ``order``: two centres and ``order * (order + 1) / 2`` coefficients.
-
-    Raises:
-        TypeError: ``order`` is not an int.
-        ValueError: ``order`` is below 2.
+    """Length of ``theta`` at an ``order`` of at least 2: two centres and ``order * (order + 1) / 2`` coefficients.
 
     >>> [num_parameters(order) for order in (2, 3, 4)]
     [5, 8, 12]
     """
-    return _length(integer("order", order, 2))
-
-
-def _length(order: int) -> int:
+    order = integer("order", order, 2)
     return CENTRES + order * (order + 1) // 2
 
 
@@ -71,7 +48,7 @@ def order_of(theta: Tensor | Sequence[float]) -> int:
     """
     length = theta.shape[-1] if isinstance(theta, Tensor) and theta.dim() else len(theta)
     order = (math.isqrt(8 * max(length - CENTRES, 0) + 1) - 1) // 2
-    if order < 2 or _length(order) != length:
+    if order < 2 or num_parameters(order) != length:
         raise ValueError(
             f"`theta` must have 5, 8, 12, 17, ... values (order 2, 3, 4, 5, ...) in its last dimension, got {length}."
         )
@@ -84,7 +61,7 @@ def terms(order: int) -> tuple[tuple[int, int], ...]:
     >>> terms(3)
     ((0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (2, 1))
     """
-    num_parameters(order)
+    integer("order", order, 2)
     return tuple((a, b) for a in range(order) for b in range(1, order - a + 1))
 
 
@@ -163,11 +140,8 @@ def by_power(values: Sequence[Any]) -> list[list[Any]]:
 
 
 def at_label(values: Sequence[Any], y: Any) -> list[Any]:
-    """Coefficients of ``f(y, h)`` at a label, for ``(h - t1)^b`` with ``b = 1 .. K``.
-
-    Args:
-        values: ``theta`` as numbers, or as tensors that broadcast against ``y``.
-        y: the label, a number or a tensor.
+    """Coefficients of ``f(y, h)`` at a label, for ``(h - t1)^b`` with ``b = 1 .. K``; numbers, or tensors that
+    broadcast against ``y``.
     """
     dy = y - values[0]
     return [horner(row, dy) for row in by_power(values)]
@@ -176,13 +150,8 @@ def at_label(values: Sequence[Any], y: Any) -> list[Any]:
 def taylor_f(theta: Tensor, y: Tensor | float, h: Tensor) -> Tensor:
     """``f(y, h)`` of TaylorGLO, elementwise.
 
-    Args:
-        theta: parameters, shape ``(..., P)``; leading dimensions broadcast against those of ``y`` and ``h``.
-        y: labels, shape ``(..., n)``, or one number.
-        h: predictions, shape ``(..., n)``.
-
-    Returns:
-        Tensor of the broadcast shape ``(..., n)``.
+    ``theta`` has the shape ``(..., P)``, labels ``y`` and predictions ``h`` the shape ``(..., n)``; leading dimensions
+    broadcast, and a label may be one number.
     """
     values = theta.unsqueeze(-1).unbind(-2)
     result: Tensor = horner([0.0, *at_label(values, y)], h - values[1])

@@ -11,8 +11,6 @@ from tglo_lightning.losses.base import LinearLoss
 from tglo_lightning.losses.classification import labelled
 from tglo_lightning.losses.family import Axis
 
-__all__ = ["GCELoss"]
-
 
 class GCELoss(LinearLoss):
     """Generalised cross-entropy, ``f(y, h) = y (h^q - 1) / q``, between cross-entropy (q to 0) and MAE (q = 1).

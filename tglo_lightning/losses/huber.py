@@ -10,8 +10,6 @@ from torch import Tensor
 from tglo_lightning.losses.family import Axis
 from tglo_lightning.losses.pointwise import RegressionLoss
 
-__all__ = ["HuberLoss"]
-
 
 class HuberLoss(RegressionLoss):
     """Huber loss: ``x^2 / 2`` up to ``delta``, then ``delta (|x| - delta / 2)``.
@@ -25,14 +23,11 @@ class HuberLoss(RegressionLoss):
 
     family = "huber"
     axes = (Axis("delta", default=1.0, low=0.0),)
+    text = "Huber loss of the residual, delta = {delta}"
+    code = "x.abs().clamp(max={delta}) * (x.abs() - x.abs().clamp(max={delta}) / 2)"
 
     def __init__(self, delta: float = 1.0, **options: Any) -> None:
         super().__init__((delta,), **options)
-
-    @property
-    def formula(self) -> str:
-        """The loss in plain text."""
-        return f"Huber loss of the residual, delta = {float(self.theta[0]):.4g}"
 
     def residual_values(self, x: Tensor) -> Tensor:
         """The loss of each residual."""

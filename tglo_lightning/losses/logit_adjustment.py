@@ -11,8 +11,6 @@ from tglo_lightning.losses.class_priors import PriorLoss
 from tglo_lightning.losses.classification import labelled
 from tglo_lightning.losses.family import Axis
 
-__all__ = ["LogitAdjustedLoss"]
-
 
 class LogitAdjustedLoss(PriorLoss):
     r"""Cross-entropy of :math:`z + \tau \log p` with the class frequencies ``p`` of the training labels.
@@ -31,6 +29,7 @@ class LogitAdjustedLoss(PriorLoss):
 
     family = "logit_adjustment"
     axes = (Axis("tau", default=1.0, low=0.0, spread=0.5),)
+    text = "-log(softmax(z + {tau} log(priors))_T)"
 
     def __init__(self, tau: float = 1.0, *, priors: Tensor | Sequence[float] | None = None, **options: Any) -> None:
         super().__init__((tau,), priors=priors, **options)
@@ -42,11 +41,6 @@ class LogitAdjustedLoss(PriorLoss):
         margin = (self.theta[0] * self.priors.log()).tolist()
         tensor = f"torch.tensor({margin}, dtype=torch.float64).to(z).view(-1, *[1] * (z.dim() - 2))"
         return f"y * (z + {tensor}).log_softmax(1)"
-
-    @property
-    def formula(self) -> str:
-        """The loss of the true class ``T`` in plain text."""
-        return f"-log(softmax(z + {float(self.theta[0]):.4g} log(priors))_T)"
 
     def terms(self, logits: Tensor, y: Tensor) -> Tensor:
         """``-y log softmax(z + tau log priors)``."""

@@ -13,22 +13,22 @@ from tglo_lightning.arguments import choice, tensor_of
 from tglo_lightning.losses.family import FAMILIES, Axis
 from tglo_lightning.wording import counted
 
-__all__ = ["FamilyLoss"]
-
 REDUCTIONS = ("mean", "sum", "none")
 
 
 class FamilyLoss(nn.Module):
     """Base of the losses of an output and a target.
 
-    The parameters are the buffer ``theta``, so they travel in ``state_dict``, and a population of one family is one
-    stacked buffer under :func:`torch.func.vmap`.
+    The parameters are the buffer ``theta``, so they travel in ``state_dict``, move with ``.to()``, and a population of
+    one family is one stacked buffer under :func:`torch.func.vmap`.
 
     Attributes:
         family: name of the family in results, checkpoints and configs; by default the path of the class. A base class
             that is no family has the name ``""``.
         kind: kind of target: ``"classes"``, ``"binary"`` or ``"regression"``.
         axes: parameters of the family, in the order of ``theta``.
+        text: the formula in plain text, with the names of parameters in braces.
+        code: the formula in Python, likewise; see :attr:`expression`.
         inherited: options that it takes over from the loss that it replaces.
         theta: parameters, float64 of shape ``(P,)``. Like every buffer it stays in float32 or better when the module is
             cast to less.
@@ -41,12 +41,14 @@ class FamilyLoss(nn.Module):
     family: ClassVar[str] = ""
     kind: ClassVar[str] = ""
     axes: ClassVar[tuple[Axis, ...]] = ()
+    text: ClassVar[str] = ""
+    code: ClassVar[str] = ""
     inherited: ClassVar[tuple[str, ...]] = ("weight", "reduction")
     theta: Tensor
 
     # TorchScript compiles a network without its loss
     __jit_ignored_attributes__: ClassVar[list[str]] = [
-        *("family", "kind", "axes", "inherited", "theta", "weight", "pos_weight")
+        *("family", "kind", "axes", "text", "code", "inherited", "theta", "weight", "pos_weight")
     ]
     __jit_unused_properties__: ClassVar[list[str]] = []
 
@@ -68,12 +70,9 @@ class FamilyLoss(nn.Module):
 
     @classmethod
     def of(cls, theta: Sequence[float], **options: Any) -> Self:
-        """Build the member of the family with parameters ``theta``.
+        """Build the member of the family with parameters ``theta``, one for each axis.
 
-        Args:
-            theta: parameters, one for each axis.
-            options: other arguments of the constructor: ``weight``, ``reduction``, and what a family needs besides,
-                such as ``priors``.
+        ``options`` are the other arguments of the constructor.
 
         Raises:
             ValueError: another number of parameters.
@@ -93,8 +92,30 @@ class FamilyLoss(nn.Module):
 
     @property
     def formula(self) -> str:
-        """The loss in plain text."""
-        raise NotImplementedError
+        """The loss in plain text, of a classification loss what :attr:`expression` is."""
+        return self._filled("text", ".4g")
+
+    @property
+    def expression(self) -> str:
+        """The loss as a Python expression, which :func:`~tglo_lightning.search.export_loss` writes.
+
+        It may refer to ``torch``, ``math`` and ``tiny``, the smallest number of the type. Of a loss of classes it is
+        what each class adds, with its sign changed, by tensors of shape ``(N, n, ...)``: the logits ``z``, ``log_h``
+        and ``h``, their log-softmax and softmax, the labels ``y``, and the number ``n``. Of a binary loss it is the
+        value of a logit ``z`` with the target ``y``, by ``h`` and ``m = 1 - h``, ``log_h`` and ``log_m``. Of a
+        regression loss it is the value of a residual ``x``.
+
+        Raises:
+            NotImplementedError: the family does not say.
+        """
+        return self._filled("code", "")
+
+    def _filled(self, name: str, digits: str) -> str:
+        """The attribute ``name`` with the parameters put in."""
+        if not getattr(self, name):
+            raise NotImplementedError(f"{self.name} has no `{name}`.")
+        values = zip(self.axes, self.theta.tolist(), strict=False)  # priors may follow the parameters
+        return str(getattr(self, name).format(**{axis.name: format(value, digits) for axis, value in values}))
 
     # Checkpoints
 

@@ -8,8 +8,6 @@ from torch import Tensor
 from tglo_lightning.losses.base import LinearLoss
 from tglo_lightning.losses.classification import labelled
 
-__all__ = ["MAELoss"]
-
 
 class MAELoss(LinearLoss):
     """Mean absolute error, ``f(y, h) = y (h - 1)``: with a hard label ``1 - h_T``, half of ``sum_k |y_k - h_k|``.
@@ -21,16 +19,8 @@ class MAELoss(LinearLoss):
     """
 
     family = "mae"
-
-    @property
-    def expression(self) -> str:
-        """``f(y, h)`` in Python, see :func:`~tglo_lightning.search.export_loss`."""
-        return "y * (h - 1)"
-
-    @property
-    def formula(self) -> str:
-        """``f(y, h)`` in plain text."""
-        return "y (h - 1)"
+    text = "y (h - 1)"
+    code = "y * (h - 1)"
 
     def g(self, h: Tensor, log_h: Tensor) -> Tensor:
         """``h - 1``."""

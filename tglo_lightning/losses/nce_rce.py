@@ -10,8 +10,6 @@ from torch import Tensor
 from tglo_lightning.losses.classification import ClassificationLoss, labelled
 from tglo_lightning.losses.family import Axis
 
-__all__ = ["NCERCELoss"]
-
 
 class NCERCELoss(ClassificationLoss):
     r"""Normalised cross-entropy plus reverse cross-entropy, :math:`\log h_T / \sum_k \log h_k + b (1 - h_T)`.
@@ -29,20 +27,11 @@ class NCERCELoss(ClassificationLoss):
 
     family = "nce_rce"
     axes = (Axis("b", default=4.0, low=0.0, spread=1.5),)
+    text = "log(h_T) / sum_k log(h_k) + {b} (1 - h_T)"
+    code = "-y * (log_h / log_h.masked_fill(z == -torch.inf, 0.0).sum(1, keepdim=True) + {b} * (1 - h))"
 
     def __init__(self, b: float = 4.0, **options: Any) -> None:
         super().__init__((b,), **options)
-
-    @property
-    def expression(self) -> str:
-        """``f(y, h)`` in Python, see :func:`~tglo_lightning.search.export_loss`."""
-        total = "log_h.masked_fill(z == -torch.inf, 0.0).sum(1, keepdim=True)"
-        return f"-y * (log_h / {total} + {float(self.theta[0])} * (1 - h))"
-
-    @property
-    def formula(self) -> str:
-        """The loss of the true class ``T`` in plain text."""
-        return f"log(h_T) / sum_k log(h_k) + {float(self.theta[0]):.4g} (1 - h_T)"
 
     def terms(self, logits: Tensor, y: Tensor) -> Tensor:
         """``y_k (log h_k / sum_j log h_j + b (1 - h_k))``."""

@@ -10,14 +10,11 @@ from torch import Tensor
 
 from tglo_lightning.losses.loss import FamilyLoss
 
-__all__ = ["BinaryLoss", "PointwiseLoss", "RegressionLoss"]
-
 
 class PointwiseLoss(FamilyLoss):
     """Base of the losses that are computed output by output. A subclass says by :meth:`values` how.
 
     Args:
-        theta: parameters, one for each axis.
         weight: factors that broadcast against the outputs.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
@@ -85,7 +82,6 @@ class BinaryLoss(PointwiseLoss):
     Its instances take the place of :class:`torch.nn.BCEWithLogitsLoss`, for one output or several labels.
 
     Args:
-        theta: parameters, one for each axis.
         pos_weight: weight of positive targets, broadcast against the outputs: a value counts ``1 + (pos_weight - 1) y``
             times, which for hard targets is torch's rule.
         probabilities: whether the input is ``h``, as for :class:`torch.nn.BCELoss`.

@@ -14,8 +14,6 @@ from collections.abc import Sequence
 
 from tglo_lightning.losses.functional import num_parameters, terms
 
-__all__ = ["PUBLISHED_NAMES", "cross_entropy_expansion", "published_name", "published_theta"]
-
 EVOLVED = {
     "mnist_published": (-10.9408, 7.5216, 8.2896, 0.2415, 7.8726, 8.9666, 2.0184, 7.0513),
     "early_published": (0.8439, 1.4872, 1.5742, -1.4446, 2.3616, -0.6632, -2.8569, -1.1313),
@@ -62,16 +60,6 @@ def cross_entropy_expansion(order: int) -> list[float]:
     So with :math:`s_b = (-1)^{b+1} 2^b / b` the coefficients are :math:`\theta_{0b} = s_b / 2` for ``b <= order``,
     :math:`\theta_{1b} = s_b` for ``b <= order - 1``, and zero for higher powers of the label. Terms without ``h`` have
     no gradient and are left out.
-
-    Args:
-        order: at least 2.
-
-    Returns:
-        ``theta``, a list of ``2 + order (order + 1) / 2`` numbers.
-
-    Raises:
-        TypeError: ``order`` is not an int.
-        ValueError: ``order`` is below 2.
 
     >>> cross_entropy_expansion(2)
     [0.5, 0.5, 1.0, -1.0, 2.0]

@@ -20,34 +20,22 @@ from tglo_lightning.losses.loss import FamilyLoss
 from tglo_lightning.losses.published import PUBLISHED_NAMES, published_theta
 from tglo_lightning.losses.taylorglo import TaylorGLOLoss
 
-__all__ = ["as_loss", "check_replaceable", "kind_of", "loss_like", "loss_name", "loss_options"]
-
 # Where losses of one's own keep class weights
 CLASS_WEIGHTS = ("weights", "class_weights", "class_weight", "alpha")
 # Of torch's losses and ours
 DEFAULTS = {"weight": None, "pos_weight": None, "ignore_index": -100, "reduction": "mean", "label_smoothing": 0.0}
 # Losses of torch that can be replaced, by the kind of their target
-REPLACEABLE: dict[type[nn.Module], str] = {
-    nn.CrossEntropyLoss: "classes",
-    nn.NLLLoss: "classes",
-    nn.BCEWithLogitsLoss: "binary",
-    nn.BCELoss: "binary",
-    nn.MSELoss: "regression",
-    nn.L1Loss: "regression",
-    nn.SmoothL1Loss: "regression",
-    nn.HuberLoss: "regression",
+REPLACEABLE: dict[str, tuple[type[nn.Module], ...]] = {
+    "classes": (nn.CrossEntropyLoss, nn.NLLLoss),
+    "binary": (nn.BCEWithLogitsLoss, nn.BCELoss),
+    "regression": (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss),
 }
 KINDS = {
-    "cross_entropy": "classes",
-    "nll_loss": "classes",
-    "binary_cross_entropy_with_logits": "binary",
-    "binary_cross_entropy": "binary",
-    "mse_loss": "regression",
-    "l1_loss": "regression",
-    "smooth_l1_loss": "regression",
-    "huber_loss": "regression",
+    "classes": ("cross_entropy", "nll_loss"),
+    "binary": ("binary_cross_entropy_with_logits", "binary_cross_entropy"),
+    "regression": ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"),
 }
-FUNCTIONS: dict[str, Any] = {name: getattr(F, name) for name in KINDS}
+FUNCTIONS: dict[str, Any] = {name: getattr(F, name) for names in KINDS.values() for name in names}
 """Functions of :mod:`torch.nn.functional` that can be replaced where they are called, by name."""
 OTHER_FUNCTIONS = [value for name, value in vars(F).items() if name.endswith(("loss", "cross_entropy", "with_logits"))]
 
@@ -55,10 +43,8 @@ OTHER_FUNCTIONS = [value for name, value in vars(F).items() if name.endswith(("l
 def as_loss(loss: nn.Module | Tensor | Sequence[float] | str) -> FamilyLoss:
     """Return the loss of the package that ``loss`` stands for.
 
-    Args:
-        loss: a :class:`FamilyLoss`, a :class:`torch.nn.CrossEntropyLoss`, a ``theta`` of a TaylorGLO loss, of
-            shape ``(P,)``, the name of a family, such as ``"baikal"``, for its default parameters, or a name of
-            :func:`~tglo_lightning.losses.published_theta`.
+    It may be one already, a :class:`torch.nn.CrossEntropyLoss`, a ``theta`` of a TaylorGLO loss, of shape ``(P,)``, the
+    name of a family for its default parameters, or a name of :func:`~tglo_lightning.losses.published_theta`.
 
     Raises:
         TypeError: a module that is neither.
@@ -119,8 +105,8 @@ def kind_of(loss: object) -> str | None:
     """
     if isinstance(loss, FamilyLoss):
         return loss.kind
-    of_module = (kind for base, kind in REPLACEABLE.items() if isinstance(loss, base))
-    return next(of_module, None) or KINDS.get(_function_of(loss))
+    function = _function_of(loss)
+    return next((k for k, modules in REPLACEABLE.items() if isinstance(loss, modules) or function in KINDS[k]), None)
 
 
 def _function_of(loss: object) -> str:
@@ -154,12 +140,8 @@ def loss_options(loss: object) -> dict[str, Any]:
 def check_replaceable(loss: Any, where: str) -> None:
     """Check that a loss of the package can take the place of ``loss``, as far as can be told without calling it.
 
-    Args:
-        loss: a module, a function or a partial of one.
-        where: where it was found, for the message.
-
     Raises:
-        ValueError: it cannot be called, or is another loss of torch.
+        ValueError: it cannot be called, or is another loss of torch; ``where`` says where it was found.
     """
     if not callable(loss):
         what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
@@ -169,7 +151,7 @@ def check_replaceable(loss: Any, where: str) -> None:
     torchs = isinstance(loss, nn.modules.loss._Loss) and type(loss).__module__.startswith("torch.")
     known = torchs or function in OTHER_FUNCTIONS
     if known and kind_of(loss) is None:
-        names = ", ".join(kind.__name__ for kind in REPLACEABLE)
+        names = ", ".join(module.__name__ for modules in REPLACEABLE.values() for module in modules)
         raise ValueError(f"{where} is {loss_name(loss)}. TaylorGLO replaces {names}, and losses of your own.")
 
 

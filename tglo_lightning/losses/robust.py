@@ -8,8 +8,6 @@ from tglo_lightning.losses.priors import prior
 from tglo_lightning.losses.shape import from_minimal, from_shape
 from tglo_lightning.losses.taylorglo import TaylorGLOLoss
 
-__all__ = ["robust"]
-
 
 def robust(num_classes: int, **options: Any) -> TaylorGLOLoss:
     """A loss for noisy labels, found on many tasks at once, for networks that train long enough to memorise.

@@ -10,8 +10,6 @@ from tglo_lightning.losses.base import LinearLoss
 from tglo_lightning.losses.classification import labelled
 from tglo_lightning.losses.family import Axis
 
-__all__ = ["SCELoss"]
-
 LOG_ZERO = -4.0
 
 
@@ -34,15 +32,10 @@ class SCELoss(LinearLoss):
 
     family = "sce"
     axes = (Axis("alpha", default=0.1, low=0.0), Axis("beta", default=1.0, low=0.0))
+    code = "y * ({alpha} * log_h + 4 * {beta} * (h - 1))"
 
     def __init__(self, alpha: float = 0.1, beta: float = 1.0, **options: Any) -> None:
         super().__init__((alpha, beta), **options)
-
-    @property
-    def expression(self) -> str:
-        """``f(y, h)`` in Python, see :func:`~tglo_lightning.search.export_loss`."""
-        alpha, beta = self.theta.tolist()
-        return f"y * ({alpha} * log_h + {-LOG_ZERO * beta} * (h - 1))"
 
     @property
     def formula(self) -> str:

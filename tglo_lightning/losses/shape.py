@@ -1,11 +1,10 @@
 r"""Shape and scale of a TaylorGLO loss: what it does, apart from how large a step it takes.
 
-The losses are given by their minimal parameters ``c`` (:func:`from_minimal`), ``2 (K - 1)`` numbers at order ``K``. The
-*pull* at the output ``h`` of the true class, the other classes being equally likely, is :math:`r(h) = h\, D(1 - h)`:
-the logit of the true class moves by ``(1 - h) r(h)``. Cross-entropy has ``r = 1`` everywhere.
-
-All functions are linear algebra over the last dimension, batched over the leading ones and differentiable. Derived for
-this package; order 3 is worked out in ``docs/theory.md``.
+The losses are given by their minimal parameters ``c``, shape ``(..., 2 (K - 1))`` at order ``K``, in the order of
+:func:`~tglo_lightning.theory.to_minimal`. The *pull* at the output ``h`` of the true class, the other classes being
+equally likely, is :math:`r(h) = h\, D(1 - h)`: the logit of the true class moves by ``(1 - h) r(h)``. Cross-entropy has
+``r = 1`` everywhere. ``num_classes`` is ``n``. All functions are linear algebra over the last dimension, batched over
+the leading ones and differentiable. Derived for this package; order 3 is worked out in ``docs/theory.md``.
 """
 
 from __future__ import annotations
@@ -38,13 +37,8 @@ def from_minimal(c: Tensor | list[float]) -> Tensor:
         \quad (K = 3)
 
     The centres and every dead or doubled parameter are 0: ``theta = (0, 0, 0, c_h/2, c_hh/3, c_y, c_hy/2, 0)``. ``f``
-    is linear in ``y``, so ``c`` alone also fixes what the returned loss does with smoothed and soft labels.
-
-    Args:
-        c: minimal parameters, shape ``(..., 2 (K - 1))``, in the order of :func:`~tglo_lightning.theory.to_minimal`.
-
-    Returns:
-        Parameters of shape ``(..., P)``.
+    is linear in ``y``, so ``c`` alone also fixes what the returned loss, of shape ``(..., P)``, does with smoothed and
+    soft labels.
 
     Raises:
         ValueError: an odd number of parameters, or none.
@@ -57,15 +51,7 @@ def from_minimal(c: Tensor | list[float]) -> Tensor:
 
 
 def pull(c: Tensor | list[float], num_classes: int, h: Tensor | list[float] | float) -> Tensor:
-    """Pull relative to cross-entropy's, ``r(h) = h D(1 - h)``.
-
-    Args:
-        c: minimal parameters, shape ``(..., 2 (K - 1))``.
-        num_classes: ``n``.
-        h: outputs of the true class in [0, 1], any shape.
-
-    Returns:
-        Tensor of shape ``(..., *h.shape)``.
+    """Pull relative to cross-entropy's at outputs ``h`` of the true class, in [0, 1]: shape ``(..., *h.shape)``.
 
     >>> pull([0.0, 0.0, 0.0, 1.0], 10, [0.1, 0.5, 1.0]).tolist()  # MAE: r(h) = h
     [0.1, 0.5, 1.0]
@@ -78,17 +64,10 @@ def pull(c: Tensor | list[float], num_classes: int, h: Tensor | list[float] | fl
 
 
 def mean_pull(c: Tensor | list[float], num_classes: int) -> Tensor:
-    r"""The scale of a loss: the mean of the pull ``r(h)`` over ``h`` in ``[1/n, 1]``; cross-entropy has 1.
+    r"""The scale of a loss, shape ``(...)``: the mean of the pull over ``h`` in ``[1/n, 1]``; cross-entropy has 1.
 
     At order 3 it is :math:`(d_0 I_0 + d_1 I_1 + d_2 I_2) / E` with :math:`E = 1 - 1/n` and
     :math:`I_k = E^{k+1}/(k+1) - E^{k+2}/(k+2)`.
-
-    Args:
-        c: minimal parameters, shape ``(..., 2 (K - 1))``.
-        num_classes: ``n``.
-
-    Returns:
-        Tensor of shape ``(...)``.
     """
     c, order = _minimal(c)
     return c @ _like(c, _matrices(order, integer("num_classes", num_classes, 2))[3])
@@ -119,10 +98,6 @@ def to_shape(c: Tensor | list[float], num_classes: int) -> tuple[Tensor, Tensor]
     coefficients, and the derivatives tell the ``K - 2`` numbers that ``D`` does not. Cross-entropy has ``D/B = 1/(n
     h)`` and all the others 1.
 
-    Args:
-        c: minimal parameters, shape ``(..., 2 (K - 1))``.
-        num_classes: ``n``.
-
     Returns:
         ``(scale, t)``: the mean pull, shape ``(...)``, and the shape, ``(..., 2 K - 3)``, which does not change when
         ``c`` is multiplied.
@@ -141,15 +116,8 @@ def from_shape(scale: Tensor | float, t: Tensor | list[float], num_classes: int)
     """The minimal parameters with given mean pull and shape; the inverse of :func:`to_shape`.
 
     With two classes fewer numbers are effective (at order 3 two: ``t_1`` and ``t_3`` follow from ``t_2``). There the
-    pseudo-inverse gives the smallest ``c`` among those that fit best.
-
-    Args:
-        scale: mean pull, shape ``(...)`` or a number.
-        t: shape, ``(..., 2 K - 3)``.
-        num_classes: ``n``.
-
-    Returns:
-        ``c`` of shape ``(..., 2 (K - 1))``. Infinite where the shape itself has a mean pull of zero.
+    pseudo-inverse gives the smallest ``c`` among those that fit best. Where the shape itself has a mean pull of zero
+    ``c`` is infinite.
 
     Raises:
         ValueError: an even number of values in ``t``.
@@ -171,12 +139,7 @@ def cross_entropy_twin(num_classes: int, order: int = 3) -> Tensor:
     it can). From 20 on such a polynomial would oscillate in between, and ``r = 1`` is fitted by least squares over
     ``[1/n, 1]``. The derivatives of :func:`to_shape` are those of cross-entropy, so ``-S/n = 1``.
 
-    Args:
-        num_classes: ``n``.
-        order: ``K``, at least 2.
-
-    Returns:
-        ``c``, float64 of shape ``(2 (K - 1),)``.
+    Returns ``c``, float64 of shape ``(2 (K - 1),)``; ``order`` is at least 2.
     """
     n, order = integer("num_classes", num_classes, 2), integer("order", order, 2)
     forms, inverse, *_ = _matrices(order, n)
@@ -208,11 +171,8 @@ def _quadrature(order: int, n: int) -> tuple[Array, Array]:
 
 @lru_cache(maxsize=256)
 def _matrices(order: int, n: int) -> tuple[Array, Array, Array, Array]:
-    """What is linear in ``c``.
-
-    Returns:
-        ``forms``, ``2 (K - 1)`` rows: the pull at ``K`` outputs, then the scaled derivatives, all of them 1 for
-        cross-entropy; their pseudo-inverse; the factors that make the shape of them; the row of the mean pull.
+    """Rows linear in ``c``: the pull at ``K`` outputs, then the scaled derivatives, all of them 1 for cross-entropy;
+    their pseudo-inverse; the factors that make the shape of them; the row of the mean pull.
     """
     import numpy as np
 
@@ -228,7 +188,6 @@ def _matrices(order: int, n: int) -> tuple[Array, Array, Array, Array]:
 
 
 def _minimal(c: Tensor | list[float]) -> tuple[Tensor, int]:
-    """``c`` as a floating tensor, and its order."""
     c = _floating("c", c)
     length = c.shape[-1] if c.dim() else 0
     if length < 2 or length % 2:

@@ -10,8 +10,6 @@ from torch import Tensor
 from tglo_lightning.losses.base import LinearLoss
 from tglo_lightning.losses.family import Axis
 
-__all__ = ["SmoothedCrossEntropyLoss"]
-
 
 class SmoothedCrossEntropyLoss(LinearLoss):
     r"""Cross-entropy on smoothed labels, :math:`-\sum_k ((1 - \alpha) y_k + \alpha / n) \log h_k`.
@@ -28,19 +26,11 @@ class SmoothedCrossEntropyLoss(LinearLoss):
 
     family = "smoothing"
     axes = (Axis("alpha", default=0.1, low=0.0, high=1.0),)
+    text = "y log(h), labels smoothed by {alpha}"
+    code = "y * log_h"
 
     def __init__(self, alpha: float = 0.1, **options: Any) -> None:
         super().__init__((alpha,), **options)
-
-    @property
-    def expression(self) -> str:
-        """``f(y, h)`` in Python, see :func:`~tglo_lightning.search.export_loss`."""
-        return "y * log_h"
-
-    @property
-    def formula(self) -> str:
-        """``f(y, h)`` in plain text."""
-        return f"y log(h), labels smoothed by {self.label_smoothing:.4g}"
 
     def g(self, h: Tensor, log_h: Tensor) -> Tensor:
         """``log h``, which meets a label that is smoothed already."""

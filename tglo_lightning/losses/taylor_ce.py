@@ -10,8 +10,6 @@ from tglo_lightning.losses.base import LinearLoss
 from tglo_lightning.losses.classification import labelled
 from tglo_lightning.losses.family import Axis
 
-__all__ = ["TaylorCrossEntropyLoss"]
-
 LARGEST = 10
 
 
@@ -30,6 +28,7 @@ class TaylorCrossEntropyLoss(LinearLoss):
 
     family = "taylor_ce"
     axes = (Axis("k", default=2.0, low=1.0, high=float(LARGEST)),)
+    text = "-y sum_(i <= {k}) (1 - h)^i / i"
 
     def __init__(self, k: float = 2.0, **options: Any) -> None:
         super().__init__((k,), **options)
@@ -39,11 +38,6 @@ class TaylorCrossEntropyLoss(LinearLoss):
         """``f(y, h)`` in Python, see :func:`~tglo_lightning.search.export_loss`."""
         shares = [(i, min(max(float(self.theta[0]) - i + 1, 0.0), 1.0) / i) for i in range(1, LARGEST + 1)]
         return f"-y * ({' + '.join(f'{share} * (1 - h) ** {i}' for i, share in shares if share)})"
-
-    @property
-    def formula(self) -> str:
-        """``f(y, h)`` in plain text."""
-        return f"-y sum_(i <= {float(self.theta[0]):.4g}) (1 - h)^i / i"
 
     def g(self, h: Tensor, log_h: Tensor) -> Tensor:
         """``-sum_i (1 - h)^i / i``."""

@@ -13,8 +13,6 @@ from tglo_lightning.losses import functional
 from tglo_lightning.losses.base import SeparableLoss
 from tglo_lightning.losses.functional import expanded, horner
 
-__all__ = ["TaylorGLOLoss"]
-
 FEW_CLASSES = 16
 
 
@@ -22,8 +20,7 @@ class TaylorGLOLoss(SeparableLoss):
     r"""A polynomial of label and prediction, :math:`f(y, h) = \sum \theta_{ab} (y - \theta_0)^a (h - \theta_1)^b`.
 
     A drop-in for :class:`torch.nn.CrossEntropyLoss`; the other arguments, shapes and errors are those of
-    :class:`SeparableLoss`. ``theta`` is a buffer: it travels in ``state_dict``, moves with ``.to()``, and under
-    :mod:`torch.func` a whole population of losses is one stacked buffer.
+    :class:`~tglo_lightning.losses.ClassificationLoss`.
 
     Args:
         theta: ``(order (order + 1) / 2) + 2`` numbers: the centres of label and prediction, then the coefficients in
@@ -93,11 +90,7 @@ class TaylorGLOLoss(SeparableLoss):
         return functional.formula(self.theta)
 
     def elementwise(self, y: Tensor | float, h: Tensor, log_h: Tensor) -> Tensor:
-        """``f(y, h)``, elementwise."""
-        return self.f(y, h)
-
-    def f(self, y: Tensor | float, h: Tensor) -> Tensor:
-        """``f(y, h)``, elementwise, for ``y`` and ``h`` of any shape."""
+        """``f(y, h)``, for ``y`` and ``h`` of any shape."""
         return functional.taylor_f(self.theta.to(h.dtype), y, h)
 
     def gamma(self, y: Tensor | float, h: Tensor) -> Tensor:

@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
 from tglo_lightning.arguments import number
+from tglo_lightning.losses.registry import kind_of
 from tglo_lightning.models.metrics import classification_metrics
 from tglo_lightning.wording import counted
 
@@ -16,9 +18,10 @@ from tglo_lightning.wording import counted
 class Classifier(pl.LightningModule):
     """Trains a network on (inputs, labels) with the loss in its attribute `criterion`.
 
-    Labels are class indices (B,); in training they may be probabilities (B, num_classes). A network with auxiliary
-    classifiers returns a pair (logits, list of further logits) in training. Those go to losses of their own, in
-    `aux_criteria`, and the loss is `criterion + aux_weight * (sum of the auxiliary losses)`.
+    Labels are class indices (B,); in training they may be probabilities (B, num_classes). A loss of binary targets or
+    of numbers is given their one-hot form: each class is a question of its own. A network with auxiliary classifiers
+    returns a pair (logits, list of further logits) in training. Those go to losses of their own, in `aux_criteria`,
+    and the loss is `criterion + aux_weight * (sum of the auxiliary losses)`.
 
     Logs `train/loss`, and in validation and test `acc`, `nll`, `ece` and `brier` below `val/` and `test/`: accuracy,
     negative log-likelihood, calibration error and Brier score, see :func:`classification_metrics`.
@@ -52,6 +55,7 @@ class Classifier(pl.LightningModule):
         self.criterion = criterion
         self.aux_criteria = nn.ModuleList(aux_criteria)
         self.aux_weight = number("aux_weight", aux_weight, least=0)
+        self.one_hot = kind_of(criterion) in ("binary", "regression")
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.val_metrics = classification_metrics(num_classes, "val/")
@@ -62,7 +66,6 @@ class Classifier(pl.LightningModule):
         return self._outputs(x)[0]
 
     def _outputs(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The logits, and in training those of the auxiliary classifiers."""
         out = self.net(x)
         return (out, []) if isinstance(out, Tensor) else out
 
@@ -70,6 +73,8 @@ class Classifier(pl.LightningModule):
         """The loss of one batch."""
         x, y = batch
         logits, aux = self._outputs(x)
+        if self.one_hot and y.dim() == 1:
+            y = (y.unsqueeze(1) == torch.arange(logits.shape[1], device=y.device)).to(logits.dtype)
         loss: Tensor = self.criterion(logits, y)
         if self.training and len(aux) != len(self.aux_criteria):
             raise ValueError(

@@ -7,8 +7,6 @@ from torch import Tensor
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
-__all__ = ["BrierScore", "NegativeLogLikelihood", "classification_metrics"]
-
 CALIBRATION_BINS = 15
 
 

@@ -1,4 +1,9 @@
-"""Networks without shortcuts: small ones for the reference tasks, AlexNet and All-CNN."""
+"""Networks without shortcuts: small ones for the reference tasks, AlexNet and All-CNN.
+
+All take `input_shape`, (C, H, W) of one image, and `num_classes`, at least 2; larger ones `width`, a factor on the size
+of every hidden layer, and `aux`, a number of auxiliary classifiers, see `StagedNetwork`. A value out of range is a
+`ValueError`.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +16,6 @@ from torch import nn
 from tglo_lightning.arguments import integer, sizes
 from tglo_lightning.models.staged import StagedNetwork, image_channels, pooled, scaled
 
-__all__ = ["MLP", "AlexNet", "AllCNN", "LeNet5", "MNISTNet", "SmallCNN"]
-
 Layers = list[nn.Module]
 
 
@@ -23,9 +26,6 @@ class MLP(nn.Sequential):
         input_shape: shape of one sample, any number of dimensions; it is flattened.
         num_classes: number of outputs, at least 2.
         hidden: units of each hidden layer; empty for a linear classifier.
-
-    Raises:
-        ValueError: a size out of range.
     """
 
     def __init__(self, *, input_shape: Sequence[int], num_classes: int, hidden: Sequence[int] = (64,)) -> None:
@@ -39,12 +39,9 @@ class SmallCNN(nn.Sequential):
     """Blocks of 3x3 convolution, ReLU and 2x2 max-pooling, then a linear layer: (B, C, H, W) to (B, num_classes).
 
     Args:
-        input_shape: (C, H, W) of one image.
+        input_shape: (C, H, W) of one image, large enough for that many blocks.
         num_classes: number of outputs, at least 2.
         channels: output channels of each block; every block halves H and W.
-
-    Raises:
-        ValueError: a size out of range, or images too small for that many blocks.
     """
 
     def __init__(self, *, input_shape: Sequence[int], num_classes: int, channels: Sequence[int] = (16, 32)) -> None:
@@ -61,15 +58,7 @@ class LeNet5(nn.Sequential):
 
     Two 5x5 convolutions of 6 and 16 channels, each followed by 2x2 pooling, then fully connected layers of 120 and 84.
     ReLU and max-pooling stand where the original has tanh and trained average pooling, and the second convolution sees
-    all 6 channels. Images of 28x28 pixels are padded to 32x32.
-
-    Args:
-        input_shape: (C, H, W) of one image, of at least 28x28.
-        num_classes: number of outputs, at least 2.
-        width: factor on the size of every hidden layer.
-
-    Raises:
-        ValueError: a value out of range.
+    all 6 channels. Images are of at least 28x28 pixels; these are padded to 32x32.
     """
 
     def __init__(self, *, input_shape: Sequence[int], num_classes: int, width: float = 1.0) -> None:
@@ -86,17 +75,8 @@ class MNISTNet(nn.Sequential):
     """The two-layer CNN of the MNIST experiments (arXiv 1905.11528, 2002.00059): 3,274,634 parameters on MNIST.
 
     Two 5x5 convolutions of 32 and 64 channels, each followed by ReLU and 2x2 max-pooling, a fully connected layer of
-    1024 units, dropout 0.4, and the classifier; layer by layer the network of the method's published code,
-    github.com/cognizant-ai-labs/taylorglo.
-
-    Args:
-        input_shape: (C, H, W) of one image, of at least 4x4.
-        num_classes: number of outputs, at least 2.
-        width: factor on the size of every hidden layer.
-        dropout: share of the 1024 units that is dropped in training.
-
-    Raises:
-        ValueError: a value out of range.
+    1024 units, `dropout`, and the classifier; layer by layer the network of the method's published code,
+    github.com/cognizant-ai-labs/taylorglo. Images are of at least 4x4 pixels.
     """
 
     def __init__(
@@ -114,16 +94,7 @@ class AlexNet(StagedNetwork):
     """AlexNet (Krizhevsky, Sutskever, Hinton, 2012) for 32x32 images: 2.47 M parameters on CIFAR-10.
 
     Its five convolutions, of 64, 192, 384, 256 and 256 channels as in the one-column version (arXiv 1404.5997), and one
-    linear layer instead of three: the variant of github.com/bearpaw/pytorch-classification.
-
-    Args:
-        input_shape: (C, H, W) of one image, of at least 8x8.
-        num_classes: number of outputs, at least 2.
-        width: factor on every number of channels.
-        aux: auxiliary classifiers, 0 to 2; see `StagedNetwork`.
-
-    Raises:
-        ValueError: a value out of range.
+    linear layer instead of three: that of github.com/bearpaw/pytorch-classification. Images are of at least 8x8 pixels.
     """
 
     def __init__(self, *, input_shape: Sequence[int], num_classes: int, width: float = 1.0, aux: int = 0) -> None:
@@ -143,27 +114,12 @@ class AllCNN(StagedNetwork):
 
     Convolutions of stride 2 stand where others pool; no batch normalisation; dropout 0.2 on the input and 0.5 after
     each stride; an average over the map of class scores. The scores are logits here, without the paper's ReLU on them,
-    which would not let a logit fall below 0.
-
-    Args:
-        input_shape: (C, H, W) of one image, of at least 9x9.
-        num_classes: number of outputs, at least 2.
-        width: factor on every number of channels.
-        dropout: after each stride; on the input it is 0.4 times that.
-        aux: auxiliary classifiers, 0 to 2; see `StagedNetwork`.
-
-    Raises:
-        ValueError: a value out of range.
+    which would not let a logit fall below 0. `dropout` is that after each stride; on the input it is 0.4 times that.
+    Images are of at least 9x9 pixels.
     """
 
     def __init__(
-        self,
-        *,
-        input_shape: Sequence[int],
-        num_classes: int,
-        width: float = 1.0,
-        dropout: float = 0.5,
-        aux: int = 0,
+        self, *, input_shape: Sequence[int], num_classes: int, width: float = 1.0, dropout: float = 0.5, aux: int = 0
     ) -> None:
         channels = image_channels(input_shape, num_classes, 9)
         c1, c2 = scaled(96, width), scaled(192, width)

@@ -1,6 +1,8 @@
 """Residual and densely connected networks in three stages, as published for 32x32 images.
 
-All take images (C, H, W) of at least 4x4. The second and the third stage halve height and width.
+All take `input_shape`, (C, H, W) of one image of at least 4x4; `num_classes`, at least 2; `width`, a factor on every
+number of channels; `aux`, 0 to 2 auxiliary classifiers, see `StagedNetwork`. A value out of range is a `ValueError`.
+The second and the third stage halve height and width.
 """
 
 from __future__ import annotations
@@ -16,8 +18,6 @@ from torch import Tensor, nn
 from tglo_lightning.arguments import integer, number
 from tglo_lightning.models.staged import StagedNetwork, image_channels, pooled, scaled
 
-__all__ = ["DenseNet", "PreResNet", "PyramidNet", "ResNet", "WideResNet"]
-
 Block = Callable[[int, int, int], nn.Module]
 """Builds a block from input channels, output channels and stride."""
 
@@ -27,16 +27,6 @@ class ResNet(StagedNetwork):
 
     Three stages of 16, 32 and 64 channels, `depth = 6 n + 2` with n blocks of two 3x3 convolutions in each; shortcuts
     without parameters (option A). 0.27 M parameters at depth 20, 0.46 M at 32, 0.85 M at 56.
-
-    Args:
-        input_shape: (C, H, W) of one image.
-        num_classes: number of outputs, at least 2.
-        depth: 6 n + 2.
-        width: factor on every number of channels.
-        aux: auxiliary classifiers, 0 to 2; see `StagedNetwork`.
-
-    Raises:
-        ValueError: a value out of range.
     """
 
     activates_first: ClassVar[bool] = False
@@ -67,16 +57,8 @@ class WideResNet(StagedNetwork):
     """WRN-depth-widen (Zagoruyko, Komodakis, arXiv 1605.07146).
 
     A pre-activation ResNet of `depth = 6 n + 4`, its three stages `widen` times as wide as 16, 32 and 64 channels, with
-    dropout between the two convolutions of a block. On CIFAR-10, WRN-16-8 has 11.0 M parameters, WRN-28-5 9.1 M,
-    WRN-28-10 36.5 M. Its other arguments are those of `ResNet`.
-
-    Args:
-        depth: 6 n + 4.
-        widen: the k of the paper.
-        dropout: share of a block's inner activations that is dropped in training; the paper's 0.3 goes with WRN-28-10.
-
-    Raises:
-        ValueError: a value out of range.
+    `dropout` between the two convolutions of a block; the paper's 0.3 goes with WRN-28-10. On CIFAR-10, WRN-16-8 has
+    11.0 M parameters, WRN-28-5 9.1 M, WRN-28-10 36.5 M.
     """
 
     def __init__(
@@ -102,14 +84,7 @@ class PyramidNet(StagedNetwork):
 
     Channels grow by `alpha / N` with each of N blocks, from 16 to 16 + alpha; `depth = 6 n + 2` with n blocks in each
     of three stages. A block is normalise, convolve, normalise, ReLU, convolve, normalise; shortcuts have no parameters.
-    1.7 M parameters at depth 110 and alpha 48. The other arguments are those of `ResNet`.
-
-    Args:
-        depth: 6 n + 2.
-        alpha: channels that are added in all.
-
-    Raises:
-        ValueError: a value out of range.
+    1.7 M parameters at depth 110 and alpha 48.
     """
 
     def __init__(
@@ -132,17 +107,9 @@ class PyramidNet(StagedNetwork):
 class DenseNet(StagedNetwork):
     """DenseNet-BC for CIFAR (Huang, Liu, van der Maaten, Weinberger, arXiv 1608.06993).
 
-    Three stages of `n` layers, `depth = 6 n + 4`; each layer adds `growth` channels to all that came before, through a
-    1x1 bottleneck of 4 `growth`; between stages a 1x1 convolution halves the channels, a pooling the image. 0.8 M
-    parameters (769,162 on CIFAR-10) at depth 100 and growth 12. The other arguments are those of `ResNet`.
-
-    Args:
-        depth: 6 n + 4.
-        growth: the k of the paper.
-        width: factor on `growth`.
-
-    Raises:
-        ValueError: a value out of range.
+    Three stages of `n` layers, `depth = 6 n + 4`; each layer adds `growth` channels, times `width`, to all that came
+    before, through a 1x1 bottleneck of four times as many; between stages a 1x1 convolution halves the channels, a
+    pooling the image. 0.8 M parameters (769,162 on CIFAR-10) at depth 100 and growth 12.
     """
 
     def __init__(
@@ -241,11 +208,7 @@ def _wide(dropout: float, inputs: int, outputs: int, stride: int) -> nn.Module:
 
 
 def _blocks(depth: int, rest: int) -> int:
-    """Blocks in each of three stages, where `depth = 6 * blocks + rest`.
-
-    Raises:
-        ValueError: no whole number of blocks gives that depth.
-    """
+    """Blocks in each of three stages, where `depth = 6 * blocks + rest`."""
     blocks, left = divmod(integer("depth", depth) - rest, 6)
     if blocks < 1 or left:
         raise ValueError(f"depth must be 6 n + {rest} with n of at least 1, got {depth}")

@@ -9,21 +9,12 @@ from torch import Tensor, nn
 
 from tglo_lightning.arguments import integer, number, sizes
 
-__all__ = ["Normalize", "StagedNetwork", "image_channels", "initialize", "scaled"]
-
 
 class Normalize(nn.Module):
     """`(x - mean) / std` for each channel, as the first layer of a network that takes pixels in [0, 1].
 
     So whatever works on inputs, augmentation or an attack, works on pixels, and a checkpoint holds all that a
-    prediction needs.
-
-    Args:
-        mean: one number a channel.
-        std: one number a channel, above 0.
-
-    Raises:
-        ValueError: lengths differ, or a standard deviation is not above 0.
+    prediction needs. `mean` and `std`, which is above 0, have one number a channel; others are a `ValueError`.
     """
 
     mean: Tensor
@@ -78,9 +69,7 @@ class StagedNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Logits (B, num_classes) of images (B, C, H, W).
 
-        Returns:
-            The logits; in training with `aux > 0`, a pair of the logits and a list of `aux` logits of the auxiliary
-            classifiers, first stage first.
+        In training with `aux > 0` a pair: the logits, and a list of those of the auxiliary classifiers, in their order.
         """
         first = len(self.stages) - 1 - self.aux
         early: list[Tensor] = []
@@ -107,11 +96,7 @@ def initialize(network: nn.Module) -> None:
 
 
 def image_channels(input_shape: Sequence[int], num_classes: int, least: int = 1) -> int:
-    """Channels of images (C, H, W), once shape and classes are known to fit.
-
-    Raises:
-        ValueError: `input_shape` is none of an image, H or W is below `least`, or there are fewer than 2 classes.
-    """
+    """Channels of images (C, H, W), once shape and classes are known to fit; a `ValueError` if they do not."""
     integer("num_classes", num_classes, 2)
     if len(sizes("input_shape", input_shape)) != 3:
         raise ValueError(f"input_shape must be (C, H, W), got {tuple(input_shape)}")
@@ -121,9 +106,5 @@ def image_channels(input_shape: Sequence[int], num_classes: int, least: int = 1)
 
 
 def scaled(channels: float, width: float) -> int:
-    """`channels * width`, rounded, at least 1.
-
-    Raises:
-        ValueError: `width` is not above 0.
-    """
+    """`channels * width`, rounded, at least 1; `width` is above 0."""
     return max(1, round(channels * number("width", width, above=0)))

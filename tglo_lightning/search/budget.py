@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tglo_lightning.arguments import choice, integer, number, optional
-
-__all__ = ["Budget", "as_budget"]
+from tglo_lightning.arguments import choice, entries, integer, number, optional
+from tglo_lightning.search.plain import to_plain
 
 
 @dataclass(frozen=True)
@@ -45,29 +44,20 @@ class Budget:
     def __post_init__(self) -> None:
         if self.epochs is not None and self.steps is not None:
             raise ValueError("`budget` must have one of `epochs` and `steps`, not both.")
-        # Plain numbers, which a journal can hold
-        for name in ("epochs", "steps"):
-            object.__setattr__(self, name, optional(integer, name, getattr(self, name), 1))
-        for name in ("timeout", "max_time"):
-            object.__setattr__(self, name, optional(number, name, getattr(self, name), above=0))
         optional(choice, "score", self.score, ("last", "best"))
-        if isinstance(self.callbacks, str) or not isinstance(self.callbacks, Sequence):
-            raise TypeError(f"`callbacks` must be a list of callbacks, got {self.callbacks!r}.")
-        object.__setattr__(self, "callbacks", tuple(self.callbacks))
+        # Plain numbers, which a journal can hold
+        vars(self).update({name: optional(integer, name, getattr(self, name), 1) for name in ("epochs", "steps")})
+        limits = {name: optional(number, name, getattr(self, name), above=0) for name in ("timeout", "max_time")}
+        vars(self).update(limits, callbacks=tuple(entries("callbacks", self.callbacks, "a list of callbacks")))
         given = self.min_fitness_after
         if given is None:
             return
         if isinstance(given, str) or not isinstance(given, Sequence) or len(given) != 2:
             raise TypeError(f"`min_fitness_after` must be a pair (n, value), got {given!r}.")
-        after = integer("min_fitness_after[0]", given[0])
         if not self.length:
             raise ValueError("`min_fitness_after` needs a budget of `epochs` or `steps`.")
-        if not 1 <= after < self.length:
-            raise ValueError(
-                f"`min_fitness_after` must begin with a number from 1 to {self.length - 1}, a part of the "
-                f"{self.length} {self.unit} of a candidate, got {after}."
-            )
-        object.__setattr__(self, "min_fitness_after", (after, number("min_fitness_after[1]", given[1])))
+        after = integer("min_fitness_after[0]", given[0], 1, self.length - 1)
+        vars(self).update(min_fitness_after=(after, number("min_fitness_after[1]", given[1])))
 
     @property
     def length(self) -> int:
@@ -81,17 +71,16 @@ class Budget:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the length and the limits as plain values."""
-        limit = self.min_fitness_after and list(self.min_fitness_after)
-        options = {name: getattr(self, name) for name in ("epochs", "steps", "timeout", "score")}
-        return {**options, "min_fitness_after": limit}
+        names = ("epochs", "steps", "timeout", "score", "min_fitness_after")
+        return {name: to_plain(getattr(self, name)) for name in names}
 
 
-def as_budget(budget: Budget | int | None) -> Budget | None:
-    """Return a budget, a plain number meaning epochs; ``None`` stays ``None``.
+def as_budget(budget: Budget | int | None) -> Budget:
+    """Return a budget, a plain number meaning epochs and ``None`` no limit.
 
     Raises:
         TypeError, ValueError: it is none of these.
     """
-    if budget is None or isinstance(budget, Budget):
+    if isinstance(budget, Budget):
         return budget
-    return Budget(epochs=integer("budget", budget, 1))
+    return Budget(epochs=optional(integer, "budget", budget, 1))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from tglo_lightning.search.evaluator import Evaluation, Population
-
-__all__ = ["CHECKS", "BestCheck"]
 
 CHECKS = 10
 """Checks in a training whose best moment counts."""
@@ -29,20 +27,9 @@ class BestCheck:
         self._sign = -1.0 if mode == "max" else 1.0
         self._best: dict[int, Evaluation] = {}
 
-    @property
-    def length(self) -> int:
-        """Epochs or steps of a whole training."""
-        return self._population.length
-
-    @property
-    def trained(self) -> int:
-        """Epochs or steps so far."""
-        return self._population.trained
-
-    @property
-    def members(self) -> list[int]:
-        """Members still in training."""
-        return self._population.members
+    def __getattr__(self, name: str) -> Any:
+        # The rest is that of the population. The weights of a member need not be those of its best check
+        return getattr(self._population, name)
 
     def advance(self, n: int) -> None:
         """Train on, and score the members at each check on the way."""
@@ -60,18 +47,6 @@ class BestCheck:
     def scores(self) -> Iterator[Evaluation]:
         """Yield the best score of each member so far."""
         yield from (self._best[member] for member in self.members)
-
-    def keep(self, members: Sequence[int]) -> None:
-        """Keep these members."""
-        self._population.keep(members)
-
-    def weights(self, member: int) -> dict[str, Any]:
-        """Return the weights of a member as it stands, which need not be those of its best check."""
-        return self._population.weights(member)
-
-    def close(self) -> None:
-        """End all trainings."""
-        self._population.close()
 
     def _cost(self, score: Evaluation) -> float:
         return self._sign * score.fitness

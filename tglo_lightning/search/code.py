@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["INSTALLED", "LIBRARY", "OWN", "bytecode", "code_of", "members", "owner", "referred", "version_of"]
-
 # Of the standard library and of large packages the version tells enough
 LIBRARY, INSTALLED, OWN = "library", "installed", "own"
 LIBRARIES = (

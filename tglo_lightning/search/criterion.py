@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from tglo_lightning.arguments import number
+from tglo_lightning.arguments import entries, number
 from tglo_lightning.losses import FamilyLoss, family, loss_like
-
-__all__ = ["Criterion", "LossSpec"]
+from tglo_lightning.search.plain import Plain
 
 
 @dataclass(frozen=True)
-class LossSpec:
+class LossSpec(Plain):
     """One loss as data: a family and its parameters.
 
     Attributes:
@@ -35,9 +34,8 @@ class LossSpec:
     def __post_init__(self) -> None:
         if not isinstance(self.family, str):
             raise TypeError(f"`family` must be the name of a family of losses, got {self.family!r}.")
-        if isinstance(self.theta, str) or not isinstance(self.theta, Sequence):
-            raise TypeError(f"`theta` must be a sequence of numbers, got {self.theta!r}.")
-        object.__setattr__(self, "theta", tuple(number("theta", value) for value in self.theta))
+        theta = entries("theta", self.theta, "a sequence of numbers")
+        object.__setattr__(self, "theta", tuple(number("theta", value) for value in theta))
 
     def build(self, original: Any = None) -> FamilyLoss:
         """Build the loss with the class weights, ``ignore_index`` and reduction of ``original``.
@@ -54,7 +52,7 @@ class LossSpec:
 
 
 @dataclass(frozen=True)
-class Criterion:
+class Criterion(Plain):
     """What a network is trained with: a loss for each place in the module, and a step.
 
     A criterion is plain data. It travels from the strategy to the evaluator, the journal, the result, the checkpoint
@@ -80,9 +78,7 @@ class Criterion:
     step: float = 1.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.losses, Sequence) or not all(isinstance(loss, LossSpec) for loss in self.losses):
-            raise TypeError(f"`losses` must be a sequence of LossSpec, got {self.losses!r}.")
-        object.__setattr__(self, "losses", tuple(self.losses))
+        object.__setattr__(self, "losses", tuple(entries("losses", self.losses, "a sequence of LossSpec", LossSpec)))
         object.__setattr__(self, "step", number("step", self.step, above=0))
 
     @classmethod
@@ -125,18 +121,3 @@ class Criterion:
         if len(self.losses) > 1:
             raise ValueError("This criterion holds several losses; build each of `criterion.losses`.")
         return self.losses[0].build(original) if self.losses else original
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return lists, strings and numbers."""
-        return {"losses": [{"family": s.family, "theta": list(s.theta)} for s in self.losses], "step": self.step}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Criterion:
-        """Return the criterion that :meth:`to_dict` described.
-
-        Raises:
-            KeyError, TypeError, ValueError: it is none.
-        """
-        return cls(
-            tuple(LossSpec(entry["family"], tuple(entry["theta"])) for entry in values["losses"]), values["step"]
-        )

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tglo_lightning.search.criterion import Criterion
-
-__all__ = ["Curves"]
+from tglo_lightning.search.plain import Plain
 
 
 @dataclass(frozen=True)
-class Curves:
+class Curves(Plain):
     """The monitored metric of networks that trained side by side.
 
     Attributes:
@@ -34,34 +30,6 @@ class Curves:
 
     def names(self, original: str) -> list[str]:
         """Return a short name of each member; ``original`` is that of the module's own loss."""
-        return [_name(criterion, original) for criterion in self.criteria]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values; ``None`` in place of what is not finite."""
-        return {
-            **vars(self),
-            "checks": list(self.checks),
-            "criteria": [criterion.to_dict() for criterion in self.criteria],
-            "values": [[value if math.isfinite(value) else None for value in row] for row in self.values],
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Curves:
-        """Return the curves that :meth:`to_dict` described."""
-        return cls(
-            **{
-                **values,
-                "checks": tuple(values["checks"]),
-                "criteria": tuple(map(Criterion.from_dict, values["criteria"])),
-                "values": tuple(_numbers(row) for row in values["values"]),
-            }
-        )
-
-
-def _numbers(row: Sequence[float | None]) -> tuple[float, ...]:
-    return tuple(math.nan if value is None else value for value in row)
-
-
-def _name(criterion: Criterion, original: str) -> str:
-    families = ", ".join(loss.family for loss in criterion.losses) or original
-    return families if criterion.step == 1 else f"{families}, rate x {criterion.step:.3g}"
+        names = [", ".join(loss.family for loss in criterion.losses) or original for criterion in self.criteria]
+        steps = [criterion.step for criterion in self.criteria]
+        return [name if s == 1 else f"{name}, rate x {s:.3g}" for name, s in zip(names, steps, strict=True)]

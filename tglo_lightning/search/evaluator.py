@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tglo_lightning.search.criterion import Criterion
-
-__all__ = ["Evaluation", "Evaluator", "Population"]
+from tglo_lightning.search.plain import Plain
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Plain):
     """The score of one training.
 
     Attributes:
@@ -38,17 +37,6 @@ class Evaluation:
     def outcome(self) -> str:
         """``status``, or ``"diverged"`` if an ``"ok"`` comes with a fitness that is not finite."""
         return "diverged" if self.status == "ok" and not self.ok else self.status
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values; ``None`` in place of a fitness that is not finite."""
-        fitness = float(self.fitness) if math.isfinite(self.fitness) else None
-        return {"fitness": fitness, "status": self.status, "seconds": float(self.seconds), "error": self.error}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Evaluation:
-        """Return the evaluation that :meth:`to_dict` described; other keys are left out."""
-        fitness = math.nan if values["fitness"] is None else values["fitness"]
-        return cls(fitness, values["status"], values["seconds"], values["error"])
 
 
 class Population(Protocol):

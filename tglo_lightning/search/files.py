@@ -11,17 +11,6 @@ from typing import Any
 from tglo_lightning.search.journal import Journal, difference
 from tglo_lightning.search.result import SearchResult
 
-__all__ = [
-    "FOLDER",
-    "JOURNAL",
-    "default_journal",
-    "free_journal",
-    "interrupted_neighbour",
-    "is_finished",
-    "journal_path",
-    "result_path",
-]
-
 # Below the run's directory
 FOLDER = "tglo"
 JOURNAL = "search.jsonl"

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any
 
 from tglo_lightning.arguments import integer, number
 from tglo_lightning.search.criterion import Criterion
 from tglo_lightning.search.evaluator import Evaluation
+from tglo_lightning.search.plain import Plain
 from tglo_lightning.search.result import Candidate, Finalist
-
-__all__ = ["Finals", "Outcome", "as_finals", "paired_p_value"]
 
 # Confirming seeds after which a small search looks whether the case is clear
 LOOK = 4
@@ -42,7 +40,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Finals:
+class Finals(Plain):
     """How a winner is chosen and confirmed.
 
     The best candidates of the search are trained again from ``seeds`` fresh seeds, and the one with the best mean is
@@ -73,23 +71,18 @@ class Finals:
     look: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in {"finalists": 1, "seeds": 0, "confirm": 1}.items():
-            object.__setattr__(self, name, integer(name, getattr(self, name), least))
-        object.__setattr__(self, "level", number("level", self.level, above=0, most=1))
-        object.__setattr__(self, "look", integer("look", self.look, 0))
+        least = {"finalists": 1, "seeds": 0, "confirm": 1, "look": 0}
+        vars(self).update({name: integer(name, getattr(self, name), low) for name, low in least.items()})
+        vars(self).update(level=number("level", self.level, above=0, most=1))
         if self.look == 1:
             raise ValueError("`look` must be 0 or at least 2: one seed cannot tell, got 1.")
         if self.look >= self.confirm:
-            object.__setattr__(self, "look", 0)
+            vars(self).update(look=0)
 
     @property
     def trainings(self) -> int:
         """Largest number of trainings that the finals take."""
         return self.finalists * self.seeds + 2 * self.confirm
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
 
     def run(self, train: Train, history: Sequence[Candidate], original: str, mode: str) -> Outcome:
         """Choose and confirm.
@@ -103,43 +96,32 @@ class Finals:
         sign = -1.0 if mode == "max" else 1.0
         # The module's own loss is confirmed against anyway
         valid = [c for c in history if c.status == "ok" and not c.criterion.is_original]
-        valid.sort(key=lambda c: sign * c.fitness)
         firsts: dict[Criterion, Candidate] = {}
-        for candidate in valid:
+        for candidate in sorted(valid, key=lambda c: sign * c.fitness):
             firsts.setdefault(candidate.criterion, candidate)
         distinct = list(firsts.values())[: self.finalists]
-        scores: list[list[Evaluation]] = [[] for _ in distinct]
-        for number_ in range(self.seeds):
-            for kept, evaluation in zip(scores, train("choice", number_, [c.criterion for c in distinct]), strict=True):
-                kept.append(evaluation)
-        finalists = [
-            Finalist.of(c.criterion, f"finalist {rank}" if c.criterion.losses else original, kept, c)
-            for rank, (c, kept) in enumerate(zip(distinct, scores, strict=True), start=1)
-        ]
+        rounds = [train("choice", seed, [c.criterion for c in distinct]) for seed in range(self.seeds)]
+        finalists = []
+        for rank, c in enumerate(distinct):
+            name = f"finalist {rank + 1}" if c.criterion.losses else original
+            finalists.append(Finalist.of(c.criterion, name, [evaluations[rank] for evaluations in rounds], c))
         if self.seeds:
             finalists.sort(key=lambda f: sign * f.mean if math.isfinite(f.mean) else math.inf)
         chosen = next((f for f in finalists if not self.seeds or math.isfinite(f.mean)), None)
         own = Criterion.original()
-        entrants = [own] if chosen is None else [chosen.criterion, own]
-        confirmed: list[list[Evaluation]] = [[] for _ in entrants]
-        for number_ in range(self.confirm):
-            for kept, evaluation in zip(confirmed, train("confirmation", number_, entrants), strict=True):
-                kept.append(evaluation)
-            if chosen is not None and number_ + 1 == self.look:
-                p_value, replaces = self._decide(*self._entrants(chosen, confirmed, original), mode)
-                if replaces or p_value is None or p_value >= 1:
-                    break
+        rounds = []
+        for seed in range(self.confirm):
+            rounds.append(train("confirmation", seed, [own] if chosen is None else [chosen.criterion, own]))
+            incumbent = Finalist.of(own, original, [evaluations[-1] for evaluations in rounds])
+            if chosen is None:
+                continue
+            best = Finalist.of(chosen.criterion, chosen.name, [evaluations[0] for evaluations in rounds], chosen)
+            p_value, replaces = self._decide(best, incumbent, mode)
+            if seed + 1 == self.look and (replaces or p_value is None or p_value >= 1):
+                break
         if chosen is None:
-            return Outcome(finalists, None, Finalist.of(own, original, confirmed[-1]), None, False)
-        best, incumbent = self._entrants(chosen, confirmed, original)
-        return Outcome(finalists, best, incumbent, *self._decide(best, incumbent, mode))
-
-    def _entrants(
-        self, chosen: Finalist, confirmed: Sequence[Sequence[Evaluation]], original: str
-    ) -> tuple[Finalist, Finalist]:
-        """The chosen candidate and the module's own loss, as confirmed so far."""
-        best = Finalist.of(chosen.criterion, chosen.name, confirmed[0], chosen)
-        return best, Finalist.of(Criterion.original(), original, confirmed[1])
+            return Outcome(finalists, None, incumbent, None, False)
+        return Outcome(finalists, best, incumbent, p_value, replaces)
 
     def _decide(self, best: Finalist, original: Finalist, mode: str) -> tuple[float | None, bool]:
         """The p-value, and whether ``best`` replaces ``original``."""

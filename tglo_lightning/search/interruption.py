@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["interruptible"]
-
 # Windows has none
 HANGUP: Any = getattr(signal, "SIGHUP", None)
 _RUNNING = threading.RLock()

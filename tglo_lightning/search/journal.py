@@ -18,7 +18,6 @@ try:
 except ImportError:  # Windows has no flock; two processes on one journal are not noticed there
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Journal", "JournalError", "Unwritable", "difference"]
 
 FORMAT = 3
 # Differences between headers that a message names

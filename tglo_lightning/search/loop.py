@@ -8,25 +8,24 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from statistics import fmean
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
-from tglo_lightning.search.budget import Budget
 from tglo_lightning.search.checks import BestCheck
 from tglo_lightning.search.criterion import Criterion
 from tglo_lightning.search.evaluator import Evaluation, Evaluator, Population
-from tglo_lightning.search.finals import Finals
 from tglo_lightning.search.journal import Journal, JournalError
 from tglo_lightning.search.result import Candidate, SearchResult
 from tglo_lightning.search.settings import Objective, SearchSettings
-from tglo_lightning.search.space import Space
 from tglo_lightning.search.strategy import Strategy
 from tglo_lightning.wording import counted
 
-__all__ = ["Listener", "SearchError", "search"]
-
 # How often a generation without one valid candidate is drawn again
 RETRIES = 3
+
+Training = Callable[[Population], Iterable[Evaluation]]
 
 
 class SearchError(RuntimeError):
@@ -45,16 +44,7 @@ class Listener(Protocol):
         """After each generation, with the numbers to log, ``generation`` among them."""
 
 
-def search(
-    evaluator: Evaluator,
-    settings: SearchSettings,
-    objective: Objective,
-    *,
-    journal: Journal | None = None,
-    listener: Listener | None = None,
-    check: Callable[[], None] = lambda: None,
-    look: Callable[[Population, int], dict[str, float] | None] | None = None,
-) -> SearchResult:
+def search(evaluator: Evaluator, settings: SearchSettings, objective: Objective, **options: Any) -> SearchResult:
     """Metalearn a loss.
 
     The strategy proposes ``settings.generations`` populations; a generation of which no candidate could be trained is
@@ -65,48 +55,48 @@ def search(
         evaluator: trains and scores.
         settings: the arguments of the search.
         objective: what is optimised.
-        journal: records every finished training and the strategy's state after each generation. A search that was
-            killed goes on from there, with the same result.
-        listener: followed by progress bars and loggers.
-        check: called before a training is recorded; raises if the search is to end.
-        look: called with a population and the member that was trained with the module's own loss, the first time there
-            is one; what it returns becomes ``result.diagnosis``.
+        options: ``journal``, ``listener``, ``check`` and ``look`` of :class:`Search`.
 
     Raises:
         ValueError: a constraint that rejects 10,000 draws in a row.
         SearchError: no candidate of a generation could be trained.
         JournalError: the journal holds other candidates than this search proposes.
     """
-    return _Search(evaluator, settings, objective, journal, listener, check, look).run()
+    return Search(evaluator, settings, objective, **options).run()
 
 
-class _Search:
-    """A search while it runs."""
+@dataclass
+class Search:
+    """A search while it runs.
 
-    def __init__(
-        self,
-        evaluator: Evaluator,
-        settings: SearchSettings,
-        objective: Objective,
-        journal: Journal | None,
-        listener: Listener | None,
-        check: Callable[[], None],
-        look: Callable[[Population, int], dict[str, float] | None] | None,
-    ) -> None:
-        assert isinstance(settings.strategy, Strategy)
-        assert isinstance(settings.space, Space)
-        self.evaluator, self.settings, self.objective = evaluator, settings, objective
-        self.journal, self.listener, self.check = journal, listener, check
-        self.strategy = settings.strategy
-        self.strategy.mode = objective.mode
-        space = settings.space.for_task(objective.num_classes, objective.priors)
-        self.strategy.start(space, settings.population, settings.seed)
-        self.sign = -1.0 if objective.mode == "max" else 1.0
-        self.look, self.diagnosis = look, None if journal is None else journal.recall(("diagnosis",))
-        self.history: list[Candidate] = []
-        self.rejected: list[int] = []
-        self.best = math.nan
-        self.elapsed_before = 0.0
+    Attributes:
+        evaluator, settings, objective: see :func:`search`.
+        journal: records every finished training and the strategy's state after each generation. A search that was
+            killed goes on from there, with the same result.
+        listener: followed by progress bars and loggers.
+        check: called before a training is recorded; raises if the search is to end.
+        look: called with a population and the member that was trained with the module's own loss, the first time there
+            is one; what it returns becomes ``result.diagnosis``.
+        elapsed_before: seconds of an earlier part of the search.
+    """
+
+    evaluator: Evaluator
+    settings: SearchSettings
+    objective: Objective
+    journal: Journal | None = None
+    listener: Listener | None = None
+    check: Callable[[], None] = lambda: None
+    look: Callable[[Population, int], dict[str, float] | None] | None = None
+    elapsed_before: float = 0.0
+    history: list[Candidate] = field(default_factory=list, init=False)
+    rejected: list[int] = field(default_factory=list, init=False)
+    best: float = field(default=math.nan, init=False)
+
+    def __post_init__(self) -> None:
+        self.strategy: Strategy = self.settings.strategy
+        self.sign = -1.0 if self.objective.mode == "max" else 1.0
+        self._path = self.journal and self.journal.path
+        self.diagnosis = self._recall(("diagnosis",))
         self.started = time.monotonic()
 
     @property
@@ -115,15 +105,21 @@ class _Search:
         return self.elapsed_before + time.monotonic() - self.started
 
     def run(self) -> SearchResult:
+        """Search; see :func:`search`."""
         settings, objective = self.settings, self.objective
-        assert isinstance(settings.finals, Finals)
+        self.strategy.mode = objective.mode
+        space = settings.space.for_task(objective.num_classes, objective.priors)
+        self.strategy.start(space, settings.population, settings.seed)
         begun = self._restore()
-        self._note_settings()
+        # A search that goes on may be asked for more generations
+        asked = settings.to_dict()
+        if (self._recall(("settings",)) or {}).get("settings") != asked:
+            self._record(("settings",), settings=asked)
         for generation in range(begun, settings.generations):
             if generation and self._out_of_time(generation):
                 break
             self._generation(generation)
-        outcome = settings.finals.run(self._final, self.history, objective.original, objective.mode)
+        outcome = settings.finals.run(self.final, self.history, objective.original, objective.mode)
         return SearchResult(
             kept="metalearned" if outcome.replaces else "original",
             monitor=objective.monitor,
@@ -136,47 +132,43 @@ class _Search:
             rejected=tuple(self.rejected),
             seconds=self.elapsed,
             diagnosis=self.diagnosis and self.diagnosis["figures"],
-            settings=settings.to_dict()
-            | {
-                "num_classes": objective.num_classes,
-                "evaluator": self.evaluator.name,
-                "original_options": list(objective.options),
-            },
+            settings=objective.notes(settings, self.evaluator.name),
         )
 
-    def _note_settings(self) -> None:
-        """Write down how many generations are asked for; a search that goes on may be asked for more."""
-        asked = self.settings.to_dict()
-        if self.journal is not None and (self.journal.recall(("settings",)) or {}).get("settings") != asked:
-            self.journal.append(("settings",), {"settings": asked})
+    def final(self, stage: str, number: int, criteria: Sequence[Criterion]) -> list[Evaluation]:
+        """Train criteria from one seed of the finals; see :meth:`Finals.run`."""
+        # By what is trained, so that a search with more generations need not train it again
+        return self._train(stage, number, [criterion.digest for criterion in criteria], criteria)
+
+    def _recall(self, key: Sequence[str | int]) -> dict[str, Any] | None:
+        return None if self.journal is None else self.journal.recall(key)
+
+    def _record(self, key: Sequence[str | int], **values: Any) -> None:
+        if self.journal is not None:
+            self.journal.append(key, values)
 
     def _out_of_time(self, generation: int) -> bool:
         """Whether another generation and the finals would take longer than the whole search may."""
-        limit = self.settings.budget.max_time if isinstance(self.settings.budget, Budget) else None
+        limit, key = self.settings.budget.max_time, ("time", generation)
         if limit is None:
             return False
         # A search that is resumed stops where it stopped
-        key = ("time", generation)
-        if self.journal is not None and self.journal.recall(key) == {"key": list(key), "max_time": limit}:
+        if self._recall(key) == {"key": list(key), "max_time": limit}:
             return True
-        assert isinstance(self.settings.finals, Finals)
         needed = self.settings.population + self.settings.finals.trainings
         if self.elapsed * (1 + needed / len(self.history)) <= limit:
             return False
-        if self.journal is not None:
-            self.journal.append(key, {"max_time": limit})
+        self._record(key, max_time=limit)
         return True
 
     def _restore(self) -> int:
         """Take over the generations that the journal holds whole; return the number of the next one."""
-        if self.journal is None:
-            return 0
         generation, state = 0, None
-        while (record := self.journal.recall(("state", generation))) is not None:
+        while (record := self._recall(("state", generation))) is not None:
             for index in range(record["candidates"]):
-                entry = self.journal.recall(("generation", generation, index))
+                entry = self._recall(("generation", generation, index))
                 if entry is None:
-                    raise JournalError(f"{self.journal.path} lacks candidate {index} of generation {generation}.")
+                    raise JournalError(f"{self._path} lacks candidate {index} of generation {generation}.")
                 evaluation = Evaluation.from_dict(entry)
                 self._note("generation", evaluation)
                 criterion = Criterion.from_dict(entry["criterion"])
@@ -193,70 +185,59 @@ class _Search:
         return generation
 
     def _generation(self, generation: int) -> None:
+        strategy, name = self.strategy, type(self.strategy).__name__
         population: list[Candidate] = []
-        rejected_before = self.strategy.rejected
+        rejected_before = strategy.rejected
         while not any(candidate.status == "ok" for candidate in population):
             if population:
-                if len(population) > RETRIES * self.settings.population or not self.strategy.retry():
+                if len(population) > RETRIES * self.settings.population or not strategy.retry():
                     raise SearchError(_reason(population))
                 warnings.warn(
                     f"No candidate of generation {generation + 1} could be trained; drawing it again nearer to the "
                     "centre of the space.",
                     stacklevel=4,
                 )
-            criteria = self.strategy.ask()
+            criteria = strategy.ask()
             if not criteria or not all(isinstance(criterion, Criterion) for criterion in criteria):
-                raise TypeError(f"{type(self.strategy).__name__}.ask() must return criteria, got {criteria!r}.")
-            offset = len(population)
-            seed = self.settings.training_seed("generation", generation)
-            keys: list[tuple[str | int, ...]] = [
-                ("generation", generation, offset + index) for index in range(len(criteria))
-            ]
-            evaluations = self._train("generation", keys, criteria, seed, self._strategy_training())
-            population += [
-                Candidate.of(generation, offset + index, criterion, evaluation)
-                for index, (criterion, evaluation) in enumerate(zip(criteria, evaluations, strict=True))
-            ]
+                raise TypeError(f"{name}.ask() must return criteria, got {criteria!r}.")
+            places = range(len(population), len(population) + len(criteria))
+            evaluations = self._train("generation", generation, places, criteria, self._training())
+            population += map(partial(Candidate.of, generation), places, criteria, evaluations)
         self.history += population
-        self.rejected.append(self.strategy.rejected - rejected_before)
-        self.strategy.tell([self.sign * e.fitness if e.ok else math.nan for e in evaluations])
+        self.rejected.append(strategy.rejected - rejected_before)
+        strategy.tell([self.sign * e.fitness if e.ok else math.nan for e in evaluations])
         metrics = self._metrics(population)
-        if self.journal is not None and self.journal.recall(("state", generation)) is None:
-            rest = {"candidates": len(population), "rejected": self.rejected[-1], "elapsed": self.elapsed}
+        if self.journal is not None:
             try:
-                state = json.loads(json.dumps(self.strategy.state_dict(), allow_nan=False))
+                state = json.loads(json.dumps(strategy.state_dict(), allow_nan=False))
             except (TypeError, ValueError) as error:
-                name = type(self.strategy).__name__
                 raise TypeError(
                     f"{name}.state_dict() must hold lists, dicts, strings and finite numbers: {error}."
                 ) from error
-            self.journal.append(("state", generation), {"state": state, "metrics": metrics, **rest})
+            rest = {"candidates": len(population), "rejected": self.rejected[-1], "elapsed": self.elapsed}
+            self._record(("state", generation), state=state, metrics=metrics, **rest)
         if self.listener is not None:
             self.listener.on_generation(metrics)
 
-    def _strategy_training(self) -> Callable[[Population], Iterable[Evaluation]] | None:
-        """How the strategy wants a population trained; ``None`` to the end, each member on its own."""
-        budget = self.settings.budget
-        limit = budget.min_fitness_after if isinstance(budget, Budget) else None
-        if type(self.strategy).train is not Strategy.train:
-            if limit is not None:
-                name = type(self.strategy).__name__
-                raise ValueError(f"`min_fitness_after` has no effect: {name} decides by itself who trains on.")
-            return self.strategy.train
-        if isinstance(budget, Budget) and limit is not None:
-            after, value = limit
-            return lambda population: self._reject_early(population, after, value, budget.unit)
-        return None
+    def _training(self) -> Training | None:
+        """How a population is trained; ``None`` to the end, each member on its own."""
+        limit = self.settings.budget.min_fitness_after
+        if type(self.strategy).train is Strategy.train:
+            return None if limit is None else lambda population: self._reject_early(population, *limit)
+        if limit is not None:
+            name = type(self.strategy).__name__
+            raise ValueError(f"`min_fitness_after` has no effect: {name} decides by itself who trains on.")
+        return self.strategy.train
 
-    def _reject_early(self, population: Population, after: int, value: float, unit: str) -> Iterator[Evaluation]:
+    def _reject_early(self, population: Population, after: int, value: float) -> Iterator[Evaluation]:
         """Train a population, and reject on the way what is not good enough after ``after`` epochs or steps."""
         population.advance(after)
         scores = list(population.scores())
         for index, early in enumerate(scores):
             if early.ok and not self.sign * early.fitness <= self.sign * value:
                 why = (
-                    f"{self.objective.monitor} was {early.fitness:.4g} after {after} {unit}, min_fitness_after asks "
-                    f"for {value:g}"
+                    f"{self.objective.monitor} was {early.fitness:.4g} after {after} {self.settings.budget.unit}, "
+                    f"min_fitness_after asks for {value:g}"
                 )
                 scores[index] = Evaluation(math.nan, "rejected", early.seconds, why)
         good = [index for index, early in enumerate(scores) if early.ok]
@@ -266,29 +247,25 @@ class _Search:
             scores[index] = late
         yield from scores
 
-    def _final(self, stage: str, number: int, criteria: Sequence[Criterion]) -> list[Evaluation]:
-        # By what is trained, so that a search with more generations need not train it again
-        keys: list[tuple[str | int, ...]] = [(stage, number, criterion.digest) for criterion in criteria]
-        return self._train(stage, keys, criteria, self.settings.training_seed(stage, number))
-
     def _train(
         self,
         stage: str,
-        keys: Sequence[tuple[str | int, ...]],
+        number: int,
+        names: Sequence[str | int],
         criteria: Sequence[Criterion],
-        seed: int,
-        training: Callable[[Population], Iterable[Evaluation]] | None = None,
+        training: Training | None = None,
     ) -> list[Evaluation]:
         """Evaluations of ``criteria``: from the journal, or trained and recorded as soon as each is known."""
-        known = [self._recall(key, criterion, seed) for key, criterion in zip(keys, criteria, strict=True)]
-        missing = [index for index, evaluation in enumerate(known) if evaluation is None]
+        keys, seed = [(stage, number, name) for name in names], self.settings.training_seed(stage, number)
+        known = [self._known(key, criterion, seed) for key, criterion in zip(keys, criteria, strict=True)]
+        trained = [index for index, evaluation in enumerate(known) if evaluation is None]
         # Members that depend on one another are trained again as a whole, with the same result
-        whole = training is not None or self.evaluator.shares_passes
-        trained = range(len(criteria)) if missing and whole else missing
+        if trained and (training is not None or self.evaluator.shares_passes):
+            trained = list(range(len(criteria)))
         population = self._start([criteria[index] for index in trained], seed) if trained else None
         evaluations = []
         try:
-            fresh = iter(_scores(population, training)) if population is not None else iter(())
+            fresh = iter(()) if population is None else iter((training or _to_the_end)(population))
             for index, (key, criterion) in enumerate(zip(keys, criteria, strict=True)):
                 again = next(fresh, None) if index in trained else None
                 evaluation = known[index] or again
@@ -297,11 +274,12 @@ class _Search:
                         f"{type(self.strategy).__name__}.train() must yield one evaluation for each of "
                         f"{len(criteria)} candidates, got {index}."
                     )
-                if stage == "generation" and criterion.is_original and again is not None and again.ok:
-                    self._look(population, list(trained).index(index))
+                if population is not None and stage == "generation" and again is not None:
+                    self._look(population, trained.index(index), criterion, again)
                 if known[index] is None:
                     self.check()
-                    self._record(key, criterion, seed, evaluation)
+                    values = {"criterion": criterion.to_dict(), "seed": seed, **evaluation.to_dict()}
+                    self._record(key, **values, elapsed=self.elapsed)
                 evaluations.append(evaluation)
                 self._note(stage, evaluation)
         finally:
@@ -309,37 +287,29 @@ class _Search:
                 population.close()
         return evaluations
 
-    def _look(self, population: Population | None, member: int) -> None:
-        """Look at a network that was trained with the module's own loss, once."""
-        if self.look is None or population is None or self.diagnosis is not None:
-            return
-        self.diagnosis = {"figures": self.look(population, member)}
-        if self.journal is not None:
-            self.journal.append(("diagnosis",), self.diagnosis)
+    def _look(self, population: Population, member: int, criterion: Criterion, evaluation: Evaluation) -> None:
+        """Look once at a network that was trained with the module's own loss."""
+        if self.look is not None and self.diagnosis is None and criterion.is_original and evaluation.ok:
+            self.diagnosis = {"figures": self.look(population, member)}
+            self._record(("diagnosis",), **self.diagnosis)
 
     def _start(self, criteria: Sequence[Criterion], seed: int) -> Population:
         population = self.evaluator.start(criteria, seed)
-        budget = self.settings.budget
-        best = isinstance(budget, Budget) and budget.score == "best"
+        best = self.settings.budget.score == "best"
         return cast(Population, BestCheck(population, self.objective.mode)) if best else population
 
-    def _recall(self, key: Sequence[str | int], criterion: Criterion, seed: int) -> Evaluation | None:
-        record = None if self.journal is None else self.journal.recall(key)
-        if self.journal is None or record is None:
+    def _known(self, key: Sequence[str | int], criterion: Criterion, seed: int) -> Evaluation | None:
+        """What the journal holds of a training."""
+        record = self._recall(key)
+        if record is None:
             return None
         if record["criterion"] != criterion.to_dict() or record["seed"] != seed:
             raise JournalError(
-                f"{self.journal.path} holds another candidate under {list(key)} than this search proposes; the "
-                "versions of its dependencies may differ from those it was written with."
+                f"{self._path} holds another candidate under {list(key)} than this search proposes; the versions of "
+                "its dependencies may differ from those it was written with."
             )
         self.elapsed_before = max(self.elapsed_before, record["elapsed"])
         return Evaluation.from_dict(record)
-
-    def _record(self, key: Sequence[str | int], criterion: Criterion, seed: int, e: Evaluation) -> None:
-        if self.journal is None:
-            return
-        values = {"criterion": criterion.to_dict(), "seed": seed, **e.to_dict(), "elapsed": self.elapsed}
-        self.journal.append(key, values)
 
     def _note(self, stage: str, evaluation: Evaluation) -> None:
         if stage == "generation" and evaluation.ok and not self.sign * evaluation.fitness >= self.sign * self.best:
@@ -349,7 +319,7 @@ class _Search:
 
     def _metrics(self, population: Sequence[Candidate]) -> dict[str, float]:
         """What is logged of a generation; fitness entries are left out if no candidate is valid."""
-        valid = [c for c in population if c.status == "ok"]
+        valid = sorted((c for c in population if c.status == "ok"), key=lambda c: self.sign * c.fitness)
         rejected = self.rejected[-1]
         metrics = {
             "generation": population[0].generation + 1,
@@ -360,24 +330,19 @@ class _Search:
             "seconds": sum(c.seconds for c in population),
         }
         if valid:
-            fitness = [c.fitness for c in valid]
-            leader = min(valid, key=lambda c: self.sign * c.fitness)
+            theta = [value for loss in valid[0].criterion.losses for value in loss.theta]
             metrics |= {
-                "fitness_best": leader.fitness,
-                "fitness_mean": fmean(fitness),
+                "fitness_best": valid[0].fitness,
+                "fitness_mean": fmean(c.fitness for c in valid),
                 "fitness_best_so_far": self.best,
+                "fitness_worst": valid[-1].fitness,
+                **{f"theta_{i}": value for i, value in enumerate(theta)},
+                "step": valid[0].criterion.step,
             }
-            metrics["fitness_worst"] = max(fitness, key=lambda value: self.sign * value)
-            theta = [value for loss in leader.criterion.losses for value in loss.theta]
-            metrics |= {f"theta_{i}": value for i, value in enumerate(theta)} | {"step": leader.criterion.step}
         return metrics
 
 
-def _scores(
-    population: Population, training: Callable[[Population], Iterable[Evaluation]] | None
-) -> Iterable[Evaluation]:
-    if training is not None:
-        return training(population)
+def _to_the_end(population: Population) -> Iterable[Evaluation]:
     population.advance(population.length)
     return population.scores()
 

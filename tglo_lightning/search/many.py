@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from statistics import fmean
 from typing import Any
@@ -10,15 +11,12 @@ from typing import Any
 from torch import nn
 
 from tglo_lightning.arguments import integer
-from tglo_lightning.search.budget import Budget
 from tglo_lightning.search.criterion import Criterion, LossSpec
 from tglo_lightning.search.evaluator import Evaluation
-from tglo_lightning.search.minimize import FunctionEvaluator, header_of, run
+from tglo_lightning.search.minimize import FunctionEvaluator, run, settings_of
 from tglo_lightning.search.result import SearchResult
 from tglo_lightning.search.settings import Objective, SearchSettings
 from tglo_lightning.theory import from_minimal, from_shape, to_minimal, to_shape
-
-__all__ = ["minimize_many", "relative_gain", "transferred"]
 
 # Below this error a difference counts for less
 FLOOR = 0.02
@@ -103,44 +101,27 @@ def minimize_many(
     functions, classes = list(fns), [integer("num_classes", n, 2) for n in num_classes]
     if not functions or len(functions) != len(classes) or not all(map(callable, functions)):
         raise ValueError(f"Give a function for each of `num_classes`, got {len(functions)} for {len(classes)}.")
-    if settings is not None and options:
-        raise TypeError(f"Give either `settings` or {', '.join(options)}.")
-    settings = settings or SearchSettings(**({"space": "shape"} | options))
-    settings = settings.for_places(1)
-    budget = settings.budget if isinstance(settings.budget, Budget) else None
+    settings = settings_of(settings, options if settings else {"space": "shape"} | options)
     original = nn.CrossEntropyLoss()
-    tasks = [
-        FunctionEvaluator(fn, original, num_classes=n, budget=budget) for fn, n in zip(functions, classes, strict=True)
-    ]
-    evaluator = TaskEvaluator(tasks, max(classes))
+    tasks = [FunctionEvaluator(fn, original, n, settings.budget) for fn, n in zip(functions, classes, strict=True)]
     objective = Objective(max(classes), "gain", "max", "CrossEntropyLoss")
-    header = header_of(functions, original, settings, objective, evaluator.name) | {"classes_of_tasks": classes}
-    return run(evaluator, settings, objective, header, journal, progress)
+    evaluator = TaskEvaluator(tasks, max(classes))
+    return run(evaluator, tasks, settings, objective, journal, progress, classes_of_tasks=classes)
 
 
+@dataclass
 class TaskEvaluator:
     """Scores a criterion by its mean gain over several tasks.
 
-    Args:
+    Attributes:
         tasks: the evaluator of each task.
         num_classes: classes that criteria are made for.
     """
 
-    name = "tasks"
-    shares_passes = False
-
-    def __init__(self, tasks: Sequence[FunctionEvaluator], num_classes: int) -> None:
-        self.tasks, self.num_classes = list(tasks), num_classes
-
-    @property
-    def proven(self) -> bool:
-        """Whether each task has returned a number before."""
-        return all(task.proven for task in self.tasks)
-
-    @proven.setter
-    def proven(self, value: bool) -> None:
-        for task in self.tasks:
-            task.proven = value
+    tasks: list[FunctionEvaluator]
+    num_classes: int
+    name: str = "tasks"
+    shares_passes: bool = False
 
     def start(self, criteria: Sequence[Criterion], seed: int) -> TaskPopulation:
         """Start the trainings of each task, and those of cross-entropy."""
@@ -158,17 +139,13 @@ class TaskPopulation:
             assert task.num_classes is not None
             own = [transferred(criterion, evaluator.num_classes, task.num_classes) for criterion in criteria]
             self._parts.append(task.start([*own, Criterion.original()], seed))
-        self.length = self._parts[0].length
-
-    @property
-    def trained(self) -> int:
-        """Numbers taken from each function so far."""
-        return self._parts[0].trained
+        self.length, self.trained = self._parts[0].length, 0
 
     def advance(self, n: int) -> None:
         """Let each training go on for ``n`` numbers."""
         for part in self._parts:
             part.advance(n)
+        self.trained = self._parts[0].trained
 
     def scores(self) -> Iterator[Evaluation]:
         """Yield the mean gain of each member."""

@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from importlib.metadata import version
 from os import PathLike
 from typing import Any
@@ -21,7 +22,7 @@ from tglo_lightning.losses.registry import check_replaceable, kind_of, loss_name
 from tglo_lightning.search.budget import Budget
 from tglo_lightning.search.code import code_of
 from tglo_lightning.search.criterion import Criterion
-from tglo_lightning.search.evaluator import Evaluation
+from tglo_lightning.search.evaluator import Evaluation, Evaluator
 from tglo_lightning.search.files import journal_path, result_path
 from tglo_lightning.search.interruption import interruptible
 from tglo_lightning.search.journal import Journal
@@ -32,8 +33,6 @@ from tglo_lightning.search.result import SearchResult
 from tglo_lightning.search.seeding import random_states, saved_states, seed_all
 from tglo_lightning.search.settings import Objective, SearchSettings
 from tglo_lightning.search.summary import warn_of_seeds
-
-__all__ = ["FunctionEvaluator", "minimize"]
 
 VERSIONS = ("torch", "cma", "numpy")
 
@@ -51,9 +50,9 @@ def minimize(
     """Metalearn the loss that a training of your own is best with.
 
     ``fn`` gets a loss, trains a new network with it and returns the number to minimise, such as the error rate on
-    validation data; for an accuracy return ``1 - accuracy``, never a value of the loss it was given, for that cannot
-    compare losses. It is called with the candidates, then in the finals with the best of them and with ``original``,
-    from fresh seeds. ``original`` is kept unless the winner is confirmed, see :class:`~tglo_lightning.search.Finals`.
+    validation data: never a value of the loss it was given, for that cannot compare losses. It is called with the
+    candidates, then in the finals with the best of them and with ``original``, from fresh seeds. ``original`` is kept
+    unless the winner is confirmed, see :class:`~tglo_lightning.search.Finals`.
 
     A ``fn`` that yields numbers instead, one after each epoch or so, can be stopped on the way by strategies that look
     at candidates while they train; ``budget`` is then how many numbers to take.
@@ -109,9 +108,7 @@ def minimize(
     """
     if not callable(fn):
         raise TypeError(f"`fn` must be a function of a loss, got {fn!r}.")
-    if settings is not None and options:
-        raise TypeError(f"Give either `settings` or {', '.join(options)}.")
-    settings = (SearchSettings(**options) if settings is None else settings).for_places(1)
+    settings = settings_of(settings, options)
     if original is None:
         original = nn.CrossEntropyLoss()
     check_replaceable(original, "`original`")
@@ -121,31 +118,58 @@ def minimize(
     objective = Objective(
         integer("num_classes", num_classes, 2), name, "min", loss_name(original), (loss_options(original),)
     )
-    budget = settings.budget if isinstance(settings.budget, Budget) else None
-    of_logits = num_classes if kind in (None, "classes") else None
-    evaluator = FunctionEvaluator(fn, original, num_classes=of_logits, budget=budget)
-    header = header_of([fn], original, settings, objective, evaluator.name)
-    result = run(evaluator, settings, objective, header, journal, progress)
+    evaluator = FunctionEvaluator(fn, original, num_classes if kind in (None, "classes") else None, settings.budget)
+    result = run(evaluator, [evaluator], settings, objective, journal, progress)
     warn_of_seeds(result, "If `fn` seeds generators itself, leave that to the search.")
     return result
 
 
+def settings_of(settings: SearchSettings | None, options: dict[str, Any]) -> SearchSettings:
+    """Return settings for one loss, given as a whole or by their attributes."""
+    if settings is not None and options:
+        raise TypeError(f"Give either `settings` or {', '.join(options)}.")
+    return (SearchSettings(**options) if settings is None else settings).for_places(1)
+
+
 def run(
-    evaluator: Any,
+    evaluator: Evaluator,
+    tasks: Sequence[FunctionEvaluator],
     settings: SearchSettings,
     objective: Objective,
-    header: dict[str, Any],
     journal: str | PathLike[str] | None,
     progress: bool,
+    **more: Any,
 ) -> SearchResult:
-    """Search with a journal and a progress bar; write the result beside the journal."""
+    """Search with a journal and a progress bar; write the result beside the journal.
+
+    Args:
+        evaluator: trains and scores.
+        tasks: the functions behind it.
+        settings, objective, journal, progress: as for :func:`minimize`.
+        more: what decides the result besides, for the header of the journal.
+    """
+    original, space = tasks[0].original, settings.space
+    header = {
+        "settings": settings.identity,
+        "classes": objective.num_classes,
+        "code": code_of(*(t.fn for t in tasks), settings.strategy, space, getattr(space, "constraint", None)),
+        "original": objective.original,
+        "options": repr(original) if isinstance(original, nn.Module) else "",
+        "original_options": list(objective.options),
+        "monitor": objective.monitor,
+        "mode": objective.mode,
+        "evaluator": evaluator.name,
+        "versions": {"tglo-lightning": __version__, **{package: version(package) for package in VERSIONS}},
+        **more,
+    }
     with ExitStack() as stack:
         check = stack.enter_context(interruptible())
         opened = None
         if (path := journal_path(journal)) is not None:
             opened = Journal(path, header)
             stack.callback(opened.close)
-            evaluator.proven = opened.recorded > 0
+            for task in tasks:
+                task.proven = opened.recorded > 0
         bar = stack.enter_context(SearchBar(settings, objective.monitor, disable=not progress))
         result = search(evaluator, settings, objective, journal=opened, listener=bar, check=check)
         if opened is not None:
@@ -153,28 +177,11 @@ def run(
     return result
 
 
-def header_of(
-    fns: Sequence[Any], original: Any, settings: SearchSettings, objective: Objective, evaluator: str
-) -> dict[str, Any]:
-    """Return what decides the result of a search, for the header of its journal."""
-    return {
-        "settings": settings.identity,
-        "classes": objective.num_classes,
-        "code": code_of(*fns, settings.strategy, settings.space, getattr(settings.space, "constraint", None)),
-        "original": objective.original,
-        "options": repr(original) if isinstance(original, nn.Module) else "",
-        "original_options": list(objective.options),
-        "monitor": objective.monitor,
-        "mode": objective.mode,
-        "evaluator": evaluator,
-        "versions": {"tglo-lightning": __version__, **{package: version(package) for package in VERSIONS}},
-    }
-
-
+@dataclass
 class FunctionEvaluator:
     """Scores losses by a function that trains with them.
 
-    Args:
+    Attributes:
         fn: gets a loss; returns a number, or yields numbers.
         original: the loss that is called the original; candidates take over its options.
         num_classes: classes that the logits must have; None for any number.
@@ -183,23 +190,13 @@ class FunctionEvaluator:
             nothing else is an error.
     """
 
-    name = "function"
-    shares_passes = False
-
-    def __init__(
-        self,
-        fn: Callable[[nn.Module], Any],
-        original: Callable[..., Any],
-        *,
-        num_classes: int | None = None,
-        budget: Budget | None = None,
-        proven: bool = False,
-    ) -> None:
-        self.fn = fn
-        self.original = original
-        self.num_classes = num_classes
-        self.budget = budget
-        self.proven = proven
+    fn: Callable[[nn.Module], Any]
+    original: Callable[..., Any]
+    num_classes: int | None
+    budget: Budget
+    proven: bool = False
+    name: str = "function"
+    shares_passes: bool = False
 
     def start(self, criteria: Sequence[Criterion], seed: int) -> FunctionPopulation:
         """Start one call of the function for each criterion."""
@@ -211,7 +208,7 @@ class FunctionPopulation:
 
     def __init__(self, evaluator: FunctionEvaluator, criteria: Sequence[Criterion], seed: int) -> None:
         self.evaluator = evaluator
-        self.length = max(1, 0 if evaluator.budget is None else evaluator.budget.length)
+        self.length = max(1, evaluator.budget.length)
         self.trained = 0
         self.members = list(range(len(criteria)))
         self._calls = [_Call(evaluator, criterion, seed) for criterion in criteria]
@@ -224,11 +221,10 @@ class FunctionPopulation:
         """Yield the last number of each call."""
         held: list[Evaluation] = []
         cause: Exception | None = None
-        for member in self.members:
-            evaluation = self._calls[member].run(self.trained)
-            cause = self._calls[member].error or cause
-            held.append(evaluation)
-            self.evaluator.proven |= evaluation.status == "ok"
+        for call in [self._calls[member] for member in self.members]:
+            held.append(call.run(self.trained))
+            cause = call.error or cause
+            self.evaluator.proven |= held[-1].status == "ok"
             if self.evaluator.proven:
                 yield from held
                 held.clear()
@@ -261,46 +257,44 @@ class _Call:
         self.evaluator, self.criterion, self.seed = evaluator, criterion, seed
         self.error: Exception | None = None
         self._taken = 0
-        self._seconds = 0.0
         self._last: Evaluation | None = None
         self._value: Any = None
         self._running: Iterator[Any] | None = None
-        self._resume: Callable[[], None] | None = None
+        self._resume: Callable[[], None] = lambda: None
 
     def run(self, until: int) -> Evaluation:
         """Go on until so many numbers were taken, if the function yields; else call it once."""
-        started = time.perf_counter()
-        budget = self.evaluator.budget
-        limit = None if budget is None or self.criterion.is_original else budget.timeout
-        if self._last is None or (self._running is not None and self._taken < until):
-            try:
-                with random_states(), scaled_rates(self.criterion.step) as built:
-                    if self._last is None:
-                        self._begin(built)
-                    if self._resume is not None:
-                        self._resume()
-                    while self._running is not None and self._taken < until:
-                        self._take()
-                        if limit is not None and time.perf_counter() - started > limit - self._seconds:
-                            raise TimedOut(f"not done within timeout={limit:g} s")
-                    self._resume = saved_states()
-                fitness, status, words = _number(self._value), "ok", None
-            except (NotANumber, WrongClasses, UnusedStep, NeedsBudget):
-                raise
-            except Exception as error:
-                self.error, self._running = error, None
-                fitness, status, words = math.nan, "crashed", f"{type(error).__name__}: {error}"
-                if isinstance(error, TimedOut):
-                    status, words = "timeout", str(error)
-            self._seconds += time.perf_counter() - started
-            self._last = Evaluation(fitness, status, self._seconds, words)
+        if self._last is not None and (self._running is None or self._taken >= until):
+            return self._last
+        before, started = 0.0 if self._last is None else self._last.seconds, time.perf_counter()
+        words: str | None = None
+        limit = None if self.criterion.is_original else self.evaluator.budget.timeout
+        try:
+            with random_states(), scaled_rates(self.criterion.step) as built:
+                if self._last is None:
+                    self._begin(built)
+                self._resume()
+                while self._running is not None and self._taken < until:
+                    self._take()
+                    if limit is not None and time.perf_counter() - started > limit - before:
+                        raise TimedOut(f"not done within timeout={limit:g} s")
+                self._resume = saved_states()
+            fitness, status = _number(self._value), "ok"
+        except (WrongType, WrongValue):
+            raise
+        except Exception as error:
+            self.error, self._running = error, None
+            timed_out = isinstance(error, TimedOut)
+            words = str(error) if timed_out else f"{type(error).__name__}: {error}"
+            fitness, status = math.nan, "timeout" if timed_out else "crashed"
+        self._last = Evaluation(fitness, status, before + time.perf_counter() - started, words)
         return self._last
 
     def close(self) -> None:
         """End the function, if it waits."""
         if isinstance(self._running, Generator):
             self._running.close()
-        self._running = self._resume = None
+        self._running = None
 
     def _begin(self, built: Sequence[Any]) -> None:
         """Call the function; if it yields, to its first number."""
@@ -310,17 +304,17 @@ class _Call:
         called: set[int] = set()
         hook = None
         if not self.evaluator.proven and isinstance(loss, nn.Module):
-            hook = loss.register_forward_pre_hook(lambda _, arguments: called.update(_classes(arguments)))
+            hook = loss.register_forward_pre_hook(lambda _, arguments: called.add(_classes(*arguments)))
         self._value = self.evaluator.fn(loss)
         if inspect.isgenerator(self._value):
-            if self.evaluator.budget is None or not self.evaluator.budget.length:
-                raise NeedsBudget(
+            if not self.evaluator.budget.length:
+                raise WrongValue(
                     "`fn` yields numbers; pass `budget=` how many of them are a whole training, such as budget=20."
                 )
             self._running = self._value
             self._take()
         if criterion.step != 1 and not built:
-            raise UnusedStep(
+            raise WrongValue(
                 "The learning rate is searched, but `fn` builds no torch optimizer whose rate could be set. To search "
                 "the loss alone, pass space='taylorglo'."
             )
@@ -343,7 +337,7 @@ class _Call:
                 stacklevel=9,
             )
         elif wanted is not None and wanted not in called:
-            raise WrongClasses(
+            raise WrongValue(
                 f"`num_classes` is {wanted}, but `fn` called the loss with logits of "
                 f"{' and '.join(map(str, sorted(called)))} classes."
             )
@@ -353,27 +347,18 @@ class TimedOut(Exception):
     """A call that takes longer than the budget allows."""
 
 
-class NotANumber(TypeError):
-    """A function that returns something else."""
+class WrongType(TypeError):
+    """A function that returns no number: no failure of a candidate."""
 
 
-class NeedsBudget(ValueError):
-    """A function that yields, without a budget."""
+class WrongValue(ValueError):
+    """A function that does not fit the arguments of the search: no failure of a candidate."""
 
 
-class UnusedStep(ValueError):
-    """A learning rate that nothing is trained at."""
-
-
-class WrongClasses(ValueError):
-    """The logits have another number of classes than ``num_classes`` says."""
-
-
-def _classes(arguments: tuple[Any, ...]) -> set[int]:
-    """The number of classes of the logits that a loss was called with; 0 where they are none."""
-    logits = arguments[0] if arguments else None
+def _classes(logits: Any = None, *_: Any) -> int:
+    """The number of classes of the logits that a loss was called with; 0 if they are none."""
     shape = tuple(getattr(logits, "shape", ()))
-    return {shape[min(1, len(shape) - 1)] if shape else 0}
+    return shape[min(1, len(shape) - 1)] if shape else 0
 
 
 def _number(value: Any) -> float:
@@ -382,4 +367,4 @@ def _number(value: Any) -> float:
             return float(value)
     except (TypeError, ValueError, RuntimeError):
         pass
-    raise NotANumber(f"`fn` must return the number to minimise, got {value!r}.")
+    raise WrongType(f"`fn` must return the number to minimise, got {value!r}.")

@@ -5,18 +5,15 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-import numpy as np
-
-from tglo_lightning.arguments import integer, number
+from tglo_lightning.arguments import choice, integer, number
 from tglo_lightning.search.criterion import Criterion
-from tglo_lightning.search.presets import Presets, WarmCMAES
+from tglo_lightning.search.presets import RATES, Presets, StagedCMAES, WarmCMAES
 from tglo_lightning.search.race import Race
 from tglo_lightning.search.space import Space, as_space, space_for
-from tglo_lightning.search.strategy import CMAES, RandomSearch, Strategy
-
-__all__ = ["KNOWN", "STRATEGIES", "Portfolio", "as_strategy"]
+from tglo_lightning.search.strategy import CMAES, RandomSearch, Strategy, normal
 
 KNOWN = ("original", "smoothing", "gce", "sce", "nce_rce", "focal")
 """What a practitioner would try: the module's own loss and known losses, each with its learning rate."""
@@ -27,7 +24,7 @@ KNOWN_OF = {
 }
 
 
-class Portfolio(Strategy):
+class Portfolio(StagedCMAES):
     """Tries several spaces, then refines the best candidate.
 
     First come the presets: the centre of each space at each of ``rates``. Random draws from the spaces follow, up to
@@ -52,7 +49,7 @@ class Portfolio(Strategy):
     def __init__(
         self,
         spaces: Sequence[str | Space] = KNOWN,
-        rates: Sequence[float] = (1.0, 0.3, 3.0, 0.1),
+        rates: Sequence[float] = RATES,
         explore: int = 60,
         sigma: float = 0.5,
     ) -> None:
@@ -62,7 +59,7 @@ class Portfolio(Strategy):
         self.given = [as_space(space) for space in spaces]
         self.rates = [number("rates", rate, above=0) for rate in rates]
         self.explore = integer("explore", explore, 1)
-        self.sigma = number("sigma", sigma, above=0)
+        super().__init__(sigma)
 
     def for_kind(self, kind: str) -> Portfolio:
         """Return the portfolio for a kind of target: with the losses that are known there, unless spaces were given."""
@@ -76,89 +73,50 @@ class Portfolio(Strategy):
         super().start(space, population, seed)
         places = max(1, len(space.decode(space.centre).losses))
         self._spaces = [as_space(each, places).for_task(space.num_classes, space.priors) for each in self.given]
-        self._generator = np.random.default_rng(seed)
-        self._seed = seed
-        self._asked: list[tuple[int, list[float]]] = []
         self._tried = 0
+        self._asked: list[tuple[int, list[float]]] = []
         self._best: tuple[float, int, list[float]] | None = None
-        self._refining: CMAES | None = None
 
-    def ask(self) -> list[Criterion]:
-        """Return presets, random draws, or a generation of the refinement."""
-        if self._refining is not None:
-            return self._refining.ask()
-        presets = [
-            (index, preset) for rate in self.rates for index, s in enumerate(self._spaces) if (preset := _at(s, rate))
-        ]
+    def first(self) -> list[Criterion]:
+        """Return presets and random draws."""
+        every = [(index, _at(space, rate)) for rate in self.rates for index, space in enumerate(self._spaces)]
+        presets = [(index, x) for index, x in every if x is not None]
         self._asked = presets[self._tried : self._tried + self.population]
         while len(self._asked) < self.population:
-            self._asked.append(self._drawn((self._tried + len(self._asked)) % len(self._spaces)))
+            index = (self._tried + len(self._asked)) % len(self._spaces)
+            space = self._spaces[index]
+            [x], _ = self.draw(partial(normal, space, self.generator), 1, space)
+            self._asked.append((index, x))
         return [self._spaces[index].decode(x) for index, x in self._asked]
 
-    def tell(self, costs: Sequence[float]) -> None:
-        """Remember the best candidate; begin to refine it when enough were tried."""
-        if self._refining is not None:
-            self._refining.tell(costs)
-            return
+    def learn(self, costs: Sequence[float]) -> tuple[int, list[float]] | None:
+        """Begin at the best candidate when enough were tried."""
         self._tried += len(costs)
         for cost, (index, x) in zip(costs, self._asked, strict=True):
             if math.isfinite(cost) and (self._best is None or cost < self._best[0]):
                 self._best = (cost, index, x)
-        if self._tried >= self.explore and self._best is not None:
-            self._refine()
-
-    def metrics(self) -> dict[str, float]:
-        """Return the step size of the refinement."""
-        return {} if self._refining is None else self._refining.metrics()
+        return None if self._best is None or self._tried < self.explore else self._best[1:]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was tried, and the state of the refinement."""
-        return {
-            "tried": self._tried,
-            "best": None if self._best is None else list(self._best),
-            "generator": self._generator.bit_generator.state,
-            "refining": None if self._refining is None else self._refining.state_dict(),
-        }
+        """Return what was tried, and the state of CMA-ES."""
+        return {**super().state_dict(), "tried": self._tried, "best": self._best and list(self._best)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state."""
-        self._tried = state["tried"]
-        self._best = None if state["best"] is None else tuple(state["best"])
-        self._generator.bit_generator.state = state["generator"]
-        if state["refining"] is not None:
-            self._refine()
-            assert self._refining is not None
-            self._refining.load_state_dict(state["refining"])
+        super().load_state_dict(state)
+        self._tried, self._best = state["tried"], state["best"] and tuple(state["best"])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spaces and the arguments."""
         return {**super().to_dict(), "spaces": [space.to_dict() for space in self.given], "rates": self.rates}
 
-    def _drawn(self, index: int) -> tuple[int, list[float]]:
-        """A feasible random point of a space."""
-        space = self._spaces[index]
-        while True:
-            x = np.array(space.centre) + np.array(space.spread) * self._generator.standard_normal(len(space.centre))
-            if space.feasible(space.decode(x.tolist())):
-                return index, x.tolist()
-            self.rejected += 1
 
-    def _refine(self) -> None:
-        assert self._best is not None
-        _, index, x = self._best
-        self._refining = CMAES(self.sigma)
-        self._refining.start(self._spaces[index].around(x, 1.0), self.population, self._seed)
-
-
-def _at(space: Space, rate: float) -> list[float]:
-    """The centre of a space at a learning rate; empty if the space has no step and the rate is not 1."""
-    steps = [place for place, axis in enumerate(space.axes) if axis == "log_step"]
-    if not steps and rate != 1:
-        return []
-    x = list(space.centre)
-    for place in steps[:1]:
-        x[place] = math.log(rate)
-    return x
+def _at(space: Space, rate: float) -> list[float] | None:
+    """The centre of a space at a learning rate; ``None`` if the space has no step and the rate is not 1."""
+    x = dict(zip(space.axes, space.centre, strict=True))
+    if "log_step" in x:
+        x["log_step"] = math.log(rate)
+    return list(x.values()) if rate == 1 or "log_step" in x else None
 
 
 STRATEGIES: dict[str, type[Strategy]] = {
@@ -178,10 +136,7 @@ def as_strategy(strategy: Strategy | str) -> Strategy:
         TypeError, ValueError: it is none of these.
     """
     if isinstance(strategy, str):
-        if strategy not in STRATEGIES:
-            known = ", ".join(map(repr, STRATEGIES))
-            raise ValueError(f"`strategy` must be one of {known}, or a Strategy, got {strategy!r}.")
-        return STRATEGIES[strategy]()
+        return STRATEGIES[choice("strategy", strategy, list(STRATEGIES), ", or a Strategy")]()
     if not isinstance(strategy, Strategy):
         raise TypeError(f"`strategy` must be a name or an instance of a Strategy, got {strategy!r}.")
     return strategy

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from tglo_lightning.arguments import number
 from tglo_lightning.losses import family, robust
 from tglo_lightning.search.criterion import Criterion, LossSpec
 from tglo_lightning.search.space import Space
 from tglo_lightning.search.strategy import CMAES, Strategy, normal
-
-__all__ = ["RATES", "Presets", "WarmCMAES", "is_unbalanced", "presets", "presets_of"]
 
 RATES = (1.0, 0.3, 3.0, 0.1)
 """Factors on the module's own learning rate."""
@@ -23,11 +22,6 @@ KNOWN = {"binary": ("binary_smoothing", "binary_focal", "asymmetric"), "regressi
 UNBALANCED = 3.0
 SCE = LossSpec("sce", (0.1, 1.0))
 SMOOTHING = LossSpec("smoothing", (0.1,))
-
-
-def is_unbalanced(priors: Sequence[float] | None) -> bool:
-    """Whether the most frequent class has more than 3 times the samples of the least frequent one."""
-    return priors is not None and max(priors) > UNBALANCED * min(priors)
 
 
 def presets(
@@ -56,7 +50,7 @@ def presets(
     shared = (LossSpec("taylorglo", tuple(robust(num_classes).theta.tolist())),) * places
     if start is None or not start.losses:
         start = Criterion(shared)
-    unbalanced = is_unbalanced(priors)
+    unbalanced = priors is not None and max(priors) > UNBALANCED * min(priors)
     found = [Criterion.original(), Criterion((SMOOTHING,) * places)]
     for rate in RATES[:-1] if unbalanced else RATES:
         found += [Criterion((SCE,) * places, rate), Criterion(start.losses, start.step * rate)]
@@ -93,15 +87,67 @@ class Presets(Strategy):
         """Return the presets."""
         return presets_of(self.space)
 
-    def tell(self, costs: Sequence[float]) -> None:
-        """Learn nothing."""
-
     def candidates(self, generations: int, population: int) -> int:
         """Return the number of presets."""
         return self.COUNT
 
 
-class WarmCMAES(CMAES):
+class StagedCMAES(CMAES):
+    """CMA-ES that begins at the best of candidates that are tried before.
+
+    A subclass says which those are, by :meth:`first`, and where to begin, by :meth:`learn`.
+    """
+
+    def start(self, space: Space, population: int, seed: int) -> None:
+        """Begin with the candidates that are tried before."""
+        super().start(space, population, seed)
+        self._spaces, self._seed = [space], seed
+        self._begun: list[Any] | None = None
+
+    @abstractmethod
+    def first(self) -> list[Criterion]:
+        """Return a generation of what is tried before."""
+
+    @abstractmethod
+    def learn(self, costs: Sequence[float]) -> tuple[int, list[float]] | None:
+        """Return the space and the coordinates in it that CMA-ES begins at; ``None`` to try more."""
+
+    def ask(self) -> list[Criterion]:
+        """Return what is tried before, later a generation of CMA-ES."""
+        return self.first() if self._begun is None else super().ask()
+
+    def tell(self, costs: Sequence[float]) -> None:
+        """Find out where to begin, later move the distribution."""
+        if self._begun is not None:
+            super().tell(costs)
+        elif begin := self.learn(costs):
+            self._begin(*begin)
+
+    def retry(self) -> bool:
+        """Halve the step size, unless what is tried before has failed."""
+        return self._begun is not None and super().retry()
+
+    def metrics(self) -> dict[str, float]:
+        """Return the step size of CMA-ES."""
+        return {} if self._begun is None else super().metrics()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where CMA-ES began, and its state."""
+        return {**super().state_dict(), "begun": self._begun}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state."""
+        if state["begun"] is not None:
+            self._begin(*state["begun"])
+        super().load_state_dict(state)
+
+    def _begin(self, index: int, x: list[float]) -> None:
+        """Start CMA-ES at coordinates ``x`` of a space."""
+        CMAES.start(self, self._spaces[index].around(x, 1.0), self.population, self._seed)
+        self._begun = [index, x]
+
+
+class WarmCMAES(StagedCMAES):
     """Tries the presets first, then searches by CMA-ES around the centre of the space.
 
     The first generation holds as many presets as it has room for, and draws around the centre. CMA-ES begins at the
@@ -112,58 +158,24 @@ class WarmCMAES(CMAES):
     """
 
     def __init__(self, sigma: float = 0.6) -> None:
-        super().__init__(number("sigma", sigma, above=0))
+        super().__init__(sigma)
 
-    def start(self, space: Space, population: int, seed: int) -> None:
-        """Begin with the presets."""
-        super().start(space, population, seed)
-        self._seed = seed
-        self._first: list[Criterion] = []
-        self._begun: list[float] | None = None
-
-    def ask(self) -> list[Criterion]:
-        """Return the presets, later a generation of CMA-ES."""
-        if self._begun is not None:
-            return super().ask()
+    def first(self) -> list[Criterion]:
+        """Return the presets, and draws around the centre."""
         tried = presets_of(self.space)[: self.population]
-        more = self.draw(lambda n: normal(self.space, self._generator, n, self.sigma), self.population - len(tried))
-        self._first = tried + more[1]
+        draw = partial(normal, self.space, self.generator, sigma=self.sigma)
+        self._first = tried + self.draw(draw, self.population - len(tried))[1]
         return self._first
 
-    def tell(self, costs: Sequence[float]) -> None:
-        """Choose the learning rate to begin with, later move the distribution."""
-        if self._begun is not None:
-            super().tell(costs)
-            return
-        centre = self.space.decode(self.space.centre)
-        rates = [
-            (cost, criterion.step)
-            for cost, criterion in zip(costs, self._first, strict=True)
-            if criterion.losses == centre.losses and math.isfinite(cost)
-        ]
+    def learn(self, costs: Sequence[float]) -> tuple[int, list[float]]:
+        """Begin at the centre, at the learning rate that it did best with."""
+        losses = self.space.decode(self.space.centre).losses
+        pairs = zip(costs, self._first, strict=True)
+        rates = [(cost, c.step) for cost, c in pairs if c.losses == losses and math.isfinite(cost)]
         x = dict(zip(self.space.axes, self.space.centre, strict=True))
         if "log_step" in x and rates:
             x["log_step"] = math.log(min(rates)[1])
-        self._begin(list(x.values()))
-
-    def retry(self) -> bool:
-        """Halve the step size, unless the presets themselves failed."""
-        return self._begun is not None and super().retry()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return where CMA-ES began, and its state."""
-        return {"begun": self._begun, "cmaes": super().state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state."""
-        if state["begun"] is not None:
-            self._begin(state["begun"])
-        super().load_state_dict(state["cmaes"])
-
-    def _begin(self, x: list[float]) -> None:
-        """Start CMA-ES at coordinates ``x``."""
-        CMAES.start(self, self.space.around(x, 1.0), self.population, self._seed)
-        self._begun = x
+        return 0, list(x.values())
 
 
 def presets_of(space: Space) -> list[Criterion]:

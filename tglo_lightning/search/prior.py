@@ -12,8 +12,6 @@ from tglo_lightning.losses.priors import Prior
 from tglo_lightning.search.result import SearchResult
 from tglo_lightning.search.space import FamilySpace, ShapeSpace, Space, StepSpace, TaylorSpace
 
-__all__ = ["prior_space"]
-
 
 def prior_space(prior: Prior | SearchResult | str | PathLike[str] | None) -> Space:
     """Return the space whose centre is a prior.
@@ -46,6 +44,17 @@ def prior_space(prior: Prior | SearchResult | str | PathLike[str] | None) -> Spa
         raise ValueError(f"`prior` is {criterion.formula}, which has no parameters to start from.")
     x = [axis.encode(value) for axis, value in zip(axes, spec.theta, strict=False)]
     return FamilySpace(spec.family).around([*x, math.log(criterion.step)], 0.5)
+
+
+def prior_name(prior: Prior | SearchResult | str | PathLike[str] | None) -> str:
+    """Return what a prior is called; an empty string for none.
+
+    >>> prior_name("shared"), prior_name("runs/search.json")
+    ('shared', 'runs/search.json')
+    """
+    if isinstance(prior, SearchResult):
+        return "an earlier result"
+    return prior.name if isinstance(prior, Prior) else fspath(prior or "")
 
 
 def _is_result(path: Path) -> bool:

@@ -12,8 +12,6 @@ from typing import Any
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.swa_utils import SWALR
 
-__all__ = ["fixed_schedules", "scale_built", "scaled_rates"]
-
 # Arguments of schedules that are rates, not factors
 RATES: dict[type, tuple[str, ...]] = {
     lr_scheduler.LRScheduler: (),

@@ -6,35 +6,25 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
-from numbers import Integral, Real
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from torch import nn
+from typing_extensions import Self
 
 from tglo_lightning.losses.priors import Prior, prior
 from tglo_lightning.search.criterion import Criterion
 from tglo_lightning.search.curves import Curves
 from tglo_lightning.search.evaluator import Evaluation
 from tglo_lightning.search.journal import Journal, JournalError
+from tglo_lightning.search.plain import Plain
 from tglo_lightning.theory import to_minimal, to_shape
 from tglo_lightning.untrusted import NUMBER, check_shape, load_json, write_whole
 
-__all__ = ["Candidate", "Finalist", "SearchResult"]
-
-# What a stored result must hold, see `check_shape`
-CRITERION = {"losses": [{"family": str, "theta": [NUMBER]}], "step": NUMBER}
-FINALIST = {
-    "criterion": CRITERION,
-    "name": str,
-    "fitness": [(*NUMBER, None)],
-    "found": (*NUMBER, None),
-    "errors": [str],
-    "generation": (int, None),
-}
+# What stored options of a loss must be, see `check_shape`
 OPTIONS = {
     "weight": ([NUMBER], None),
     "pos_weight": ([NUMBER], None),
@@ -42,33 +32,10 @@ OPTIONS = {
     "reduction": (str, None),
     "label_smoothing": (*NUMBER, None),
 }
-CANDIDATE = {
-    "criterion": CRITERION,
-    "generation": int,
-    "index": int,
-    "fitness": (*NUMBER, None),
-    "status": str,
-    "seconds": NUMBER,
-}
-RESULT = {
-    "kept": str,
-    "monitor": str,
-    "mode": str,
-    "best": (FINALIST, None),
-    "original": FINALIST,
-    "finalists": [FINALIST],
-    "history": [CANDIDATE],
-    "p_value": (*NUMBER, None),
-    "rejected": [int],
-    "seconds": NUMBER,
-    "settings": dict,
-    "finished": bool,
-    "diagnosis": (dict, None),
-}
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Candidate(Plain):
     """One criterion that a search tried.
 
     Attributes:
@@ -95,7 +62,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Finalist:
+class Finalist(Plain):
     """A criterion trained again from fresh seeds.
 
     Attributes:
@@ -153,7 +120,7 @@ class Finalist:
 
 
 @dataclass(frozen=True)
-class SearchResult:
+class SearchResult(Plain):
     """The outcome of a search.
 
     Attributes:
@@ -259,27 +226,6 @@ class SearchResult:
         provenance = {"search": {**self.settings, "monitor": self.monitor}, "formula": self.best.formula}
         return Prior("search", tuple(t.tolist()), tuple(0.5 * s for s in spread), self.best.criterion.step, provenance)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return lists, dicts, strings and numbers; ``None`` in place of a fitness that is not finite."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, Criterion | Curves):
-                return value.to_dict()
-            if isinstance(value, Candidate | Finalist | SearchResult):
-                return {name: plain(entry) for name, entry in vars(value).items()}
-            if isinstance(value, Mapping):
-                return {key: plain(entry) for key, entry in value.items()}
-            if isinstance(value, list | tuple):
-                return [plain(entry) for entry in value]
-            if isinstance(value, bool) or not isinstance(value, Real):
-                return value
-            # numpy's numbers would not survive `torch.load(weights_only=True)`
-            number = int(value) if isinstance(value, Integral) else float(value)
-            return number if math.isfinite(number) else None
-
-        values: dict[str, Any] = plain(self)
-        return values
-
     def save(self, path: str | PathLike[str]) -> None:
         """Write :meth:`to_dict` as strict JSON. A file that is there is replaced at once, never left half written."""
         write_whole(Path(path), json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
@@ -299,7 +245,7 @@ class SearchResult:
             if path != saved:
                 with suppress(OSError, ValueError):
                     return cls.load(saved)
-                return cls._so_far(*Journal.read(path))
+                return _so_far(*Journal.read(path))
             return cls.from_dict(load_json(path))
         except JournalError:
             raise
@@ -307,96 +253,68 @@ class SearchResult:
             raise ValueError(f"{path} holds no result of a search: {type(error).__name__}: {error}") from error
 
     @classmethod
-    def _so_far(cls, header: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> SearchResult:
-        """Return what a journal holds of a search that has not come to its end."""
-        history: dict[tuple[int, int], Candidate] = {}
-        finals: dict[str, dict[Criterion, list[Evaluation]]] = {"choice": {}, "confirmation": {}}
-        for (stage, *place), record in {tuple(record["key"]): record for record in records}.items():
-            if stage == "generation":
-                criterion = Criterion.from_dict(record["criterion"])
-                history[place[0], place[1]] = Candidate.of(place[0], place[1], criterion, Evaluation.from_dict(record))
-            elif stage == "check":
-                for index, entry in record["scores"].items():
-                    criterion = Criterion.from_dict(entry["criterion"])
-                    evaluation = Evaluation.from_dict(entry)
-                    history[0, int(index)] = Candidate.of(0, int(index), criterion, evaluation)
-            elif stage in finals:
-                criterion = Criterion.from_dict(record["criterion"])
-                finals[stage].setdefault(criterion, []).append(Evaluation.from_dict(record))
-        found = {candidate.criterion: candidate for candidate in history.values()}
-        names = {criterion: f"finalist {rank}" for rank, criterion in enumerate(finals["choice"], start=1)}
-        own = finals["confirmation"].pop(Criterion.original(), [])
-        best = [
-            Finalist.of(criterion, names.get(criterion, "finalist 1"), evaluations, found.get(criterion))
-            for criterion, evaluations in finals["confirmation"].items()
-        ]
-        return cls(
-            kept="original",
-            monitor=header["monitor"],
-            mode=header["mode"],
-            best=best[0] if best else None,
-            original=Finalist.of(Criterion.original(), header["original"], own),
-            finalists=tuple(Finalist.of(c, names[c], kept, found.get(c)) for c, kept in finals["choice"].items()),
-            history=tuple(history[place] for place in sorted(history)),
-            rejected=tuple(record["rejected"] for record in records if record["key"][0] == "state"),
-            seconds=max((record.get("elapsed", 0.0) for record in records), default=0.0),
-            settings={
-                **next((r["settings"] for r in records[::-1] if r["key"] == ["settings"]), header["settings"]),
-                "num_classes": header["classes"],
-                "evaluator": header["evaluator"],
-                "original_options": header["original_options"],
-            },
-            finished=False,
-        )
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> SearchResult:
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Return the result that :meth:`to_dict` described.
 
         Raises:
             ValueError: it is none.
         """
-        check_shape(values, RESULT)
-        settings = values["settings"]
-        check_shape(settings.get("num_classes"), (int, None), "num_classes")
-        check_shape(settings.get("original_options"), ([dict], None), "original_options")
-        for given in settings.get("original_options") or []:
+        result = super().from_dict(values)
+        check_shape(result.settings.get("num_classes"), (int, None), "num_classes")
+        options = result.settings.get("original_options")
+        check_shape(options, ([dict], None), "original_options")
+        for given in options or []:
             # Those of binary and regression losses have any number of dimensions
             weights = {name: _flat(given[name]) for name in ("weight", "pos_weight") if given.get(name) is not None}
             check_shape({**dict.fromkeys(OPTIONS), **given, **weights}, OPTIONS, "original_options")
-
-        def finalist(entry: Mapping[str, Any]) -> Finalist:
-            fitness = tuple(map(_number, entry["fitness"]))
-            criterion = Criterion.from_dict(entry["criterion"])
-            own = _known(Finalist, entry)
-            return Finalist(**{**own, "criterion": criterion, "fitness": fitness, "errors": tuple(entry["errors"])})
-
-        def candidate(entry: Mapping[str, Any]) -> Candidate:
-            criterion = Criterion.from_dict(entry["criterion"])
-            return Candidate(
-                **{**_known(Candidate, entry), "criterion": criterion, "fitness": _number(entry["fitness"])}
-            )
-
-        return cls(
-            **{
-                **_known(cls, values),
-                "best": None if values["best"] is None else finalist(values["best"]),
-                "original": finalist(values["original"]),
-                "finalists": tuple(map(finalist, values["finalists"])),
-                "history": tuple(map(candidate, values["history"])),
-                "rejected": tuple(values["rejected"]),
-                "curves": None if values["curves"] is None else Curves.from_dict(values["curves"]),
-            }
-        )
+        return result
 
 
-def _known(kind: Any, entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in entry.items() if name in {field.name for field in fields(kind)}}
+def _so_far(header: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> SearchResult:
+    """What a journal holds of a search that has not come to its end."""
+    history: dict[tuple[int, int], Candidate] = {}
+    finals: dict[str, dict[Criterion, list[Evaluation]]] = {"choice": {}, "confirmation": {}}
+    for (stage, *place), record in {tuple(record["key"]): record for record in records}.items():
+        entries = {}
+        if stage in ("generation", *finals):
+            entries = {(place[0], place[1]): record}
+        elif stage == "check":
+            entries = {(0, int(index)): entry for index, entry in record["scores"].items()}
+        for (generation, index), entry in entries.items():
+            criterion, evaluation = Criterion.from_dict(entry["criterion"]), Evaluation.from_dict(entry)
+            if stage in finals:
+                finals[stage].setdefault(criterion, []).append(evaluation)
+            else:
+                history[generation, index] = Candidate.of(generation, index, criterion, evaluation)
+    found = {candidate.criterion: candidate for candidate in history.values()}
+    own = finals["confirmation"].pop(Criterion.original(), [])
+    chosen = {
+        c: Finalist.of(c, f"finalist {rank}", kept, found.get(c))
+        for rank, (c, kept) in enumerate(finals["choice"].items(), start=1)
+    }
+    best = [
+        Finalist.of(c, chosen[c].name if c in chosen else "finalist 1", kept, found.get(c))
+        for c, kept in finals["confirmation"].items()
+    ]
+    return SearchResult(
+        kept="original",
+        monitor=header["monitor"],
+        mode=header["mode"],
+        best=best[0] if best else None,
+        original=Finalist.of(Criterion.original(), header["original"], own),
+        finalists=tuple(chosen.values()),
+        history=tuple(history[place] for place in sorted(history)),
+        rejected=tuple(record["rejected"] for record in records if record["key"][0] == "state"),
+        seconds=max((record.get("elapsed", 0.0) for record in records), default=0.0),
+        settings={
+            **next((r["settings"] for r in records[::-1] if r["key"] == ["settings"]), header["settings"]),
+            "num_classes": header["classes"],
+            "evaluator": header["evaluator"],
+            "original_options": header["original_options"],
+        },
+        finished=False,
+    )
 
 
 def _flat(value: Any) -> list[Any]:
     return [each for entry in value for each in _flat(entry)] if isinstance(value, list) else [value]
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value

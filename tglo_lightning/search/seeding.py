@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["derived_seed", "random_states", "saved_states", "seed_all"]
-
 
 def seed_all(seed: int, generators: Iterable[Any] = ()) -> None:
     """Seed Python, numpy, torch (all devices) and the given generators."""

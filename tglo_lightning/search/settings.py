@@ -6,17 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tglo_lightning.arguments import choice, integer
-from tglo_lightning.losses import FamilyLoss
-from tglo_lightning.search.budget import Budget, as_budget
-from tglo_lightning.search.finals import Finals, as_finals
+from tglo_lightning.search.budget import as_budget
+from tglo_lightning.search.finals import as_finals
 from tglo_lightning.search.portfolio import as_strategy
 from tglo_lightning.search.presets import Presets
 from tglo_lightning.search.prior import prior_space
 from tglo_lightning.search.seeding import derived_seed
-from tglo_lightning.search.space import Space, as_space, space_for
-from tglo_lightning.search.strategy import Strategy
-
-__all__ = ["MODES", "Objective", "SearchSettings"]
+from tglo_lightning.search.space import as_space, space_for
 
 MODES = ("max", "min")
 STAGES = ("generation", "choice", "confirmation")
@@ -49,12 +45,13 @@ class SearchSettings:
         TypeError, ValueError: an argument of a wrong kind or out of range, by its name.
     """
 
-    generations: Any = None  # a whole number once the strategy is known
+    # `Any` where more is taken than is kept: an int, a Space, a Strategy, Finals and a Budget
+    generations: Any = None
     population: int = 10
-    space: Space | type[FamilyLoss] | str | None = None
-    strategy: Strategy | str | None = None
-    finals: Finals | int | None = None
-    budget: Budget | int | None = None
+    space: Any = None
+    strategy: Any = None
+    finals: Any = None
+    budget: Any = None
     seed: int = 0
     prior: Any = "shared"
 
@@ -64,20 +61,21 @@ class SearchSettings:
             strategy = "cmaes" if self.space is not None or self.prior is None else "warm"
             if strategy == "warm" and self.generations is None:
                 strategy = "presets"
-        object.__setattr__(self, "strategy", as_strategy(strategy))
-        assert isinstance(self.strategy, Strategy)
-        if self.generations is None:
-            object.__setattr__(self, "generations", self.strategy.generations)
+        strategy = as_strategy(strategy)
+        generations = strategy.generations if self.generations is None else self.generations
         # Plain numbers, or a checkpoint that holds them cannot be read with `weights_only=True`
-        for name, least in {"generations": 1, "population": 2, "seed": 0}.items():
-            object.__setattr__(self, name, integer(name, getattr(self, name), least))
-        object.__setattr__(self, "space", prior_space(self.prior) if self.space is None else as_space(self.space))
-        object.__setattr__(self, "finals", as_finals(self.finals, small=isinstance(self.strategy, Presets)))
-        object.__setattr__(self, "budget", as_budget(self.budget))
+        vars(self).update(
+            generations=integer("generations", generations, 1),
+            population=integer("population", self.population, 2),
+            seed=integer("seed", self.seed, 0),
+            space=prior_space(self.prior) if self.space is None else as_space(self.space),
+            strategy=strategy,
+            finals=as_finals(self.finals, small=isinstance(strategy, Presets)),
+            budget=as_budget(self.budget),
+        )
 
     def for_places(self, places: int) -> SearchSettings:
         """Return the settings of a search for several losses at once."""
-        assert self.space is not None
         return replace(self, space=as_space(self.space, places))
 
     def for_kind(self, kind: str) -> SearchSettings:
@@ -86,8 +84,6 @@ class SearchSettings:
         Raises:
             ValueError: space or strategy are for another kind.
         """
-        assert isinstance(self.space, Space)
-        assert isinstance(self.strategy, Strategy)
         return replace(self, space=space_for(self.space, kind), strategy=self.strategy.for_kind(kind))
 
     def for_fit(self, max_epochs: int | None, max_steps: int, score: str = "last") -> SearchSettings:
@@ -101,8 +97,7 @@ class SearchSettings:
         Raises:
             ValueError: there is neither.
         """
-        budget = self.budget if isinstance(self.budget, Budget) else Budget()
-        budget = replace(budget, score=budget.score or score)
+        budget = replace(self.budget, score=self.budget.score or score)
         if budget.length:
             return replace(self, budget=budget)
         if max_steps > 0:
@@ -114,14 +109,12 @@ class SearchSettings:
     @property
     def trainings(self) -> int:
         """Largest number of trainings that the search takes, those of the module's own loss included."""
-        assert isinstance(self.finals, Finals)
-        return self.candidates + self.finals.trainings
+        return self.candidates + int(self.finals.trainings)
 
     @property
     def candidates(self) -> int:
         """Largest number of candidates."""
-        assert isinstance(self.strategy, Strategy)
-        return self.strategy.candidates(self.generations, self.population)
+        return int(self.strategy.candidates(self.generations, self.population))
 
     def training_seed(self, stage: str, number: int) -> int:
         """Return the seed of the trainings of a generation, or of a round of the finals."""
@@ -133,25 +126,14 @@ class SearchSettings:
 
         How many generations there are, and how a winner is chosen, does not: a search goes on with more of them.
         """
-        return {
-            name: value for name, value in self.to_dict().items() if name not in ("generations", "finals", "trainings")
-        }
+        chosen = ("generations", "finals", "trainings")
+        return {name: value for name, value in self.to_dict().items() if name not in chosen}
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        assert isinstance(self.finals, Finals)
-        assert isinstance(self.space, Space)
-        assert isinstance(self.strategy, Strategy)
-        return {
-            "generations": self.generations,
-            "population": self.population,
-            "space": self.space.to_dict(),
-            "strategy": self.strategy.to_dict(),
-            "finals": self.finals.to_dict(),
-            "budget": self.budget.to_dict() if isinstance(self.budget, Budget) else None,
-            "seed": self.seed,
-            "trainings": self.trainings,
-        }
+        values = {name: getattr(self, name) for name in ("generations", "population", "seed")}
+        parts = {name: getattr(self, name).to_dict() for name in ("space", "strategy", "finals", "budget")}
+        return {**values, **parts, "trainings": self.trainings}
 
 
 @dataclass(frozen=True)
@@ -177,3 +159,8 @@ class Objective:
     def __post_init__(self) -> None:
         choice("mode", self.mode, MODES)
         integer("num_classes", self.num_classes, 2)
+
+    def notes(self, settings: SearchSettings, evaluator: str) -> dict[str, Any]:
+        """Return the ``settings`` of a result: those of the search, and what it was about."""
+        of_task = {"num_classes": self.num_classes, "original_options": list(self.options)}
+        return {**settings.to_dict(), "evaluator": evaluator, **of_task}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from os import PathLike
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from typing_extensions import Self
 
-from tglo_lightning.arguments import choice, flag, integer, number
+from tglo_lightning.arguments import choice, entries, flag, integer, number
 from tglo_lightning.losses import FAMILIES, BinaryTaylorLoss, FamilyLoss, family
 from tglo_lightning.losses.class_priors import PriorLoss
 from tglo_lightning.losses.functional import num_parameters
@@ -21,20 +21,6 @@ from tglo_lightning.losses.priors import Prior, as_prior
 from tglo_lightning.search.criterion import Criterion, LossSpec
 from tglo_lightning.theory import from_minimal, from_shape, trainability
 from tglo_lightning.wording import counted
-
-__all__ = [
-    "CONSTRAINTS",
-    "COORDINATES",
-    "BinaryTaylorSpace",
-    "FamilySpace",
-    "ProductSpace",
-    "ShapeSpace",
-    "Space",
-    "StepSpace",
-    "TaylorSpace",
-    "as_space",
-    "space_for",
-]
 
 CONSTRAINTS = ("trainable", "stable", "published")
 COORDINATES = ("minimal", "full")
@@ -90,7 +76,29 @@ class Space(ABC):
         return {"name": name, "axes": list(self.axes), "centre": list(self.centre), "spread": list(self.spread)}
 
 
-class TaylorSpace(Space):
+class SteppedSpace(Space):
+    """A space whose last coordinate may be the logarithm of the step.
+
+    Args:
+        rows: name, centre and spread of each other coordinate.
+        step: whether the step is searched.
+        start: the step that a search starts from.
+    """
+
+    def __init__(self, rows: Iterable[tuple[str, float, float]], step: bool = True, start: float = 1.0) -> None:
+        self.step = flag("step", step)
+        last = [(STEP, math.log(start), 1.0)] if step else []
+        self.axes, self.centre, self.spread = zip(*rows, *last, strict=True)
+
+    def split(self, x: Sequence[float]) -> tuple[list[float], float]:
+        """Return the coordinates without the step, and the step."""
+        if not self.step:
+            return list(x), 1.0
+        # Beyond any use, and exp would overflow
+        return list(x[:-1]), math.exp(max(min(x[-1], 50.0), -50.0))
+
+
+class TaylorSpace(SteppedSpace):
     """TaylorGLO losses.
 
     Args:
@@ -125,16 +133,13 @@ class TaylorSpace(Space):
         if not (constraint is None or callable(constraint)):
             choice("constraint", constraint, CONSTRAINTS, ", None or a function")
         self.constraint = constraint
-        self.step = flag("step", step)
         spread = number("spread", spread, above=0)
-        names = [f"c_{i}" for i in range(2 * (order - 1))]
-        if coordinates == "full":
-            names = [f"theta_{i}" for i in range(num_parameters(order))]
-        self.axes, self.centre, self.spread = _with_step(names, [0.0] * len(names), [spread] * len(names), step)
+        name, count = ("theta", num_parameters(order)) if coordinates == "full" else ("c", 2 * (order - 1))
+        super().__init__([(f"{name}_{i}", 0.0, spread) for i in range(count)], step)
 
     def decode(self, x: Sequence[float]) -> Criterion:
         """Return the TaylorGLO loss at coordinates ``x``."""
-        theta, step = _split_step(x, self.step)
+        theta, step = self.split(x)
         if self.coordinates == "minimal":
             theta = from_minimal(torch.tensor(theta, dtype=torch.float64)).tolist()
         return Criterion.of("taylorglo", theta, step)
@@ -142,22 +147,19 @@ class TaylorSpace(Space):
     def feasible(self, criterion: Criterion) -> bool:
         """Whether the loss satisfies the constraint."""
         theta = list(criterion.losses[0].theta)
-        if self.constraint is None:
-            return True
         if callable(self.constraint):
             return bool(self.constraint(theta))
-        return bool(getattr(trainability(theta, self.num_classes), self.constraint))
+        return self.constraint is None or bool(getattr(trainability(theta, self.num_classes), self.constraint))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the arguments; a function as constraint by its name."""
-        name = (
-            self.constraint if not callable(self.constraint) else getattr(self.constraint, "__qualname__", "function")
-        )
+        given = self.constraint
+        name = getattr(given, "__qualname__", "function") if callable(given) else given
         options = {"order": self.order, "coordinates": self.coordinates, "constraint": name, "step": self.step}
         return {"name": "taylorglo", **options, "spread": list(self.spread)}
 
 
-class ShapeSpace(Space):
+class ShapeSpace(SteppedSpace):
     """Shape and step: TaylorGLO losses of order 3 without their scale, and the learning rate.
 
     A factor of a loss does nothing under Adam and its kin, so it is no coordinate. Every loss is divided by its mean
@@ -179,12 +181,12 @@ class ShapeSpace(Space):
     def __init__(self, prior: Prior | str | PathLike[str] = "shared", spread: float | None = None) -> None:
         found = as_prior(prior)
         widths = found.spread if spread is None else [number("spread", spread, above=0)] * len(found.t)
-        names = [f"t_{i}" for i in range(1, len(found.t) + 1)]
-        self.axes, self.centre, self.spread = _with_step(names, found.t, widths, True, found.step)
+        rows = [(f"t_{i}", t, width) for i, (t, width) in enumerate(zip(found.t, widths, strict=True), start=1)]
+        super().__init__(rows, start=found.step)
 
     def decode(self, x: Sequence[float]) -> Criterion:
         """Return the normalised loss of shape ``x[:-1]``, and the step."""
-        t, step = _split_step(x, True)
+        t, step = self.split(x)
         theta = from_minimal(from_shape(1.0, t, self.num_classes))
         if not bool(torch.isfinite(theta).all()):
             # Without a pull there is nothing to divide by; a loss of zeros cannot be trained either
@@ -196,18 +198,18 @@ class ShapeSpace(Space):
         return bool(trainability(list(criterion.losses[0].theta), self.num_classes).trainable)
 
 
-class StepSpace(Space):
+class StepSpace(SteppedSpace):
     """The learning rate of the module's own loss."""
 
     def __init__(self) -> None:
-        self.axes, self.centre, self.spread = _with_step([], [], [], True)
+        super().__init__([])
 
     def decode(self, x: Sequence[float]) -> Criterion:
         """Return the module's own loss at ``exp(x[0])`` times its learning rate."""
-        return Criterion.original(_split_step(x, True)[1])
+        return Criterion.original(self.split(x)[1])
 
 
-class FamilySpace(Space):
+class FamilySpace(SteppedSpace):
     """The parameters of one family of losses, and the learning rate.
 
     Args:
@@ -225,17 +227,14 @@ class FamilySpace(Space):
         self.family = _find("family", family)
         if self.family.family == "taylorglo":
             raise ValueError("`family` must not be 'taylorglo', whose parameters are many: that is TaylorSpace.")
-        self.step = flag("step", step)
         axes = self.family.axes
-        self.axes, self.centre, self.spread = _with_step(
-            [a.name for a in axes], [a.encode(a.default) for a in axes], [a.spread for a in axes], step
-        )
-        if not self.axes:
+        if not axes and not step:
             raise ValueError(f"The family {self.family.family!r} has no parameters; search over its step.")
+        super().__init__([(axis.name, axis.encode(axis.default), axis.spread) for axis in axes], step)
 
     def decode(self, x: Sequence[float]) -> Criterion:
         """Return the loss at coordinates ``x``."""
-        values, step = _split_step(x, self.step)
+        values, step = self.split(x)
         theta = [axis.decode(value) for axis, value in zip(self.family.axes, values, strict=True)]
         if issubclass(self.family, PriorLoss) and self.priors is not None:
             theta += self.priors
@@ -261,9 +260,7 @@ class ProductSpace(Space):
     """
 
     def __init__(self, spaces: Sequence[Space]) -> None:
-        if not isinstance(spaces, Sequence) or not all(isinstance(space, Space) for space in spaces) or not spaces:
-            raise TypeError(f"`spaces` must be a list of spaces, got {spaces!r}.")
-        self.spaces = list(spaces)
+        self.spaces: list[Space] = entries("spaces", spaces, "a list of spaces", Space, least=1)
         self._losses = [len(space.decode(space.centre).losses) for space in self.spaces]
         self._steps = [space.axes[-1:] == (STEP,) for space in self.spaces]
         rows = [
@@ -301,34 +298,6 @@ class ProductSpace(Space):
         return {"name": "product", "spaces": [space.to_dict() for space in self.spaces]}
 
 
-def as_space(space: Space | type[FamilyLoss] | str, places: int | None = None) -> Space:
-    """Return a space: ``"taylorglo"``, ``"shape"``, ``"original"``, a family by its name or class, or an object.
-
-    Args:
-        space: what is given.
-        places: losses that are searched for together: a space of one is multiplied.
-
-    Raises:
-        TypeError, ValueError: it is none of these, or a space of another number of losses.
-    """
-    if isinstance(space, str) and space in NAMED:
-        space = NAMED[space]()
-    elif getattr(space, "family", None) == "taylorglo":
-        space = TaylorSpace()
-    elif isinstance(space, str) or (isinstance(space, type) and issubclass(space, FamilyLoss)):
-        space = FamilySpace(_find("space", space))
-    if not isinstance(space, Space):
-        raise TypeError(f"`space` must be the name or class of a family of losses, or a Space, got {space!r}.")
-    if places is None:
-        return space
-    losses = len(space.decode(space.centre).losses)
-    if losses == 1 and places > 1:
-        return ProductSpace([space] * places)
-    if losses not in (0, places):
-        raise ValueError(f"`space` must be one of {counted(places, 'loss')}, got one of {losses}.")
-    return space
-
-
 class BinaryTaylorSpace(FamilySpace):
     """Polynomial losses for binary and multi-label targets, and the learning rate.
 
@@ -352,6 +321,35 @@ DEFAULT_SPACES: dict[str, Callable[[], Space]] = {
 }
 
 
+# Names besides those of families
+NAMED: dict[str, type[Space]] = {"taylorglo": TaylorSpace, "shape": ShapeSpace, "original": StepSpace}
+
+
+def as_space(space: Space | type[FamilyLoss] | str, places: int | None = None) -> Space:
+    """Return a space: ``"taylorglo"``, ``"shape"``, ``"original"``, a family by its name or class, or an object.
+
+    Args:
+        space: what is given.
+        places: losses that are searched for together: a space of one is multiplied.
+
+    Raises:
+        TypeError, ValueError: it is none of these, or a space of another number of losses.
+    """
+    if isinstance(space, str) and space in NAMED:
+        space = NAMED[space]()
+    elif not isinstance(space, Space):
+        kind = _find("space", space, *NAMED)
+        space = TaylorSpace() if kind.family == "taylorglo" else FamilySpace(kind)
+    if places is None:
+        return space
+    losses = len(space.decode(space.centre).losses)
+    if losses == 1 and places > 1:
+        return ProductSpace([space] * places)
+    if losses not in (0, places):
+        raise ValueError(f"`space` must be one of {counted(places, 'loss')}, got one of {losses}.")
+    return space
+
+
 def space_for(space: Space, kind: str) -> Space:
     """Return the space for a kind of target, ``"classes"``, ``"binary"`` or ``"regression"``.
 
@@ -372,31 +370,12 @@ def space_for(space: Space, kind: str) -> Space:
     return space
 
 
-NAMED: dict[str, type[Space]] = {"taylorglo": TaylorSpace, "shape": ShapeSpace, "original": StepSpace}
-
-
-def _find(argument: str, given: str | type[FamilyLoss]) -> type[FamilyLoss]:
-    if isinstance(given, str) and given not in FAMILIES:
-        known = ", ".join(map(repr, sorted(FAMILIES if argument == "family" else {*FAMILIES, *NAMED})))
-        other = "" if argument == "family" else ", or a Space"
-        raise ValueError(f"`{argument}` must be one of {known}{other}, got {given!r}.")
-    if not isinstance(given, str) and not (isinstance(given, type) and issubclass(given, FamilyLoss)):
-        raise TypeError(f"`{argument}` must be the name or class of a family of losses, got {given!r}.")
-    return family(given) if isinstance(given, str) else given
-
-
-def _with_step(
-    axes: Sequence[str], centre: Sequence[float], spread: Sequence[float], step: bool, start: float = 1.0
-) -> tuple[tuple[str, ...], tuple[float, ...], tuple[float, ...]]:
-    """Append the logarithm of the step to the coordinates, if it is searched."""
-    more: list[Any] = [(STEP, math.log(start), 1.0)] if step else []
-    triples = [*zip(axes, centre, spread, strict=True), *more]
-    return tuple(t[0] for t in triples), tuple(t[1] for t in triples), tuple(t[2] for t in triples)
-
-
-def _split_step(x: Sequence[float], step: bool) -> tuple[list[float], float]:
-    """Return the coordinates without the step, and the step."""
-    if not step:
-        return list(x), 1.0
-    # Beyond any use, and exp would overflow
-    return list(x[:-1]), math.exp(max(min(x[-1], 50.0), -50.0))
+def _find(argument: str, given: Any, *others: str) -> type[FamilyLoss]:
+    """The family that is given by its name or class; ``others`` are names that could have been given too."""
+    if isinstance(given, type) and issubclass(given, FamilyLoss):
+        return given
+    if not isinstance(given, str):
+        other = ", or a Space" if others else ""
+        raise TypeError(f"`{argument}` must be the name or class of a family of losses{other}, got {given!r}.")
+    choice(argument, given, sorted({*FAMILIES, *others}), ", or a Space" if others else "")
+    return family(given)

@@ -6,6 +6,7 @@ import inspect
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from math import inf, isfinite
 from typing import Any
 
@@ -16,8 +17,6 @@ from tglo_lightning.search.criterion import Criterion
 from tglo_lightning.search.evaluator import Evaluation, Population
 from tglo_lightning.search.space import Space
 
-__all__ = ["CMAES", "RandomSearch", "Strategy"]
-
 # Some seconds of drawing: a constraint that rejects so many in a row can hardly be satisfied
 MAX_REJECTED = 10_000
 
@@ -25,13 +24,14 @@ MAX_REJECTED = 10_000
 class Strategy(ABC):
     """Proposes criteria and learns from their scores.
 
-    A strategy of your own implements :meth:`ask` and :meth:`tell`, and :meth:`state_dict` and :meth:`load_state_dict`
-    if it draws random numbers or remembers anything. To look at candidates while they train, it overrides
-    :meth:`train`.
+    A strategy of your own implements :meth:`ask`, and :meth:`tell` if it learns. It draws random numbers from
+    ``generator``; if it remembers anything else, it implements :meth:`state_dict` and :meth:`load_state_dict`. To look
+    at candidates while they train, it overrides :meth:`train`.
 
     Attributes:
         space: the space to search in, set by :meth:`start`.
         population: candidates for each generation, set by :meth:`start`.
+        generator: source of random numbers, seeded by :meth:`start`.
         mode: ``"max"`` or ``"min"``, set by the search.
         rejected: draws rejected by the space's constraint so far.
         generations: generations of a search that names no number.
@@ -39,6 +39,7 @@ class Strategy(ABC):
 
     space: Space
     population: int
+    generator: np.random.Generator
     mode: str = "max"
     rejected: int = 0
     generations: int = 10
@@ -50,13 +51,13 @@ class Strategy(ABC):
     def start(self, space: Space, population: int, seed: int) -> None:
         """Begin a search; everything an earlier search left is forgotten."""
         self.space, self.population, self.rejected = space, population, 0
+        self.generator = np.random.default_rng(seed)
 
     @abstractmethod
     def ask(self) -> list[Criterion]:
         """Return the candidates of the next generation."""
 
-    @abstractmethod
-    def tell(self, costs: Sequence[float]) -> None:
+    def tell(self, costs: Sequence[float]) -> None:  # noqa: B027  (a strategy need not learn)
         """Learn the costs of the criteria that were asked last, in their order; lower is better, NaN if failed."""
 
     def train(self, population: Population) -> Iterable[Evaluation]:
@@ -85,35 +86,37 @@ class Strategy(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the next :meth:`ask` depends on, as lists, dicts, strings and numbers."""
-        return {}
+        return {"generator": self.generator.bit_generator.state} if hasattr(self, "generator") else {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027  (a strategy without a state needs none)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state, after :meth:`start`."""
+        if "generator" in state:
+            self.generator.bit_generator.state = state["generator"]
 
     def draw(
-        self, sample: Callable[[int], Iterable[Sequence[float]]], count: int | None = None
+        self,
+        sample: Callable[[int], Iterable[Sequence[float]]],
+        count: int | None = None,
+        space: Space | None = None,
     ) -> tuple[list[list[float]], list[Criterion]]:
-        """Draw one feasible point for each candidate, and again for those that the space rejects.
+        """Draw feasible points, again for those that the space rejects; return them and their criteria.
 
         Args:
-            sample: returns that many coordinates.
+            sample: returns that many points, whose first numbers are the coordinates.
             count: how many points; by default one for each candidate of a generation.
-
-        Returns:
-            The coordinates, and their criteria.
+            space: where from; by default the space of the search.
 
         Raises:
             ValueError: 10,000 draws in a row were rejected.
         """
         points: list[list[float]] = []
         criteria: list[Criterion] = []
-        in_a_row = 0
-        count = self.population if count is None else count
+        count, space, in_a_row = self.population if count is None else count, space or self.space, 0
         while len(points) < count:
             for x in sample(count - len(points)):
                 point = [float(value) for value in x]
-                criterion = self.space.decode(point)
-                if self.space.feasible(criterion):
+                criterion = space.decode(point[: len(space.axes)])
+                if space.feasible(criterion):
                     points.append(point)
                     criteria.append(criterion)
                     in_a_row = 0
@@ -128,8 +131,8 @@ class Strategy(ABC):
         return points, criteria
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values that tell this strategy from another one: its class, and the arguments that it was built
-        with, if they are attributes of the same names.
+        """Return plain values that tell this strategy from another one: its class and its arguments, if they are
+        attributes of the same names.
         """
         given = {name: getattr(self, name, None) for name in inspect.signature(type(self)).parameters}
         options = {name: value for name, value in given.items() if isinstance(value, bool | int | float | str)}
@@ -144,25 +147,9 @@ def normal(space: Space, generator: np.random.Generator, count: int, sigma: floa
 class RandomSearch(Strategy):
     """Draws every candidate from the space's prior, a normal distribution."""
 
-    def start(self, space: Space, population: int, seed: int) -> None:
-        """Seed the draws."""
-        super().start(space, population, seed)
-        self._generator = np.random.default_rng(seed)
-
     def ask(self) -> list[Criterion]:
         """Draw a generation."""
-        return self.draw(lambda n: normal(self.space, self._generator, n))[1]
-
-    def tell(self, costs: Sequence[float]) -> None:
-        """Learn nothing."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of the generator."""
-        return {"generator": self._generator.bit_generator.state}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue with the draws that follow."""
-        self._generator.bit_generator.state = state["generator"]
+        return self.draw(partial(normal, self.space, self.generator))[1]
 
 
 class CMAES(Strategy):
@@ -191,7 +178,6 @@ class CMAES(Strategy):
         # Imports matplotlib if it is installed, which takes its time
         import cma
 
-        self._generator = np.random.default_rng(seed)
         self._points: list[list[float]] = []
         # cma needs two dimensions
         padding = max(0, 2 - len(space.axes))
@@ -204,7 +190,7 @@ class CMAES(Strategy):
             "CMA_stds": [*space.spread, *[1.0] * padding],
             # NaN: do not seed the global generator
             "seed": np.nan,
-            "randn": lambda *shape: self._generator.standard_normal(shape),
+            "randn": lambda *shape: self.generator.standard_normal(shape),
             "verbose": -9,
             "verb_log": 0,
             "verb_disp": 0,
@@ -213,19 +199,14 @@ class CMAES(Strategy):
 
     def ask(self) -> list[Criterion]:
         """Draw a generation from the present distribution."""
-        axes = len(self.space.axes)
-        drawn: list[Any] = []
 
-        def sample(count: int) -> list[list[float]]:
+        def sample(count: int) -> Any:
             with warnings.catch_warnings():
                 # It says so when few points are drawn again and a direction of its own waits for the next generation
                 warnings.filterwarnings("ignore", message="orphanated injected solution")
-                drawn.extend(self._es.ask(count))
-            return [vector[:axes].tolist() for vector in drawn[-count:]]
+                return self._es.ask(count)
 
         self._points, criteria = self.draw(sample)
-        whole = {tuple(vector[:axes].tolist()): vector for vector in drawn}
-        self._points = [whole[tuple(point)].tolist() for point in self._points]
         return criteria
 
     def tell(self, costs: Sequence[float]) -> None:
@@ -233,7 +214,7 @@ class CMAES(Strategy):
         finite = [cost for cost in costs if isfinite(cost)]
         worst = max(finite) + 1.0 if finite else 0.0
         ranked = [cost if isfinite(cost) else worst for cost in costs]
-        self._es.tell([np.asarray(point) for point in self._points], ranked)
+        self._es.tell([np.array(point) for point in self._points], ranked)
 
     def retry(self) -> bool:
         """Halve the step size: nearer to the centre more losses can be trained."""
@@ -248,7 +229,7 @@ class CMAES(Strategy):
         """Return the numbers of the distribution, and the state of the generator."""
         parts = {name: _numbers(getattr(self._es, name)) for name in self.PARTS}
         lists = {name: [point.tolist() for point in getattr(self._es, name)] for name in self.LISTS}
-        return {"es": _numbers(self._es) | lists, **parts, "generator": self._generator.bit_generator.state}
+        return {**super().state_dict(), "es": _numbers(self._es) | lists, **parts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state after :meth:`tell`."""
@@ -261,7 +242,7 @@ class CMAES(Strategy):
                 if isinstance(value, dict):
                     value = np.array(value["array"], order=value["order"])
                 vars(part)[key] = [np.array(entry) for entry in value] if isinstance(value, list) else value
-        self._generator.bit_generator.state = state["generator"]
+        super().load_state_dict(state)
 
 
 def _numbers(part: Any) -> dict[str, Any]:

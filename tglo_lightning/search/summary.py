@@ -9,8 +9,6 @@ import warnings
 from tglo_lightning.search.result import Finalist, SearchResult
 from tglo_lightning.wording import counted
 
-__all__ = ["diagnosis", "outcome_metrics", "summary", "warn_of_direction", "warn_of_seeds"]
-
 # Difference of accuracies above which a network has memorised
 SMALL_GAP = 0.05
 # Words in the names of metrics
@@ -48,10 +46,10 @@ def _outcome(result: SearchResult) -> str:
 
 
 def diagnosis(result: SearchResult) -> str:
-    """Return in words whether a training with the module's own loss left something to gain.
+    """Return in words whether a training with the module's own loss left something to gain; empty if it is not known.
 
-    Empty if none was looked at. A network that fits its training labels much better than the validation labels has
-    memorised: wrong labels, or too few. One that does not leaves little to a loss that regularises.
+    A network that fits its training labels much better than the validation labels has memorised: wrong labels, or too
+    few. One that does not leaves little to a loss that regularises.
     """
     if result.diagnosis is None:
         return ""
@@ -61,7 +59,7 @@ def diagnosis(result: SearchResult) -> str:
     return (
         f"With {result.original.name} the network agrees with {figures['train_acc']} of the training labels and "
         f"{figures['val_acc']} of the validation labels, at a mean confidence of {figures['train_confidence']} and "
-        f"{figures['val_confidence']}: {verdict}."
+        f"{figures['val_confidence']} (expected calibration error on validation data {figures['val_ece']}): {verdict}."
     )
 
 

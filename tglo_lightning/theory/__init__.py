@@ -22,6 +22,7 @@ from tglo_lightning.theory.explanation import Explanation, explain
 from tglo_lightning.theory.learning_rule import attraction, entropy_rate, gamma, logit_velocity
 from tglo_lightning.theory.null_epoch import Trainability, trainability
 from tglo_lightning.theory.parameters import coefficients, label_smoothed, to_minimal
+from tglo_lightning.theory.pointwise import explain_pointwise, relative_slope
 from tglo_lightning.theory.shape import Pull, pull_of
 from tglo_lightning.theory.subject import LossLike
 
@@ -40,6 +41,7 @@ __all__ = [
     "entropy_rate",
     "equilibria",
     "explain",
+    "explain_pointwise",
     "from_minimal",
     "from_shape",
     "gamma",
@@ -50,6 +52,7 @@ __all__ = [
     "normalized",
     "pull",
     "pull_of",
+    "relative_slope",
     "to_minimal",
     "to_shape",
     "trainability",

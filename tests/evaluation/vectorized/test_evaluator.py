@@ -134,14 +134,13 @@ def test_training_that_fails_midway_is_done_by_nested_trainers(tmp_path):
         assert [score.fitness for score in list(population.scores())[:2]] == [score.fitness for score in expected]
         population.keep([0, 2])
         population.advance(2)
+        pairs = zip(population.members, population.scores(), strict=True)
         with pytest.warns(UserWarning, match="nested Trainers"):
-            found = [score.fitness for score in population.scores()]
-        # also of those that are done
-        own = [population.weights(member) for member in (0, 2)]
+            found = [(score.fitness, population.weights(member)) for member, score in pairs]
         population.close()
     scores, weights = trained(TrainerEvaluator(), fit, [CRITERIA[0], CRITERIA[2]])
-    assert found == [score.fitness for score in scores]
-    assert equal(own, weights)
+    assert [score for score, _ in found] == [score.fitness for score in scores]
+    assert equal([own for _, own in found], weights)
 
 
 def test_an_original_loss_that_cannot_be_mapped_is_trained_by_trainers(tmp_path):
@@ -170,8 +169,8 @@ def test_chunks_fit_into_the_memory(tmp_path, monkeypatch):
             population = evaluator.start(CRITERIA, 0)
             population.advance(2)
             list(population.scores())
-            (stack,) = set(population._stacks.values())
-            sizes.append([chunk.size for chunk in stack._loop.chunks])
+            (stack,) = set(population.trainings.values())
+            sizes.append([chunk.size for chunk in stack.loop.chunks])
             population.close()
     assert sizes == [[1] * 5, [5]]
 

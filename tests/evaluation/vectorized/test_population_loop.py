@@ -184,7 +184,7 @@ def test_families_train_in_one_pass(tmp_path):
     for each, stacks in ((fit, 1), (limited, 3), (other, 3)):
         with running(VectorizedEvaluator(), each) as evaluator:
             population = evaluator.start(criteria, 1)
-            assert len(set(population._stacks.values())) == stacks
+            assert len(set(population.trainings.values())) == stacks
             population.close()
     assert_alike(limited, VectorizedEvaluator(), criteria)
 

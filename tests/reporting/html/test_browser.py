@@ -1,22 +1,14 @@
 """The report in a real browser, without a network: no error, nothing blank, nothing too wide, light and dark."""
 
-import shutil
-
 import pytest
+from helpers import browser
 from helpers.runs import finished, interrupt, searched
 
 from tglo_lightning.reporting import write_report
 
 pytest.importorskip("matplotlib")
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium or no chromedriver on this machine")
+pytestmark = browser.needed
 
-SWITCHES = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
-]
 SECTIONS = """return [...document.querySelectorAll("section")].map(
   (s) => [s.id, s.getBoundingClientRect().height, s.innerText.trim().length])"""
 # Every picture: its size, how large its text is, and which texts are cut off
@@ -47,17 +39,10 @@ COLOURS = """return [getComputedStyle(document.body).backgroundColor,
   getComputedStyle(document.querySelector("h1")).color]"""
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for switch in [*SWITCHES, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
-        options.add_argument(switch)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    driver.set_page_load_timeout(120)
-    yield driver
-    driver.quit()
+@pytest.fixture(scope="module", name="browser")
+def chromium(tmp_path_factory):
+    with browser.chromium(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,10 +12,9 @@ from torch import Tensor
 
 from tglo_lightning.arguments import integer, optional
 from tglo_lightning.evaluation.inner import InnerFit
-from tglo_lightning.evaluation.isolation import isolated
-from tglo_lightning.evaluation.limits import Clock, Diverged, TimedOut, brief, failed, out_of_memory
+from tglo_lightning.evaluation.limits import Diverged, TimedOut, brief, failed, out_of_memory
 from tglo_lightning.evaluation.pausing import Pausable
-from tglo_lightning.evaluation.trainer import TrainerPopulation
+from tglo_lightning.evaluation.trainer import TrainerPopulation, Training
 from tglo_lightning.evaluation.validation import validate_each
 from tglo_lightning.evaluation.vectorized.compilation import CompiledGradients
 from tglo_lightning.evaluation.vectorized.loop import PopulationLoop
@@ -23,7 +22,7 @@ from tglo_lightning.evaluation.vectorized.mixed import kinds_of, mix, takes_own
 from tglo_lightning.evaluation.vectorized.vectorizable import NotVectorizable
 from tglo_lightning.module import LossSlot
 from tglo_lightning.search import Criterion, Evaluation
-from tglo_lightning.search.seeding import saved_states, seed_all
+from tglo_lightning.search.seeding import seed_all
 
 __all__ = ["NotVectorizable", "VectorizedEvaluator"]
 
@@ -81,111 +80,57 @@ class VectorizedEvaluator:
         self.compiled = {}
         vars(self).pop("fit", None)
 
-    def start(self, criteria: Sequence[Criterion], seed: int) -> VectorizedPopulation:
+    def start(self, criteria: Sequence[Criterion], seed: int) -> TrainerPopulation:
         """Start a training for each criterion."""
-        return VectorizedPopulation(self, criteria, seed)
-
-
-class VectorizedPopulation:
-    """Stacks of networks; see :class:`~tglo_lightning.search.Population`."""
-
-    def __init__(self, evaluator: VectorizedEvaluator, criteria: Sequence[Criterion], seed: int) -> None:
-        self.length = evaluator.fit.budget.length
-        self.trained = 0
-        self.members = list(range(len(criteria)))
-        own = takes_own(evaluator.fit.slots, evaluator.fit.module)
-        groups: dict[Any, list[int]] = {}
+        own = takes_own(self.fit.slots, self.fit.module)
+        groups: dict[Any, dict[int, Criterion]] = {}
         for index, criterion in enumerate(criteria):
             # The module's own loss has no limit of time, and may be one that cannot be mapped
-            apart = not criterion.losses and not (evaluator.fit.budget.timeout is None and own)
-            groups.setdefault((apart, apart and criterion.is_original), []).append(index)
-        self._stacks = {
-            member: stack
-            for members in groups.values()
-            for stack in [_Stack(evaluator, {index: criteria[index] for index in members}, seed)]
-            for member in members
-        }
-
-    def advance(self, n: int) -> None:
-        """Let the members train on for ``n`` epochs or steps, once scores are asked for."""
-        self.trained = min(self.trained + n, self.length)
-
-    def scores(self) -> Iterator[Evaluation]:
-        """Train and validate the members, one stack after the other."""
-        for member in self.members:
-            yield self._stacks[member].score(member, self.trained)
-
-    def keep(self, members: Sequence[int]) -> None:
-        """Take the other members out of their stacks."""
-        self.members = sorted(members)
-        for stack in set(self._stacks.values()):
-            stack.keep([member for member in self.members if self._stacks[member] is stack])
-
-    def weights(self, member: int) -> dict[str, Tensor]:
-        """Return parameters and buffers of a member."""
-        return self._stacks[member].weights(member)
-
-    def close(self) -> None:
-        """End the training of all stacks."""
-        for stack in set(self._stacks.values()):
-            stack.close()
+            apart = not criterion.losses and not (self.fit.budget.timeout is None and own)
+            groups.setdefault((apart, apart and criterion.is_original), {})[index] = criterion
+        stacks = [_Stack(self, group, seed) for group in groups.values()]
+        return TrainerPopulation(self.fit.budget.length, stacks)
 
 
-class _Stack:
-    """Candidates that train in one fit, which can wait after any epoch or step."""
+class _Stack(Training):
+    """Members that train in one fit; should that fail midway, by nested Trainers."""
 
     def __init__(self, evaluator: VectorizedEvaluator, criteria: dict[int, Criterion], seed: int) -> None:
-        self.evaluator, self.fit, self.seed = evaluator, evaluator.fit, seed
-        self.criteria = criteria
-        self.clock = Clock(self.fit.timeout(next(iter(criteria.values()))), len(criteria))
-        self.trained = 0
-        self._ended = False
-        self._scores: dict[int, Evaluation] = {}
-        self._loop: PopulationLoop | None = None
-        self._pausable: Pausable | None = None
-        self._put_back: Any = None
-        self._nested: TrainerPopulation | None = None
-        # Of members that nested Trainers have trained to the end, on the CPU
-        self._weights: dict[int, dict[str, Tensor]] = {}
+        super().__init__(evaluator.fit, criteria, seed)
+        self.evaluator = evaluator
+        self.loop: PopulationLoop | None = None
+        self._nested: dict[int, Training] = {}
 
     def score(self, member: int, until: int) -> Evaluation:
-        """Train all members until so many epochs or steps are done; return the score of one."""
-        if not self._scores or (until > self.trained and not self._ended):
-            self._scores = self._all(until)
-            self.trained = until
-        return self._scores[member]
+        if not self._nested:
+            self._update(until)
+        return self._nested[member].score(member, until) if self._nested else self._scores[member]
 
-    def keep(self, members: Sequence[int]) -> None:
-        """Take the other members out."""
-        if self._nested is not None:
-            order = list(self.criteria)
-            self._nested.keep([order.index(member) for member in members])
-        elif not members:
+    def keep(self, members: set[int]) -> int:
+        if self._nested:
+            return sum(training.keep({member} & members) for member, training in self._nested.items())
+        if not members:
             self.close()
-        elif self._loop is not None and len(members) < len(self._loop.members):
-            self._loop.keep(members)
-        self.clock.count = max(1, len(members))
-        self._scores = {member: self._scores[member] for member in members if member in self._scores}
-        if self._nested is None:
-            self.criteria = {member: self.criteria[member] for member in members}
+            return 0
+        if self.loop is not None and len(members) < len(self.loop.members):
+            self.loop.keep(members)
+        self.clock.count = len(members)
+        self.criteria = {member: self.criteria[member] for member in sorted(members)}
+        return 0
 
     def weights(self, member: int) -> dict[str, Tensor]:
-        """Return parameters and buffers of a member."""
-        if member in self._weights:
-            return self._weights[member]
-        if self._nested is not None:
-            return self._nested.weights(list(self.criteria).index(member))
-        assert self._loop is not None, "not trained yet"
-        return self._loop.weights(member)
+        if self._nested:
+            return self._nested[member].weights(member)
+        assert self.loop is not None, "not trained yet"
+        return self.loop.weights(member)
+
+    def free(self, member: int) -> None:
+        if self._nested:
+            self._nested[member].free(member)
 
     def close(self) -> None:
-        """End the training and free its memory."""
-        if self._nested is not None:
-            self._nested.close()
-        if self._pausable is not None:
-            with isolated(self.fit.generators):
-                self._pausable.close()
-        self._loop = self._pausable = self._put_back = None
+        super().close()
+        self.loop = None
 
     @property
     def _common(self) -> Criterion:
@@ -193,95 +138,60 @@ class _Stack:
         first = next(iter(self.criteria.values()))
         return Criterion(first.losses if len(kinds_of(self.criteria.values())) == 1 else ())
 
-    def _all(self, until: int) -> dict[int, Evaluation]:
-        """Train and score the members; should that fail midway, by nested Trainers."""
-        if self._nested is not None:
-            return self._by_trainers(until)
-        try:
-            with isolated(self.fit.generators), self.clock.running():
-                self._train(until)
-                return self._validate()
-        except TimedOut as error:
-            self._ended = True
-            self.close()
-            return {member: failed(error, self.clock.seconds) for member in self.criteria}
-        except NotVectorizable:
-            if self.evaluator.strict:
-                raise
-        except Exception as error:
-            self.close()
-            if self.evaluator.strict:
-                raise
+    def _rescued(self, error: Exception) -> dict[int, Evaluation]:
+        if isinstance(error, TimedOut):
+            return super()._rescued(error)
+        if self.evaluator.strict:
+            raise error
+        if not isinstance(error, NotVectorizable):
             if self.evaluator.compile:
                 warnings.warn(f"Going on uncompiled: {brief(error)}", stacklevel=2)
                 self.evaluator.compile = False
-                return self._all(until)
+                self._scores = {}
+                self._update(self.until)
+                return self._scores
             warnings.warn(
                 f"Training a population of {len(self.criteria)} failed with {brief(error)}. Its "
                 "candidates are trained by nested Trainers.",
                 stacklevel=2,
             )
-        self.close()
-        self._nested = TrainerPopulation(self.fit, list(self.criteria.values()), self.seed)
-        return self._by_trainers(until)
+        self._nested = {
+            member: Training(self.fit, {member: criterion}, self.seed) for member, criterion in self.criteria.items()
+        }
+        return {}
 
-    def _by_trainers(self, until: int) -> dict[int, Evaluation]:
-        nested = self._nested
-        assert nested is not None
-        nested.advance(until - nested.trained)
-        scores = {}
-        for index, score in zip(nested.members, nested.scores(), strict=True):
-            member = list(self.criteria)[index]
-            scores[member] = score
-            if score.ok and nested.trained == nested.length:
-                # Its training is over once the next score is asked for
-                self._weights[member] = {name: value.cpu().clone() for name, value in nested.weights(index).items()}
-        return scores
-
-    def _train(self, until: int) -> None:
-        """Train until so many epochs or steps are done, in smaller chunks if there is not enough memory."""
+    def _advance(self) -> dict[int, Evaluation]:
+        """Train and score the members, in smaller chunks if there is not enough memory."""
         while True:
             try:
-                if self._pausable is not None:
-                    assert self._loop is not None
-                    self._loop.until = until
-                    self._put_back()
-                    self._pausable.resume()
-                elif until >= self.fit.budget.length:
-                    self._fit(until)
-                else:
-                    self._pausable = Pausable(lambda: self._fit(until))
-                    self._pausable.resume()
-                self._put_back = saved_states(self.fit.generators)
-                return
+                self.pausable.resume(to_end=self.until >= self.fit.budget.length)
+                break
             except (RuntimeError, MemoryError) as error:
-                size = 1 if self._loop is None else max((chunk.size for chunk in self._loop.chunks), default=1)
+                size = 1 if self.loop is None else max((chunk.size for chunk in self.loop.chunks), default=1)
                 if size == 1 or not out_of_memory(error):
                     raise
                 # For the whole search: the next population is as large
                 self.evaluator.chunk_size = size // 2
-            self._loop = self._pausable = None
+            self.loop, self.pausable = None, Pausable(self._fit, self.fit.generators)
             # A Trainer refers to itself, and would hold its population's memory for a while
             gc.collect()
+        return self._validate()
 
-    def _fit(self, until: int) -> None:
+    def _fit(self) -> None:
         """Run the whole fit, with its pauses."""
         fit, evaluator = self.fit, self.evaluator
         module = fit.candidate(self._common, self.seed)
         if len(kinds_of(self.criteria.values())) > 1:
             mix(module, fit.slots, list(self.criteria.values()))
-        loop = PopulationLoop(self.criteria, fit, self.seed, self.clock, evaluator.chunk_size, self._pausable)
-        loop.compiled = evaluator.compiled if evaluator.compile else None
-        loop.until = until
-        self._loop = loop
-        trainer = fit.trainer(loop)
+        self.loop = PopulationLoop(self, evaluator.chunk_size, evaluator.compiled if evaluator.compile else None)
+        trainer = fit.trainer(self.loop)
         seed_all(self.seed, fit.generators)
         trainer.fit(module, **fit.data())
-        evaluator.stochastic = loop.stochastic
+        evaluator.stochastic = self.loop.stochastic
 
     def _validate(self) -> dict[int, Evaluation]:
         """Score the members with their weights as they stand."""
-        loop, fit = self._loop, self.fit
+        loop, fit = self.loop, self.fit
         assert loop is not None
         own: list[tuple[LossSlot, Any]] = []
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tglo_lightning.evaluation.inner import InnerFit
-from tglo_lightning.evaluation.limits import Clock
-from tglo_lightning.evaluation.pausing import Pausable
+from tglo_lightning.evaluation.trainer import Training
 from tglo_lightning.evaluation.vectorized.compilation import CompiledGradients
 from tglo_lightning.evaluation.vectorized.mixed import kinds_of, mixed_rows, own_weights
 from tglo_lightning.evaluation.vectorized.stack import (
@@ -29,7 +26,6 @@ from tglo_lightning.evaluation.vectorized.stack import (
 from tglo_lightning.evaluation.vectorized.vectorizable import check_static, silenced, transfers_batches
 from tglo_lightning.module.bases import Callback
 from tglo_lightning.module.loaders import generators
-from tglo_lightning.search import Criterion
 from tglo_lightning.search.seeding import derived_seed, seed_all
 
 # One kernel for the whole step, unless the user chose otherwise
@@ -40,38 +36,26 @@ class PopulationLoop(Callback):
     """Takes over a fit once Lightning has set everything up, trains the population, and ends the fit.
 
     Args:
-        criteria: a criterion for each member; if they are of several kinds, the module has a
+        training: what is trained; if its criteria are of several kinds, the module has a
             :class:`~tglo_lightning.evaluation.vectorized.mixed.MixedLoss`.
-        fit: what is trained.
-        seed: seed of the training.
-        clock: measures the time.
         chunk_size: candidates in one pass; ``None`` for as many as fit into the memory.
-        pausable: the thread that the fit runs in, if it may have to wait.
+        compiled: compiled passes to use and to fill; ``None`` to compile nothing.
 
     Attributes:
-        until: epochs or steps to pause after, or to end at.
         members: members still in training.
-        compiled: compiled passes to use and to fill; ``None`` to compile nothing.
         stochastic: whether training drew random numbers of torch beside those of the data.
     """
 
     step: Step
-    until: int
 
     def __init__(
-        self,
-        criteria: Mapping[int, Criterion],
-        fit: InnerFit,
-        seed: int,
-        clock: Clock,
-        chunk_size: int | None,
-        pausable: Pausable | None,
+        self, training: Training, chunk_size: int | None, compiled: dict[tuple[Any, int], CompiledGradients] | None
     ) -> None:
-        self.criteria = dict(criteria)
-        self.fit, self.seed, self.clock, self.chunk_size, self.pausable = fit, seed, clock, chunk_size, pausable
-        self.members = list(criteria)
-        self.kinds = kinds_of(criteria.values())
-        self.compiled: dict[tuple[Any, int], CompiledGradients] | None = None
+        self.training, self.chunk_size, self.compiled = training, chunk_size, compiled
+        self.fit, self.pausable = training.fit, training.pausable
+        self.criteria = dict(training.criteria)
+        self.members = list(self.criteria)
+        self.kinds = kinds_of(self.criteria.values())
         self.stochastic = False
         self.chunks: list[Chunk] = []
         self._rows: list[list[int]] = []  # the members of each chunk
@@ -90,7 +74,7 @@ class PopulationLoop(Callback):
                 return own_weights(weights, self.fit.slots, self.kinds.index(self.criteria[member].shape))
         raise KeyError(member)
 
-    def keep(self, members: Sequence[int]) -> None:
+    def keep(self, members: set[int]) -> None:
         """Take the other members out of the stacks, and out of the optimizer's state."""
         state = self._optimizer.state
         kept = []
@@ -139,14 +123,14 @@ class PopulationLoop(Callback):
                         set_epoch(epoch)
             # As `Guard` does
             own = generators(module, trainer.train_dataloader)
-            seed_all(derived_seed(self.seed, epoch), [*self.fit.generators, *own])
+            seed_all(derived_seed(self.training.seed, epoch), [*self.fit.generators, *own])
             if epoch > 0:
                 # The loop made the first iterator itself
                 iter(loop._data_fetcher)
             self._train_epoch(trainer, module)
             loop.epoch_progress.current.processed = loop.epoch_progress.current.completed = epoch + 1
             self._schedule(trainer, "epoch", epoch + 1)
-            if self.fit.budget.steps is None and trainer.current_epoch >= self.until:
+            if self.fit.budget.steps is None and trainer.current_epoch >= self.training.until:
                 self._pause(trainer)
 
     def _done(self, trainer: Any) -> bool:
@@ -154,7 +138,7 @@ class PopulationLoop(Callback):
 
     def _pause(self, trainer: Any) -> None:
         self.stochastic = self._randomness.stochastic
-        if self.pausable is not None and not self._done(trainer):
+        if not self._done(trainer):
             self.pausable.pause()
 
     def _train_epoch(self, trainer: Any, module: Any) -> None:
@@ -180,14 +164,13 @@ class PopulationLoop(Callback):
             with self._randomness():
                 for chunk in alike(self.chunks, self._randomness):
                     chunk.backward(arguments, 1 / every, plugin.train_step_context)
-            self.clock.check()
-            if self.pausable is not None:
-                self.pausable.check()
+            self.training.clock.check()
+            self.pausable.check()
             if (batch_idx + 1) % every == 0 or fetcher.done:
                 self._step(trainer)
                 steps.completed += 1
                 self._schedule(trainer, "step", batch_idx + 1)
-                if self.fit.budget.steps is not None and trainer.global_step >= self.until:
+                if self.fit.budget.steps is not None and trainer.global_step >= self.training.until:
                     self._pause(trainer)
             if 0 <= trainer.max_steps <= steps.completed:
                 break

@@ -14,8 +14,6 @@ from typing import Any
 
 from tglo_lightning.arguments import number
 
-__all__ = ["Prior", "as_prior", "prior"]
-
 
 @dataclass(frozen=True)
 class Prior:
@@ -42,12 +40,7 @@ class Prior:
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Prior:
-        """Read a file of a prior.
-
-        Raises:
-            OSError: it cannot be read.
-            ValueError: it holds no prior.
-        """
+        """Read a file of a prior; an ``OSError`` if it cannot be read, a ``ValueError`` if it holds none."""
         try:
             values = json.loads(Path(path).read_bytes())
             centre = values["centre"]
@@ -62,10 +55,7 @@ class Prior:
 
 @lru_cache
 def prior(name: str = "shared") -> Prior:
-    """Return the prior of the package called ``name``.
-
-    Raises:
-        ValueError: no prior of this name.
+    """Return the prior of the package called ``name``; a ``ValueError`` if there is none.
 
     >>> prior().t
     (0.45, 1.01, 1.54)
