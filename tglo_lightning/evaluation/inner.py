@@ -50,13 +50,7 @@ class InnerFit:
     """
 
     def __init__(
-        self,
-        trainer: Any,
-        module: Any,
-        slots: LossSlots,
-        monitor: str,
-        budget: Budget,
-        init: Init = "module",
+        self, trainer: Any, module: Any, slots: LossSlots, monitor: str, budget: Budget, init: Init = "module"
     ) -> None:
         self.module = module
         self.slots, self.monitor, self.budget, self.init = slots, monitor, budget, init
