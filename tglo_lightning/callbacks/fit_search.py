@@ -92,9 +92,9 @@ class FitSearch:
         # Whatever draws random numbers on the way, the outer fit goes on as if it had not
         with interruptible() as check, isolated(fit.generators, quiet=False), Ranks(trainer) as ranks:
             seen = probe(fit, callback.loss)
-            settings = settings.for_kind(seen.kind)
+            settings = settings.for_kind(fit.kind)
             _warn_of_monitors(trainer, seen.dependent)
-            ranks.agree("The data", digest([[of["lengths"], of["contents"]] for of in seen.identity["data"].values()]))
+            ranks.agree(digest([[of["lengths"], of["contents"]] for of in seen.identity["data"].values()]))
             if racing:
                 fit, settings = raced_fit(trainer, fit, callback.settings)
             if ranks.leads:
