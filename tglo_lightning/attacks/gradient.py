@@ -15,8 +15,6 @@ from tglo_lightning.attacks.base import Attack, project
 from tglo_lightning.attacks.library import library
 from tglo_lightning.attacks.model import LOSSES, AttackedModel
 
-__all__ = ["FGSM", "PGD"]
-
 
 @dataclass(frozen=True)
 class GradientAttack(Attack):

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from tglo_lightning.attacks.model import AttackedModel
 from tglo_lightning.evaluation.isolation import environment
 
-__all__ = ["UnitBox", "library"]
-
 
 class UnitBox(nn.Module):
     """The network with pixels in [0, 1], whatever its bounds."""

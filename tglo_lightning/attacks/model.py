@@ -16,8 +16,6 @@ from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.module.preserving import preserved_module
 from tglo_lightning.module.slot import LossSlot
 
-__all__ = ["LOSSES", "AttackedModel", "Passes", "attackable", "check_bounds"]
-
 LOSSES = ("own", "cross_entropy", "margin")
 
 
@@ -155,12 +153,7 @@ class AttackedModel(nn.Module):
         raise ValueError(f"`name` must be one of {LOSSES}, got {name!r}.")
 
     def check(self, x: Tensor, labels: Tensor, classes: int | None = None) -> None:
-        """Refuse what cannot be attacked.
-
-        Raises:
-            TypeError, ValueError: ``x`` are no floating images ``(N, C, H, W)``, or a pixel lies outside the bounds;
-                ``labels`` are no class indices ``(N,)``, or out of range.
-        """
+        """Reject what are no floating images ``(N, C, H, W)`` within the bounds, with class indices ``(N,)``."""
         if not isinstance(x, Tensor) or not isinstance(labels, Tensor):
             raise TypeError(f"Images and labels must be tensors, got {type(x).__name__} and {type(labels).__name__}.")
         if x.dim() != 4 or not x.is_floating_point():
@@ -187,11 +180,7 @@ class AttackedModel(nn.Module):
 
 
 def check_bounds(bounds: Sequence[float]) -> tuple[float, float]:
-    """``(low, high)`` as floats.
-
-    Raises:
-        ValueError: these are not two finite numbers in ascending order.
-    """
+    """``(low, high)`` as floats; a ``ValueError`` if these are not two finite numbers in ascending order."""
     try:
         low, high = (float(bound) for bound in bounds)
     except (TypeError, ValueError):
