@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tglo_lightning.evaluation.isolation import isolated
+from tglo_lightning.losses.registry import kind_of, one_hot
 from tglo_lightning.module.preserving import preserved_module
 from tglo_lightning.module.slot import LossSlot
 
@@ -136,13 +137,15 @@ class AttackedModel(nn.Module):
         r"""What a gradient attack increases: a scalar, the sum over images.
 
         Args:
-            name: ``"own"``: the module's own loss; where that takes a mean, times ``N``. ``"cross_entropy"``.
+            name: ``"own"``: the module's own loss; where that takes a mean, times ``N``; of binary targets or numbers,
+                against one-hot labels. ``"cross_entropy"``.
                 ``"margin"``: :math:`\max_{k \ne y} z_k - z_y` (arXiv 1608.04644), which no softmax saturates.
             logits: shape ``(N, n)``.
             labels: true classes, int64 of shape ``(N,)``.
         """
         if name == "own":
-            values = self.slot.get(self.module)(logits, labels)
+            loss = self.slot.get(self.module)
+            values = loss(logits, one_hot(labels, logits) if kind_of(loss) in ("binary", "regression") else labels)
             return values.sum() if values.dim() else values * len(labels)
         if name == "cross_entropy":
             return F.cross_entropy(logits, labels, reduction="sum")

@@ -109,6 +109,11 @@ def kind_of(loss: object) -> str | None:
     return next((k for k, modules in REPLACEABLE.items() if isinstance(loss, modules) or function in KINDS[k]), None)
 
 
+def one_hot(labels: Tensor, like: Tensor) -> Tensor:
+    """Class indices ``(N,)`` as labels 0 and 1 of the shape ``(N, n)`` and type of ``like``, also under ``vmap``."""
+    return (labels.unsqueeze(1) == torch.arange(like.shape[1], device=labels.device)).to(like.dtype)
+
+
 def _function_of(loss: object) -> str:
     """Name of the function, or of the class, that a loss is."""
     function = loss.func if isinstance(loss, partial) else loss
