@@ -1,7 +1,5 @@
 """Reading and writing in directories that somebody else may have made."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """What an attack is."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass

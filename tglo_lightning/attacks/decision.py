@@ -1,7 +1,5 @@
 """A gradient-free attack that needs no more than foolbox."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Square and AutoAttack, by pyautoattack."""
 
-from __future__ import annotations
-
 import logging
 import sys
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Attack a network and report what is left of its accuracy."""
 
-from __future__ import annotations
-
 import math
 import time
 import warnings
@@ -231,12 +229,10 @@ class _Run:
         return rows
 
     def unbounded(self, losses: list[str]) -> dict[str, float]:
-        """What PGD leaves of the accuracy, per loss, if it may make any image of any image.
-
-        Without a random start: from a random image of the whole cube any class is left, whatever the gradient says.
-        """
+        """What PGD leaves of the accuracy, per loss, if it may make any image of any image."""
         if not self.kept:
             return {}
+        # Without a random start: from a random image of the cube any class is left, whatever the gradient says
         x, labels = (torch.cat(parts) for parts in zip(*self.kept, strict=True))
         low, high = self.model.bounds
         epsilon = (high - low) * (1.0 if self.norm == "linf" else math.sqrt(x[0].numel()))

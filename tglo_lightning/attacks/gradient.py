@@ -1,7 +1,5 @@
 """Gradient attacks, by foolbox, with a choice of the loss whose gradient they follow."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache

@@ -1,7 +1,5 @@
 """The attack libraries, imported when an attack first runs, and the network as they want it."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import Any
 

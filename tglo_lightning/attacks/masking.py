@@ -1,7 +1,5 @@
 """Signs of gradient masking: what makes a network look robust that is not (arXiv 1802.00420, 1902.06705)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import combinations
 

@@ -1,7 +1,5 @@
 """The network as an attack meets it: pixels in, logits out, every pass counted."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """The asymmetric loss for multi-label targets."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """The Baikal loss."""
 
-from __future__ import annotations
-
 import math
 
 import torch

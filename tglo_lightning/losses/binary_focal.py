@@ -1,7 +1,5 @@
 """The focal loss for binary and multi-label targets."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Binary cross-entropy with smoothed labels."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch.nn.functional as F

@@ -1,7 +1,5 @@
 """The Brier score."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from tglo_lightning.losses.base import SeparableLoss

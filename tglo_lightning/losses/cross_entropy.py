@@ -1,7 +1,5 @@
 """Cross-entropy as a family without parameters."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor
 

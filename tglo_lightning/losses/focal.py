@@ -1,7 +1,5 @@
 """The focal loss."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Forward correction for symmetric label noise."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """The Huber loss."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

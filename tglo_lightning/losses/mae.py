@@ -1,7 +1,5 @@
 """The mean absolute error of the probabilities."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Normalised cross-entropy with reverse cross-entropy."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

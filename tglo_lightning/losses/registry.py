@@ -1,7 +1,5 @@
 """From names, vectors and torch's own modules to losses of the package, and back into a user's module."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from functools import partial
 from types import SimpleNamespace
@@ -73,9 +71,9 @@ def as_loss(loss: nn.Module | Tensor | Sequence[float] | str) -> FamilyLoss:
 def loss_like(original: object, family: str | type[FamilyLoss], theta: Sequence[float], **options: Any) -> FamilyLoss:
     """Build the loss of ``family`` with parameters ``theta`` that takes the place of ``original``.
 
-    It has the weights, ``ignore_index`` and reduction of ``original``, its buffers on the same device. Label
-    smoothing is not taken over: the criterion alone says what the loss does. ``original`` may be a module, a function,
-    or a partial of a function. ``options`` are what the family needs besides, such as ``priors``.
+    It has the weights, ``ignore_index`` and reduction of ``original``, a module, a function or a partial of one, and its
+    buffers on the same device. Label smoothing is not taken over: the criterion alone says what the loss does.
+    ``options`` are what the family needs besides, such as ``priors``.
 
     Raises:
         ValueError: an unknown family, or parameters that it rejects.

@@ -1,7 +1,5 @@
 """Symmetric cross-entropy, which is also Poly-1."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor

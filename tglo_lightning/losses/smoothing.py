@@ -1,7 +1,5 @@
 """Label smoothing as a family, with the smoothing as its parameter."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
