@@ -74,9 +74,7 @@ class AttackedModel(nn.Module):
         # A module without parameters stays on the device of its images
         like = next(module.parameters(), torch.empty(0))
         self.device, self.dtype = like.device, like.dtype
-        constants = None if normalize is None else self._constants(normalize)
-        self._shift: Tensor | None = None if constants is None else constants[0]
-        self._scale: Tensor | None = None if constants is None else constants[1]
+        self._normalize = None if normalize is None else self._constants(normalize)
 
     def _constants(self, normalize: Any) -> tuple[Tensor, Tensor]:
         try:
@@ -89,10 +87,11 @@ class AttackedModel(nn.Module):
 
     def pixels(self, x: Tensor) -> Tensor:
         """Undo the normalisation: images as the network takes them, to pixels."""
-        if self._shift is None or self._scale is None:
+        if self._normalize is None:
             return x
         # Rounding must not push a black pixel out of the bounds
-        pixels, (low, high) = x * self._scale + self._shift, self.bounds
+        (mean, std), (low, high) = self._normalize, self.bounds
+        pixels = x * std + mean
         near = 1e-5 * (high - low)
         pixels = torch.where((pixels < low) & (pixels > low - near), low, pixels)
         return torch.where((pixels > high) & (pixels < high + near), high, pixels)
@@ -105,8 +104,7 @@ class AttackedModel(nn.Module):
             # A node of its own: its hook sees the gradient of these images, whoever asks for it
             x = x.view_as(x)
             x.register_hook(self._count)
-        inputs = x if self._shift is None or self._scale is None else (x - self._shift) / self._scale
-        logits = self.module(inputs)
+        logits = self.module(x if self._normalize is None else (x - self._normalize[0]) / self._normalize[1])
         if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x) or logits.shape[1] < 2:
             got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(

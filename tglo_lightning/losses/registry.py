@@ -71,9 +71,9 @@ def as_loss(loss: nn.Module | Tensor | Sequence[float] | str) -> FamilyLoss:
 def loss_like(original: object, family: str | type[FamilyLoss], theta: Sequence[float], **options: Any) -> FamilyLoss:
     """Build the loss of ``family`` with parameters ``theta`` that takes the place of ``original``.
 
-    It has the weights, ``ignore_index``, reduction and device of ``original``, a module, a function or a partial of one.
-    Label smoothing is not taken over: the criterion alone says what the loss does.
-    ``options`` are what the family needs besides, such as ``priors``.
+    It has the weights, ``ignore_index``, reduction and device of ``original``: a module, a function or a partial.
+    Label smoothing is not taken over: the criterion alone says what the loss does. ``options`` are what the family
+    needs besides, such as ``priors``.
 
     Raises:
         ValueError: an unknown family, or parameters that it rejects.
