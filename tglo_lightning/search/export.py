@@ -93,7 +93,7 @@ def export_loss(
         try:
             expression = loss.expression
         except NotImplementedError:
-            raise ValueError(f"{type(loss).__name__} has no `code`, its formula as a Python expression.") from None
+            raise ValueError(f"{type(loss).__name__} has no `python`, its formula as a Python expression.") from None
         output, shapes, lines = KINDS[loss.kind]
         if isinstance(loss, BinaryLoss) and loss.probabilities:
             shapes = shapes.replace("Logits", "Probabilities")
