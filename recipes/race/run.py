@@ -1,9 +1,11 @@
 """Races against cross-entropy of the same cost, on fresh splits: which network is better on clean test data?
 
-    python recipes/race/run.py [--splits 8] [--output result.json]
+    python -m benchmarks.worth --prepare --data FOLDER
+    python -m recipes.race.run [--splits 8] [--output result.json]
 
-Every method keeps the network of its best check by validation, ten checks a training. All networks of a split are
-trained once; what halving, other scores and ensembles would have kept is read off their curves.
+The first makes features of CIFAR-10 images, with labels given by people. Every method keeps the network of its best
+check by validation, ten checks a training. All networks of a split are trained once; what halving, other scores and
+ensembles would have kept is read off their curves.
 """
 
 import argparse
@@ -24,14 +26,40 @@ import pytorch_lightning as pl
 import torch
 from scipy.stats import t
 from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks.worth.scenarios import human
 from tglo_lightning import TaylorGLO
 from tglo_lightning.data import DigitsDataModule, TabularDataModule
 from tglo_lightning.evaluation import InnerFit, VectorizedEvaluator, probe
 from tglo_lightning.losses import CrossEntropyLoss
 from tglo_lightning.models import MLP, Classifier
 from tglo_lightning.module import LossSlots
-from tglo_lightning.search import Budget, Criterion, Race, SearchSettings, presets
+from tglo_lightning.search import Budget, Criterion, Objective, Race, SearchSettings, presets, search
+
+
+class HumanLabels(pl.LightningDataModule):
+    """CIFAR-10N, each label the worst of three given by people: 3,000 features to train, 1,000 to validate."""
+
+    input_shape, num_classes = (128,), 10
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        tensors = [torch.as_tensor(part) for part in human(seed, labels="worse")]
+        self.parts = [TensorDataset(x.float(), y) for x, y in zip(tensors[::2], tensors[1::2], strict=True)]
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches of 64, shuffled."""
+        return DataLoader(self.parts[0], 64, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Labels given by people."""
+        return DataLoader(self.parts[1], 1000)
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """True labels."""
+        return DataLoader(self.parts[2], 2000)
+
 
 TASKS: dict[str, tuple[Callable[[int], Any], int, float]] = {
     "digits, 40 % wrong labels": (
@@ -45,9 +73,16 @@ TASKS: dict[str, tuple[Callable[[int], Any], int, float]] = {
         40,
         0.02,
     ),
+    "CIFAR-10N, labels by people": (HumanLabels, 20, 0.01),
 }
 RATES = (1.0, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 2.0, 3.0, 5.0)
-RACE = Race()
+RACE = Race(halving=False)
+COSTS = {  # trainings; that of the default search is counted
+    "cross-entropy, last epoch": 1,
+    "cross-entropy": 1,
+    "race, four members": 4,
+    "race": 5.25,
+}
 
 
 class Curves:
@@ -136,20 +171,31 @@ def halved(curves: Curves) -> Tensor:
     return curves.outputs[winner][curves.values[winner].index(curves.best(winner, ends[winner]))]
 
 
-def one_split(task: str, split: int, folder: str) -> dict[str, float]:
-    """Test accuracy of what each method keeps on one split."""
+def searched(fit: InnerFit, classes: int, epochs: int, split: int) -> tuple[Criterion, int]:
+    """What the default search keeps, the best check of each training counting, and its trainings."""
+    evaluator = VectorizedEvaluator()
+    evaluator.setup(fit)
+    settings = SearchSettings(seed=split, budget=Budget(epochs=epochs, score="best"))
+    result = search(evaluator, settings, Objective(classes, "val/acc"))
+    return result.criterion, result.trainings
+
+
+def one_split(task: str, split: int, folder: str) -> tuple[dict[str, float], int]:
+    """Test accuracy of what each method keeps on one split, and the trainings of the default search."""
     build, epochs, rate = TASKS[task]
     data = build(split)
     data.prepare_data()
-    data.setup()
+    data.setup("fit")
     inputs, target = (torch.cat(parts) for parts in zip(*data.test_dataloader(), strict=True))
     fit = inner_fit(data, epochs, rate, folder)
     seed = SearchSettings(seed=split).training_seed("generation", 0)
     race, rates, seeds = Curves(), Curves(), Curves()
-    train(fit, presets(data.num_classes), seed, inputs, race)
+    criteria = presets(data.num_classes)
+    train(fit, criteria, seed, inputs, race)
     train(fit, [Criterion.original(step) for step in RATES], seed, inputs, rates)
     for number in range(10):
         train(fit, [Criterion.original()], seed + number, inputs, seeds)
+    chosen, trainings = searched(fit, data.num_classes, epochs, split)
     several = race.ranked()[:3]
     last = max(range(10), key=lambda m: race.values[m][-1])
     kept = {
@@ -157,6 +203,8 @@ def one_split(task: str, split: int, folder: str) -> dict[str, float]:
         "cross-entropy": race.kept(0),
         "cross-entropy, best of ten": seeds.kept(seeds.ranked()[0]),
         "cross-entropy, ten rates": rates.kept(rates.ranked()[0]),
+        # It trains once more with what it found, here from the seed of the others
+        "default search": race.kept(criteria.index(chosen)),
         "race": halved(race),
         "race, four members": race.kept(race.ranked([0, 1, 2, 3])[0]),
         "race, last check": race.outputs[last][-1],
@@ -168,15 +216,20 @@ def one_split(task: str, split: int, folder: str) -> dict[str, float]:
     }
     accuracies = {name: float((output.argmax(1) == target).float().mean()) for name, output in kept.items()}
     if split == 0:
-        # The callback keeps the same network
-        search = TaylorGLO(
-            strategy="race", seed=split, init=partial(module, data, rate), evaluator="vectorized", report=False
-        )
-        fitted = module(data, rate)
-        trainer(epochs, folder, search).fit(fitted, datamodule=data)
-        [tested] = trainer(1, folder).test(fitted, datamodule=data, verbose=False)
-        assert abs(tested["test/acc"] - accuracies["race"]) < 1e-4, (tested, accuracies)
-    return accuracies
+        # The callback keeps the same networks
+        for name, halving in (("race", True), ("race, all to the end", False)):
+            callback = TaylorGLO(
+                strategy=Race(halving=halving),
+                seed=split,
+                init=partial(module, data, rate),
+                evaluator="vectorized",
+                report=False,
+            )
+            fitted = module(data, rate)
+            trainer(epochs, f"{folder}/{halving}", callback).fit(fitted, datamodule=data)
+            [tested] = trainer(1, folder).test(fitted, datamodule=data, verbose=False)
+            assert abs(tested["test/acc"] - accuracies[name]) < 1e-4, (tested, accuracies)
+    return accuracies, trainings + 1
 
 
 def interval(differences: list[float]) -> tuple[float, float, float]:
@@ -196,23 +249,31 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     for name in ("pytorch_lightning", "lightning.pytorch", "tglo_lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    started, result = time.process_time(), {}
+    started, result, costs = time.process_time(), {}, {}
     for task in TASKS:
         with tempfile.TemporaryDirectory() as folder:
-            splits = [one_split(task, split, folder) for split in range(arguments.splits)]
+            splits, trainings = zip(*(one_split(task, split, folder) for split in range(arguments.splits)), strict=True)
         result[task] = {name: [round(split[name], 4) for split in splits] for name in splits[0]}
-        print(task)
-        for name, values in result[task].items():
-            pairs = [ours - theirs for ours, theirs in zip(result[task]["race"], values, strict=True)]
-            line = f"  {name:46} {fmean(values):.3f} ± {stdev(values):.3f}"
-            if any(pairs):
-                mean, low, high = interval(pairs)
-                won, lost = sum(p > 0 for p in pairs), sum(p < 0 for p in pairs)
-                line += f"   race better by {mean:+.3f} [{low:+.3f}, {high:+.3f}], {won}:{lost}"
-            print(line, flush=True)
+        costs[task] = list(trainings)
+        show(task, result[task], costs[task])
     seconds = round(time.process_time() - started)
-    arguments.output.write_text(json.dumps({"accuracy": result, "processor_seconds": seconds}, indent=1) + "\n")
+    found = {"accuracy": result, "trainings_of_the_default_search": costs, "processor_seconds": seconds}
+    arguments.output.write_text(json.dumps(found, indent=1) + "\n")
     print(arguments.output, f"{seconds} s")
+
+
+def show(task: str, result: dict[str, list[float]], trainings: list[int]) -> None:
+    """Print what a task came to, with costs in trainings."""
+    print(task)
+    for name, values in result.items():
+        pairs = [ours - theirs for ours, theirs in zip(result["race"], values, strict=True)]
+        cost = fmean(trainings) if name == "default search" else COSTS.get(name, 10)
+        line = f"  {name:46} {cost:5.4g} {fmean(values):.3f} ± {stdev(values):.3f}"
+        if any(pairs):
+            mean, low, high = interval(pairs)
+            won, lost = sum(p > 0 for p in pairs), sum(p < 0 for p in pairs)
+            line += f"   race better by {mean:+.3f} [{low:+.3f}, {high:+.3f}], {won}:{lost}"
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

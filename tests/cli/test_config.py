@@ -27,7 +27,7 @@ NEEDED = {
 }
 # Experiments that search for one of the losses they sweep over
 SWEPT = ("noise_levels", "data_utilization")
-MULTIRUNS = tuple(f"experiment={experiment}" for experiment in ("transfer", *SWEPT))
+MULTIRUNS = tuple(f"experiment={experiment}" for experiment in SWEPT)
 
 
 @pytest.fixture
