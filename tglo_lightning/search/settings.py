@@ -26,7 +26,7 @@ class SearchSettings:
     goes on from there by CMA-ES in the space of the prior (``"warm"``). With a space of your own it is CMA-ES alone.
 
     Attributes:
-        generations: number of generations, at least 1; ``None`` for the strategy's own: 1 for presets, else 10.
+        generations: at least 1; ``None`` for the strategy's own: 1 for presets, else 10.
         population: candidates a generation, at least 2.
         space: what is searched over: ``"taylorglo"``, ``"shape"``, ``"original"`` (its learning rate), the name or
             class of a family of losses, or a :class:`~tglo_lightning.search.Space`. ``None`` for that of ``prior``.
@@ -37,8 +37,7 @@ class SearchSettings:
         finals: how the winner is chosen and confirmed: :class:`~tglo_lightning.search.Finals`, or the number of seeds
             to confirm by. ``None`` for the defaults: 3 finalists, 1 seed and a look after 4 for presets, else
             ``Finals()``.
-        budget: how long a candidate trains: a :class:`~tglo_lightning.search.Budget`, or a number of epochs; ``None``
-            for the default of whoever trains.
+        budget: how long a candidate trains: a :class:`~tglo_lightning.search.Budget`, or a number of epochs.
         seed: seed of the draws and, with the number of the generation, of every training; at least 0.
 
     Raises:
