@@ -18,13 +18,7 @@ LONGEST = 12
 
 
 class SearchBar:
-    """Follows a search with a bar over its trainings, while it is entered as a context.
-
-    Args:
-        settings: the arguments of the search.
-        monitor: name of the metric.
-        disable: show nothing.
-    """
+    """Follows a search for the best ``monitor`` with a bar over its trainings, while it is entered as a context."""
 
     def __init__(self, settings: SearchSettings, monitor: str, *, disable: bool = False) -> None:
         self.settings = settings
