@@ -44,8 +44,7 @@ class Journal:
         path: the file; it is made, with its folders, if it does not exist.
         header: what the records belong to, as plain values. A journal with another header is rejected.
 
-    Attributes:
-        recorded: number of records that the file held when it was opened.
+    ``recorded`` is the number of records that the file held when it was opened.
 
     Raises:
         Unwritable: the file cannot be written.

@@ -38,8 +38,7 @@ class Explanation:
         theta: parameters of a TaylorGLO loss, else ``None``.
         coefficients: coefficients of ``gamma = df/dh`` of a TaylorGLO loss, else ``None``.
         A, B, S, published, trainable, stable: at the null epoch, see :class:`Trainability`.
-        null_pull: velocity of the true class's logit at the null epoch, ``B (n - 1) / n^2``; cross-entropy: ``(n - 1)
-            / n``.
+        null_pull: velocity of the true class's logit there, ``B (n - 1) / n^2``; cross-entropy: ``(n - 1) / n``.
         zero_error: ``D(0)``; may be infinite.
         verdict: ``"attracts"``, ``"repels"`` or ``"neutral"``: what zero training error does.
         equilibria: where samples settle.
