@@ -25,8 +25,7 @@ class Race(Strategy):
     For :class:`~tglo_lightning.TaylorGLO` alone: the weights of the best network go into the module, and the fit ends
     as a training of its length. A search would train once more with the loss that it found.
 
-    Losses are not changed within the run. That was measured, and does not pay: copying the weights of the leader adds
-    nothing, perturbing its loss costs, and a schedule of losses does not hold when it is replayed.
+    Losses are not changed within the run, for that was measured, and does not pay.
 
     Args:
         members: number of :func:`~tglo_lightning.search.presets` to train, from 2 to 10; or criteria, to which the
@@ -89,11 +88,7 @@ class Race(Strategy):
         return self.members if isinstance(self.members, int) else len(self.members)
 
     def start(self, space: Space, population: int, seed: int) -> None:
-        """Refuse to search.
-
-        Raises:
-            ValueError: always.
-        """
+        """Raise a ``ValueError``: only :class:`~tglo_lightning.TaylorGLO` can race."""
         raise ValueError("A race keeps a network in place of a loss: pass it to TaylorGLO, or choose another strategy.")
 
     def ask(self) -> list[Criterion]:

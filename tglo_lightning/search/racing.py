@@ -135,20 +135,22 @@ def race(
 
 
 def confirm(
-    result: SearchResult, evaluator: Evaluator, settings: SearchSettings, objective: Objective, **options: Any
+    result: SearchResult,
+    evaluator: Evaluator,
+    settings: SearchSettings,
+    objective: Objective,
+    *,
+    journal: Journal | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> SearchResult:
     """Train the winner's loss and the module's own from fresh seeds, and test the difference.
 
-    The network that was kept stays whatever the test says: it is one network, the test is about its loss.
-
-    Args:
-        result: that of :func:`race`; it stays as it is if the module's own loss won.
-        evaluator, settings, objective: as for :func:`race`.
-        options: ``journal`` and ``check`` of :func:`race`.
+    The network that was kept stays whatever the test says: it is one network, the test is about its loss. If that is
+    the module's own, nothing is trained. The arguments are those of :func:`race`, and its result.
     """
     if result.best is None or result.best.criterion.is_original or result.curves is None:
         return result
-    search = Search(evaluator, settings, objective, elapsed_before=result.seconds, **options)
+    search = Search(evaluator, settings, objective, journal, check=check, elapsed_before=result.seconds)
     # One candidate, and nothing to choose
     finals = replace(settings.finals, finalists=1, seeds=0)
     outcome = finals.run(search.final, [result.history[result.curves.winner]], objective.original, objective.mode)

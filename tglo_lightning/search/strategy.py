@@ -61,9 +61,9 @@ class Strategy(ABC):
         """Learn the costs of the criteria that were asked last, in their order; lower is better, NaN if failed."""
 
     def train(self, population: Population) -> Iterable[Evaluation]:
-        """Train the population that was asked; yield one evaluation for each member, in order.
+        """Train the population that was asked, by default to the end; yield one evaluation for each member, in order.
 
-        By default all members train to the end. A strategy that drops members returns their last scores.
+        A strategy that drops members returns their last scores.
         """
         population.advance(population.length)
         return population.scores()
@@ -155,8 +155,8 @@ class RandomSearch(Strategy):
 class CMAES(Strategy):
     """Covariance matrix adaptation by :mod:`cma`, from the space's prior.
 
-    Three things differ from bare ``cma``. It draws from its own generator and never touches numpy's global one. A
-    failed candidate is ranked worst, where ``cma`` would take the median. Any seed is a seed, 0 too.
+    Unlike bare ``cma`` it leaves numpy's global generator alone, ranks a failed candidate worst, not as the median, and
+    takes any seed, 0 too.
 
     Args:
         sigma: initial step size, a factor on the space's spread, above 0.
