@@ -184,18 +184,19 @@ def test_running_means_are_those_of_the_network(tmp_path, evaluator):
     assert trainer.global_step == 12
 
 
+class Manual(classifier(pl)):
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(self.criterion(self(batch[0]), batch[1]))
+        optimizer.step()
+
+
 def test_manual_optimization_and_own_attributes(tmp_path):
-    class Manual(classifier(pl)):
-        def __init__(self):
-            super().__init__()
-            self.automatic_optimization = False
-
-        def training_step(self, batch, batch_idx):
-            optimizer = self.optimizers()
-            optimizer.zero_grad()
-            self.manual_backward(self.criterion(self(batch[0]), batch[1]))
-            optimizer.step()
-
     module = seeded(Manual)
     search, trainer = fit(tmp_path, module)
     assert trainer.global_step == 24
@@ -346,6 +347,29 @@ def test_what_a_race_cannot_do_is_said_before_it(tmp_path):
     outer = quiet_trainer(pl, tmp_path, callbacks=[TaylorGLO(strategy="race")], max_epochs=5)
     with pytest.raises(ValueError, match=r"would go on from .*some\.ckpt"):
         outer.fit(classifier(pl)(), **loaders(), ckpt_path=tmp_path / "some.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "limits"),
+    [
+        (classifier(pl), {}, None),
+        (Manual, {}, "`global_step` counts one step a batch."),
+        (classifier(pl), {"max_time": "00:01:00:00"}, "`max_time` does not count the race."),
+        (
+            classifier(pl),
+            {"logger": True, "enable_checkpointing": True, "callbacks": [EarlyStopping("val/acc", mode="max")]},
+            "loggers get `race/*` in place of the epochs before the last; EarlyStopping sees one epoch; "
+            "ModelCheckpoint saves no earlier epoch, and optimizers without their state.",
+        ),
+    ],
+)
+def test_what_is_not_true_of_this_fit_is_said(tmp_path, caplog, module, options, limits):
+    search = TaylorGLO(strategy=Race(MEMBERS), evaluator="trainer", report=False, dry_run=True)
+    callbacks = [search, *options.get("callbacks", [])]
+    with caplog.at_level("INFO", logger="tglo_lightning"):
+        quiet_trainer(pl, tmp_path, **(options | {"callbacks": callbacks})).fit(module(), **loaders())
+    told = [m.partition("would, except that ")[2] for m in caplog.messages if "ends as a training" in m]
+    assert told == [limits] * (limits is not None)
 
 
 def test_the_curves_are_shown(tmp_path, monkeypatch):

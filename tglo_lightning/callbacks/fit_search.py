@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tglo_lightning.callbacks.cost import cost, takes_best
 from tglo_lightning.callbacks.progress import SearchMonitor
-from tglo_lightning.callbacks.race import check_race, raced_fit, raced_path, run_race
+from tglo_lightning.callbacks.race import check_race, raced_fit, raced_path, run_race, tell_limits
 from tglo_lightning.callbacks.recording import Recording, versions
 from tglo_lightning.evaluation import InnerFit, Probe, Ranks, choose_evaluator, probe
 from tglo_lightning.evaluation.auto import EVALUATORS
@@ -85,6 +85,7 @@ class FitSearch:
         assert isinstance(settings.budget, Budget)
         if racing := isinstance(settings.strategy, Race):
             check_race(trainer, settings)
+            tell_limits(trainer, self.module)
         # The names of functions and of no loss are looked up by the probe
         named = callback.loss is not None and not any(name.startswith("F.") for name in callback.loss)
         slots = LossSlots(callback.loss or ()) if named else LossSlots.of([])

@@ -23,7 +23,7 @@ from tglo_lightning.search import Budget, Criterion, Journal, Objective, Race, S
 from tglo_lightning.search.progress import Bar
 from tglo_lightning.search.racing import Raced, confirm, race
 
-__all__ = ["FinishedFit", "RaceMonitor", "check_race", "raced_fit", "raced_path", "run_race"]
+__all__ = ["FinishedFit", "RaceMonitor", "check_race", "raced_fit", "raced_path", "run_race", "tell_limits"]
 
 # Callbacks of Lightning's that change a training; the members of a race never meet those of the outer Trainer
 CHANGING = (
@@ -56,6 +56,23 @@ def check_race(trainer: Any, settings: SearchSettings) -> None:
             f"A race is one training from its start, and this fit would go on from {trainer.ckpt_path}. Leave out "
             "`ckpt_path`; a race that was killed goes on by itself."
         )
+
+
+def tell_limits(trainer: Any, module: Any) -> None:
+    """Say in one line what a race leaves untrue of this fit, see ``docs/race.md``."""
+    names = {kind.__name__ for callback in trainer.callbacks for kind in type(callback).__mro__}
+    reduced = any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs)
+    limits = {
+        "loggers get `race/*` in place of the epochs before the last": bool(trainer.loggers),
+        "EarlyStopping sees one epoch": "EarlyStopping" in names,
+        "ReduceLROnPlateau sees one epoch": reduced,
+        "ModelCheckpoint saves no earlier epoch, and optimizers without their state": "ModelCheckpoint" in names,
+        "`max_time` does not count the race": "Timer" in names,
+        "`global_step` counts one step a batch": not module.automatic_optimization,
+        "each member trains on one rank, with its batch size": trainer.world_size > 1,
+    }
+    if told := "; ".join(limit for limit, applies in limits.items() if applies):
+        tell(f"TaylorGLO: this fit ends as a training of its length would, except that {told}.")
 
 
 def raced_fit(trainer: Any, fit: InnerFit, settings: SearchSettings) -> tuple[InnerFit, SearchSettings]:

@@ -66,7 +66,6 @@ WORKING = {
 # Packages whose objects hold the state of a process
 PROCESS = "logging threading multiprocessing socket subprocess concurrent asyncio weakref _thread _io"
 SERVICES = "wandb ray tqdm rich matplotlib pytorch_lightning lightning lightning_fabric"
-CODED = (staticmethod, classmethod, property, functools.cached_property)
 
 
 def digest(value: Any) -> str:
@@ -91,7 +90,7 @@ class Fingerprint:
         self.left_out: list[str] = []
         self.contents: list[str] = []
         self._code: dict[str, set[str]] = {}
-        self._waiting: deque[tuple[str, Any]] = deque()
+        self._waiting: deque[Any] = deque()
         # Kept alive, so that no other object gets the same id
         self._known: dict[int, tuple[Any, str]] = {}
         self.bytes = self._objects = self._skipped = 0
@@ -122,14 +121,14 @@ class Fingerprint:
     def optimizers(self, trainer: Any) -> list[str]:
         """Classes and settings of the optimizers and schedulers of ``trainer``."""
         groups = [
-            [self.value(type(o)), [{k: self.value(v) for k, v in g.items() if k != "params"} for g in o.param_groups]]
+            [type(o), [{k: v for k, v in group.items() if k != "params"} for group in o.param_groups]]
             for o in trainer.optimizers
         ]
         schedules = []
         for config in trainer.lr_scheduler_configs:
-            values = {k: self.value(v) for k, v in vars(config.scheduler).items() if k != "optimizer"}
-            schedules.append([self.value(type(config.scheduler)), config.interval, config.frequency, values])
-        return [digest(groups), digest(schedules)]
+            values = {k: v for k, v in vars(config.scheduler).items() if k != "optimizer"}
+            schedules.append([type(config.scheduler), config.interval, config.frequency, values])
+        return [self.value(groups), self.value(schedules)]
 
     def data(self, loaders: Any, generators: Iterable[Any], *, most: int) -> dict[str, Any]:
         """What the loaders of training or validation give: their settings, what their data sets hold in memory, and up
@@ -151,16 +150,12 @@ class Fingerprint:
     def code(self) -> dict[str, str]:
         """Hashes of the functions, classes and constants that the values so far lead to, by name."""
         looked = 0
-        while self._waiting:
-            name, item = self._waiting.popleft()
+        while self._waiting and looked < CODE:
+            item = self._waiting.popleft()
             looked += 1
-            if looked > CODE:
-                self.left_out.append(f"functions and classes after {CODE}")
-                break
-            if isinstance(item, type):
-                self._class(name, item)
-            else:
-                self._references(item)
+            (self._class if isinstance(item, type) else self._references)(item)
+        if self._waiting:
+            self.left_out.append(f"functions and classes after {CODE}")
         found = {name: " ".join(sorted(values)) for name, values in sorted(self._code.items())}
         own = {name: value for name, value in found.items() if not name.startswith(f"{INSTALLED}:")}
         return own | {INSTALLED: digest([entry for entry in found.items() if entry[0] not in own])}
@@ -172,8 +167,7 @@ class Fingerprint:
         if isinstance(value, str | PurePath):
             text = str(value) if self._exact else CHANGING.sub("*", str(value))
             return repr(text) if len(text) <= SHOWN else digest(text)
-        known = self._known.get(id(value))
-        if known is not None:
+        if (known := self._known.get(id(value))) is not None:
             if isinstance(value, Tensor | np.ndarray):
                 self.contents.append(known[1])
             return known[1]
@@ -205,12 +199,8 @@ class Fingerprint:
             return f"{_name(kind)}.{value.name} {self.value(value.value)}"
         if isinstance(value, torch.device):  # which one does not matter
             return value.type
-        if isinstance(value, CODED):
-            return digest([kind.__name__, *(self.value(f) for f in _functions(value))])
-        if inspect.ismethod(value):
-            return digest([self.value(value.__func__), self.value(value.__self__)])
-        if isinstance(value, functools.partial):
-            return digest([self.value(value.func), self.value(value.args), self.value(value.keywords)])
+        if (parts := _parts(value)) is not None:
+            return digest([kind.__name__, *map(self.value, parts)])
         if inspect.isfunction(value):
             return self._function(value)
         if inspect.isroutine(value) or hasattr(value, "__wrapped__"):
@@ -312,7 +302,7 @@ class Fingerprint:
         if id(kind) not in self._known or self._known[id(kind)][1] == "itself":
             self._known[id(kind)] = (kind, _name(kind))
             if any(owner(base.__module__) != LIBRARY for base in kind.__mro__):
-                self._waiting.append((_name(kind), kind))
+                self._waiting.append(kind)
         return _name(kind)
 
     def _function(self, function: Any) -> str:
@@ -329,14 +319,14 @@ class Fingerprint:
             return digest(parts) if function.__closure__ or vars(function) else _name(function)
         text = digest([bytecode(function.__code__, function.__doc__), *parts])
         self._note(whose, _name(function), text)
-        self._waiting.append((_name(function), function))
+        self._waiting.append(function)
         return text
 
-    def _class(self, name: str, kind: type) -> None:
+    def _class(self, kind: type) -> None:
         for base in kind.__mro__:
             whose = owner(base.__module__)
             if whose == LIBRARY:
-                self._note(OWN, f"{name}(...)", version_of(base.__module__))
+                self._note(OWN, f"{_name(kind)}(...)", version_of(base.__module__))
                 continue
             entries = [(n, self.value(v)) for n, v in members(base) if whose == OWN or _coded(v) or _is_constant(v)]
             self._note(whose, _name(base), digest([_name(base), entries]))
@@ -348,30 +338,25 @@ class Fingerprint:
         package = str(own.get("__package__") or "")
         modules = [m for n in names for m in (_module(n, package),) if m is not None]
         for name in names:
-            if name not in own:
-                continue
-            value = own[name]
-            if isinstance(value, ModuleType):
+            if isinstance(value := own.get(name), ModuleType):
                 self._note(whose, f"{function.__module__}.{name}", f"module {value.__name__}")
                 modules.append(value)
-            else:
+            elif name in own:
                 self._reference(whose, f"{function.__module__}.{name}", value, names)
         for module in modules:
             its = owner(module.__name__)
             for name in names:
                 value = vars(module).get(name)
+                if isinstance(value, ModuleType):
+                    if owner(value.__name__) != LIBRARY and value not in modules:
+                        modules.append(value)
                 # Of a library what somebody has put there
-                if value is not None and not isinstance(value, ModuleType):
-                    foreign = inspect.isfunction(value) and _owner(value) == OWN
-                    if its != LIBRARY or foreign:
-                        self._reference(its if its != LIBRARY else OWN, f"{module.__name__}.{name}", value, names)
-                elif isinstance(value, ModuleType) and owner(value.__name__) != LIBRARY and value not in modules:
-                    modules.append(value)
+                elif value is not None and (its != LIBRARY or (inspect.isfunction(value) and _owner(value) == OWN)):
+                    self._reference(OWN if its == LIBRARY else its, f"{module.__name__}.{name}", value, names)
 
     def _reference(self, whose: str, name: str, value: Any, names: list[str]) -> None:
         if isinstance(value, Namespace | SimpleNamespace):
-            values = {n: self.value(v) for n, v in vars(value).items() if n in names}
-            self._note(whose, name, digest(sorted(values.items())))
+            self._note(whose, name, self.value({n: v for n, v in vars(value).items() if n in names}))
         elif whose == OWN or _coded(value) or _is_constant(value):
             self._note(whose, name, self.value(value))
 
@@ -410,10 +395,17 @@ def _plain(values: Any) -> Any:
         return None
 
 
-def _functions(value: Any) -> list[Any]:
+def _parts(value: Any) -> list[Any] | None:
+    """What a method, property or partial function is made of; ``None`` for anything else."""
     if isinstance(value, property):
         return [value.fget, value.fset, value.fdel]
-    return [value.func if isinstance(value, functools.cached_property) else value.__func__]
+    if isinstance(value, functools.cached_property):
+        return [value.func]
+    if isinstance(value, functools.partial):
+        return [value.func, value.args, value.keywords]
+    if inspect.ismethod(value) or isinstance(value, staticmethod | classmethod):
+        return [value.__func__, getattr(value, "__self__", None)]
+    return None
 
 
 def _owner(function: Any) -> str:
@@ -433,13 +425,11 @@ def _slots(kind: type) -> list[str]:
 
 
 def _coded(value: Any) -> bool:
-    return inspect.isroutine(value) or isinstance(value, (type, functools.partial, *CODED))
+    return inspect.isroutine(value) or isinstance(value, type) or _parts(value) is not None
 
 
 def _is_constant(value: Any) -> bool:
-    return isinstance(value, bool | int | float | str) or (
-        isinstance(value, tuple) and all(isinstance(entry, bool | int | float | str) for entry in value)
-    )
+    return all(isinstance(entry, int | float | str) for entry in (value if isinstance(value, tuple) else [value]))
 
 
 def _module(name: str, package: str) -> ModuleType | None:

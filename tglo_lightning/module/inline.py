@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from tglo_lightning.losses.registry import FUNCTIONS
 
-__all__ = ["InlineLoss", "OriginalCall", "attach", "bound", "detach", "read_state"]
+__all__ = ["InlineLoss", "Intercepting", "OriginalCall", "attach", "bound", "detach", "read_state"]
 
 STATE = "inline loss"
 NAMES = {function: name for name, function in FUNCTIONS.items()}
@@ -123,27 +123,34 @@ class InlineStep:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         places = [child for child in self.module._modules.values() if isinstance(child, InlineLoss)]
-        with _Replacing(places):
+
+        def replaced(func: Any, name: str | None, index: int, args: Any, kwargs: dict[str, Any]) -> Any:
+            for place in places:
+                if place.function == name and index in place.calls:
+                    return place.replace(args, kwargs)
+            return func(*args, **kwargs)
+
+        with Intercepting(replaced):
             return self.__wrapped__(*args, **kwargs)
 
 
-class _Replacing(TorchFunctionMode):
-    """Replaces calls of loss functions by the losses of ``places``."""
+class Intercepting(TorchFunctionMode):
+    """Hands calls of functions of torch to ``on_call``.
 
-    def __init__(self, places: list[InlineLoss]) -> None:
+    Args:
+        on_call: called with the function, its name and which call of that name it is, if it is a loss function that can
+            be replaced, and the arguments; returns what the call returns.
+    """
+
+    def __init__(self, on_call: Callable[..., Any]) -> None:
         super().__init__()
-        self.places = places
-        self.counts: Counter[str] = Counter()
+        self.on_call = on_call
+        self.counts: Counter[str | None] = Counter()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = NAMES.get(func)
-        if name is not None:
-            index = self.counts[name]
-            self.counts[name] = index + 1
-            for place in self.places:
-                if place.function == name and index in place.calls:
-                    return place.replace(args, kwargs or {})
-        return func(*args, **(kwargs or {}))
+        self.counts[name] += 1
+        return self.on_call(func, name, self.counts[name] - 1, args, kwargs or {})
 
 
 def attach(module: nn.Module, name: str, function: str, calls: tuple[int, ...]) -> InlineLoss:
