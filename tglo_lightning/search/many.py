@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from statistics import fmean
 from typing import Any
@@ -60,6 +60,7 @@ def minimize_many(
     settings: SearchSettings | None = None,
     journal: str | PathLike[str] | None = None,
     progress: bool = True,
+    identity: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> SearchResult:
     """Metalearn one TaylorGLO loss for several tasks at once.
@@ -76,6 +77,7 @@ def minimize_many(
         settings: the arguments of the search; by default CMA-ES over shape and step, from the prior.
         journal: as for :func:`~tglo_lightning.search.minimize`.
         progress: show a progress bar.
+        identity: what else the result depends on, as plain values; a journal with other ones is another search's.
         options: attributes of :class:`~tglo_lightning.search.SearchSettings`, in place of ``settings``.
 
     Returns:
@@ -115,6 +117,7 @@ def minimize_many(
     evaluator = TaskEvaluator(tasks, max(classes))
     objective = Objective(max(classes), "gain", "max", "CrossEntropyLoss")
     header = header_of(functions, original, settings, objective, evaluator.name) | {"classes_of_tasks": classes}
+    header |= {} if identity is None else {"identity": dict(identity)}
     return run(evaluator, settings, objective, header, journal, progress)
 
 
