@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from tglo_lightning.callbacks.curves import CurveRecorder
-from tglo_lightning.cli.recipe import Recipe
+from tglo_lightning.cli.recipe import Recipe, logged
 from tglo_lightning.reporting import summarize, verdict
 from tglo_lightning.reporting.stats import LESS_IS_BETTER
 
@@ -34,6 +34,11 @@ class Scores:
     def summary(self) -> dict[str, Any]:
         """Return `{metric: {"values", "mean", "std"}}` of the test metrics."""
         return {name: summarize(values) for name, values in self.test.items()}
+
+
+def plain_name(name: str) -> str:
+    """Return the name of a test metric without what says that it is one."""
+    return name.removeprefix("test/").removeprefix("test_")
 
 
 def fresh_seeds(seed: int, count: int) -> list[int]:
@@ -73,12 +78,14 @@ def train_and_test(
         if best:
             module.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
             Path(best.best_model_path).unlink()
-        [validated] = trainer.validate(module, datamodule=recipe.datamodule, verbose=False)
-        [tested] = trainer.test(module, datamodule=recipe.datamodule, verbose=False)
+        validated, tested = (
+            logged(evaluate(module, datamodule=recipe.datamodule, verbose=False))
+            for evaluate in (trainer.validate, trainer.test)
+        )
         scores[name].curves.append(recorder.curves)
         scores[name].monitor.append(float(validated[recipe.cfg.monitor]))
         for key, value in tested.items():
-            scores[name].test.setdefault(key.removeprefix("test/"), []).append(float(value))
+            scores[name].test.setdefault(plain_name(key), []).append(float(value))
     return scores
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from statistics import fmean
@@ -55,6 +55,7 @@ def minimize_many(
     settings: SearchSettings | None = None,
     journal: str | PathLike[str] | None = None,
     progress: bool = True,
+    identity: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> SearchResult:
     """Metalearn one TaylorGLO loss for several tasks at once.
@@ -69,6 +70,7 @@ def minimize_many(
         num_classes: classes of each task.
         settings: the arguments of the search; by default CMA-ES over shape and step, from the prior.
         journal, progress, options: as for :func:`~tglo_lightning.search.minimize`.
+        identity: what else the result depends on, as plain values; a journal with other ones is another search's.
 
     Returns:
         The result with the gain as fitness, 0 for cross-entropy. Other searches can start there: ``prior=result``.
@@ -97,7 +99,8 @@ def minimize_many(
     original = nn.CrossEntropyLoss()
     tasks = [FunctionEvaluator(fn, original, n, settings.budget) for fn, n in zip(functions, classes, strict=True)]
     objective = Objective(max(classes), "gain", "max", "CrossEntropyLoss")
-    return run(TaskEvaluator(tasks, classes), tasks, settings, objective, journal, progress, classes_of_tasks=classes)
+    more: dict[str, Any] = {"classes_of_tasks": classes} | ({} if identity is None else {"identity": dict(identity)})
+    return run(TaskEvaluator(tasks, classes), tasks, settings, objective, journal, progress, **more)
 
 
 @dataclass
