@@ -297,7 +297,7 @@ class _Search:
                         f"{type(self.strategy).__name__}.train() must yield one evaluation for each of "
                         f"{len(criteria)} candidates, got {index}."
                     )
-                if stage == "generation" and criterion.is_original and again is not None and again.ok:
+                if criterion.is_original and again is not None and again.ok:
                     self._look(population, list(trained).index(index))
                 if known[index] is None:
                     self.check()

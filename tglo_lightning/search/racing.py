@@ -57,6 +57,7 @@ def race(
     journal: Journal | None = None,
     listener: RaceListener | None = None,
     check: Callable[[], None] = lambda: None,
+    look: Callable[[int, Criterion, Any, int], None] | None = None,
 ) -> Raced:
     """Train the members of a :class:`~tglo_lightning.search.Race` side by side, and keep the best network.
 
@@ -70,6 +71,8 @@ def race(
         journal: records every check.
         listener: followed by progress bars and loggers.
         check: called after every check; raises if the race is to end.
+        look: called at every check for each member that was scored, with its number, its criterion, the population and
+            its place there.
 
     Raises:
         SearchError: no member could be trained.
@@ -99,6 +102,8 @@ def race(
                     else:
                         members[member].keep(evaluation.fitness, at, weights)
                 members[member].note(evaluation)
+                if look is not None and evaluation.ok:
+                    look(member, criteria[member], population, member)
             for member in set(range(len(members))) - set(running):
                 members[member].values.append(math.nan)
             check()

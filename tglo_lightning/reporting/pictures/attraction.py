@@ -17,7 +17,7 @@ POINTS = 2500
 
 
 @picture
-def attraction(records: Mapping[str, AttractionRecord]) -> canvas.Figure:
+def attraction(records: Mapping[str, AttractionRecord], unit: str = "epochs") -> canvas.Figure:
     """Attraction, and below it confidence, of samples over the epochs; one column a record.
 
     Above, the velocity of the true class's logit: the loss pulls points over 0 to zero training error and pushes points
@@ -27,6 +27,7 @@ def attraction(records: Mapping[str, AttractionRecord]) -> canvas.Figure:
 
     Args:
         records: what to draw, by title.
+        unit: what the measurements are counted in, ``"epochs"`` or ``"steps"``.
 
     Raises:
         ValueError: nothing to draw.
@@ -49,22 +50,24 @@ def attraction(records: Mapping[str, AttractionRecord]) -> canvas.Figure:
         if np.nanmax(confidence) - np.nanmin(confidence) > 0.3:
             below.set_ylim(-0.03, 1.03)
         canvas.set_title(above, title)
-        canvas.integer_axis(below, "epochs trained")
+        canvas.integer_axis(below, f"{unit} trained")
     axes[0, 0].set_ylabel("attraction (logit velocity)")
     axes[1, 0].set_ylabel("confidence in the true class")
     canvas.draw_legend(figure, 3 if len(records) > 1 else 2)
-    figure.set_label(" ".join(f"Attraction, {title}: {_description(record)}" for title, record in records.items()))
+    figure.set_label(
+        " ".join(f"Attraction, {title}: {_description(record, unit)}" for title, record in records.items())
+    )
     return figure
 
 
-def _description(record: AttractionRecord) -> str:
+def _description(record: AttractionRecord, unit: str) -> str:
     pulls, confidence = record.quantity("attraction"), 1 - record.quantity("eps")
     last = pulls[-1][~np.isnan(pulls[-1])]
     if not last.size:
         return "the loss ignores all samples."
     settles = ", ".join(number(1 - eps) for eps in record.equilibria[-1])
     return (
-        f"after epoch {record.epochs[-1]} the loss pushes {percent(float(np.mean(last < 0)))} of "
+        f"after {counted(record.epochs[-1], unit[:-1])} the loss pushes {percent(float(np.mean(last < 0)))} of "
         f"{counted(len(record.index), 'sample')} away from zero training error; the median attraction is "
         f"{number(float(np.median(last)))}. The median confidence in the true class goes from "
         f"{number(float(np.nanmedian(confidence[0])))} to {number(float(np.nanmedian(confidence[-1])))}; "
