@@ -101,7 +101,7 @@ def _render(files: RunFiles, num_classes: int | None) -> str:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    light, dark = ("; ".join(f"--plot-{name}: {pair[i]}" for name, pair in pictures.PALETTE.items()) for i in (0, 1))
+    light, dark = pictures.themes()
     environment.filters |= {"typeset": typeset, "svg": pictures.svg}
     environment.tests["formula"] = lambda cell: isinstance(cell, Formula)
     head, sections = _content(files, num_classes)

@@ -126,7 +126,8 @@ def _of_race(files: RunFiles) -> Headline:
     if search.p_value is not None:
         n, p = len(search.original.fitness), search.p_value
         head.sentences.append(f"From {n} fresh seeds each its loss gains {signed(search.gain)}; one-sided p {p:.2g}.")
-    head.facts = _facts(files, "one network each, no test of the loss" if search.p_value is None else "")
+    cost = f"{counted(search.trainings, 'training')}, {duration(search.seconds)}"
+    head.facts = _facts(files, "one network each, no test of the loss" if search.p_value is None else "", cost)
     return head
 
 

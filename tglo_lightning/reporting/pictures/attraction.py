@@ -85,4 +85,5 @@ def _samples(axis: canvas.Axes, record: AttractionRecord, heights: NDArray[np.fl
     pulls, drawn = pulls[:, shown], heights[:, shown]
     for colour, label, where in ((canvas.PULL, "pulled in", pulls >= 0), (canvas.PUSH, "pushed away", pulls < 0)):
         canvas.dots(axis, places[where], drawn[where], s=4, c=colour, alpha=0.4, label=label)
-    axis.plot(record.epochs, np.nanmedian(heights, axis=1), color=canvas.INK, linewidth=1.8, label="median")
+    style = {"color": canvas.INK, "linewidth": 1.8, "marker": "D" if len(epochs) == 1 else ""}
+    axis.plot(record.epochs, np.nanmedian(heights, axis=1), label="median", **style)

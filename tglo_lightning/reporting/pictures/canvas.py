@@ -52,6 +52,7 @@ TITLE_CHARACTERS = 36  # of a line as wide as the axes
 LABEL_CHARACTERS = 30  # of a line of a legend in two columns
 VECTOR_POINTS = 400
 DPI = 160
+DARK = "@media (prefers-color-scheme: dark)"
 
 P = ParamSpec("P")
 
@@ -119,7 +120,7 @@ def integer_axis(axes: Axes, label: str, last: int | None = None) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel(label)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10], min_n_ticks=1))
     if last is not None:
         axes.set_xlim(0.5, last + 0.5)
 
@@ -153,13 +154,26 @@ def finite(values: Sequence[float | None]) -> list[float]:
 def save(figure: Figure, path: str | Path) -> Path:
     """Write a figure in the format of the suffix of ``path``; the folder is made if need be.
 
+    An ``.svg`` is dark where its reader prefers that, everything else is on white.
+
     Raises:
         ValueError: a suffix that matplotlib cannot write.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI)
+    if path.suffix != ".svg":
+        figure.savefig(path, dpi=DPI)
+        return path
+    light, dark = themes()
+    style = f"<style>svg {{ background: var(--plot-paper); {light} }}\n{DARK} {{ svg {{ {dark} }} }}</style>"
+    head, end, body = svg(figure).partition(">")
+    path.write_text(f"{head}{end}\n{style}{body}", encoding="utf-8")
     return path
+
+
+def themes() -> list[str]:
+    """CSS that sets the variables of :func:`svg` for a light page and for a dark one."""
+    return ["; ".join(f"--plot-{name}: {pair[i]}" for name, pair in PALETTE.items()) for i in (0, 1)]
 
 
 def pixels(figure: Figure) -> NDArray[np.uint8]:

@@ -37,7 +37,7 @@ def race(search: SearchResult) -> Figure:
             style |= {"color": canvas.METALEARNED, "linestyle": "-", "linewidth": 3, "alpha": 1, "zorder": 3}
         axes.plot(curves.checks, values, label=names[index], **style)
     peak = curves.values[curves.winner][curves.checks.index(curves.kept_at)]
-    axes.plot([curves.kept_at], [peak], "o", color=canvas.INK, markersize=7, zorder=4, label="the network that is kept")
+    axes.plot([curves.kept_at], [peak], "o", color=canvas.INK, markersize=7, zorder=4, label="kept network")
     axes.set_title("Networks side by side")
     axes.set_ylabel(f"{search.monitor} ({'higher' if search.mode == 'max' else 'lower'} is better)")
     canvas.integer_axis(axes, curves.unit)

@@ -15,6 +15,8 @@ from tglo_lightning.wording import counted
 def curves(files: RunFiles) -> Section:
     """The metrics over the epochs, all losses in one picture; each loss's own value in a picture of its own."""
     section = Section("curves", "Training and validation")
+    if files.search is not None and files.search.curves is not None:
+        return section.add(Missing("The curves are those of the race; the fit that ended it trained nothing more."))
     if not files.curves:
         return section.add(_no_curves(files))
     names = {kind: LOSSES.get(kind, kind) for kind in files.curves}
