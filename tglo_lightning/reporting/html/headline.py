@@ -213,7 +213,7 @@ def same_for_every_seed(files: RunFiles) -> str:
     why = {
         "module": ', because nothing is random: no shuffling, no dropout, init="module". More seeds change nothing',
         "plain": ", because fn draws nothing at random, or sets a seed of its own. More seeds change nothing",
-    }.get("plain" if files.plain else files.init or "", "")
+    }.get("plain" if files.plain else files.header.get("init", ""), "")
     return (
         f"The seeds made no difference: each loss came to the same number in all its trainings{why}. So the comparison "
         "counts as a single training of each loss."
