@@ -194,7 +194,8 @@ class RunFiles:
             return None
         known = [self.result or {}, self.search.settings if self.search else {}, self.header]
         found = [self.classes, *(values.get("num_classes") for values in known), self.header.get("classes")]
-        found += [each.num_classes for each in (*self.attraction.values(), *self.robustness.values())]
+        found += [record.num_classes for record in self.attraction.values()]
+        found += [report.num_classes for report in self.robustness.values()]
         return next((int(count) for count in found if count), None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from tglo_lightning.reporting.pictures.canvas import picture
 from tglo_lightning.wording import counted
 
 POINTS = 2500
+SETTLES = "predicted equilibrium, 1 − ε*"
 
 
 @picture
@@ -42,14 +44,12 @@ def attraction(records: Mapping[str, AttractionRecord], unit: str = "epochs") ->
             _samples(axis, record, heights)
         above.axhline(0, color=canvas.INK, linewidth=0.8)
         for eps in record.equilibria[-1]:
-            below.axhline(
-                1 - eps, color=canvas.INK, linestyle="--", linewidth=1.4, label="predicted equilibrium, 1 − ε*"
-            )
+            below.axhline(1 - eps, color=canvas.INK, linestyle="--", linewidth=1.4, label=SETTLES)
         below.axhline(1 / record.num_classes, color=canvas.MUTED, linestyle=":", linewidth=1.4, label="chance")
         # All of [0, 1], unless the samples keep to a small part of it
         if np.nanmax(confidence) - np.nanmin(confidence) > 0.3:
             below.set_ylim(-0.03, 1.03)
-        canvas.set_title(above, title)
+        above.set_title(canvas.wrapped(title))
         canvas.integer_axis(below, f"{unit} trained")
     axes[0, 0].set_ylabel("attraction (logit velocity)")
     axes[1, 0].set_ylabel("confidence in the true class")
@@ -85,5 +85,5 @@ def _samples(axis: canvas.Axes, record: AttractionRecord, heights: NDArray[np.fl
     pulls, drawn = pulls[:, shown], heights[:, shown]
     for colour, label, where in ((canvas.PULL, "pulled in", pulls >= 0), (canvas.PUSH, "pushed away", pulls < 0)):
         canvas.dots(axis, places[where], drawn[where], s=4, c=colour, alpha=0.4, label=label)
-    style = {"color": canvas.INK, "linewidth": 1.8, "marker": "D" if len(epochs) == 1 else ""}
+    style: dict[str, Any] = {"color": canvas.INK, "linewidth": 1.8, "marker": "D" if len(epochs) == 1 else ""}
     axis.plot(record.epochs, np.nanmedian(heights, axis=1), label="median", **style)

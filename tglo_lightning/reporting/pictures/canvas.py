@@ -82,15 +82,15 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def new_axes(height: float) -> tuple[Figure, Axes]:
-    """A new figure with one set of axes."""
-    figure = new_figure(height)
-    return figure, figure.add_subplot()
+def new_axes(height: float, title: str = "", ylabel: str = "", width: float = WIDTH) -> tuple[Figure, Axes]:
+    """A new figure with one set of axes, its title in several lines if it is long."""
+    figure = new_figure(height, width)
+    return figure, figure.add_subplot(title=wrapped(title), ylabel=ylabel)
 
 
-def set_title(axes: Axes, title: str) -> None:
-    """Set the title, in several lines if it is long."""
-    axes.set_title(textwrap.fill(title, TITLE_CHARACTERS))
+def wrapped(title: str) -> str:
+    """A title in several lines if it is long."""
+    return textwrap.fill(title, TITLE_CHARACTERS)
 
 
 def draw_legend(figure: Figure, columns: int = 2) -> None:
@@ -195,11 +195,10 @@ def svg(figure: Figure) -> str:
     from matplotlib import rc_context
 
     file = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": figure.get_label()}):
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(file, format="svg", transparent=True, dpi=100, metadata=nothing)
-    text = file.getvalue()
-    text = text[text.index("<svg") :]
+    text = "<svg" + file.getvalue().partition("<svg")[2]
     # Inside a page the style of one SVG, and its names of parts, would be those of all
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->|\s*<defs>\s*</defs>", "", text, flags=re.S)
     used = set(re.findall(r"#([\w-]+)", text))
@@ -207,10 +206,7 @@ def svg(figure: Figure) -> str:
     for name, (light, _) in PALETTE.items():
         text = text.replace(light, f"var(--plot-{name})")
     text = re.sub(r"(font: [^'\"]*)'[^;\"]*", r"\1system-ui, sans-serif", text)
-    box = re.search(r'viewBox="[^"]*"', text)
-    assert box is not None
-    head = f'<svg role="img" aria-label="{escape(str(figure.get_label()))}" {box[0]} '
-    text = (
-        head + 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"' + text[text.index(">") :]
-    )
+    [box] = re.findall(r'viewBox="[^"]*"', text)[:1]
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    text = f'<svg role="img" aria-label="{escape(str(figure.get_label()))}" {box} {names}{text[text.index(">") :]}'
     return re.sub(r"\s*\n\s*", "\n", text)
