@@ -17,6 +17,7 @@ from torch.optim import Adam, lr_scheduler
 from tglo_lightning import TaylorGLO
 from tglo_lightning.evaluation import TrainerEvaluator
 from tglo_lightning.reporting import pictures
+from tglo_lightning.reporting.attraction import AttractionRecord
 from tglo_lightning.search import Budget, Criterion, Finals, Journal, Race, SearchResult
 
 # A fall back would hide what does not work
@@ -41,6 +42,10 @@ def fit(folder, module=None, api=pl, data=None, strategy=None, trainer=None, **k
     outer = quiet_trainer(api, folder, callbacks=[search], **({"max_epochs": 4} | (trainer or {})))
     outer.fit(module, **(data or loaders()))
     return search, outer
+
+
+def attraction_of(search, name):
+    return AttractionRecord.load(search.directory / f"search-attraction-{name}.npz")
 
 
 def validated(module, data=None):
@@ -78,8 +83,14 @@ def test_the_best_network_is_in_the_module(either_api, tmp_path, evaluator):
 
 
 def test_evaluators_agree(tmp_path):
-    found = [fit(tmp_path / name, evaluator=name)[0].result for name in ("trainer", "vectorized", "processes")]
-    assert [result.curves for result in found] == [found[0].curves] * 3
+    names = ("trainer", "vectorized", "processes")
+    found = [fit(tmp_path / name, evaluator=name, report=True)[0] for name in names]
+    curves = found[0].result.curves
+    assert [search.result.curves for search in found] == [curves] * 3
+    records = [attraction_of(search, "original") for search in found]
+    assert records[0].epochs == list(curves.checks)
+    for record in records:
+        torch.testing.assert_close(torch.stack(record.values), torch.stack(records[0].values), rtol=1e-4, atol=1e-5)
 
 
 def test_the_network_is_that_of_the_best_check(tmp_path):
@@ -248,13 +259,17 @@ def outcome(search, module):
     for candidate in values["history"]:
         del candidate["seconds"]
     del values["seconds"]
-    return json.dumps(values), module.state_dict()
+    measured = [attraction_of(search, name).state_dict() for name in ("original", "winner")]
+    return json.dumps(
+        [values, [{k: torch.as_tensor(v).tolist() for k, v in m.items() if k != "loss"} for m in measured]]
+    ), module.state_dict()
 
 
 # The first one learns nothing, so another one wins
 KILLED = {
     "strategy": Race([Criterion.original(), Criterion.of("sce", [0.1, 1.0])], 0.25, halving=False, confirm=True),
     "finals": Finals(confirm=2),
+    "report": True,
 }
 
 
@@ -380,7 +395,8 @@ def test_the_curves_are_shown(tmp_path, monkeypatch):
     monkeypatch.setattr("wandb.sdk.wandb_run.Run.log", lambda self, data, *args, **kwargs: logged.append(data))
     try:
         logger = WandbLogger(save_dir=tmp_path, offline=True, project="tests")
-        search, _ = fit(tmp_path, report=True, strategy=Race(MEMBERS, halving=False), trainer={"logger": logger})
+        strategy = Race(MEMBERS, halving=False)
+        search, _ = fit(tmp_path, seeded(Idle), report=True, strategy=strategy, trainer={"logger": logger})
     finally:
         wandb.finish()
     curves = search.result.curves
@@ -388,7 +404,10 @@ def test_the_curves_are_shown(tmp_path, monkeypatch):
     assert [row["race/trained"] for row in checks] == list(curves.checks)
     assert [row["race/member_2"] for row in checks] == list(curves.values[1])
     assert [type(row["race/curves"]) for row in logged if "race/curves" in row] == [wandb.Image]
+    assert [type(row["race/attraction"]) for row in logged if "race/attraction" in row] == [wandb.Image]
     page = (search.directory / "report.html").read_text()
+    assert "Attraction, CrossEntropyLoss: after 24 steps" in page
+    assert "Attraction, winner: after 24 steps" in page
     names = curves.names("CrossEntropyLoss")
     assert names == ["CrossEntropyLoss", "CrossEntropyLoss, rate x 0.01", "sce", "smoothing, rate x 0.3"]
     assert f"Of 4 networks that of {names[curves.winner]} is kept." in page

@@ -14,16 +14,17 @@ from torch import Tensor
 
 from tglo_lightning.callbacks.cost import cost, takes_best
 from tglo_lightning.callbacks.progress import SearchMonitor
-from tglo_lightning.callbacks.race import check_race, raced_fit, raced_path, run_race, tell_limits
+from tglo_lightning.callbacks.race import check_race, raced_attraction, raced_fit, raced_path, run_race, tell_limits
 from tglo_lightning.callbacks.recording import Recording, versions
+from tglo_lightning.callbacks.search_attraction import SearchAttraction
 from tglo_lightning.evaluation import InnerFit, Probe, Ranks, choose_evaluator, probe
 from tglo_lightning.evaluation.auto import EVALUATORS
-from tglo_lightning.evaluation.diagnosis import diagnose
 from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.module import LossSlots
 from tglo_lightning.module.copies import check_resettable
 from tglo_lightning.module.fingerprint import digest
 from tglo_lightning.module.messages import tell
+from tglo_lightning.reporting.attraction import AttractionRecord
 from tglo_lightning.search import Budget, Objective, Race, SearchResult, SearchSettings, search
 from tglo_lightning.search.interruption import interruptible
 from tglo_lightning.search.summary import summary, warn_of_seeds
@@ -49,6 +50,7 @@ class Found:
         path: file of the result, if it was written.
         weights: the network of a race, empty without one.
         network: file of that network.
+        attraction: of training samples under the module's own loss and, of a race, the winner's; by those names.
     """
 
     result: SearchResult
@@ -57,6 +59,7 @@ class Found:
     path: Path | None = None
     weights: dict[str, Tensor] = field(default_factory=dict)
     network: Path | None = None
+    attraction: dict[str, AttractionRecord] = field(default_factory=dict)
 
 
 class FitSearch:
@@ -151,25 +154,32 @@ class FitSearch:
         notes = {"versions": versions(trainer), "original_options": list(options), "inputs": seen.inputs}
         weights: dict[str, Tensor] = {}
         network: Path | None = None
+        measured: dict[str, AttractionRecord] = {}
         try:
             with recording.journal(evaluator, notes) as journal:
+                # Other ranks have networks of their own
+                kept = recording.path if callback.report else None
+                attraction = SearchAttraction(fit, kept) if ranks.size == 1 else None
                 if isinstance(settings.strategy, Race):
                     network = None if recording.path is None else raced_path(recording.path)
                     run = partial(run_race, trainer, evaluator, settings, objective, network)
-                    result, weights = run(journal=journal, check=check)
+                    result, weights = run(journal=journal, check=check, attraction=attraction)
+                    if attraction is not None:
+                        measured = raced_attraction(attraction, result)
                 else:
                     with SearchMonitor(trainer, settings, callback.monitor, arguments) as listener:
-                        # Other ranks have networks of their own
-                        look = partial(diagnose, fit) if ranks.size == 1 else None
+                        look = None if attraction is None else attraction.look
                         rest: Any = {"journal": journal, "listener": listener, "check": check, "look": look}
                         result = search(evaluator, settings, objective, **rest)
                         listener.on_search_end(result)
+                    if attraction is not None:
+                        measured = attraction.records({"original": "original"})
         finally:
             evaluator.close()
         reset = " or pass init='reset' for weights of their own" if callback.init == "module" else ""
         warn_of_seeds(result, f"Shuffle the training data{reset}.")
         directory = None if recording.path is None else recording.path.parent
-        return Found(result, fit.slots, directory, recording.save(result), weights, network)
+        return Found(result, fit.slots, directory, recording.save(result), weights, network, measured)
 
     def _recording(self, fit: InnerFit, seen: Probe, settings: SearchSettings) -> Recording:
         """The files of this search; other ranks than the first write none."""

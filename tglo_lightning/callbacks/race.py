@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,16 @@ import torch
 from torch import Tensor
 
 from tglo_lightning.callbacks.progress import hides_bars
+from tglo_lightning.callbacks.search_attraction import SearchAttraction
 from tglo_lightning.evaluation import InnerFit
 from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.module.bases import Callback
 from tglo_lightning.module.copies import copies_of
 from tglo_lightning.module.messages import tell
 from tglo_lightning.reporting import pictures
+from tglo_lightning.reporting.attraction import AttractionRecord
 from tglo_lightning.reporting.loggers import boards, draw
+from tglo_lightning.reporting.results import original_name
 from tglo_lightning.search import Budget, Criterion, Journal, Objective, Race, SearchResult, SearchSettings
 from tglo_lightning.search.progress import Bar
 from tglo_lightning.search.racing import Raced, confirm, race
@@ -151,6 +154,7 @@ def run_race(
     *,
     journal: Journal | None,
     check: Callable[[], None],
+    attraction: SearchAttraction | None = None,
 ) -> tuple[SearchResult, dict[str, Tensor]]:
     """Race, unless ``path`` holds the network of this race; confirm its loss if that is asked for.
 
@@ -165,8 +169,9 @@ def run_race(
         if journal is not None and journal.recorded:
             tell("TaylorGLO: the race trains again from its start, and compares every check with the journal.")
         with RaceMonitor(trainer, objective, len(strategy.checks(settings.budget.length))) as listener:
-            raced = race(evaluator, settings, objective, journal=journal, listener=listener, check=check)
-            listener.finish(raced.result)
+            look = None if attraction is None else attraction.measure
+            raced = race(evaluator, settings, objective, journal=journal, listener=listener, check=check, look=look)
+            listener.finish(raced.result, {} if attraction is None else raced_attraction(attraction, raced.result))
         if path is not None and journal is not None:
             save_raced(raced, path)
     result = raced.result
@@ -175,10 +180,18 @@ def run_race(
     return result, raced.weights
 
 
+def raced_attraction(attraction: SearchAttraction, result: SearchResult) -> dict[str, AttractionRecord]:
+    """Return the records of the module's own loss and of the winner, and write them."""
+    curves = result.curves
+    assert curves is not None
+    own = next(index for index, criterion in enumerate(curves.criteria) if criterion.is_original)
+    return attraction.records({"original": own} | ({} if own == curves.winner else {"winner": curves.winner}))
+
+
 class RaceMonitor(Bar):
     """Follows a race: a bar over its checks, and ``race/*`` in every logger.
 
-    Loggers that show pictures get the curves of all members in one.
+    Loggers that show pictures get the curves of all members in one, and the attraction of control and winner.
 
     Args:
         trainer: the outer Trainer; the bar is off where its progress bar is off.
@@ -199,9 +212,15 @@ class RaceMonitor(Bar):
         for board in self.boards:
             board.log(metrics, "race/trained", trained, trained)
 
-    def finish(self, result: SearchResult) -> None:
-        """Log the picture of a race that has ended."""
+    def finish(self, result: SearchResult, attraction: Mapping[str, AttractionRecord]) -> None:
+        """Log the pictures of a race that has ended."""
         draw(self.boards, "race/curves", lambda: pictures.race(result))
+        curves = result.curves
+        if attraction and curves is not None:
+            original = original_name(result)
+            names = {"original": original, "winner": curves.names(original)[curves.winner]}
+            titled = {f"{kind}: {names[kind]}": record for kind, record in attraction.items()}
+            draw(self.boards, "race/attraction", lambda: pictures.attraction(titled, curves.unit))
 
 
 class FinishedFit(Callback):

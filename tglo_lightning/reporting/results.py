@@ -93,6 +93,11 @@ def original_loss(options: Sequence[Mapping[str, Any]], place: int = 0) -> nn.Cr
     return nn.CrossEntropyLoss(**given)
 
 
+def measure(search: SearchResult) -> str:
+    """Return the metric of a search, and which values of it are better."""
+    return f"{search.monitor} ({'higher' if search.mode == 'max' else 'lower'} is better)"
+
+
 def candidates_table(search: SearchResult) -> tuple[list[str], list[list[Any]]]:
     """Return every candidate as a row: generation, fitness under the metric's name, and what was trained with.
 

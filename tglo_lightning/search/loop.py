@@ -280,7 +280,7 @@ class Search:
                         f"{type(self.strategy).__name__}.train() must yield one evaluation for each of "
                         f"{len(criteria)} candidates, got {index}."
                     )
-                if population is not None and stage == "generation" and again is not None:
+                if population is not None and again is not None:
                     self._look(population, trained.index(index), criterion, again)
                 if known[index] is None:
                     self.check()

@@ -51,6 +51,7 @@ def race(
     journal: Journal | None = None,
     listener: RaceListener | None = None,
     check: Callable[[], None] = lambda: None,
+    look: Callable[[int, Criterion, Any, int], None] | None = None,
 ) -> Raced:
     """Train the members of a :class:`~tglo_lightning.search.Race` side by side, and keep the best network.
 
@@ -64,6 +65,8 @@ def race(
         journal: records every check.
         listener: followed by progress bars and loggers.
         check: called after every check; raises if the race is to end.
+        look: called at every check for each member that was scored, with its number, its criterion, the population and
+            its place there.
 
     Raises:
         SearchError: no member could be trained.
@@ -87,6 +90,8 @@ def race(
                     else:
                         member.keep(evaluation.fitness, at, weights)
                 member.last = evaluation
+                if look is not None and evaluation.ok:
+                    look(index, member.criterion, population, index)
             for index, member in enumerate(members):
                 member.values.append(member.last.fitness if index in running and member.last.ok else math.nan)
             check()

@@ -22,7 +22,7 @@ def curves(recorded: Curves, metric: str, names: Mapping[str, str] | None = None
         metric: such as ``"val/acc"``.
         names: what to call the losses, by their kind.
     """
-    figure, axes = canvas.new_axes(3.2)
+    figure, axes = canvas.new_axes(3.2, metric, metric)
     changes = []
     for kind, seeds in recorded.items():
         rows = [seed[metric] for seed in seeds if metric in seed]
@@ -44,10 +44,10 @@ def curves(recorded: Curves, metric: str, names: Mapping[str, str] | None = None
         if means:
             changes.append(f"{name} goes from {number(means[0])} to {number(means[-1])}")
     [first, *others] = axes.get_legend_handles_labels()[1] or [metric]
-    canvas.set_title(axes, metric if others else f"{metric}, {first}")
     if others:
         canvas.draw_legend(figure)
-    axes.set_ylabel(metric)
+    else:
+        axes.set_title(canvas.wrapped(f"{metric}, {first}"))
     canvas.integer_axis(axes, "epoch")
     figure.set_label(f"{metric} over the epochs: {'; '.join(changes) or 'no finite value'}.")
     return figure
