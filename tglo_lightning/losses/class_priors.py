@@ -1,7 +1,5 @@
 """Frequencies of the classes among the training labels, and the base of the losses that need them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Bases of the losses that compare one output with one target: yes or no, or a number."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
