@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
@@ -110,7 +113,7 @@ class _Kept:
 
     def __init__(self, loader: Any, limit: float) -> None:
         self.loader, self.limit = loader, limit
-        self.batches: list[tuple[Any, Callable[[], None]]] | None = None
+        self.batches: list[tuple[Any, Callable[[], None] | None]] | None = None
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -118,18 +121,27 @@ class _Kept:
     def __iter__(self) -> Iterator[Any]:
         if self.batches is not None:
             for batch, put_states in self.batches:
-                put_states()
+                if put_states is not None:
+                    put_states()
                 # A step may change its batch
                 yield copy.deepcopy(batch)
             return
-        batches: list[tuple[Any, Callable[[], None]]] = []
+        batches: list[tuple[Any, Callable[[], None] | None]] = []
         room = KEPT_BYTES
+        before = _states()
         for batch in self.loader:
             room -= sum(leaf.nbytes for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
             if room >= 0:
-                batches.append((copy.deepcopy(batch), saved_states()))
+                batches.append((copy.deepcopy(batch), None if _states() == before else saved_states()))
             if len(batches) == self.limit:
                 self.batches = batches
             yield batch
+            before = _states()
         if room >= 0:
             self.batches = batches
+
+
+def _states() -> Any:
+    """Of the global generators on the CPU, which loaders draw from, something to compare."""
+    state = np.random.get_state(legacy=False)["state"]  # noqa: NPY002
+    return random.getstate(), state["key"].tobytes(), state["pos"], torch.get_rng_state().numpy().tobytes()
