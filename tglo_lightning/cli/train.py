@@ -6,8 +6,6 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,10 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from tglo_lightning.callbacks import TaylorGLO
-from tglo_lightning.cli.fresh_seeds import Scores, fresh_seeds, paired_tests, plain_name, train_and_test
+from tglo_lightning.cli.fresh_seeds import Scores, compare_losses, paired_tests, plain_name
 from tglo_lightning.cli.many import run_many
 from tglo_lightning.cli.recipe import ConfigError, Recipe, logged, prepare
 from tglo_lightning.cli.shell import console
-from tglo_lightning.evaluation.inner import set_step
 from tglo_lightning.losses import loss_options
 from tglo_lightning.module import LossSlots
 from tglo_lightning.reporting import pictures, results_table
@@ -31,7 +28,7 @@ from tglo_lightning.reporting.attraction import AttractionRecord
 from tglo_lightning.reporting.html import report_quietly
 from tglo_lightning.reporting.loggers import Board, board, draw
 from tglo_lightning.reporting.results import described
-from tglo_lightning.search import Criterion, Finalist, SearchResult
+from tglo_lightning.search import Finalist, SearchResult
 from tglo_lightning.untrusted import write_whole
 
 METALEARNED = "metalearned"
@@ -73,7 +70,8 @@ def run(cfg: DictConfig) -> float:
             searches = {kind: _baseline(recipe, kind) for kind in cfg.evaluation.baselines} | {METALEARNED: search}
             found = {kind: each.best for kind, each in searches.items() if each and each.best}
             slots = LossSlots.of([]) if callback is None else callback.slots
-            scores = _compare(recipe, slots, found)
+            criteria = {kind: finalist.criterion for kind, finalist in found.items()}
+            scores = compare_losses(recipe, slots, criteria)
             losses = _losses(recipe, slots, found, scores)
         result = _result(recipe, search, losses, scores, time.monotonic() - start)
         if search is not None and search.curves is not None:
@@ -123,22 +121,6 @@ def _baseline(recipe: Recipe, kind: str) -> SearchResult | None:
     trainer = recipe.trainer(callbacks=[search], max_steps=0, **silent)
     trainer.fit(recipe.module(), datamodule=recipe.datamodule)
     return search.result
-
-
-def _compare(recipe: Recipe, slots: LossSlots, found: dict[str, Finalist]) -> dict[str, Scores]:
-    """Train the original loss and what was found over fresh seeds."""
-
-    def trained_with(criterion: Criterion) -> Any:
-        module = recipe.module()
-        slots.install(module, criterion)
-        set_step(module, criterion.step)
-        return module
-
-    modules: dict[str, Callable[[], Any]] = {"original": recipe.module}
-    modules |= {kind: partial(trained_with, finalist.criterion) for kind, finalist in found.items()}
-    cfg = recipe.cfg
-    progress = cfg.trainer.get("enable_progress_bar", True)
-    return train_and_test(recipe, modules, fresh_seeds(cfg.seed, cfg.evaluation.seeds), progress=progress)
 
 
 def _losses(
