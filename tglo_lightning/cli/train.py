@@ -28,7 +28,7 @@ from tglo_lightning.reporting.attraction import AttractionRecord
 from tglo_lightning.reporting.html import report_quietly
 from tglo_lightning.reporting.loggers import Board, board, draw
 from tglo_lightning.reporting.results import described
-from tglo_lightning.search import Finalist, SearchResult
+from tglo_lightning.search import Finalist, SearchResult, SearchSettings
 from tglo_lightning.untrusted import write_whole
 
 METALEARNED = "metalearned"
@@ -52,7 +52,8 @@ def run(cfg: DictConfig) -> float:
     start = time.monotonic()
     path = prepare(cfg) / "result.json"
     if cfg.get("tasks"):
-        return run_many(cfg, path.parent)
+        with isolate_rng():
+            return run_many(cfg, path.parent)
     with isolate_rng():
         recipe = Recipe(cfg)
     failed = True
@@ -66,17 +67,20 @@ def run(cfg: DictConfig) -> float:
             if callback is not None and callback.dry_run:
                 failed = False
                 return math.nan
-            search = None if callback is None else callback.result
-            searches = {kind: _baseline(recipe, kind) for kind in cfg.evaluation.baselines} | {METALEARNED: search}
-            found = {kind: each.best for kind, each in searches.items() if each and each.best}
-            slots = LossSlots.of([]) if callback is None else callback.slots
+            search, slots, searches = None, LossSlots.of([]), {}
+            if callback is not None:
+                search, slots = callback.result, callback.slots
+                searches = {kind: _baseline(recipe, kind, callback.settings) for kind in cfg.evaluation.baselines}
+            found = {kind: each.best for kind, each in [*searches.items(), (METALEARNED, search)] if each and each.best}
             criteria = {kind: finalist.criterion for kind, finalist in found.items()}
             scores = compare_losses(recipe, slots, criteria)
             losses = _losses(recipe, slots, found, scores)
+            network = {}
+            if search is not None and search.curves is not None:
+                network = logged(recipe.quiet_trainer().test(module, datamodule=recipe.datamodule, verbose=False))
         result = _result(recipe, search, losses, scores, time.monotonic() - start)
-        if search is not None and search.curves is not None:
-            tested = logged(recipe.quiet_trainer().test(module, datamodule=recipe.datamodule, verbose=False))
-            result["network"] = {plain_name(name): value for name, value in tested.items()}
+        if network:
+            result["network"] = {plain_name(name): value for name, value in network.items()}
         if first := _rank_zero_only.rank == 0:
             write_whole(path, json.dumps(result, indent=2, allow_nan=False) + "\n")
             curves = {kind: each.curves for kind, each in scores.items()}
@@ -105,13 +109,10 @@ def _fit(recipe: Recipe, search: TaylorGLO | None, loggers: list[Logger]) -> Any
     return module
 
 
-def _baseline(recipe: Recipe, kind: str) -> SearchResult | None:
-    """Search for a baseline with as many trainings as the search for the metalearned loss."""
-    own = recipe.search()
-    if own is None:
-        return None
-    generations = own.settings.generations
-    size = {"generations": generations, "population": own.settings.candidates // generations}
+def _baseline(recipe: Recipe, kind: str, own: SearchSettings) -> SearchResult | None:
+    """Search for a baseline with as many trainings as the search for the metalearned loss, whose settings are given."""
+    assert own.generations is not None
+    size = {"generations": own.generations, "population": own.candidates // own.generations}
     journal = str(Path(recipe.cfg.paths.output_dir) / f"{kind}.jsonl")
     search = recipe.search(**BASELINES[kind], **size, journal=journal)
     assert search is not None
