@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tglo_lightning.cli.shell import console, end
+from tglo_lightning.cli.shell import console, end, print_picture
 from tglo_lightning.reporting import pictures
 from tglo_lightning.reporting.comparison import UNITS, Comparison, compare
 from tglo_lightning.reporting.tables import comparison_legend, comparison_table
@@ -69,10 +69,7 @@ def report(
         out.print(f"Note: {note}.")
     path.write_text(json.dumps(comparison.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     out.print(str(path))
-    try:
-        out.print(str(pictures.save(pictures.comparison(comparison, shown[0]), picture)))
-    except ImportError as error:
-        out.print(f"No picture. {error}", markup=False)
+    print_picture(lambda: pictures.comparison(comparison, shown[0]), picture)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,14 @@ def _explain(arguments: list[str]) -> None:
     options = _parser().parse_args(_join_theta(arguments))
     if (options.theta is None) == (options.loss is None):
         raise ValueError("give one loss: a name, a checkpoint, a run's directory or result, or --theta '...'.")
-    subject = _typed(options.theta) if options.loss is None else _read(options.loss, options.buffer)
+    if options.loss is None:
+        words = options.theta.translate(str.maketrans(",[]()", "     ")).split()
+        try:
+            subject = Subject(given_loss(list(map(float, words))))
+        except ValueError as error:
+            raise ValueError(f"--theta must hold numbers: {error}") from None
+    else:
+        subject = _read(options.loss, options.buffer)
     num_classes, note = _classes(subject, options.num_classes)
     loss = robust(num_classes) if subject.loss == "robust" else as_loss(subject.loss)
     if isinstance(loss, PointwiseLoss):
@@ -92,19 +99,12 @@ def _join_theta(arguments: list[str]) -> list[str]:
 
 @dataclass
 class Subject:
-    """A loss to explain.
-
-    Attributes:
-        loss: the loss.
-        num_classes: how many classes it is for; None if unknown.
-        source: what file says so.
-        note: a line to print first.
-    """
+    """A loss to explain."""
 
     loss: LossLike
     num_classes: int | None = None
-    source: str = ""
-    note: str = ""
+    source: str = ""  # what says how many classes
+    note: str = ""  # to print first
 
 
 def _classes(subject: Subject, asked: int | None) -> tuple[int, str]:
@@ -116,13 +116,6 @@ def _classes(subject: Subject, asked: int | None) -> tuple[int, str]:
     if known is None or asked == known:
         return asked, ""
     return asked, f"Number of classes: {asked}, as --num-classes says; but {known} by {subject.source}."
-
-
-def _typed(text: str) -> Subject:
-    try:
-        return Subject(given_loss([float(word) for word in text.translate(str.maketrans(",[]()", "     ")).split()]))
-    except ValueError as error:
-        raise ValueError(f"--theta must hold numbers: {error}") from None
 
 
 def _read(name: str, buffer: str | None) -> Subject:
@@ -143,45 +136,47 @@ def _read(name: str, buffer: str | None) -> Subject:
     try:
         kept = values["losses"][values["kept"]]
         check_shape(kept, dict, "losses")
-        return replace(_of_loss(kept, str(path), buffer), num_classes=values.get("num_classes"), source=str(path))
+        found = Criterion.original() if kept.get("criterion") is None else Criterion.from_dict(kept["criterion"])
+        name, options = str(kept.get("name")), kept.get("options") or {}
+        return _of_loss(found, name, options, values.get("num_classes"), str(path), buffer)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} holds no result of a run: {type(error).__name__}: {error}.") from None
 
 
 def _of_run(folder: Path) -> Path:
     """Return the file in the directory of a run that holds its search."""
-    for name in ("search.json", "result.json", "search.jsonl"):
-        if (folder / name).is_file():
-            return folder / name
+    names = ("search.json", "result.json", "search.jsonl")
+    if found := next((folder / name for name in names if (folder / name).is_file()), None):
+        return found
     below = sorted({path.parent for path in folder.glob(f"{FOLDER}/*/search.json*")})
     if len(below) == 1:
         return _of_run(below[0])
     advice = f"; give one of {', '.join(map(str, below))}" if below else ""
-    raise ValueError(f"{folder} holds no search.json, result.json or search.jsonl{advice}.")
+    raise ValueError(f"{folder} holds none of {', '.join(names)}{advice}.")
 
 
 def _of_search(result: SearchResult, source: str, buffer: str | None) -> Subject:
     if not result.finished:
         raise ValueError(f"the search of {source} has not finished; tglo-report shows what there is so far.")
-    options = result.settings.get("original_options") or [{}]
-    kept = {"name": result.original.name, "options": options[0], "criterion": result.criterion.to_dict()}
-    subject = _of_loss(kept, source, buffer)
-    return replace(subject, num_classes=result.settings.get("num_classes"), source=source)
+    settings, original = result.settings, result.original.name
+    options = (settings.get("original_options") or [{}])[0]
+    return _of_loss(result.criterion, original, options, settings.get("num_classes"), source, buffer)
 
 
-def _of_loss(kept: Mapping[str, Any], source: str, buffer: str | None) -> Subject:
-    """Return the loss that was kept: a criterion, or the original by its name."""
-    criterion = Criterion.original() if kept.get("criterion") is None else Criterion.from_dict(kept["criterion"])
-    if criterion.losses:
-        spec = _one({str(place): spec for place, spec in enumerate(criterion.losses)}, source, buffer)
-        return Subject(spec.build(), note="" if criterion.step == 1 else f"Learning rate x {criterion.step:.3g}.")
-    name = str(kept["name"])
+def _of_loss(
+    kept: Criterion, name: str, options: Mapping[str, Any], num_classes: int | None, source: str, buffer: str | None
+) -> Subject:
+    """Return the loss that was kept: a criterion, or the original of this name."""
+    if kept.losses:
+        spec = _one({str(place): spec for place, spec in enumerate(kept.losses)}, source, buffer)
+        note = "" if kept.step == 1 else f"Learning rate x {kept.step:.3g}."
+        return Subject(spec.build(), num_classes, source, note)
     loss: LossLike | None = next((known() for known in FAMILIES.values() if known.__name__ == name), None)
     if set(name.split(", ")) <= CROSS_ENTROPIES:
-        loss = nn.CrossEntropyLoss(label_smoothing=(kept.get("options") or {}).get("label_smoothing", 0.0))
+        loss = nn.CrossEntropyLoss(label_smoothing=options.get("label_smoothing", 0.0))
     if loss is None:
         raise ValueError(f"the original loss was kept, {name}, and no file says what that computes.")
-    return Subject(loss, note=f"The original loss was kept, {name}. This explains {name}.")
+    return Subject(loss, num_classes, source, f"The original loss was kept, {name}. This explains {name}.")
 
 
 def _of_checkpoint(path: Path, buffer: str | None) -> Subject:

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.table import Table
 from torch import nn
 
-from tglo_lightning.cli.fresh_seeds import Scores, fresh_seeds, train_and_test
+from tglo_lightning.cli.fresh_seeds import Scores, compare_losses
 from tglo_lightning.cli.recipe import ConfigError, Recipe, naming
 from tglo_lightning.cli.shell import console
-from tglo_lightning.evaluation.inner import set_step
 from tglo_lightning.reporting.numbers import mean_sd
 from tglo_lightning.search import SearchResult, minimize_many
 from tglo_lightning.search.many import transferred
@@ -60,11 +58,12 @@ def run_many(cfg: DictConfig, folder: Path) -> float:
             progress=cfg.trainer.get("enable_progress_bar", True),
             identity=identity,
         )
+        prior = None if result.best is None else result.to_prior()
     out = console(120)
     out.print(f"Mean gain on cross-entropy: {result.gain:.4f}; kept: {result.kept}.")
-    if result.best is not None:
+    if prior is not None:
         path = folder / "prior.json"
-        write_whole(path, json.dumps(result.to_prior().to_dict(), indent=1, allow_nan=False) + "\n")
+        write_whole(path, json.dumps(prior.to_dict(), indent=1, allow_nan=False) + "\n")
         out.print(_table({name: _compare(recipe, result) for name, recipe in recipes.items()}))
         out.print(str(path))
     return math.nan if result.best is None else result.best.mean
@@ -73,7 +72,9 @@ def run_many(cfg: DictConfig, folder: Path) -> float:
 def error_rate(recipe: Recipe, loss: nn.Module) -> float:
     """Train a network with a loss as long as candidates train; return its error on validation data."""
     cfg = recipe.cfg
-    module = _with_loss(recipe, loss)
+    module = recipe.module()
+    for slot in recipe.slots():
+        slot.set(module, loss)
     epochs, steps = cfg.search.budget.epochs, cfg.search.budget.steps
     length = {"max_epochs": epochs} if epochs is not None else {"max_epochs": -1, "max_steps": steps}
     trainer = recipe.quiet_trainer(**length)
@@ -82,33 +83,15 @@ def error_rate(recipe: Recipe, loss: nn.Module) -> float:
     return 1 - value if cfg.mode == "max" else value
 
 
-def _with_loss(recipe: Recipe, loss: nn.Module) -> Any:
-    module = recipe.module()
-    for slot in recipe.slots():
-        slot.set(module, loss)
-    return module
-
-
 def _compare(recipe: Recipe, result: SearchResult) -> dict[str, Scores]:
-    """Train with cross-entropy and with the best loss over fresh seeds."""
+    """Train with the loss of the config and with the best one over fresh seeds."""
     assert result.best is not None
     criterion = transferred(result.best.criterion, result.settings["num_classes"], recipe.datamodule.num_classes)
-
-    def found() -> Any:
-        module = _with_loss(recipe, criterion.build(nn.CrossEntropyLoss()))
-        set_step(module, criterion.step)
-        return module
-
-    modules: dict[str, Callable[[], Any]] = {
-        "original": lambda: _with_loss(recipe, nn.CrossEntropyLoss()),
-        "metalearned": found,
-    }
-    evaluation, progress = recipe.cfg.evaluation, recipe.cfg.trainer.get("enable_progress_bar", True)
-    return train_and_test(recipe, modules, fresh_seeds(recipe.cfg.seed, evaluation.seeds), progress=progress)
+    return compare_losses(recipe, recipe.slots(), {"metalearned": criterion})
 
 
 def _table(scores: dict[str, dict[str, Scores]]) -> Table:
-    table = Table("task", "metric", "cross-entropy", "metalearned", title="Test data, mean ± sd over fresh seeds")
+    table = Table("task", "metric", "original", "metalearned", title="Test data, mean ± sd over fresh seeds")
     for task, each in scores.items():
         for metric, values in each["original"].test.items():
             table.add_row(task, metric, mean_sd(values), mean_sd(each["metalearned"].test[metric]))

@@ -182,13 +182,6 @@ class Recipe:
             found = [build(node) for node in self.cfg.callbacks.values() if node]
         return [c for c in found if checkpoints or not isinstance(c, pl.callbacks.Checkpoint)]
 
-    def best_checkpoint(self, folder: Path) -> pl.callbacks.ModelCheckpoint | None:
-        """Return a callback that keeps the best epoch, None if the last one counts."""
-        if self.cfg.evaluation.score == "last":
-            return None
-        options = {"monitor": self.cfg.monitor, "mode": self.cfg.mode, "save_weights_only": True}
-        return pl.callbacks.ModelCheckpoint(folder, **options)
-
     def search(self, **overrides: Any) -> TaylorGLO | None:
         """Return the search, None with `search=none`.
 

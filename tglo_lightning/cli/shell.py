@@ -3,6 +3,8 @@
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -40,3 +42,13 @@ def console(width: int) -> Console:
     if not shown.is_terminal:
         shown.width = width
     return shown
+
+
+def print_picture(draw: Callable[[], Any], path: Path) -> None:
+    """Save a matplotlib figure and print its path, or what to install for it."""
+    from tglo_lightning.reporting import pictures  # takes longer than what `--help` needs
+
+    try:
+        print(pictures.save(draw(), path))
+    except ImportError as error:
+        print(f"No picture. {error}")

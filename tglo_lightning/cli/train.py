@@ -6,8 +6,6 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,10 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from tglo_lightning.callbacks import TaylorGLO
-from tglo_lightning.cli.fresh_seeds import Scores, fresh_seeds, paired_tests, plain_name, train_and_test
+from tglo_lightning.cli.fresh_seeds import Scores, compare_losses, paired_tests, plain_name
 from tglo_lightning.cli.many import run_many
 from tglo_lightning.cli.recipe import ConfigError, Recipe, logged, prepare
 from tglo_lightning.cli.shell import console
-from tglo_lightning.evaluation.inner import set_step
 from tglo_lightning.losses import loss_options
 from tglo_lightning.module import LossSlots
 from tglo_lightning.reporting import pictures, results_table
@@ -31,7 +28,7 @@ from tglo_lightning.reporting.attraction import AttractionRecord
 from tglo_lightning.reporting.html import report_quietly
 from tglo_lightning.reporting.loggers import Board, board, draw
 from tglo_lightning.reporting.results import described
-from tglo_lightning.search import Criterion, Finalist, SearchResult
+from tglo_lightning.search import Finalist, SearchResult, SearchSettings
 from tglo_lightning.untrusted import write_whole
 
 METALEARNED = "metalearned"
@@ -55,7 +52,8 @@ def run(cfg: DictConfig) -> float:
     start = time.monotonic()
     path = prepare(cfg) / "result.json"
     if cfg.get("tasks"):
-        return run_many(cfg, path.parent)
+        with isolate_rng():
+            return run_many(cfg, path.parent)
     with isolate_rng():
         recipe = Recipe(cfg)
     failed = True
@@ -69,16 +67,20 @@ def run(cfg: DictConfig) -> float:
             if callback is not None and callback.dry_run:
                 failed = False
                 return math.nan
-            search = None if callback is None else callback.result
-            searches = {kind: _baseline(recipe, kind) for kind in cfg.evaluation.baselines} | {METALEARNED: search}
-            found = {kind: each.best for kind, each in searches.items() if each and each.best}
-            slots = LossSlots.of([]) if callback is None else callback.slots
-            scores = _compare(recipe, slots, found)
+            search, slots, searches = None, LossSlots.of([]), {}
+            if callback is not None:
+                search, slots = callback.result, callback.slots
+                searches = {kind: _baseline(recipe, kind, callback.settings) for kind in cfg.evaluation.baselines}
+            found = {kind: each.best for kind, each in [*searches.items(), (METALEARNED, search)] if each and each.best}
+            criteria = {kind: finalist.criterion for kind, finalist in found.items()}
+            scores = compare_losses(recipe, slots, criteria)
             losses = _losses(recipe, slots, found, scores)
+            network = {}
+            if search is not None and search.curves is not None:
+                network = logged(recipe.quiet_trainer().test(module, datamodule=recipe.datamodule, verbose=False))
         result = _result(recipe, search, losses, scores, time.monotonic() - start)
-        if search is not None and search.curves is not None:
-            tested = logged(recipe.quiet_trainer().test(module, datamodule=recipe.datamodule, verbose=False))
-            result["network"] = {plain_name(name): value for name, value in tested.items()}
+        if network:
+            result["network"] = {plain_name(name): value for name, value in network.items()}
         if first := _rank_zero_only.rank == 0:
             write_whole(path, json.dumps(result, indent=2, allow_nan=False) + "\n")
             curves = {kind: each.curves for kind, each in scores.items()}
@@ -107,13 +109,10 @@ def _fit(recipe: Recipe, search: TaylorGLO | None, loggers: list[Logger]) -> Any
     return module
 
 
-def _baseline(recipe: Recipe, kind: str) -> SearchResult | None:
-    """Search for a baseline with as many trainings as the search for the metalearned loss."""
-    own = recipe.search()
-    if own is None:
-        return None
-    generations = own.settings.generations
-    size = {"generations": generations, "population": own.settings.candidates // generations}
+def _baseline(recipe: Recipe, kind: str, own: SearchSettings) -> SearchResult | None:
+    """Search for a baseline with as many trainings as the search for the metalearned loss, whose settings are given."""
+    assert own.generations is not None
+    size = {"generations": own.generations, "population": own.candidates // own.generations}
     journal = str(Path(recipe.cfg.paths.output_dir) / f"{kind}.jsonl")
     search = recipe.search(**BASELINES[kind], **size, journal=journal)
     assert search is not None
@@ -123,22 +122,6 @@ def _baseline(recipe: Recipe, kind: str) -> SearchResult | None:
     trainer = recipe.trainer(callbacks=[search], max_steps=0, **silent)
     trainer.fit(recipe.module(), datamodule=recipe.datamodule)
     return search.result
-
-
-def _compare(recipe: Recipe, slots: LossSlots, found: dict[str, Finalist]) -> dict[str, Scores]:
-    """Train the original loss and what was found over fresh seeds."""
-
-    def trained_with(criterion: Criterion) -> Any:
-        module = recipe.module()
-        slots.install(module, criterion)
-        set_step(module, criterion.step)
-        return module
-
-    modules: dict[str, Callable[[], Any]] = {"original": recipe.module}
-    modules |= {kind: partial(trained_with, finalist.criterion) for kind, finalist in found.items()}
-    cfg = recipe.cfg
-    progress = cfg.trainer.get("enable_progress_bar", True)
-    return train_and_test(recipe, modules, fresh_seeds(cfg.seed, cfg.evaluation.seeds), progress=progress)
 
 
 def _losses(
