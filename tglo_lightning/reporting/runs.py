@@ -200,8 +200,8 @@ def labels(runs: Sequence[Run], *, pooled: bool = False) -> dict[Loss, str]:
     for loss, name in free.items():
         twins = [other for other, same in free.items() if same == name]
         seeds = [owners[other].seed for other in twins]
-        if len(twins) > 1 and loss.kind != "original" and None not in seeds and len(set(seeds)) == len(seeds):
-            names[loss] = f"{name} (seed {owners[loss].seed})"
-        elif len(twins) > 1:
-            names[loss] = f"{name} #{hashlib.sha256(repr(loss).encode()).hexdigest()[:6]}"
+        told = loss.kind != "original" and None not in seeds and len(set(seeds)) == len(seeds)
+        mark = f"(seed {owners[loss].seed})" if told else f"#{hashlib.sha256(repr(loss).encode()).hexdigest()[:6]}"
+        if len(twins) > 1:
+            names[loss] = f"{name} {mark}"
     return names

@@ -50,7 +50,7 @@ class Fit:
     Attributes:
         loss: which loss it trained with, ``"metalearned"`` or ``"original"``.
         curves: ``{metric: [one value an epoch]}``.
-        attraction: files of ``AttractionMonitor`` by name.
+        attraction: files of :class:`~tglo_lightning.reporting.attraction.AttractionRecord` by name.
     """
 
     loss: str
@@ -64,11 +64,7 @@ class Fit:
 
     @classmethod
     def load(cls, path: Path) -> Fit:
-        """Read a file that :meth:`save` wrote.
-
-        Raises:
-            OSError, ValueError: it cannot be read, or holds something else.
-        """
+        """Read a file that :meth:`save` wrote."""
         values = load_json(path, {"loss": str, "curves": {...: [(*NUMBER, None)]}, "attraction": {...: str}})
         attraction = {name: path.parent / place for name, place in values["attraction"].items()}
         return cls(values["loss"], values["curves"], attraction)

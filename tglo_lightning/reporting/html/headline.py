@@ -138,8 +138,8 @@ def _compared(
     head.sure = f"{signed(first.difference)} in {metric}{f' against {names[best]}' if several else ''}: {first.words}."
     test = f"Paired t-test, n\u00a0=\u00a0{counted(first.n, 'seed')}"
     lines = [f"{test}." if several else f"{test}: {first.details}."]
-    for kind, each in told.items() if several else ():
-        lines.append(f"Against {names[kind]} {signed(each.difference)}; {each.details}.")
+    if several:
+        lines += [f"Against {names[kind]} {signed(each.difference)}; {each.details}." for kind, each in told.items()]
     head.sentences += lines
     if not files.kept:
         return head
@@ -188,12 +188,9 @@ def _facts(files: RunFiles, *more: str) -> str:
 def _unfinished(files: RunFiles, search: SearchResult) -> Headline:
     done, takes = files.trainings
     head = Headline("open", f"The search is not finished: {done} of {takes} trainings are done.")
-    best = leader(search)
-    if best is not None:
-        head.sentences.append(
-            f"The best candidate so far has {search.monitor} {fixed(best.found)}, from one seed. The finals will tell "
-            f"whether it beats {files.original}."
-        )
+    if (best := leader(search)) is not None:
+        words = f"The best candidate so far has {search.monitor} {fixed(best.found)}, from one seed."
+        head.sentences.append(f"{words} The finals will tell whether it beats {files.original}.")
     return head
 
 

@@ -31,11 +31,8 @@ def curves(recorded: Curves, metric: str, names: Mapping[str, str] | None = None
         name = (names or {}).get(kind, kind)
         colour = canvas.PALETTE[canvas.KINDS[kind]][0] if kind in canvas.KINDS else canvas.INK
         # The epochs in which all seeds came to a finite value
-        columns = {
-            epoch: column for epoch, column in enumerate(zip(*rows, strict=False), start=1) if None not in column
-        }
-        epochs = list(columns)
-        means = [fmean(column) for column in columns.values()]
+        columns = {epoch: each for epoch, each in enumerate(zip(*rows, strict=False), start=1) if None not in each}
+        epochs, means = list(columns), [fmean(column) for column in columns.values()]
         dashes = {"original": "--", "tuned_original": "-.", "known": ":"}.get(kind, "-")
         style = {"linestyle": dashes} if len(epochs) > 1 else {"marker": "o"}
         spreads = [stdev(column) if len(rows) > 1 else 0.0 for column in columns.values()]

@@ -38,12 +38,8 @@ def setup(files: RunFiles) -> Section:
     if typed:
         section.add(Code("To repeat this run", typed))
         if evaluator and not any(o.startswith("search.evaluator=") for o in files.overrides or []):
-            section.add(
-                Text(
-                    f"The search was scored by the “{evaluator}” evaluator; to repeat it bit for bit add "
-                    f"search.evaluator={evaluator}, and install the versions below."
-                )
-            )
+            words = f"The search was scored by the “{evaluator}” evaluator; to repeat it bit for bit add"
+            section.add(Text(f"{words} search.evaluator={evaluator}, and install the versions below."))
     elif search is None:
         section.add(Missing("The command was not recorded: there is no .hydra/overrides.yaml in this directory."))
     versions = (files.result or {}).get("versions") or files.header.get("versions") or {}
@@ -52,9 +48,7 @@ def setup(files: RunFiles) -> Section:
     else:
         section.add(Missing("The versions of the packages were not recorded: there is no result.json or journal."))
     if search is not None and search.settings:
-        told: dict[str, object] = {
-            name: files.header[name] for name in ("loss", "init", "budget") if name in files.header
-        }
+        told: dict[str, object] = {k: files.header[k] for k in ("loss", "init", "budget") if k in files.header}
         told |= {"monitor": search.monitor, "mode": search.mode, **search.settings}
         rows = [[name, "none" if value is None else str(value)] for name, value in told.items()]
         settings = Table("Settings of the search", ["setting", "value"], rows)

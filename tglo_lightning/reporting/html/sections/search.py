@@ -107,17 +107,11 @@ def finalists(files: RunFiles) -> Section:
         section.add(_confirmation(files, found))
     if not any(entrant.fitness for entrant in found.finalists):
         return section
-    rows = [
-        [
-            called(entrant),
-            mean_sd(entrant.fitness),
-            str(len(entrant.fitness)),
-            fixed(entrant.found),
-            "" if entrant.generation is None else str(entrant.generation + 1),
-            Formula(entrant.formula),
-        ]
-        for entrant in found.finalists
-    ]
+    rows = []
+    for entrant in found.finalists:
+        generation = "" if entrant.generation is None else str(entrant.generation + 1)
+        figures = [mean_sd(entrant.fitness), str(len(entrant.fitness)), fixed(entrant.found), generation]
+        rows.append([called(entrant), *figures, Formula(entrant.formula)])
     head = ["loss", _measure(found, found.finalists[0]), "n", "in the search", "generation", "f(y, h)"]
     return section.add(
         Table("The choice", head, rows, "The best mean was chosen; being the best of several flatters it.")
