@@ -9,11 +9,10 @@ from typing import Any
 from tglo_lightning.arguments import choice, flag, integer, number
 from tglo_lightning.search.criterion import Criterion
 from tglo_lightning.search.plain import to_plain
-from tglo_lightning.search.presets import presets_of
+from tglo_lightning.search.presets import Presets, presets_of
 from tglo_lightning.search.space import Space
 from tglo_lightning.search.strategy import Strategy
 
-PRESETS = 10
 # Parts of the training after which half of the members go on
 HALVINGS = (0.25, 0.5)
 
@@ -45,7 +44,7 @@ class Race(Strategy):
 
     def __init__(
         self,
-        members: int | Sequence[Criterion] = PRESETS,
+        members: int | Sequence[Criterion] = Presets.COUNT,
         check_every: float = 0.1,
         score: str = "best",
         halving: bool = False,
@@ -58,7 +57,7 @@ class Race(Strategy):
             own = Criterion.original()
             self.members = list(dict.fromkeys(members if own in members else [own, *members]))
         else:
-            self.members = integer("members", members, 2, PRESETS)
+            self.members = integer("members", members, 2, Presets.COUNT)
         self.check_every = number("check_every", check_every, above=0, most=1)
         self.score = choice("score", score, ("best", "last"))
         self.halving = flag("halving", halving)
