@@ -137,11 +137,7 @@ def run(
 ) -> SearchResult:
     """Search with a journal and a progress bar; write the result beside the journal.
 
-    Args:
-        evaluator: trains and scores.
-        tasks: the functions behind it.
-        settings, objective, journal, progress: as for :func:`minimize`.
-        more: what decides the result besides, for the header of the journal.
+    ``tasks`` are the functions behind ``evaluator``; ``more`` goes into the header of the journal.
     """
     original, space = tasks[0].original, settings.space
     header = {

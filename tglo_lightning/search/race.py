@@ -10,11 +10,10 @@ from typing import Any
 from tglo_lightning.arguments import choice, entries, flag, integer, number
 from tglo_lightning.search.criterion import Criterion
 from tglo_lightning.search.plain import to_plain
-from tglo_lightning.search.presets import presets_of
+from tglo_lightning.search.presets import Presets, presets_of
 from tglo_lightning.search.space import Space
 from tglo_lightning.search.strategy import Strategy
 
-PRESETS = 10
 # Parts of the training after which half of the members go on
 HALVINGS = (0.25, 0.5)
 
@@ -48,7 +47,7 @@ class Race(Strategy):
 
     def __init__(
         self,
-        members: int | Sequence[Criterion] = PRESETS,
+        members: int | Sequence[Criterion] = Presets.COUNT,
         check_every: float = 0.1,
         score: str = "best",
         halving: bool = True,
@@ -56,7 +55,7 @@ class Race(Strategy):
     ) -> None:
         self.members: int | list[Criterion]
         if isinstance(members, Integral):
-            self.members = integer("members", members, 2, PRESETS)
+            self.members = integer("members", members, 2, Presets.COUNT)
         else:
             given = entries("members", members, "a number, or a list of criteria", Criterion, least=1)
             own = Criterion.original()

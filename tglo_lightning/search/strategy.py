@@ -104,7 +104,7 @@ class Strategy(ABC):
         Args:
             sample: returns that many points, whose first numbers are the coordinates.
             count: how many points; by default one for each candidate of a generation.
-            space: where from; by default the space of the search.
+            space: by default the space of the search.
 
         Raises:
             ValueError: 10,000 draws in a row were rejected.
