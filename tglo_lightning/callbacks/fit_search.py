@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tglo_lightning.callbacks.cost import cost, takes_best
 from tglo_lightning.callbacks.progress import SearchMonitor
-from tglo_lightning.callbacks.race import check_race, raced_fit, raced_path, run_race, tell_limits
+from tglo_lightning.callbacks.race import check_race, raced_fit, run_race, tell_limits
 from tglo_lightning.callbacks.recording import Recording, versions
 from tglo_lightning.evaluation import InnerFit, Probe, Ranks, choose_evaluator, probe
 from tglo_lightning.evaluation.auto import EVALUATORS
@@ -40,15 +40,8 @@ class DryRun(Exception):
 
 @dataclass
 class Found:
-    """What a search within a fit leaves.
-
-    Attributes:
-        result: the result.
-        slots: where the losses are.
-        directory: where the search is written to; ``None`` if nothing is.
-        path: file of the result, if it was written.
-        weights: the network of a race, empty without one.
-        network: file of that network.
+    """What a search within a fit leaves: the result, where the losses are, the directory and the file that hold it, the
+    network of a race and its file.
     """
 
     result: SearchResult
@@ -70,6 +63,7 @@ class FitSearch:
 
     def __init__(self, callback: TaylorGLO, trainer: Any, module: Any) -> None:
         self.callback, self.trainer, self.module = callback, trainer, module
+        self._init = callback.init if isinstance(callback.init, str) else "function"
 
     def run(self) -> Found:
         """Search, as the leading rank or as one that follows it.
@@ -138,29 +132,23 @@ class FitSearch:
             evaluator.close()
             return None
         options = tuple(fit.slots.options(fit.module))
+        named = {"loss": fit.slots.paths, "mode": callback.mode, "init": self._init, "prior": callback.prior}
         name = fit.slots.name(fit.module)
         objective = Objective(seen.num_classes, callback.monitor, callback.mode, name, options, seen.priors)
-        init = callback.init if isinstance(callback.init, str) else "function"
-        arguments = {
-            "loss": fit.slots.paths,
-            "mode": callback.mode,
-            "init": init,
-            "evaluator": str(asked),
-            "prior": callback.prior,
-        }
         notes = {"versions": versions(trainer), "original_options": list(options), "inputs": seen.inputs}
         weights: dict[str, Tensor] = {}
         network: Path | None = None
         try:
             with recording.journal(evaluator, notes) as journal:
                 if isinstance(settings.strategy, Race):
-                    network = None if recording.path is None else raced_path(recording.path)
-                    run = partial(run_race, trainer, evaluator, settings, objective, network)
-                    result, weights = run(journal=journal, check=check)
+                    network = None if recording.path is None else recording.path.with_suffix(".pt")
+                    race = (trainer, evaluator, settings, objective, network)
+                    result, weights = run_race(*race, journal=journal, check=check)
                 else:
+                    arguments = named | {"evaluator": str(asked)}
+                    # Other ranks have networks of their own
+                    look = partial(diagnose, fit) if ranks.size == 1 else None
                     with SearchMonitor(trainer, settings, callback.monitor, arguments) as listener:
-                        # Other ranks have networks of their own
-                        look = partial(diagnose, fit) if ranks.size == 1 else None
                         rest: Any = {"journal": journal, "listener": listener, "check": check, "look": look}
                         result = search(evaluator, settings, objective, **rest)
                         listener.on_search_end(result)
@@ -185,7 +173,7 @@ class FitSearch:
             "original": fit.slots.name(fit.module),
             "monitor": callback.monitor,
             "mode": callback.mode,
-            "init": callback.init if isinstance(callback.init, str) else "function",
+            "init": self._init,
             "space": seen.seen.value(settings.space),
             "classes": seen.num_classes,
             **seen.identity,
