@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from tglo_lightning.callbacks.cost import cost, takes_best
 from tglo_lightning.callbacks.progress import SearchMonitor
-from tglo_lightning.callbacks.race import check_race, raced_attraction, raced_fit, raced_path, run_race, tell_limits
+from tglo_lightning.callbacks.race import check_race, raced_attraction, raced_fit, run_race, tell_limits
 from tglo_lightning.callbacks.recording import Recording, versions
 from tglo_lightning.callbacks.search_attraction import SearchAttraction
 from tglo_lightning.evaluation import InnerFit, Probe, Ranks, choose_evaluator, probe
@@ -41,16 +40,8 @@ class DryRun(Exception):
 
 @dataclass
 class Found:
-    """What a search within a fit leaves.
-
-    Attributes:
-        result: the result.
-        slots: where the losses are.
-        directory: where the search is written to; ``None`` if nothing is.
-        path: file of the result, if it was written.
-        weights: the network of a race, empty without one.
-        network: file of that network.
-        attraction: of training samples under the module's own loss and, of a race, the winner's; by those names.
+    """What a search within a fit leaves: the result, where the losses are, the directory and the file that hold it, the
+    network of a race and its file, and the attraction by name: of the module's own loss and of a race's winner.
     """
 
     result: SearchResult
@@ -73,6 +64,7 @@ class FitSearch:
 
     def __init__(self, callback: TaylorGLO, trainer: Any, module: Any) -> None:
         self.callback, self.trainer, self.module = callback, trainer, module
+        self._init = callback.init if isinstance(callback.init, str) else "function"
 
     def run(self) -> Found:
         """Search, as the leading rank or as one that follows it.
@@ -141,16 +133,9 @@ class FitSearch:
             evaluator.close()
             return None
         options = tuple(fit.slots.options(fit.module))
+        named = {"loss": fit.slots.paths, "mode": callback.mode, "init": self._init, "prior": callback.prior}
         name = fit.slots.name(fit.module)
         objective = Objective(seen.num_classes, callback.monitor, callback.mode, name, options, seen.priors)
-        init = callback.init if isinstance(callback.init, str) else "function"
-        arguments = {
-            "loss": fit.slots.paths,
-            "mode": callback.mode,
-            "init": init,
-            "evaluator": str(asked),
-            "prior": callback.prior,
-        }
         notes = {"versions": versions(trainer), "original_options": list(options), "inputs": seen.inputs}
         weights: dict[str, Tensor] = {}
         network: Path | None = None
@@ -161,12 +146,13 @@ class FitSearch:
                 kept = recording.path if callback.report else None
                 attraction = SearchAttraction(fit, kept) if ranks.size == 1 else None
                 if isinstance(settings.strategy, Race):
-                    network = None if recording.path is None else raced_path(recording.path)
-                    run = partial(run_race, trainer, evaluator, settings, objective, network)
-                    result, weights = run(journal=journal, check=check, attraction=attraction)
+                    network = None if recording.path is None else recording.path.with_suffix(".pt")
+                    race = (trainer, evaluator, settings, objective, network)
+                    result, weights = run_race(*race, journal=journal, check=check, attraction=attraction)
                     if attraction is not None:
                         measured = raced_attraction(attraction, result)
                 else:
+                    arguments = named | {"evaluator": str(asked)}
                     with SearchMonitor(trainer, settings, callback.monitor, arguments) as listener:
                         look = None if attraction is None else attraction.look
                         rest: Any = {"journal": journal, "listener": listener, "check": check, "look": look}
@@ -195,7 +181,7 @@ class FitSearch:
             "original": fit.slots.name(fit.module),
             "monitor": callback.monitor,
             "mode": callback.mode,
-            "init": callback.init if isinstance(callback.init, str) else "function",
+            "init": self._init,
             "space": seen.seen.value(settings.space),
             "classes": seen.num_classes,
             **seen.identity,

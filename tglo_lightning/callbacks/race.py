@@ -26,16 +26,12 @@ from tglo_lightning.search import Budget, Criterion, Journal, Objective, Race, S
 from tglo_lightning.search.progress import Bar
 from tglo_lightning.search.racing import Raced, confirm, race
 
-__all__ = ["FinishedFit", "RaceMonitor", "check_race", "raced_fit", "raced_path", "run_race", "tell_limits"]
+__all__ = ["FinishedFit", "RaceMonitor", "check_race", "raced_fit", "run_race", "tell_limits"]
 
 # Callbacks of Lightning's that change a training; the members of a race never meet those of the outer Trainer
-CHANGING = (
-    "BaseFinetuning",
-    "GradientAccumulationScheduler",
-    "ModelPruning",
-    "StochasticWeightAveraging",
-    "WeightAveraging",
-)
+CHANGING = {
+    *("BaseFinetuning", "GradientAccumulationScheduler", "ModelPruning", "StochasticWeightAveraging", "WeightAveraging")
+}
 
 
 def check_race(trainer: Any, settings: SearchSettings) -> None:
@@ -46,7 +42,7 @@ def check_race(trainer: Any, settings: SearchSettings) -> None:
             a checkpoint holds already.
     """
     for callback in trainer.callbacks:
-        if {kind.__name__ for kind in type(callback).__mro__} & set(CHANGING):
+        if CHANGING.intersection(kind.__name__ for kind in type(callback).__mro__):
             name = type(callback).__name__
             raise ValueError(
                 f"A race trains its networks without the callbacks of this Trainer, so {name} would change nothing. "
@@ -79,15 +75,11 @@ def tell_limits(trainer: Any, module: Any) -> None:
 
 
 def raced_fit(trainer: Any, fit: InnerFit, settings: SearchSettings) -> tuple[InnerFit, SearchSettings]:
-    """Return the fit and the settings of a race that is as long as the outer fit.
-
-    Args:
-        trainer: the outer Trainer, within ``fit``.
-        fit: the inner fit, which has been probed.
-        settings: the arguments of the search as the user gave them, with a race as ``strategy``.
+    """Return the fit, which has been probed, and the settings of a race that is as long as the outer fit.
 
     Raises:
-        ValueError: the length of the fit is not known, or ``budget`` has another one.
+        ValueError: the length of the fit is not known, or ``budget`` has another one; or what ``init`` builds has other
+            parameters than the module.
     """
     strategy, given = settings.strategy, settings.budget
     assert isinstance(strategy, Race)
@@ -98,11 +90,8 @@ def raced_fit(trainer: Any, fit: InnerFit, settings: SearchSettings) -> tuple[In
         )
     per_epoch = fit.epoch_steps()
     steps = length_of(trainer, per_epoch)
-    if (
-        isinstance(given, Budget)
-        and given.length
-        and given.length * (1 if given.epochs is None else per_epoch) != steps
-    ):
+    asked = given.length * (1 if given.epochs is None else per_epoch) if isinstance(given, Budget) else 0
+    if isinstance(given, Budget) and asked not in (0, steps):
         raise ValueError(
             f"A race is as long as the fit, which has {steps} steps, and `budget` has {given.length} {given.unit}. "
             "Leave `budget` out, or give it the length of the fit."
@@ -112,11 +101,17 @@ def raced_fit(trainer: Any, fit: InnerFit, settings: SearchSettings) -> tuple[In
     budget = Budget(epochs=epochs) if not rest and epochs >= strategy.count else Budget(steps=steps)
     if isinstance(given, Budget):
         budget = replace(given, epochs=budget.epochs, steps=budget.steps)
-    members = strategy.members if isinstance(strategy.members, int) else len(strategy.members)
     fit = fit.with_budget(budget)
     if callable(fit.init):
-        check_init(fit)
-    return fit, replace(settings, budget=budget, generations=1, population=members)
+        with isolated(fit.generators):
+            network = fit.candidate(Criterion.original(), seed=0)
+        ours, theirs = ({name: p.shape for name, p in m.named_parameters()} for m in (fit.module, network))
+        if names := sorted({name for name, _ in ours.items() ^ theirs.items()}):
+            raise ValueError(
+                "The network of a race goes into the module, and what `init` builds differs from it in "
+                f"{', '.join(names[:3])}."
+            )
+    return fit, replace(settings, budget=budget, generations=1, population=strategy.candidates(1, 0))
 
 
 def length_of(trainer: Any, per_epoch: int) -> int:
@@ -125,24 +120,11 @@ def length_of(trainer: Any, per_epoch: int) -> int:
     return int(min(limits))
 
 
-def raced_path(journal: Path) -> Path:
-    """Return where the network of a race lies until its fit has ended."""
-    return journal.with_suffix(".pt")
-
-
 def save_raced(raced: Raced, path: Path) -> None:
     """Write a race that has ended, in a file that is whole or not there."""
     draft = path.with_name(f"{path.name}.tmp")
     torch.save({"result": raced.result.to_dict(), "weights": raced.weights}, draft)
     draft.replace(path)
-
-
-def load_raced(path: Path) -> Raced | None:
-    """Return the race that :func:`save_raced` wrote; ``None`` if there is none."""
-    if not path.exists():
-        return None
-    values = torch.load(path, map_location="cpu", weights_only=True)
-    return Raced(SearchResult.from_dict(values["result"]), values["weights"])
 
 
 def run_race(
@@ -164,15 +146,19 @@ def run_race(
     strategy = settings.strategy
     assert isinstance(strategy, Race)
     assert isinstance(settings.budget, Budget)
-    raced = None if path is None or journal is None else load_raced(path)
-    if raced is None:
+    if journal is None:
+        path = None
+    if path is not None and path.exists():
+        values = torch.load(path, map_location="cpu", weights_only=True)
+        raced = Raced(SearchResult.from_dict(values["result"]), values["weights"])
+    else:
         if journal is not None and journal.recorded:
             tell("TaylorGLO: the race trains again from its start, and compares every check with the journal.")
         with RaceMonitor(trainer, objective, len(strategy.checks(settings.budget.length))) as listener:
             look = None if attraction is None else attraction.measure
             raced = race(evaluator, settings, objective, journal=journal, listener=listener, check=check, look=look)
             listener.finish(raced.result, {} if attraction is None else raced_attraction(attraction, raced.result))
-        if path is not None and journal is not None:
+        if path is not None:
             save_raced(raced, path)
     result = raced.result
     if strategy.confirm:
@@ -235,15 +221,15 @@ class FinishedFit(Callback):
         module: the outer module, with the loss of the race in place.
         weights: parameters and buffers of the network, by name.
         done: file to delete when the fit has ended; ``None`` for none.
-
-    Raises:
-        ValueError: the module has other parameters than the network.
     """
 
     def __init__(self, trainer: Any, module: Any, weights: dict[str, Tensor], done: Path | None) -> None:
         self.done = done
         for copy in copies_of(module, trainer.callbacks):
-            load_weights(copy, weights)
+            own = _tensors(copy)
+            with torch.no_grad():
+                for name in own.keys() & weights.keys():
+                    own[name].copy_(weights[name])
         self._steps: list[tuple[Any, Any]] = []
         self._state = [(tensor, tensor.detach().clone()) for tensor in _tensors(module).values()]
         # First, so that the other callbacks see the network of the race; the list itself is being iterated over
@@ -271,17 +257,15 @@ class FinishedFit(Callback):
             usual(fetcher) or (loop._is_training_done and trainer.enable_validation)
         )
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Put back what a pass changes, such as running means."""
-        self._put_back()
+    @torch.no_grad()
+    def on_train_epoch_end(self, *_: Any) -> None:
+        """Put back what a pass changes, such as running means, or a hook of the module."""
+        for tensor, value in self._state:
+            if not torch.equal(tensor, value):
+                tensor.copy_(value)
 
-    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
-        """Put back what hooks of the module have changed since."""
-        self._put_back()
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Put back what hooks of the module have changed since."""
-        self._put_back()
+    on_train_batch_end: Any = on_train_epoch_end
+    on_validation_start: Any = on_train_epoch_end
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Give the optimizers and the loop back."""
@@ -328,12 +312,6 @@ class FinishedFit(Callback):
         self._steps = []
         vars(trainer.fit_loop.epoch_loop).pop("_should_check_val_fx", None)
 
-    @torch.no_grad()
-    def _put_back(self) -> None:
-        for tensor, value in self._state:
-            if not torch.equal(tensor, value):
-                tensor.copy_(value)
-
 
 def _idle(closure: Any = None) -> Any:
     """Stand for the step of an optimizer: run the pass, change nothing."""
@@ -342,41 +320,6 @@ def _idle(closure: Any = None) -> Any:
 
 # Or a schedule would warn that its optimizer has been tampered with
 _idle._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
-
-
-@torch.no_grad()
-def load_weights(module: Any, weights: dict[str, Tensor]) -> None:
-    """Copy parameters and buffers into a module.
-
-    Raises:
-        ValueError: they are those of another module.
-    """
-    own = _tensors(module)
-    parameters = dict(module.named_parameters())
-    differing = sorted(name for name, p in parameters.items() if name not in weights or weights[name].shape != p.shape)
-    if differing:
-        raise ValueError(
-            f"The network of the race does not fit into {type(module).__name__}: they differ in "
-            f"{', '.join(differing[:3])}. Let `init` build the module that is fitted."
-        )
-    for name in own.keys() & weights.keys():
-        own[name].copy_(weights[name])
-
-
-def check_init(fit: InnerFit) -> None:
-    """Check, before anything is trained, that what ``init`` builds has the parameters of the module.
-
-    Raises:
-        ValueError: it has not.
-    """
-    with isolated(fit.generators):
-        network = fit.candidate(Criterion.original(), seed=0)
-    names = {name for name, _ in network.named_parameters()} ^ {name for name, _ in fit.module.named_parameters()}
-    if names:
-        raise ValueError(
-            f"The network of a race goes into the module, and what `init` builds differs from it in "
-            f"{', '.join(sorted(names)[:3])}."
-        )
 
 
 def _tensors(module: Any) -> dict[str, Tensor]:
