@@ -98,9 +98,9 @@ def raced_fit(trainer: Any, fit: InnerFit, settings: SearchSettings) -> tuple[In
         )
     epochs, rest = divmod(steps, per_epoch)
     # Otherwise there are not enough ends of epochs to check at
-    budget = Budget(epochs=epochs) if not rest and epochs >= strategy.count else Budget(steps=steps)
-    if isinstance(given, Budget):
-        budget = replace(given, epochs=budget.epochs, steps=budget.steps)
+    whole = not rest and epochs >= strategy.count
+    budget = given if isinstance(given, Budget) else Budget()
+    budget = replace(budget, epochs=epochs if whole else None, steps=None if whole else steps)
     fit = fit.with_budget(budget)
     if callable(fit.init):
         with isolated(fit.generators):
@@ -140,8 +140,7 @@ def run_race(
 ) -> tuple[SearchResult, dict[str, Tensor]]:
     """Race, unless ``path`` holds the network of this race; confirm its loss if that is asked for.
 
-    Returns:
-        The result, and parameters and buffers of the network that won.
+    Returns the result, and parameters and buffers of the network that won.
     """
     strategy = settings.strategy
     assert isinstance(strategy, Race)
@@ -175,15 +174,7 @@ def raced_attraction(attraction: SearchAttraction, result: SearchResult) -> dict
 
 
 class RaceMonitor(Bar):
-    """Follows a race: a bar over its checks, and ``race/*`` in every logger.
-
-    Loggers that show pictures get the curves of all members in one, and the attraction of control and winner.
-
-    Args:
-        trainer: the outer Trainer; the bar is off where its progress bar is off.
-        objective: what is optimised.
-        checks: number of checks.
-    """
+    """Follows a race: a bar over its checks, ``race/*`` in every logger, and pictures of the curves and the attraction."""
 
     def __init__(self, trainer: Any, objective: Objective, checks: int) -> None:
         self.boards = boards(trainer)

@@ -24,10 +24,8 @@ __all__ = ["SearchReport"]
 class SearchReport:
     """Follows a fit, writes ``report.html`` beside the search's result, and hands the files to the loggers.
 
-    On every rank, though the first alone writes: they compute metrics together.
-
-    Args:
-        write: whether to write a report; without it the loggers get the result alone.
+    On every rank, though the first alone writes: they compute metrics together. If not to ``write``, the loggers get
+    the result alone.
     """
 
     def __init__(self, write: bool) -> None:

@@ -99,9 +99,8 @@ class Fingerprint:
         """Class, attributes, hyper-parameters, structure, weights and buffers of ``module``."""
         for name, child in module.named_modules():
             self._known[id(child)] = (child, f"module {name}")
-        parameters = [
-            (name, p.requires_grad, self.value(p)) for name, p in module.named_parameters(remove_duplicate=False)
-        ]
+        named = module.named_parameters(remove_duplicate=False)
+        parameters = [(name, p.requires_grad, self.value(p)) for name, p in named]
         buffers = [(name, self.value(b)) for name, b in module.named_buffers(remove_duplicate=False)]
         self.contents.clear()
         inner = {name: self._attributes(child) for name, child in module.named_modules() if name}
@@ -222,7 +221,7 @@ class Fingerprint:
         entries: Iterable[Any] = values
         if self._objects + len(values) > OBJECTS and len(values) > PART:
             self.left_out.append(f"{len(values) - PART} of {len(values)} entries of a list")
-            entries = [values[round(i * (len(values) - 1) / (PART - 1))] for i in range(PART)]
+            entries = [values[i] for i in np.linspace(0, len(values) - 1, PART).round().astype(int)]
         return f"{type(values).__name__} {digest([len(values), *map(self.value, entries)])}"
 
     def _object(self, value: Any) -> str:
@@ -239,8 +238,7 @@ class Fingerprint:
             return f"{name} {digest([kinds, [(n, self.value(t)) for n, t in tensors]])}"
         if owner(root) == LIBRARY and hasattr(value, "__array__"):  # tables of pandas, images
             return f"{name} {self.value(np.asarray(value))}"
-        attributes = self._attributes(value)
-        if attributes:
+        if attributes := self._attributes(value):
             return f"{name} {digest(attributes)}"
         kind: Any = type(value)
         if kind.__repr__ is not object.__repr__ and " at 0x" not in (text := repr(value)):
@@ -253,8 +251,7 @@ class Fingerprint:
         values |= getattr(value, "__dict__", {})
         own = owner(type(value).__module__) != LIBRARY
         holder = isinstance(value, nn.Module) or hasattr(value, "prepare_data_per_node")
-        hidden = INTERNAL if holder else frozenset()
-        hidden = hidden | WORKING if isinstance(value, DataLoader) else hidden
+        hidden = INTERNAL if holder else WORKING if isinstance(value, DataLoader) else frozenset()
         found = {
             name: self.value(entry)
             for name, entry in sorted(values.items())
@@ -280,15 +277,13 @@ class Fingerprint:
     def _hashed(self, about: list[Any], content: Any) -> str:
         """A hash of bytes: a tensor or an array of them, all or evenly spaced blocks."""
         size, limit = len(content), LARGEST if self.bytes < MANY else LATER
-        starts: Iterable[int] = [0]
-        length = size
+        parts = [content]
         if size > limit:
-            blocks, length = limit // BLOCK, BLOCK
-            starts = [round(i * (size - BLOCK) / (blocks - 1)) for i in range(blocks)]
+            starts = np.linspace(0, size - BLOCK, limit // BLOCK).round().astype(int).tolist()
+            parts = [content[start : start + BLOCK] for start in starts]
             self._skipped += size - limit
         hashed = hashlib.sha256(repr([*about, size]).encode())
-        for start in starts:
-            part = content[start : start + length]
+        for part in parts:
             hashed.update((part.cpu().numpy() if isinstance(part, Tensor) else part).data)
         self.bytes += min(size, limit)
         text = f"{about[0]} {hashed.hexdigest()[:12]}"

@@ -21,12 +21,7 @@ NAMES = {function: name for name, function in FUNCTIONS.items()}
 
 
 class OriginalCall(nn.Module):
-    """Stands for a function that is called inline, with the options of that call as attributes.
-
-    Args:
-        function: name of the function in :mod:`torch.nn.functional`.
-        options: its arguments beside input and target.
-    """
+    """Stands for a function of :mod:`torch.nn.functional` that is called inline, with the options of that call."""
 
     def __init__(self, function: str, options: dict[str, Any]) -> None:
         super().__init__()
@@ -43,14 +38,7 @@ class OriginalCall(nn.Module):
 class InlineLoss(nn.Module):
     """A place in a module for a loss that replaces certain calls of a function in its ``training_step``.
 
-    Being a submodule it travels in ``state_dict``.
-
-    Args:
-        function: name of the function in :mod:`torch.nn.functional`.
-        calls: which calls to replace, counted from 0 over all calls of the function in ``training_step``.
-
-    Attributes:
-        criterion: the loss.
+    Being a submodule it travels in ``state_dict``. ``calls`` are counted from 0 over all calls of the function.
     """
 
     def __init__(self, function: str, calls: tuple[int, ...]) -> None:
@@ -135,11 +123,8 @@ class InlineStep:
 
 
 class Intercepting(TorchFunctionMode):
-    """Hands calls of functions of torch to ``on_call``.
-
-    Args:
-        on_call: called with the function, its name and which call of that name it is, if it is a loss function that can
-            be replaced, and the arguments; returns what the call returns.
+    """Lets ``on_call`` answer calls of functions of torch: it gets the function, its name if it is a loss function that
+    can be replaced, which call of that name it is, and the arguments.
     """
 
     def __init__(self, on_call: Callable[..., Any]) -> None:
