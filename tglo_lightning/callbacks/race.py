@@ -174,7 +174,7 @@ def raced_attraction(attraction: SearchAttraction, result: SearchResult) -> dict
 
 
 class RaceMonitor(Bar):
-    """Follows a race: a bar over its checks, ``race/*`` in every logger, and pictures of the curves and the attraction."""
+    """Follows a race: a bar over its checks, ``race/*`` in every logger, and pictures of curves and attraction."""
 
     def __init__(self, trainer: Any, objective: Objective, checks: int) -> None:
         self.boards = boards(trainer)
