@@ -1,7 +1,5 @@
 """Check arguments, by their names: one of a wrong kind is a ``TypeError``, one out of range a ``ValueError``."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real

@@ -1,7 +1,5 @@
 """Reading and writing in directories that somebody else may have made."""
 
-from __future__ import annotations
-
 import io
 import json
 import os
@@ -11,18 +9,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-
-__all__ = [
-    "NUMBER",
-    "check_shape",
-    "load_arrays",
-    "load_checkpoint",
-    "load_json",
-    "load_yaml",
-    "regular_target",
-    "save_arrays",
-    "write_whole",
-]
 
 # A config of `tglo-train` has 4 kB, Hydra's settings beside it 10, and neither more than 6 levels
 MOST_BYTES = 100_000
@@ -67,8 +53,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[Any, Any]:
     """
     import torch
 
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ValueError(f"{path} is not a file.")
+    _not_special(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
@@ -81,11 +66,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[Any, Any]:
 
 
 def regular_target(path: Path) -> Path:
-    """Return `path`, a file to write, unless it is a symbolic link: writing would replace what the link points to.
-
-    Raises:
-        ValueError: it is a link.
-    """
+    """Return `path`, a file to write; a `ValueError` for a symbolic link: writing would replace what it points to."""
     if path.is_symlink():
         raise ValueError(f"{path} is a symbolic link to {os.readlink(path)}; remove it, or choose another file.")
     return path
@@ -105,18 +86,18 @@ def load_json(path: str | os.PathLike[str], shape: Any = dict) -> Any:
         ValueError: it is not JSON, nested too deep, or of another shape.
     """
     try:
-        value = json.loads(_content(path))
+        _not_special(path)
+        value = json.loads(Path(path).read_bytes())
         check_shape(value, shape)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
     return value
 
 
-def _content(path: str | os.PathLike[str]) -> bytes:
+def _not_special(path: str | os.PathLike[str]) -> None:
     # A pipe would be waited for, a device never ends
     if os.path.exists(path) and not os.path.isfile(path):
         raise ValueError(f"{path} is not a file")
-    return Path(path).read_bytes()
 
 
 def check_shape(value: Any, shape: Any, name: str = "it") -> None:

@@ -1,7 +1,5 @@
 """Counts in sentences."""
 
-from __future__ import annotations
-
 __all__ = ["counted", "plural"]
 
 SIBILANTS = ("s", "x", "ch", "sh")

@@ -82,7 +82,8 @@ def evaluated(
     cfg = recipe.cfg
     if not path.exists():
         pl.seed_everything(seed, verbose=False)
-        module = recipe.module(loss)
+        module = recipe.module()
+        module.criterion = loss
         set_step(module, step)
         recipe.quiet_trainer().fit(module, datamodule=recipe.datamodule)
         module.eval()

@@ -17,6 +17,7 @@ from torch.optim import Adam, lr_scheduler
 from tglo_lightning import TaylorGLO
 from tglo_lightning.evaluation import TrainerEvaluator
 from tglo_lightning.reporting import pictures
+from tglo_lightning.reporting.attraction import AttractionRecord
 from tglo_lightning.search import Budget, Criterion, Finals, Journal, Race, SearchResult
 
 # A fall back would hide what does not work
@@ -41,6 +42,10 @@ def fit(folder, module=None, api=pl, data=None, strategy=None, trainer=None, **k
     outer = quiet_trainer(api, folder, callbacks=[search], **({"max_epochs": 4} | (trainer or {})))
     outer.fit(module, **(data or loaders()))
     return search, outer
+
+
+def attraction_of(search, name):
+    return AttractionRecord.load(search.directory / f"search-attraction-{name}.npz")
 
 
 def validated(module, data=None):
@@ -78,8 +83,14 @@ def test_the_best_network_is_in_the_module(either_api, tmp_path, evaluator):
 
 
 def test_evaluators_agree(tmp_path):
-    found = [fit(tmp_path / name, evaluator=name)[0].result for name in ("trainer", "vectorized", "processes")]
-    assert [result.curves for result in found] == [found[0].curves] * 3
+    names = ("trainer", "vectorized", "processes")
+    found = [fit(tmp_path / name, evaluator=name, report=True)[0] for name in names]
+    curves = found[0].result.curves
+    assert [search.result.curves for search in found] == [curves] * 3
+    records = [attraction_of(search, "original") for search in found]
+    assert records[0].epochs == list(curves.checks)
+    for record in records:
+        torch.testing.assert_close(torch.stack(record.values), torch.stack(records[0].values), rtol=1e-4, atol=1e-5)
 
 
 def test_the_network_is_that_of_the_best_check(tmp_path):
@@ -184,18 +195,19 @@ def test_running_means_are_those_of_the_network(tmp_path, evaluator):
     assert trainer.global_step == 12
 
 
+class Manual(classifier(pl)):
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(self.criterion(self(batch[0]), batch[1]))
+        optimizer.step()
+
+
 def test_manual_optimization_and_own_attributes(tmp_path):
-    class Manual(classifier(pl)):
-        def __init__(self):
-            super().__init__()
-            self.automatic_optimization = False
-
-        def training_step(self, batch, batch_idx):
-            optimizer = self.optimizers()
-            optimizer.zero_grad()
-            self.manual_backward(self.criterion(self(batch[0]), batch[1]))
-            optimizer.step()
-
     module = seeded(Manual)
     search, trainer = fit(tmp_path, module)
     assert trainer.global_step == 24
@@ -247,13 +259,17 @@ def outcome(search, module):
     for candidate in values["history"]:
         del candidate["seconds"]
     del values["seconds"]
-    return json.dumps(values), module.state_dict()
+    measured = [attraction_of(search, name).state_dict() for name in ("original", "winner")]
+    return json.dumps(
+        [values, [{k: torch.as_tensor(v).tolist() for k, v in m.items() if k != "loss"} for m in measured]]
+    ), module.state_dict()
 
 
 # The first one learns nothing, so another one wins
 KILLED = {
     "strategy": Race([Criterion.original(), Criterion.of("sce", [0.1, 1.0])], 0.25, halving=False, confirm=True),
     "finals": Finals(confirm=2),
+    "report": True,
 }
 
 
@@ -278,7 +294,7 @@ def test_a_killed_race_ends_as_if_it_had_not_been(tmp_path, whole, scores):
     [journal] = tmp_path.glob("tglo/*/search.jsonl")
     # 8 scores are those of the race
     assert len(list(journal.parent.glob("*.pt"))) == (scores > 8)
-    assert len(Journal.read(journal)[1]) == {1: 0, 5: 2, 7: 3, 9: 4, 11: 6}[scores]
+    assert len(Journal.read(journal)[1]) == {1: 0, 5: 2, 7: 3, 9: 5, 11: 7}[scores]
     assert SearchResult.load(journal).finished is False
     module, evaluator = seeded(Idle), Fatal(1000)
     search, _ = fit(tmp_path, module, evaluator=evaluator, **KILLED)
@@ -286,7 +302,7 @@ def test_a_killed_race_ends_as_if_it_had_not_been(tmp_path, whole, scores):
     assert found[0] == whole[0]
     assert all(map(torch.equal, found[1].values(), whole[1].values()))
     # The race is not repeated once its network is on disk
-    assert 1000 - evaluator.scores == (12 if scores < 8 else 12 - scores // 2 * 2)
+    assert 1000 - evaluator.scores == (12 if scores < 8 else 12 - scores)
     assert not list(tmp_path.rglob("*.pt"))
 
 
@@ -348,6 +364,29 @@ def test_what_a_race_cannot_do_is_said_before_it(tmp_path):
         outer.fit(classifier(pl)(), **loaders(), ckpt_path=tmp_path / "some.ckpt")
 
 
+@pytest.mark.parametrize(
+    ("module", "options", "limits"),
+    [
+        (classifier(pl), {}, None),
+        (Manual, {}, "`global_step` counts one step a batch."),
+        (classifier(pl), {"max_time": "00:01:00:00"}, "`max_time` does not count the race."),
+        (
+            classifier(pl),
+            {"logger": True, "enable_checkpointing": True, "callbacks": [EarlyStopping("val/acc", mode="max")]},
+            "loggers get `race/*` in place of the epochs before the last; EarlyStopping sees one epoch; "
+            "ModelCheckpoint saves no earlier epoch, and optimizers without their state.",
+        ),
+    ],
+)
+def test_what_is_not_true_of_this_fit_is_said(tmp_path, caplog, module, options, limits):
+    search = TaylorGLO(strategy=Race(MEMBERS), evaluator="trainer", report=False, dry_run=True)
+    callbacks = [search, *options.get("callbacks", [])]
+    with caplog.at_level("INFO", logger="tglo_lightning"):
+        quiet_trainer(pl, tmp_path, **(options | {"callbacks": callbacks})).fit(module(), **loaders())
+    told = [m.partition("would, except that ")[2] for m in caplog.messages if "ends as a training" in m]
+    assert told == [limits] * (limits is not None)
+
+
 def test_the_curves_are_shown(tmp_path, monkeypatch):
     """In W&B as numbers and as one picture; in the report, with what a race does not prove."""
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -356,7 +395,8 @@ def test_the_curves_are_shown(tmp_path, monkeypatch):
     monkeypatch.setattr("wandb.sdk.wandb_run.Run.log", lambda self, data, *args, **kwargs: logged.append(data))
     try:
         logger = WandbLogger(save_dir=tmp_path, offline=True, project="tests")
-        search, _ = fit(tmp_path, report=True, strategy=Race(MEMBERS, halving=False), trainer={"logger": logger})
+        strategy = Race(MEMBERS, halving=False)
+        search, _ = fit(tmp_path, seeded(Idle), report=True, strategy=strategy, trainer={"logger": logger})
     finally:
         wandb.finish()
     curves = search.result.curves
@@ -364,7 +404,10 @@ def test_the_curves_are_shown(tmp_path, monkeypatch):
     assert [row["race/trained"] for row in checks] == list(curves.checks)
     assert [row["race/member_2"] for row in checks] == list(curves.values[1])
     assert [type(row["race/curves"]) for row in logged if "race/curves" in row] == [wandb.Image]
+    assert [type(row["race/attraction"]) for row in logged if "race/attraction" in row] == [wandb.Image]
     page = (search.directory / "report.html").read_text()
+    assert "Attraction, CrossEntropyLoss: after 24 steps" in page
+    assert "Attraction, winner: after 24 steps" in page
     names = curves.names("CrossEntropyLoss")
     assert names == ["CrossEntropyLoss", "CrossEntropyLoss, rate x 0.01", "sce", "smoothing, rate x 0.3"]
     assert f"Of 4 networks that of {names[curves.winner]} is kept." in page

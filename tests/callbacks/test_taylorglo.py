@@ -18,7 +18,7 @@ from torch import nn
 from tglo_lightning import TaylorGLO
 from tglo_lightning.evaluation import InnerFit, TrainerEvaluator
 from tglo_lightning.losses import BaikalLoss, TaylorGLOLoss
-from tglo_lightning.module import LossSlot
+from tglo_lightning.module import LossSlots
 from tglo_lightning.search import Budget, Criterion, Finals, SearchError, TaylorSpace
 
 
@@ -272,7 +272,7 @@ def test_equal_criteria_have_equal_fitness(tmp_path):
     class Score(pl.Callback):
         def on_fit_start(self, trainer, pl_module):
             evaluator = TrainerEvaluator()
-            evaluator.setup(InnerFit(trainer, pl_module, LossSlot("criterion"), "val/acc", Budget(epochs=2)))
+            evaluator.setup(InnerFit(trainer, pl_module, LossSlots("criterion"), "val/acc", Budget(epochs=2)))
             criterion = Criterion.of("taylorglo", [0.0, 0.5, 0.0, 0.0, 0.0, 2.0, -2.0, 0.0])
             for seed in (1, 2):
                 population = evaluator.start([criterion, Criterion.original()] * 2, seed)

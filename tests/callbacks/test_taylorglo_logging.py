@@ -12,18 +12,30 @@ import pytorch_lightning as pl
 from helpers.data import loaders
 from helpers.modules import TINY, classifier, quiet_trainer, seeded
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from torch import nn
 
-from tglo_lightning import TaylorGLO
+from tglo_lightning import AttractionMonitor, TaylorGLO
 
 SETTINGS = TINY | {"generations": 3, "population": 3}
 EXPECTED = ["fitness_best", "fitness_mean", "fitness_worst", "fitness_best_so_far", "sigma", "failed", "rejected"]
 
 
-def fit(tmp_path, api=pl, callbacks=(), report=False, **kwargs):
+def fit(tmp_path, api=pl, callbacks=(), report=False, module=None, **kwargs):
     search = TaylorGLO(evaluator="trainer", **SETTINGS | {"report": report})
     trainer = quiet_trainer(api, tmp_path, callbacks=[search, *callbacks], **kwargs)
-    trainer.fit(seeded(classifier(api)), **loaders())
+    trainer.fit(module or seeded(classifier(api)), **loaders())
     return search
+
+
+def idle(api):
+    """A module that learns nothing with its own loss, so that a search keeps another."""
+
+    class Idle(classifier(api)):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            return 0 * loss if isinstance(self.criterion, nn.CrossEntropyLoss) else loss
+
+    return seeded(Idle)
 
 
 def test_csv(tmp_path, caplog, capsys):
@@ -99,7 +111,8 @@ def test_wandb_offline(tmp_path, monkeypatch, name):
     try:
         keep = api.callbacks.ModelCheckpoint(dirpath=tmp_path, filename="last")
         logger = Logger(save_dir=tmp_path, offline=True, project="tests")
-        search = fit(tmp_path, api, [keep], report=True, logger=logger, enable_checkpointing=True)
+        callbacks = [keep, AttractionMonitor(samples=20)]
+        search = fit(tmp_path, api, callbacks, report=True, module=idle(api), logger=logger, enable_checkpointing=True)
     finally:
         wandb.finish()
     (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
@@ -137,6 +150,12 @@ def test_wandb_offline(tmp_path, monkeypatch, name):
         "x": "generation",
         "y": "val/acc",
     }
+    # The figure of the paper: what the original does to training samples, beside the loss that was kept
+    assert result.kept == "metalearned"
+    [both] = [row for row in rows if "attraction/losses.path" in row]
+    assert "Attraction, original: CrossEntropyLoss: after 1 epoch" in both["attraction/losses.caption"]
+    assert "Attraction, kept loss: after 2 epochs" in both["attraction/losses.caption"]
+    assert list(tmp_path.glob(f"wandb/offline-run-*/files/{both['attraction/losses.path']}"))
     kept = {file["path"] for r in found if r["type"] == "artifact" for file in r["artifact"]["manifest"]["contents"]}
     assert {"search.json", "last.ckpt"} <= kept
     assert ("report.html" in kept) == (find_spec("matplotlib") is not None)

@@ -214,7 +214,9 @@ def test_a_place_that_cannot_be_written(tmp_path):
 
 def test_a_named_journal_and_its_result(tmp_path):
     search = fit(tmp_path, journal=str(tmp_path / "here" / "one.jsonl"), report=True)
-    assert sorted(os.listdir(tmp_path / "here")) == ["one-fit.json", "one-report.html", "one.json", "one.jsonl"]
+    attraction, *rest = sorted(os.listdir(tmp_path / "here"))
+    assert attraction == "one-attraction-original.npz"
+    assert rest == ["one-fit.json", "one-report.html", "one.json", "one.jsonl"]
     assert search.directory == tmp_path / "here"
     assert journals(tmp_path) == []
 

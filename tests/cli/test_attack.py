@@ -148,7 +148,7 @@ def test_the_paper_attacks_through_the_own_loss_once(config):
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_it_composes_with_experiments(config, experiment):
     cfg = config(f"experiment={experiment}", "attack=pgd", "ckpt=x")
-    assert "_target_" not in cfg.search
+    assert cfg.search._target_ is None
     assert cfg.attack.attacks.pgd.steps == 40
 
 

@@ -6,9 +6,11 @@ import subprocess
 import sys
 from contextlib import suppress
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from helpers.runs import finished
 
 from tglo_lightning.cli import commands
 
@@ -53,11 +55,17 @@ def test_help_of_hydras_commands_shows_groups_and_keys_and_imports_no_torch():
     assert "monitor: val/acc" in shown
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
-def test_printing_ends_quietly_when_its_reader_has_gone(arguments):
+@pytest.mark.parametrize(
+    "arguments", [["train", "--help"], ["train", "--cfg", "job"], ["explain", "baikal"], ["report", "RUN", "--text"]]
+)
+def test_printing_ends_quietly_when_its_reader_has_gone(arguments, tmp_path):
+    command, *words = arguments
+    if "RUN" in words:
+        finished(tmp_path)
     reader, writer = os.pipe()
     os.close(reader)
-    call = [sys.executable, "-c", code("tglo-train", *arguments)]
+    words = [str(tmp_path) if word == "RUN" else word for word in words]
+    call = [sys.executable, "-c", code(f"tglo-{command}", *words)]
     ran = subprocess.run(call, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert ran.returncode == -signal.SIGPIPE
@@ -93,6 +101,8 @@ def rejection(monkeypatch, tmp_path, capsys):
         (("search.popluation=3",), ["search.popluation"]),
         (("experimnt=digits",), ["experimnt"]),
         (("experiment=nope",), ["experiment/nope", "digits_noisy"]),
+        (("data=mnist",), ["task=digits"]),
+        (("model.lr=1", "seed=1"), ["arch=cnn", "group module"]),
         (("-m", "arch=mlp,nope", "search=none"), ["arch/nope", "resnet32"]),
         (("seed=1,2",), ["--multirun"]),
         (("+search.genrations=3",), ["tglo-train: search: ", "genrations"]),
@@ -105,6 +115,12 @@ def rejection(monkeypatch, tmp_path, capsys):
 def test_rejected_by_its_key_before_anything_is_trained(rejection, arguments, parts):
     message = rejection("train", *arguments)
     assert all(part in message for part in parts), message
+
+
+@pytest.mark.skipif(find_spec("optuna") is not None, reason="optuna is installed")
+def test_a_missing_plugin_says_what_to_install(rejection):
+    arguments = ("hparams_search=optuna", "optimizer.lr=interval(0.001, 0.1)")
+    assert "pip install 'tglo-lightning[optuna]'" in rejection("train", *arguments)
 
 
 def test_a_missing_value_is_asked_for(rejection):

@@ -151,7 +151,7 @@ def test_data_are_read_once_for_all_members(tmp_path):
     assert Counted.reads == 32
 
 
-def test_a_member_whose_validation_fails_and_one_that_is_left_out(tmp_path):
+def test_a_member_whose_validation_fails_and_one_that_cannot_be_loaded(tmp_path):
     class Fails(Classifier):
         def validation_step(self, batch, batch_idx):
             if self.net[0].bias[0] == 7:
@@ -160,10 +160,11 @@ def test_a_member_whose_validation_fails_and_one_that_is_left_out(tmp_path):
 
     def load(module, member):
         nn.init.constant_(module.net[0].bias, member)
-        return member != 5
+        if member == 5:
+            raise ValueError("no weights")
 
     fit = inner_fit(pl, tmp_path, seeded(Fails), probed=True)
-    found = list(validate_each(fit, CRITERIA[0], 1, [1, 7, 5, 1], load))
+    found = validate_each(fit, CRITERIA[0], 1, [1, 7, 5, 1], load)
     assert str(found[1]) == "no such luck"
-    assert found[2] is None
+    assert str(found[2]) == "no weights"
     assert found[0] == found[3]

@@ -32,3 +32,12 @@ def test_the_robust_loss_has_the_shape_of_the_prior_and_mean_pull_1(num_classes)
 def test_an_unknown_prior_is_an_error_that_names_the_known_ones():
     with pytest.raises(ValueError, match="'shared'"):
         prior("nothing")
+
+
+def test_a_prior_of_the_recipe_says_how_it_was_found():
+    found = prior("tasks29").provenance
+    assert {"command", "tasks", "splits", "search", "versions", "centres", "source", "real_data"} <= set(found)
+    held_out = found["source"]["summary"]["held out"]
+    assert held_out["noisy_tasks"] + held_out["some_tasks"] + held_out["clean_tasks"] == len(found["tasks"]) == 29
+    # The same direction as the shape that a prototype found on other tasks
+    assert torch.allclose(torch.tensor(prior("tasks29").t), torch.tensor(prior().t), atol=0.5)

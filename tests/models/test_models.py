@@ -3,9 +3,12 @@ from functools import partial
 import pytest
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from tglo_lightning.attacks import AttackedModel
 from tglo_lightning.data import DigitsDataModule
+from tglo_lightning.losses import BarronLoss, BinaryFocalLoss
 from tglo_lightning.models import MLP, Classifier, SmallCNN
 
 
@@ -68,3 +71,19 @@ def test_classifier_learns_and_reports(tmp_path):
     assert tested["test/acc"] == pytest.approx((logits.argmax(1) == labels).float().mean().item(), abs=1e-6)
     assert tested["test/nll"] == pytest.approx(nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
     assert tested["test/acc"] > 0.9
+
+
+@pytest.mark.parametrize("criterion", [BinaryFocalLoss(0.0), nn.BCEWithLogitsLoss(), BarronLoss(2.0)])
+def test_losses_of_other_targets_compare_with_one_hot_labels(criterion):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    x, y = torch.randn(5, 1, 2, 2), torch.tensor([0, 2, 1, 2, 0])
+    module = Classifier(net, criterion, 3, torch.optim.Adam)
+    module.log = lambda *args, **kwargs: None
+    expected = F.mse_loss if isinstance(criterion, BarronLoss) else F.binary_cross_entropy_with_logits
+    labels = F.one_hot(y, 3).float()
+    torch.testing.assert_close(module.training_step((x, y), 0), expected(net(x), labels))
+    soft = labels * 0.8 + 0.1  # as Mixup makes them
+    torch.testing.assert_close(module.training_step((x, soft), 0), expected(net(x), soft))
+    # An attack follows the same loss
+    own = AttackedModel(module.eval(), bounds=(-9, 9)).loss("own", net(x), y)
+    torch.testing.assert_close(own, 5 * expected(net(x), labels))

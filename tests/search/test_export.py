@@ -196,7 +196,7 @@ def test_what_cannot_be_exported(tmp_path):
         def formula(self):
             return "-y log(h)^2"
 
-    with pytest.raises(ValueError, match="Squared has no `code`"):
+    with pytest.raises(ValueError, match="Squared has no `python`"):
         export_loss(Squared())
     with pytest.raises(ValueError, match="`name` must be"):
         export_loss(CrossEntropyLoss(), name="a b")

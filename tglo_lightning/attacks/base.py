@@ -1,7 +1,5 @@
 """What an attack is."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -14,8 +12,6 @@ from torch import Tensor
 from tglo_lightning.arguments import integer
 from tglo_lightning.attacks.model import AttackedModel
 from tglo_lightning.search.seeding import seed_all
-
-__all__ = ["NORMS", "Attack", "derived_seed", "project"]
 
 NORMS = ("linf", "l2")
 
@@ -41,11 +37,7 @@ class Attack:
         return type(self).__name__.lower()
 
     def check_counts(self, *names: str) -> None:
-        """Check that the fields ``names`` are ints of at least 1, and make them Python's own, for the report.
-
-        Raises:
-            TypeError, ValueError: one is not.
-        """
+        """Check that the fields ``names`` are ints of at least 1, and make them Python's own, for the report."""
         for name in names:
             object.__setattr__(self, name, integer(name, getattr(self, name), 1))
 
@@ -82,14 +74,9 @@ def derived_seed(seed: int, *names: str) -> int:
 
 
 def project(x: Tensor, near: Tensor, epsilon: float, norm: str, bounds: tuple[float, float]) -> Tensor:
-    """``x`` moved into the bounds and into the ball of radius ``epsilon`` around ``near``; ``near`` where not finite.
+    """``x``, shape ``(N, ...)``, moved into the bounds and into the ball of radius ``epsilon`` around ``near``.
 
-    Args:
-        x: shape ``(N, ...)``.
-        near: centres, of the same shape.
-        epsilon: radius.
-        norm: ``"linf"`` or ``"l2"``.
-        bounds: least and greatest value.
+    Where it is not finite it becomes ``near``.
     """
     finite = torch.isfinite(x).flatten(1).all(1).view(-1, *[1] * (x.dim() - 1))
     x = torch.where(finite, x, near)

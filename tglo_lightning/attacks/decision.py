@@ -1,7 +1,5 @@
 """A gradient-free attack that needs no more than foolbox."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +11,6 @@ from tglo_lightning.attacks.base import Attack, derived_seed
 from tglo_lightning.attacks.library import UnitBox, library
 from tglo_lightning.attacks.model import AttackedModel
 from tglo_lightning.search.seeding import seed_all
-
-__all__ = ["HopSkipJump"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ class HopSkipJump(Attack):
     def perturb(
         self, model: AttackedModel, x: Tensor, labels: Tensor, epsilons: list[float], norm: str, seed: int
     ) -> Iterator[Tensor]:
-        """See :meth:`Attack.perturb`."""
+        """Yield what one :meth:`run` finds, the same for every epsilon."""
         seed_all(derived_seed(seed, self.name))
         nearest = self.run(model, x, labels, max(epsilons), norm)
         for _ in epsilons:
@@ -60,8 +56,7 @@ class HopSkipJump(Attack):
             max_gradient_eval_steps=10 * self.samples,
             constraint=norm,
         )
-        # It clips to [0, 1] whatever the bounds
-        unit = UnitBox(model)
+        unit = UnitBox(model)  # it clips to [0, 1] whatever the bounds
         adapter = fb.PyTorchModel(unit, bounds=(0.0, 1.0), device=x.device)
         target = fb.Misclassification(labels[startable])
         with torch.no_grad():

@@ -1,12 +1,11 @@
 """Square and AutoAttack, by pyautoattack."""
 
-from __future__ import annotations
-
 import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,8 +13,6 @@ from torch import Tensor
 from tglo_lightning.attacks.base import Attack
 from tglo_lightning.attacks.library import UnitBox, library
 from tglo_lightning.attacks.model import AttackedModel
-
-__all__ = ["AutoAttack", "Square"]
 
 NORM_NAMES = {"linf": "Linf", "l2": "L2"}
 
@@ -41,15 +38,8 @@ class Square(Attack):
         """See :meth:`Attack.run`."""
         square = library("pyautoattack.square", "Square").SquareAttack
         unit = UnitBox(model)
-        attack = square(
-            unit,
-            norm=NORM_NAMES[norm],
-            n_queries=self.queries,
-            eps=epsilon / unit.width,
-            n_restarts=self.restarts,
-            seed=_seed(),
-            device=x.device,
-        )
+        options = _options(unit, x, epsilon, norm)
+        attack = square(unit, n_queries=self.queries, n_restarts=self.restarts, **options)
         return unit.back(attack.perturb(unit.there(x), labels))
 
 
@@ -79,15 +69,7 @@ class AutoAttack(Attack):
         unit = UnitBox(model)
         with torch.no_grad():
             classes = model(x[:1]).shape[1]
-        attack = build(
-            unit,
-            attacks=parts(classes),
-            version="custom",
-            norm=NORM_NAMES[norm],
-            eps=epsilon / unit.width,
-            seed=_seed(),
-            device=x.device,
-        )
+        attack = build(unit, attacks=parts(classes), version="custom", **_options(unit, x, epsilon, norm))
         # What the standard version sets, and a custom one does not
         attack.apgd.n_restarts = attack.fab.n_restarts = attack.apgd_targeted.n_restarts = 1
         attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(9, classes - 1)
@@ -105,9 +87,10 @@ def parts(classes: int) -> list[str]:
     return ["apgd-ce", "apgd-dlr", "fab", "square"] if classes == 3 else ["apgd-ce", "apgd-t", "fab-t", "square"]
 
 
-def _seed() -> int:
-    """A seed out of the seeded global generator: with a fixed one each batch would get the same squares."""
-    return int(torch.randint(2**31, ()))
+def _options(unit: UnitBox, x: Tensor, epsilon: float, norm: str) -> dict[str, Any]:
+    # A seed out of the seeded global generator: with a fixed one each batch would get the same squares
+    seed = int(torch.randint(2**31, ()))
+    return {"norm": NORM_NAMES[norm], "eps": epsilon / unit.width, "seed": seed, "device": x.device}
 
 
 @contextmanager

@@ -1,7 +1,5 @@
 """Attack a network and report what is left of its accuracy."""
 
-from __future__ import annotations
-
 import math
 import time
 import warnings
@@ -24,8 +22,6 @@ from tglo_lightning.attacks.model import AttackedModel, Passes, attackable
 from tglo_lightning.module.loaders import generators
 from tglo_lightning.reporting.robustness import AttackResult, RobustnessReport
 from tglo_lightning.search.seeding import random_states, seed_all
-
-__all__ = ["GradientMaskingWarning", "check_epsilons", "evaluate_robustness"]
 
 LIBRARIES = ("torch", "foolbox", "pyautoattack")
 # Images that the check with a huge epsilon uses, and its steps
@@ -76,9 +72,6 @@ def evaluate_robustness(
         checks: look for gradient masking with a random-forward and a huge-epsilon check, and issue each finding as a
             :class:`GradientMaskingWarning`; without it findings come from the attacks alone, and are not issued.
         progress: called with the name of each attack before it runs on a batch.
-
-    Returns:
-        The report.
 
     Raises:
         TypeError, ValueError: an argument of a wrong kind or out of range; data that are no images and class indices,
@@ -137,7 +130,7 @@ def evaluate_robustness(
         forward=model.passes.forward + sum(result.forward for result in results),
         backward=model.passes.backward + sum(result.backward for result in results),
         findings=findings,
-        versions=_versions(),
+        versions={name: version(name) for name in LIBRARIES if find_spec(name) is not None},
     )
     if checks:
         for finding in findings:
@@ -146,11 +139,7 @@ def evaluate_robustness(
 
 
 def check_epsilons(epsilons: Any) -> list[float]:
-    """Radii as floats, ascending, each once.
-
-    Raises:
-        TypeError, ValueError: there are none, or one is no finite number of at least 0.
-    """
+    """Radii as floats of at least 0, ascending, each once; an error if there are none."""
     if isinstance(epsilons, Real):
         return [number("epsilons", epsilons, least=0)]
     try:
@@ -233,12 +222,10 @@ class _Run:
         return rows
 
     def unbounded(self, losses: list[str]) -> dict[str, float]:
-        """What PGD leaves of the accuracy, per loss, if it may make any image of any image.
-
-        Without a random start: from a random image of the whole cube any class is left, whatever the gradient says.
-        """
+        """What PGD leaves of the accuracy, per loss, if it may make any image of any image."""
         if not self.kept:
             return {}
+        # Without a random start: from a random image of the cube any class is left, whatever the gradient says
         x, labels = (torch.cat(parts) for parts in zip(*self.kept, strict=True))
         low, high = self.model.bounds
         epsilon = (high - low) * (1.0 if self.norm == "linf" else math.sqrt(x[0].numel()))
@@ -257,14 +244,15 @@ def _batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Pixels and labels on the module's device, at most ``batch_size`` at once, ``samples`` in all."""
     left = math.inf if samples is None else samples
-    for pair in [data] if _is_pair(data) else data:
+    pair = isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
+    for batch in [data] if pair else data:
         if left <= 0:
             return
         try:
-            x, labels = pair[0], pair[1]
+            x, labels = batch[0], batch[1]
         except (TypeError, KeyError, IndexError):
             raise TypeError(
-                f"`data` must be (images, labels), or batches that start with these, got {type(pair).__name__}."
+                f"`data` must be (images, labels), or batches that start with these, got {type(batch).__name__}."
             ) from None
         if isinstance(x, Tensor) and isinstance(labels, Tensor):
             # Copies: what comes out of a validation in inference mode cannot be differentiated
@@ -272,15 +260,6 @@ def _batches(
             x = model.pixels(x) if normalized and x.is_floating_point() else x
         model.check(x, labels)
         count = int(min(left, len(x)))
-        for start in range(0, count, batch_size):
-            chunk = slice(start, min(start + batch_size, count))
-            yield x[chunk], labels[chunk].long()
+        if count:  # of an empty tensor there is one part
+            yield from zip(x[:count].split(batch_size), labels[:count].long().split(batch_size), strict=True)
         left -= count
-
-
-def _is_pair(data: Any) -> bool:
-    return isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
-
-
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in LIBRARIES if find_spec(name) is not None}

@@ -1,7 +1,5 @@
 """Gradient attacks, by foolbox, with a choice of the loss whose gradient they follow."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -14,8 +12,6 @@ from tglo_lightning.arguments import choice, number, optional
 from tglo_lightning.attacks.base import Attack, project
 from tglo_lightning.attacks.library import library
 from tglo_lightning.attacks.model import LOSSES, AttackedModel
-
-__all__ = ["FGSM", "PGD"]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """The attack libraries, imported when an attack first runs, and the network as they want it."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import Any
 
@@ -9,8 +7,6 @@ from torch import Tensor, nn
 
 from tglo_lightning.attacks.model import AttackedModel
 from tglo_lightning.evaluation.isolation import environment
-
-__all__ = ["UnitBox", "library"]
 
 
 class UnitBox(nn.Module):

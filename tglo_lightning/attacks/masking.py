@@ -1,7 +1,5 @@
 """Signs of gradient masking: what makes a network look robust that is not (arXiv 1802.00420, 1902.06705)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import combinations
 
@@ -12,8 +10,6 @@ from tglo_lightning.attacks.model import AttackedModel
 from tglo_lightning.reporting.robustness import AttackResult, Finding
 from tglo_lightning.search.seeding import seed_all
 
-__all__ = ["about_attacks", "about_forward", "about_huge_epsilon", "about_mode"]
-
 # Differences of up to this share of the images, or of this many, may be chance
 SHARE, COUNT = 0.02, 2
 # Two honest losses may differ by this share
@@ -22,6 +18,8 @@ DIFFERENT_LOSSES = 0.05
 NEAR_ZERO = 0.05
 ZERO_GRADIENTS = 0.01
 RANDOM = 1e-4
+# In order of strength, and what they are called
+LOSSES = {"own": "network's own loss", "cross_entropy": "cross-entropy", "margin": "margin"}
 
 
 def about_mode(module: nn.Module) -> Iterator[Finding]:
@@ -60,7 +58,7 @@ def about_huge_epsilon(left: dict[str, float]) -> Iterator[Finding]:
         if accuracy > NEAR_ZERO:
             yield Finding(
                 "huge_epsilon",
-                f"PGD along the gradient of the {_of(loss)} leaves {accuracy:.0%} of the images that are classified "
+                f"PGD along the gradient of the {LOSSES[loss]} leaves {accuracy:.0%} of the images that are classified "
                 "rightly as they were, even if it may change every pixel as it likes: that gradient does not lead out "
                 "of the class. What withstands it is not shown to be robust.",
             )
@@ -84,12 +82,12 @@ def about_attacks(attacks: list[AttackResult], epsilons: list[float]) -> Iterato
 
 def _losses(attacks: list[AttackResult], epsilons: list[float]) -> Iterator[Finding]:
     """The same attack along the gradients of different losses."""
-    order = {"own": 0, "cross_entropy": 1, "margin": 2}
+    order = list(LOSSES)
     with_loss = [attack for attack in attacks if attack.knowledge == "gradient" and "loss" in attack.settings]
-    for pair in combinations(sorted(with_loss, key=lambda a: order[a.settings["loss"]]), 2):
-        weak, strong = pair
+    for weak, strong in combinations(sorted(with_loss, key=lambda a: order.index(a.settings["loss"])), 2):
         losses = weak.settings["loss"], strong.settings["loss"]
-        if losses[0] == losses[1] or _kind(weak) != _kind(strong) or _effort(weak) < _effort(strong):
+        same_kind = weak.name.split("-")[0] == strong.name.split("-")[0]
+        if losses[0] == losses[1] or not same_kind or _effort(weak) < _effort(strong):
             continue
         # One step along different losses differs by chance; what saturates shows in many
         if losses[1] == "margin" and not weak.iterated:
@@ -97,12 +95,11 @@ def _losses(attacks: list[AttackResult], epsilons: list[float]) -> Iterator[Find
         share = DIFFERENT_LOSSES if losses[1] == "margin" else SHARE
         if (row := _outdone(weak.robust, strong.robust, share)) is None:
             continue
-        kind = "own_loss_weaker" if losses[0] == "own" else "cross_entropy_weaker"
         yield Finding(
-            kind,
+            "own_loss_weaker" if losses[0] == "own" else "cross_entropy_weaker",
             f"At epsilon {epsilons[row]:g} the accuracy is {weak.accuracy[row]:.1%} under {weak.name}, but "
-            f"{strong.accuracy[row]:.1%} under {strong.name}: the gradient of the {_of(losses[0])} hides what that of "
-            f"the {_of(losses[1])} finds.",
+            f"{strong.accuracy[row]:.1%} under {strong.name}: the gradient of the {LOSSES[losses[0]]} hides what "
+            f"that of the {LOSSES[losses[1]]} finds.",
         )
 
 
@@ -110,10 +107,11 @@ def _gradient_free(attacks: list[AttackResult], epsilons: list[float]) -> Iterat
     """Images that only an attack without gradients breaks."""
     white = [attack for attack in attacks if attack.knowledge == "gradient"]
     iterated = [attack for attack in white if attack.iterated]
+    others = iterated or white
     for attack in attacks:
         if attack.knowledge not in ("scores", "decisions") or not white:
             continue
-        standing = torch.stack([other.robust for other in iterated or white]).all(0)
+        standing = torch.stack([other.robust for other in others]).all(0)
         row = _outdone(standing, standing & attack.robust, SHARE / 2)
         if row is None:
             continue
@@ -122,7 +120,7 @@ def _gradient_free(attacks: list[AttackResult], epsilons: list[float]) -> Iterat
         yield Finding(
             "gradient_free_stronger",
             f"At epsilon {epsilons[row]:g} {attack.name}, which uses no gradient, breaks {count} of "
-            f"{standing.shape[1]} images that withstand {', '.join(other.name for other in iterated or white)}: the "
+            f"{standing.shape[1]} images that withstand {', '.join(other.name for other in others)}: the "
             f"gradients mislead.{caveat}",
         )
 
@@ -148,10 +146,6 @@ def _outdone(weak: Tensor, strong: Tensor, share: float) -> int | None:
     return row if int(gap[row]) > max(COUNT, share * weak.shape[1]) else None
 
 
-def _kind(attack: AttackResult) -> str:
-    return attack.name.split("-")[0]
-
-
 def _effort(attack: AttackResult) -> int:
     """Gradients an image, at most."""
     return int(attack.settings.get("steps", 1)) * int(attack.settings.get("restarts", 1))
@@ -159,7 +153,3 @@ def _effort(attack: AttackResult) -> int:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
-def _of(loss: str) -> str:
-    return {"own": "network's own loss", "cross_entropy": "cross-entropy", "margin": "margin"}[loss]

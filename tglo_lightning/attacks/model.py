@@ -1,7 +1,5 @@
 """The network as an attack meets it: pixels in, logits out, every pass counted."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,10 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tglo_lightning.evaluation.isolation import isolated
+from tglo_lightning.losses.registry import kind_of, one_hot
 from tglo_lightning.module.preserving import preserved_module
 from tglo_lightning.module.slot import LossSlot
-
-__all__ = ["LOSSES", "AttackedModel", "Passes", "attackable", "check_bounds"]
 
 LOSSES = ("own", "cross_entropy", "margin")
 
@@ -77,9 +74,7 @@ class AttackedModel(nn.Module):
         # A module without parameters stays on the device of its images
         like = next(module.parameters(), torch.empty(0))
         self.device, self.dtype = like.device, like.dtype
-        constants = None if normalize is None else self._constants(normalize)
-        self._shift: Tensor | None = None if constants is None else constants[0]
-        self._scale: Tensor | None = None if constants is None else constants[1]
+        self._normalize = None if normalize is None else self._constants(normalize)
 
     def _constants(self, normalize: Any) -> tuple[Tensor, Tensor]:
         try:
@@ -92,10 +87,11 @@ class AttackedModel(nn.Module):
 
     def pixels(self, x: Tensor) -> Tensor:
         """Undo the normalisation: images as the network takes them, to pixels."""
-        if self._shift is None or self._scale is None:
+        if self._normalize is None:
             return x
         # Rounding must not push a black pixel out of the bounds
-        pixels, (low, high) = x * self._scale + self._shift, self.bounds
+        (mean, std), (low, high) = self._normalize, self.bounds
+        pixels = x * std + mean
         near = 1e-5 * (high - low)
         pixels = torch.where((pixels < low) & (pixels > low - near), low, pixels)
         return torch.where((pixels > high) & (pixels < high + near), high, pixels)
@@ -108,8 +104,7 @@ class AttackedModel(nn.Module):
             # A node of its own: its hook sees the gradient of these images, whoever asks for it
             x = x.view_as(x)
             x.register_hook(self._count)
-        inputs = x if self._shift is None or self._scale is None else (x - self._shift) / self._scale
-        logits = self.module(inputs)
+        logits = self.module(x if self._normalize is None else (x - self._normalize[0]) / self._normalize[1])
         if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x) or logits.shape[1] < 2:
             got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(
@@ -138,13 +133,15 @@ class AttackedModel(nn.Module):
         r"""What a gradient attack increases: a scalar, the sum over images.
 
         Args:
-            name: ``"own"``: the module's own loss; where that takes a mean, times ``N``. ``"cross_entropy"``.
+            name: ``"own"``: the module's own loss; where that takes a mean, times ``N``; of binary targets or numbers,
+                against one-hot labels. ``"cross_entropy"``.
                 ``"margin"``: :math:`\max_{k \ne y} z_k - z_y` (arXiv 1608.04644), which no softmax saturates.
             logits: shape ``(N, n)``.
             labels: true classes, int64 of shape ``(N,)``.
         """
         if name == "own":
-            values = self.slot.get(self.module)(logits, labels)
+            loss = self.slot.get(self.module)
+            values = loss(logits, one_hot(labels, logits) if kind_of(loss) in ("binary", "regression") else labels)
             return values.sum() if values.dim() else values * len(labels)
         if name == "cross_entropy":
             return F.cross_entropy(logits, labels, reduction="sum")
@@ -155,12 +152,7 @@ class AttackedModel(nn.Module):
         raise ValueError(f"`name` must be one of {LOSSES}, got {name!r}.")
 
     def check(self, x: Tensor, labels: Tensor, classes: int | None = None) -> None:
-        """Refuse what cannot be attacked.
-
-        Raises:
-            TypeError, ValueError: ``x`` are no floating images ``(N, C, H, W)``, or a pixel lies outside the bounds;
-                ``labels`` are no class indices ``(N,)``, or out of range.
-        """
+        """Reject what are no floating images ``(N, C, H, W)`` within the bounds, with class indices ``(N,)``."""
         if not isinstance(x, Tensor) or not isinstance(labels, Tensor):
             raise TypeError(f"Images and labels must be tensors, got {type(x).__name__} and {type(labels).__name__}.")
         if x.dim() != 4 or not x.is_floating_point():
@@ -187,11 +179,7 @@ class AttackedModel(nn.Module):
 
 
 def check_bounds(bounds: Sequence[float]) -> tuple[float, float]:
-    """``(low, high)`` as floats.
-
-    Raises:
-        ValueError: these are not two finite numbers in ascending order.
-    """
+    """``(low, high)`` as floats; a ``ValueError`` if these are not two finite numbers in ascending order."""
     try:
         low, high = (float(bound) for bound in bounds)
     except (TypeError, ValueError):

@@ -208,13 +208,8 @@ class AttractionMonitor(Callback):
             present = self.slot.get(pl_module)
         except ValueError as error:
             raise ValueError(f"AttractionMonitor: {error}") from None
-        if isinstance(present, OriginalCall) and present.function == "cross_entropy":
-            present = nn.CrossEntropyLoss(**present.options)
         try:
-            loss = as_loss(present)
-            if isinstance(loss, SeparableLoss):
-                return loss
-            raise TypeError(loss)
+            return separable(present)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"`loss={self.slot.path!r}`: AttractionMonitor cannot tell the attraction of "
@@ -236,7 +231,7 @@ class AttractionMonitor(Callback):
                 values.append(measure(self._loss(pl_module), logits, target))
                 size, num_classes = logits.shape[:2]
                 indices.append(torch.full((size,), -1) if index is None else index)
-                targets.append(_classes(logits, target).cpu())
+                targets.append(true_classes(logits, target).cpu())
                 count += size
                 if count >= self.samples:
                     break
@@ -307,7 +302,21 @@ def _loaders(trainer: Any, pl_module: Any) -> Any:
     return trainer.train_dataloader
 
 
-def _classes(logits: Tensor, target: Tensor) -> Tensor:
+def separable(loss: Any) -> SeparableLoss:
+    """A loss of a module, or the function that it calls, as one of the family.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
+    if isinstance(loss, OriginalCall) and loss.function == "cross_entropy":
+        loss = nn.CrossEntropyLoss(**loss.options)
+    loss = as_loss(loss)
+    if not isinstance(loss, SeparableLoss):
+        raise TypeError(loss)
+    return loss
+
+
+def true_classes(logits: Tensor, target: Tensor) -> Tensor:
     """True class of each sample, int64 of shape ``(N,)``; of its first position where it has several."""
     classes = target.argmax(1) if target.is_floating_point() else target
     return classes.reshape(len(logits), -1)[:, 0].long()

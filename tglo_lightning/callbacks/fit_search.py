@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +13,17 @@ from torch import Tensor
 
 from tglo_lightning.callbacks.cost import cost, takes_best
 from tglo_lightning.callbacks.progress import SearchMonitor
-from tglo_lightning.callbacks.race import check_race, raced_fit, raced_path, run_race
+from tglo_lightning.callbacks.race import check_race, raced_attraction, raced_fit, run_race, tell_limits
 from tglo_lightning.callbacks.recording import Recording, versions
+from tglo_lightning.callbacks.search_attraction import SearchAttraction
 from tglo_lightning.evaluation import InnerFit, Probe, Ranks, choose_evaluator, probe
 from tglo_lightning.evaluation.auto import EVALUATORS
-from tglo_lightning.evaluation.diagnosis import diagnose
 from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.module import LossSlots
 from tglo_lightning.module.copies import check_resettable
 from tglo_lightning.module.fingerprint import digest
 from tglo_lightning.module.messages import tell
+from tglo_lightning.reporting.attraction import AttractionRecord
 from tglo_lightning.search import Budget, Objective, Race, SearchResult, SearchSettings, search
 from tglo_lightning.search.interruption import interruptible
 from tglo_lightning.search.summary import summary, warn_of_seeds
@@ -40,15 +40,8 @@ class DryRun(Exception):
 
 @dataclass
 class Found:
-    """What a search within a fit leaves.
-
-    Attributes:
-        result: the result.
-        slots: where the losses are.
-        directory: where the search is written to; ``None`` if nothing is.
-        path: file of the result, if it was written.
-        weights: the network of a race, empty without one.
-        network: file of that network.
+    """What a search within a fit leaves: the result, where the losses are, the directory and the file that hold it, the
+    network of a race and its file, and the attraction by name: of the module's own loss and of a race's winner.
     """
 
     result: SearchResult
@@ -57,6 +50,7 @@ class Found:
     path: Path | None = None
     weights: dict[str, Tensor] = field(default_factory=dict)
     network: Path | None = None
+    attraction: dict[str, AttractionRecord] = field(default_factory=dict)
 
 
 class FitSearch:
@@ -70,6 +64,7 @@ class FitSearch:
 
     def __init__(self, callback: TaylorGLO, trainer: Any, module: Any) -> None:
         self.callback, self.trainer, self.module = callback, trainer, module
+        self._init = callback.init if isinstance(callback.init, str) else "function"
 
     def run(self) -> Found:
         """Search, as the leading rank or as one that follows it.
@@ -85,6 +80,7 @@ class FitSearch:
         assert isinstance(settings.budget, Budget)
         if racing := isinstance(settings.strategy, Race):
             check_race(trainer, settings)
+            tell_limits(trainer, self.module)
         # The names of functions and of no loss are looked up by the probe
         named = callback.loss is not None and not any(name.startswith("F.") for name in callback.loss)
         slots = LossSlots(callback.loss or ()) if named else LossSlots.of([])
@@ -92,9 +88,9 @@ class FitSearch:
         # Whatever draws random numbers on the way, the outer fit goes on as if it had not
         with interruptible() as check, isolated(fit.generators, quiet=False), Ranks(trainer) as ranks:
             seen = probe(fit, callback.loss)
-            settings = settings.for_kind(seen.kind)
+            settings = settings.for_kind(fit.kind)
             _warn_of_monitors(trainer, seen.dependent)
-            ranks.agree("The data", digest([[of["lengths"], of["contents"]] for of in seen.identity["data"].values()]))
+            ranks.agree(digest([[of["lengths"], of["contents"]] for of in seen.identity["data"].values()]))
             if racing:
                 fit, settings = raced_fit(trainer, fit, callback.settings)
             if ranks.leads:
@@ -137,38 +133,39 @@ class FitSearch:
             evaluator.close()
             return None
         options = tuple(fit.slots.options(fit.module))
+        named = {"loss": fit.slots.paths, "mode": callback.mode, "init": self._init, "prior": callback.prior}
         name = fit.slots.name(fit.module)
         objective = Objective(seen.num_classes, callback.monitor, callback.mode, name, options, seen.priors)
-        init = callback.init if isinstance(callback.init, str) else "function"
-        arguments = {
-            "loss": fit.slots.paths,
-            "mode": callback.mode,
-            "init": init,
-            "evaluator": str(asked),
-            "prior": callback.prior,
-        }
         notes = {"versions": versions(trainer), "original_options": list(options), "inputs": seen.inputs}
         weights: dict[str, Tensor] = {}
         network: Path | None = None
+        measured: dict[str, AttractionRecord] = {}
         try:
             with recording.journal(evaluator, notes) as journal:
+                # Other ranks have networks of their own
+                kept = recording.path if callback.report else None
+                attraction = SearchAttraction(fit, kept) if ranks.size == 1 else None
                 if isinstance(settings.strategy, Race):
-                    network = None if recording.path is None else raced_path(recording.path)
-                    run = partial(run_race, trainer, evaluator, settings, objective, network)
-                    result, weights = run(journal=journal, check=check)
+                    network = None if recording.path is None else recording.path.with_suffix(".pt")
+                    race = (trainer, evaluator, settings, objective, network)
+                    result, weights = run_race(*race, journal=journal, check=check, attraction=attraction)
+                    if attraction is not None:
+                        measured = raced_attraction(attraction, result)
                 else:
+                    arguments = named | {"evaluator": str(asked)}
                     with SearchMonitor(trainer, settings, callback.monitor, arguments) as listener:
-                        # Other ranks have networks of their own
-                        look = partial(diagnose, fit) if ranks.size == 1 else None
+                        look = None if attraction is None else attraction.look
                         rest: Any = {"journal": journal, "listener": listener, "check": check, "look": look}
                         result = search(evaluator, settings, objective, **rest)
                         listener.on_search_end(result)
+                    if attraction is not None:
+                        measured = attraction.records({"original": "original"})
         finally:
             evaluator.close()
         reset = " or pass init='reset' for weights of their own" if callback.init == "module" else ""
         warn_of_seeds(result, f"Shuffle the training data{reset}.")
         directory = None if recording.path is None else recording.path.parent
-        return Found(result, fit.slots, directory, recording.save(result), weights, network)
+        return Found(result, fit.slots, directory, recording.save(result), weights, network, measured)
 
     def _recording(self, fit: InnerFit, seen: Probe, settings: SearchSettings) -> Recording:
         """The files of this search; other ranks than the first write none."""
@@ -184,7 +181,7 @@ class FitSearch:
             "original": fit.slots.name(fit.module),
             "monitor": callback.monitor,
             "mode": callback.mode,
-            "init": callback.init if isinstance(callback.init, str) else "function",
+            "init": self._init,
             "space": seen.seen.value(settings.space),
             "classes": seen.num_classes,
             **seen.identity,

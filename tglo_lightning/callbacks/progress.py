@@ -27,11 +27,7 @@ def hides_bars(trainer: Any) -> bool:
 class SearchMonitor(SearchBar):
     """Follows a search: a bar over its trainings; ``search/*`` in every logger, with the generation as axis.
 
-    Args:
-        trainer: the outer Trainer; the bar is off where its progress bar is off.
-        settings: the settings of the search.
-        monitor: name of the metric.
-        arguments: further arguments of the callback, as plain values, for the loggers.
+    ``arguments`` are further arguments of the callback, as plain values, for the loggers.
     """
 
     def __init__(self, trainer: Any, settings: SearchSettings, monitor: str, arguments: Mapping[str, Any]) -> None:
@@ -58,6 +54,8 @@ class SearchMonitor(SearchBar):
 
     def on_search_end(self, result: SearchResult) -> None:
         """Log what was kept and what it cost, the candidates, and the pictures."""
+        if not self.boards:
+            return
         values: dict[str, Any] = {
             **outcome_metrics(result),
             "kept": result.kept,
@@ -67,8 +65,6 @@ class SearchMonitor(SearchBar):
             "cost_seconds": result.seconds,
             "summary": summary(result),
         }
-        if not self.boards:
-            return
         columns, rows = candidates_table(result)
         for board in self.boards:
             board.outcome({f"search/{name}": value for name, value in values.items()}, self.settings.generations)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,27 +12,26 @@ import torch
 from torch import Tensor
 
 from tglo_lightning.callbacks.progress import hides_bars
+from tglo_lightning.callbacks.search_attraction import SearchAttraction
 from tglo_lightning.evaluation import InnerFit
 from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.module.bases import Callback
 from tglo_lightning.module.copies import copies_of
 from tglo_lightning.module.messages import tell
 from tglo_lightning.reporting import pictures
+from tglo_lightning.reporting.attraction import AttractionRecord
 from tglo_lightning.reporting.loggers import boards, draw
+from tglo_lightning.reporting.results import original_name
 from tglo_lightning.search import Budget, Criterion, Journal, Objective, Race, SearchResult, SearchSettings
 from tglo_lightning.search.progress import Bar
 from tglo_lightning.search.racing import Raced, confirm, race
 
-__all__ = ["FinishedFit", "RaceMonitor", "check_race", "raced_fit", "raced_path", "run_race"]
+__all__ = ["FinishedFit", "RaceMonitor", "check_race", "raced_fit", "run_race", "tell_limits"]
 
 # Callbacks of Lightning's that change a training; the members of a race never meet those of the outer Trainer
-CHANGING = (
-    "BaseFinetuning",
-    "GradientAccumulationScheduler",
-    "ModelPruning",
-    "StochasticWeightAveraging",
-    "WeightAveraging",
-)
+CHANGING = {
+    *("BaseFinetuning", "GradientAccumulationScheduler", "ModelPruning", "StochasticWeightAveraging", "WeightAveraging")
+}
 
 
 def check_race(trainer: Any, settings: SearchSettings) -> None:
@@ -43,7 +42,7 @@ def check_race(trainer: Any, settings: SearchSettings) -> None:
             a checkpoint holds already.
     """
     for callback in trainer.callbacks:
-        if {kind.__name__ for kind in type(callback).__mro__} & set(CHANGING):
+        if CHANGING.intersection(kind.__name__ for kind in type(callback).__mro__):
             name = type(callback).__name__
             raise ValueError(
                 f"A race trains its networks without the callbacks of this Trainer, so {name} would change nothing. "
@@ -58,16 +57,29 @@ def check_race(trainer: Any, settings: SearchSettings) -> None:
         )
 
 
-def raced_fit(trainer: Any, fit: InnerFit, settings: SearchSettings) -> tuple[InnerFit, SearchSettings]:
-    """Return the fit and the settings of a race that is as long as the outer fit.
+def tell_limits(trainer: Any, module: Any) -> None:
+    """Say in one line what a race leaves untrue of this fit, see ``docs/race.md``."""
+    names = {kind.__name__ for callback in trainer.callbacks for kind in type(callback).__mro__}
+    reduced = any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs)
+    limits = {
+        "loggers get `race/*` in place of the epochs before the last": bool(trainer.loggers),
+        "EarlyStopping sees one epoch": "EarlyStopping" in names,
+        "ReduceLROnPlateau sees one epoch": reduced,
+        "ModelCheckpoint saves no earlier epoch, and optimizers without their state": "ModelCheckpoint" in names,
+        "`max_time` does not count the race": "Timer" in names,
+        "`global_step` counts one step a batch": not module.automatic_optimization,
+        "each member trains on one rank, with its batch size": trainer.world_size > 1,
+    }
+    if told := "; ".join(limit for limit, applies in limits.items() if applies):
+        tell(f"TaylorGLO: this fit ends as a training of its length would, except that {told}.")
 
-    Args:
-        trainer: the outer Trainer, within ``fit``.
-        fit: the inner fit, which has been probed.
-        settings: the arguments of the search as the user gave them, with a race as ``strategy``.
+
+def raced_fit(trainer: Any, fit: InnerFit, settings: SearchSettings) -> tuple[InnerFit, SearchSettings]:
+    """Return the fit, which has been probed, and the settings of a race that is as long as the outer fit.
 
     Raises:
-        ValueError: the length of the fit is not known, or ``budget`` has another one.
+        ValueError: the length of the fit is not known, or ``budget`` has another one; or what ``init`` builds has other
+            parameters than the module.
     """
     strategy, given = settings.strategy, settings.budget
     assert isinstance(strategy, Race)
@@ -78,25 +90,28 @@ def raced_fit(trainer: Any, fit: InnerFit, settings: SearchSettings) -> tuple[In
         )
     per_epoch = fit.epoch_steps()
     steps = length_of(trainer, per_epoch)
-    if (
-        isinstance(given, Budget)
-        and given.length
-        and given.length * (1 if given.epochs is None else per_epoch) != steps
-    ):
+    asked = given.length * (1 if given.epochs is None else per_epoch) if isinstance(given, Budget) else 0
+    if isinstance(given, Budget) and asked not in (0, steps):
         raise ValueError(
             f"A race is as long as the fit, which has {steps} steps, and `budget` has {given.length} {given.unit}. "
             "Leave `budget` out, or give it the length of the fit."
         )
     epochs, rest = divmod(steps, per_epoch)
     # Otherwise there are not enough ends of epochs to check at
-    budget = Budget(epochs=epochs) if not rest and epochs >= strategy.count else Budget(steps=steps)
-    if isinstance(given, Budget):
-        budget = replace(given, epochs=budget.epochs, steps=budget.steps)
-    members = strategy.members if isinstance(strategy.members, int) else len(strategy.members)
+    whole = not rest and epochs >= strategy.count
+    budget = given if isinstance(given, Budget) else Budget()
+    budget = replace(budget, epochs=epochs if whole else None, steps=None if whole else steps)
     fit = fit.with_budget(budget)
     if callable(fit.init):
-        check_init(fit)
-    return fit, replace(settings, budget=budget, generations=1, population=members)
+        with isolated(fit.generators):
+            network = fit.candidate(Criterion.original(), seed=0)
+        ours, theirs = ({name: p.shape for name, p in m.named_parameters()} for m in (fit.module, network))
+        if names := sorted({name for name, _ in ours.items() ^ theirs.items()}):
+            raise ValueError(
+                "The network of a race goes into the module, and what `init` builds differs from it in "
+                f"{', '.join(names[:3])}."
+            )
+    return fit, replace(settings, budget=budget, generations=1, population=strategy.candidates(1, 0))
 
 
 def length_of(trainer: Any, per_epoch: int) -> int:
@@ -105,24 +120,11 @@ def length_of(trainer: Any, per_epoch: int) -> int:
     return int(min(limits))
 
 
-def raced_path(journal: Path) -> Path:
-    """Return where the network of a race lies until its fit has ended."""
-    return journal.with_suffix(".pt")
-
-
 def save_raced(raced: Raced, path: Path) -> None:
     """Write a race that has ended, in a file that is whole or not there."""
     draft = path.with_name(f"{path.name}.tmp")
     torch.save({"result": raced.result.to_dict(), "weights": raced.weights}, draft)
     draft.replace(path)
-
-
-def load_raced(path: Path) -> Raced | None:
-    """Return the race that :func:`save_raced` wrote; ``None`` if there is none."""
-    if not path.exists():
-        return None
-    values = torch.load(path, map_location="cpu", weights_only=True)
-    return Raced(SearchResult.from_dict(values["result"]), values["weights"])
 
 
 def run_race(
@@ -134,23 +136,28 @@ def run_race(
     *,
     journal: Journal | None,
     check: Callable[[], None],
+    attraction: SearchAttraction | None = None,
 ) -> tuple[SearchResult, dict[str, Tensor]]:
     """Race, unless ``path`` holds the network of this race; confirm its loss if that is asked for.
 
-    Returns:
-        The result, and parameters and buffers of the network that won.
+    Returns the result, and parameters and buffers of the network that won.
     """
     strategy = settings.strategy
     assert isinstance(strategy, Race)
     assert isinstance(settings.budget, Budget)
-    raced = None if path is None or journal is None else load_raced(path)
-    if raced is None:
+    if journal is None:
+        path = None
+    if path is not None and path.exists():
+        values = torch.load(path, map_location="cpu", weights_only=True)
+        raced = Raced(SearchResult.from_dict(values["result"]), values["weights"])
+    else:
         if journal is not None and journal.recorded:
             tell("TaylorGLO: the race trains again from its start, and compares every check with the journal.")
         with RaceMonitor(trainer, objective, len(strategy.checks(settings.budget.length))) as listener:
-            raced = race(evaluator, settings, objective, journal=journal, listener=listener, check=check)
-            listener.finish(raced.result)
-        if path is not None and journal is not None:
+            look = None if attraction is None else attraction.measure
+            raced = race(evaluator, settings, objective, journal=journal, listener=listener, check=check, look=look)
+            listener.finish(raced.result, {} if attraction is None else raced_attraction(attraction, raced.result))
+        if path is not None:
             save_raced(raced, path)
     result = raced.result
     if strategy.confirm:
@@ -158,16 +165,16 @@ def run_race(
     return result, raced.weights
 
 
+def raced_attraction(attraction: SearchAttraction, result: SearchResult) -> dict[str, AttractionRecord]:
+    """Return the records of the module's own loss and of the winner, and write them."""
+    curves = result.curves
+    assert curves is not None
+    own = next(index for index, criterion in enumerate(curves.criteria) if criterion.is_original)
+    return attraction.records({"original": own} | ({} if own == curves.winner else {"winner": curves.winner}))
+
+
 class RaceMonitor(Bar):
-    """Follows a race: a bar over its checks, and ``race/*`` in every logger.
-
-    Loggers that show pictures get the curves of all members in one.
-
-    Args:
-        trainer: the outer Trainer; the bar is off where its progress bar is off.
-        objective: what is optimised.
-        checks: number of checks.
-    """
+    """Follows a race: a bar over its checks, ``race/*`` in every logger, and pictures of curves and attraction."""
 
     def __init__(self, trainer: Any, objective: Objective, checks: int) -> None:
         self.boards = boards(trainer)
@@ -182,9 +189,15 @@ class RaceMonitor(Bar):
         for board in self.boards:
             board.log(metrics, "race/trained", trained, trained)
 
-    def finish(self, result: SearchResult) -> None:
-        """Log the picture of a race that has ended."""
+    def finish(self, result: SearchResult, attraction: Mapping[str, AttractionRecord]) -> None:
+        """Log the pictures of a race that has ended."""
         draw(self.boards, "race/curves", lambda: pictures.race(result))
+        curves = result.curves
+        if attraction and curves is not None:
+            original = original_name(result)
+            names = {"original": original, "winner": curves.names(original)[curves.winner]}
+            titled = {f"{kind}: {names[kind]}": record for kind, record in attraction.items()}
+            draw(self.boards, "race/attraction", lambda: pictures.attraction(titled, curves.unit))
 
 
 class FinishedFit(Callback):
@@ -199,15 +212,15 @@ class FinishedFit(Callback):
         module: the outer module, with the loss of the race in place.
         weights: parameters and buffers of the network, by name.
         done: file to delete when the fit has ended; ``None`` for none.
-
-    Raises:
-        ValueError: the module has other parameters than the network.
     """
 
     def __init__(self, trainer: Any, module: Any, weights: dict[str, Tensor], done: Path | None) -> None:
         self.done = done
         for copy in copies_of(module, trainer.callbacks):
-            load_weights(copy, weights)
+            own = _tensors(copy)
+            with torch.no_grad():
+                for name in own.keys() & weights.keys():
+                    own[name].copy_(weights[name])
         self._steps: list[tuple[Any, Any]] = []
         self._state = [(tensor, tensor.detach().clone()) for tensor in _tensors(module).values()]
         # First, so that the other callbacks see the network of the race; the list itself is being iterated over
@@ -235,17 +248,15 @@ class FinishedFit(Callback):
             usual(fetcher) or (loop._is_training_done and trainer.enable_validation)
         )
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Put back what a pass changes, such as running means."""
-        self._put_back()
+    @torch.no_grad()
+    def on_train_epoch_end(self, *_: Any) -> None:
+        """Put back what a pass changes, such as running means, or a hook of the module."""
+        for tensor, value in self._state:
+            if not torch.equal(tensor, value):
+                tensor.copy_(value)
 
-    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
-        """Put back what hooks of the module have changed since."""
-        self._put_back()
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Put back what hooks of the module have changed since."""
-        self._put_back()
+    on_train_batch_end: Any = on_train_epoch_end
+    on_validation_start: Any = on_train_epoch_end
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Give the optimizers and the loop back."""
@@ -292,12 +303,6 @@ class FinishedFit(Callback):
         self._steps = []
         vars(trainer.fit_loop.epoch_loop).pop("_should_check_val_fx", None)
 
-    @torch.no_grad()
-    def _put_back(self) -> None:
-        for tensor, value in self._state:
-            if not torch.equal(tensor, value):
-                tensor.copy_(value)
-
 
 def _idle(closure: Any = None) -> Any:
     """Stand for the step of an optimizer: run the pass, change nothing."""
@@ -306,41 +311,6 @@ def _idle(closure: Any = None) -> Any:
 
 # Or a schedule would warn that its optimizer has been tampered with
 _idle._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
-
-
-@torch.no_grad()
-def load_weights(module: Any, weights: dict[str, Tensor]) -> None:
-    """Copy parameters and buffers into a module.
-
-    Raises:
-        ValueError: they are those of another module.
-    """
-    own = _tensors(module)
-    parameters = dict(module.named_parameters())
-    differing = sorted(name for name, p in parameters.items() if name not in weights or weights[name].shape != p.shape)
-    if differing:
-        raise ValueError(
-            f"The network of the race does not fit into {type(module).__name__}: they differ in "
-            f"{', '.join(differing[:3])}. Let `init` build the module that is fitted."
-        )
-    for name in own.keys() & weights.keys():
-        own[name].copy_(weights[name])
-
-
-def check_init(fit: InnerFit) -> None:
-    """Check, before anything is trained, that what ``init`` builds has the parameters of the module.
-
-    Raises:
-        ValueError: it has not.
-    """
-    with isolated(fit.generators):
-        network = fit.candidate(Criterion.original(), seed=0)
-    names = {name for name, _ in network.named_parameters()} ^ {name for name, _ in fit.module.named_parameters()}
-    if names:
-        raise ValueError(
-            f"The network of a race goes into the module, and what `init` builds differs from it in "
-            f"{', '.join(sorted(names)[:3])}."
-        )
 
 
 def _tensors(module: Any) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ from tglo_lightning.search.files import (
 from tglo_lightning.search.journal import Unwritable
 from tglo_lightning.wording import counted
 
-__all__ = ["Recording", "evaluator_name", "versions"]
+__all__ = ["Recording", "versions"]
 
 # Packages whose versions may change the outcome of a search
 VERSIONS = ("torch", "pytorch-lightning", "cma", "numpy")
@@ -38,12 +38,11 @@ class Recording:
     """Keeps the journal of a search, and its result.
 
     Args:
-        path: the journal that the user named, or the directory of the run, below which each search has a directory of
-            its own, named after what is searched; ``None`` to write nothing.
+        path: the journal that the user named, if ``named``, or the directory of the run, below which each search has a
+            directory of its own, named after what is searched; ``None`` to write nothing.
         identity: all that the outcome of the search depends on, as plain values.
         evaluator: the evaluator that the user named, a part of that.
         asked: the settings of the search, of which generations and finals may change when it goes on.
-        named: whether ``path`` is the journal's.
         resume: whether to go on from a journal that is there; else it stays, and another place is taken.
 
     Attributes:
@@ -63,22 +62,16 @@ class Recording:
         named: bool,
         resume: bool,
     ) -> None:
-        self.asked = _plain(asked)
-        self.identity = _plain(identity)
-        self.named = named
-        self.resume = resume
-        self.path = path
+        self.asked, self.identity = _plain(asked), _plain(identity)
+        self.named, self.resume, self.path = named, resume, path
         if path is None:
             return
         if not named:
             named_by = evaluator if isinstance(evaluator, str) else [evaluator_name(evaluator), _options(evaluator)]
             values = json.dumps([self.identity, named_by], sort_keys=True).encode()
             self.path = default_journal(path, sha256(values).hexdigest()[:12])
-        if resume or self.path is None:
-            return
-        if not named:
-            self.path = free_journal(self.path)
-        elif os.path.exists(path):
+            self.path = self.path if resume else free_journal(self.path)
+        elif not resume and os.path.exists(path):
             raise JournalError(
                 f"{path} exists, and `resume` is off. Give `journal` another path, or go on from it by resume=True."
             )
@@ -125,16 +118,15 @@ class Recording:
         if self.path is None:
             return None
         options = _options(evaluator)
-        header = _plain(
-            {
-                **self.identity,
-                "evaluator": evaluator_name(evaluator),
-                **({"evaluator_options": options} if options else {}),
-                **notes,
-            }
-        )
-        if not self.named and not os.path.exists(self.path):
-            self._mention(interrupted_neighbour(self.path, header))
+        given = {"evaluator": evaluator_name(evaluator)} | ({"evaluator_options": options} if options else {})
+        header = _plain({**self.identity, **given, **notes})
+        neighbour = None if self.named or os.path.exists(self.path) else interrupted_neighbour(self.path, header)
+        if neighbour is not None:
+            path, difference = neighbour
+            hint = ""
+            if "weights is" in difference:
+                hint = " A search goes on if the module starts from the same weights: seed them, by seed_everything(0)."
+            tell(f"TaylorGLO: {path} is an unfinished search, but another one: {difference}.{hint}")
         try:
             return Journal(self.path, header)
         except Unwritable as error:
@@ -147,28 +139,14 @@ class Recording:
             )
             return None
 
-    def _mention(self, neighbour: tuple[Path, str] | None) -> None:
-        """Say why an unfinished search is not the one that goes on here."""
-        if neighbour is None:
-            return
-        path, difference = neighbour
-        hint = ""
-        if "weights is" in difference:
-            hint = " A search goes on if the module starts from the same weights: seed them, by seed_everything(0)."
-        tell(f"TaylorGLO: {path} is an unfinished search, but another one: {difference}.{hint}")
-
     def _greeting(self, recorded: int) -> str:
         if not recorded:
             return f"TaylorGLO writes the search to {self.path}; killed, it goes on from there."
+        how = f"TaylorGLO goes on from {self.path}, which holds {counted(recorded, 'record')}."
         if self.path is not None and is_finished(self.path, self.asked):
-            return (
-                f"TaylorGLO: this search is finished, its trainings are in {self.path}. To search anew, pass "
-                f"resume=False or another seed. The same as there: {compared(self.identity)}."
-            )
-        return (
-            f"TaylorGLO goes on from {self.path}, which holds {counted(recorded, 'record')}. The same as there: "
-            f"{compared(self.identity)}."
-        )
+            how = f"TaylorGLO: this search is finished, its trainings are in {self.path}. To search anew, pass "
+            how += "resume=False or another seed."
+        return f"{how} The same as there: {compared(self.identity)}."
 
 
 def evaluator_name(evaluator: Any) -> str:

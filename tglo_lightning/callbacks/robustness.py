@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from tglo_lightning.arguments import choice, integer, number, optional
+from tglo_lightning.arguments import choice, entries, integer, number, optional
 from tglo_lightning.attacks import FGSM, PGD, Attack, evaluate_robustness
 from tglo_lightning.attacks.base import NORMS
 from tglo_lightning.attacks.gradient import GradientAttack
@@ -80,10 +80,8 @@ class RobustnessMonitor(Callback):
             raise TypeError(f"`attack` must be a name or an attack of tglo_lightning.attacks, got {attack!r}.")
         self.epsilon = number("epsilon", epsilon, least=0)
         choice("norm", norm, NORMS)
-        if not isinstance(losses, Sequence):
-            raise TypeError(f"`losses` must be a sequence of names, got {losses!r}.")
-        if isinstance(losses, str) or not losses or any(name not in LOSSES for name in losses):
-            raise ValueError(f"`losses` must be some of {LOSSES}, got {losses!r}.")
+        for name in entries("losses", losses, f"some of {LOSSES}", str, least=1):
+            choice("losses", name, LOSSES)
         self.attacks: dict[str, Attack] = {"": attack}
         if isinstance(attack, GradientAttack):
             self.attacks = {f"_{name}": replace(attack, loss=name) for name in losses}
@@ -120,10 +118,9 @@ class RobustnessMonitor(Callback):
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Attack a batch, if it is time, and log what is left of the accuracy."""
-        if dataloader_idx > 0 or not self._due(trainer):
-            return
+        due = trainer.state.fn != "fit" or (trainer.current_epoch + 1) % self.every_n_epochs == 0
         left = None if self.samples is None else self.samples - self._attacked
-        if left is not None and left <= 0:
+        if dataloader_idx > 0 or trainer.sanity_checking or not due or (left is not None and left <= 0):
             return
         if not isinstance(batch, list | tuple) or len(batch) < 2:
             raise TypeError(
@@ -142,8 +139,8 @@ class RobustnessMonitor(Callback):
             )
         self._attacked += report.samples
         robust = report.worst(self.epsilon)
-        metrics = {"val/robust_acc": robust}
-        metrics["val/weighted_acc"] = self.weight * robust + (1 - self.weight) * report.clean_accuracy
+        weighted = self.weight * robust + (1 - self.weight) * report.clean_accuracy
+        metrics = {"val/robust_acc": robust, "val/weighted_acc": weighted}
         for suffix, attack in self.attacks.items():
             metrics[f"val/robust_acc{suffix}"] = report.accuracy(attack.name, self.epsilon)
         pl_module.log_dict(
@@ -154,8 +151,3 @@ class RobustnessMonitor(Callback):
             sync_dist=trainer.world_size > 1,
             add_dataloader_idx=False,
         )
-
-    def _due(self, trainer: Any) -> bool:
-        if trainer.sanity_checking:
-            return False
-        return trainer.state.fn != "fit" or (trainer.current_epoch + 1) % self.every_n_epochs == 0

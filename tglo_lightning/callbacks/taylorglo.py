@@ -153,7 +153,8 @@ class TaylorGLO(Callback):
         self.dry_run = flag("dry_run", dry_run)
         self.directory: Path | None = None
         self.result: SearchResult | None = None
-        self._report = SearchReport(flag("report", report))
+        self.report = flag("report", report)
+        self._report = SearchReport(self.report)
         self._hooks: list[Any] = []
         # Least epochs and steps of a fit that a dry run ends
         self._minimum: tuple[Any, Any] | None = None
@@ -243,7 +244,7 @@ class TaylorGLO(Callback):
         found = FitSearch(self, trainer, pl_module).run()
         self.slots, self.directory = found.slots, found.directory
         self._weights, self._network = found.weights, found.network
-        self._report.on_search_end(found.result, found.path)
+        self._report.on_search_end(found.result, found.path, found.attraction)
         return found.result
 
     def _install(self, pl_module: Any) -> None:

@@ -5,11 +5,11 @@ from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from tglo_lightning.arguments import integer, optional
 from tglo_lightning.attacks import GradientMaskingWarning, evaluate_robustness
 from tglo_lightning.cli.recipe import naming, prepare
+from tglo_lightning.cli.shell import console, print_picture
 from tglo_lightning.cli.trained import images, load
 from tglo_lightning.reporting import pictures
 from tglo_lightning.reporting.tables import robustness_table
@@ -38,15 +38,13 @@ def run(cfg: DictConfig) -> float:
         warnings.simplefilter("ignore", GradientMaskingWarning)  # printed below the table
         report = evaluate_robustness(module, data, attacks, **options)
     path = report.save(folder / FILES[0])
-    console = Console(highlight=False, width=max(WIDTH, Console().width))
+    out = console(WIDTH)
+    out.width = max(WIDTH, out.width)
     own = f", own loss {report.own_loss}" if report.own_loss else ""
-    console.print(f"{cfg.ckpt}{own}", soft_wrap=True)
-    console.print(robustness_table(report))
+    out.print(f"{cfg.ckpt}{own}")
+    out.print(robustness_table(report))
     for message in report.warnings:
-        console.print(f"Warning: {message}", soft_wrap=True)
+        out.print(f"Warning: {message}")
     print(path)
-    try:
-        print(pictures.save(pictures.robustness(report), folder / FILES[1]))
-    except ImportError as error:
-        print(error)
+    print_picture(lambda: pictures.robustness(report), folder / FILES[1])
     return report.worst_case[-1]

@@ -9,8 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
+from tglo_lightning.cli.shell import console, end, print_picture
 from tglo_lightning.reporting import pictures
 from tglo_lightning.reporting.comparison import UNITS, Comparison, compare
 from tglo_lightning.reporting.tables import comparison_legend, comparison_table
@@ -28,17 +27,16 @@ WIDTH = 140  # of a table in a file
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compare the runs that the command line names; return 0, or 2 after one line on stderr that says what is wrong."""
+    """Compare the runs that the command line names; see :func:`tglo_lightning.cli.shell.end`."""
+    return end("tglo-compare", _compare, arguments)
+
+
+def _compare(arguments: list[str]) -> None:
     options = _parser().parse_args(arguments)
-    try:
-        comparison = compare(options.runs, reference=options.reference, pool=options.pool, unit=options.unit)
-        folders = [(path if path.is_dir() else path.parent).resolve() for path in options.runs]
-        folder = options.output or Path(os.path.commonpath(folders))
-        report(comparison, folder, options.metric, markdown=options.markdown)
-    except (ValueError, OSError) as error:
-        print(f"tglo-compare: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    comparison = compare(options.runs, reference=options.reference, pool=options.pool, unit=options.unit)
+    folders = [(path if path.is_dir() else path.parent).resolve() for path in options.runs]
+    folder = options.output or Path(os.path.commonpath(folders))
+    report(comparison, folder, options.metric, markdown=options.markdown)
 
 
 def report(
@@ -61,22 +59,17 @@ def report(
         raise ValueError(f"--metric must be all or one of {', '.join(comparison.metrics)}, got {unknown[0]!r}")
     folder.mkdir(parents=True, exist_ok=True)
     path, picture = (regular_target(folder / name) for name in (FILE, PICTURE))
-    console = Console(highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = WIDTH
+    out = console(WIDTH)
     for metric in shown:
         for condition in comparison.conditions:
             if comparison.select(condition, metric):
-                console.print(comparison_table(comparison, condition, metric, markdown=markdown))
-        console.print(comparison_legend(comparison, metric))
+                out.print(comparison_table(comparison, condition, metric, markdown=markdown))
+        out.print(comparison_legend(comparison, metric))
     for note in comparison.notes:
-        console.print(f"Note: {note}.")
+        out.print(f"Note: {note}.")
     path.write_text(json.dumps(comparison.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    console.print(str(path))
-    try:
-        console.print(str(pictures.save(pictures.comparison(comparison, shown[0]), picture)))
-    except ImportError as error:
-        console.print(f"No picture. {error}", markup=False)
+    out.print(str(path))
+    print_picture(lambda: pictures.comparison(comparison, shown[0]), picture)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from tglo_lightning.cli.given import given_loss, read_json
+from tglo_lightning.cli.shell import end
 from tglo_lightning.losses import FAMILIES, PointwiseLoss, as_loss, robust
 from tglo_lightning.losses.published import EVOLVED, PUBLISHED_NAMES
 from tglo_lightning.module.slot import stored_losses
@@ -36,29 +37,36 @@ KNOWN = f"{', '.join([*sorted(FAMILIES), 'robust', *EVOLVED])}, cross_entropy_2 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Explain the loss that the command line names; return 0, or 2 after one line on stderr that says what is wrong."""
-    options = _parser().parse_args(_join_theta(sys.argv[1:] if arguments is None else list(arguments)))
-    try:
-        if (options.theta is None) == (options.loss is None):
-            raise ValueError("give one loss: a name, a checkpoint, a run's directory or result, or --theta '...'.")
-        subject = _typed(options.theta) if options.loss is None else _read(options.loss, options.buffer)
-        num_classes, note = subject.classes(options.num_classes)
-        loss = robust(num_classes) if subject.loss == "robust" else as_loss(subject.loss)
-        if isinstance(loss, PointwiseLoss):
-            if options.output is not None:
-                raise ValueError(f"--output draws losses of classes, and {loss.name} is one of {loss.kind} targets.")
-            print("\n\n".join(filter(None, (subject.note, explain_pointwise(loss)))))
-            return 0
-        explanation = explain(loss, num_classes)
-        parts = [subject.note, note, explanation.text]
-        # Drawn before anything is printed, so that an error is the only output
+    """Explain the loss that the command line names; see :func:`tglo_lightning.cli.shell.end`."""
+    return end("tglo-explain", _explain, arguments)
+
+
+def _explain(arguments: list[str]) -> None:
+    options = _parser().parse_args(_join_theta(arguments))
+    if (options.theta is None) == (options.loss is None):
+        raise ValueError("give one loss: a name, a checkpoint, a run's directory or result, or --theta '...'.")
+    if options.loss is None:
+        words = options.theta.translate(str.maketrans(",[]()", "     ")).split()
+        try:
+            subject = Subject(given_loss(list(map(float, words))))
+        except ValueError as error:
+            raise ValueError(f"--theta must hold numbers: {error}") from None
+    else:
+        subject = _read(options.loss, options.buffer)
+    num_classes, note = _classes(subject, options.num_classes)
+    loss = robust(num_classes) if subject.loss == "robust" else as_loss(subject.loss)
+    if isinstance(loss, PointwiseLoss):
         if options.output is not None:
-            parts.append(f"Picture: {pictures.save(pictures.explanation(explanation), _picture(options.output))}")
-        print("\n\n".join(filter(None, parts)))
-    except (ValueError, TypeError, OverflowError, OSError, ImportError) as error:
-        print(f"tglo-explain: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+            raise ValueError(f"--output draws losses of classes, and {loss.name} is one of {loss.kind} targets.")
+        print("\n\n".join(filter(None, (subject.note, explain_pointwise(loss)))))
+        return
+    explanation = explain(loss, num_classes)
+    parts = [subject.note, note, explanation.text]
+    # Drawn before anything is printed, so that an error is the only output
+    if (output := options.output) is not None:
+        path = output if output.suffix and not output.is_dir() else output / PICTURE
+        parts.append(f"Picture: {pictures.save(pictures.explanation(explanation), path)}")
+    print("\n\n".join(filter(None, parts)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -91,36 +99,23 @@ def _join_theta(arguments: list[str]) -> list[str]:
 
 @dataclass
 class Subject:
-    """A loss to explain.
-
-    Attributes:
-        loss: the loss.
-        num_classes: how many classes it is for; None if unknown.
-        source: what file says so.
-        note: a line to print first.
-    """
+    """A loss to explain."""
 
     loss: LossLike
     num_classes: int | None = None
-    source: str = ""
-    note: str = ""
-
-    def classes(self, asked: int | None) -> tuple[int, str]:
-        """Return the number of classes to explain the loss for, and a line that says where it comes from."""
-        known = self.num_classes
-        if asked is None:
-            origin = "assumed; --num-classes N says otherwise" if known is None else f"from {self.source}"
-            return known or ASSUMED, f"Number of classes: {known or ASSUMED}, {origin}."
-        if known is None or asked == known:
-            return asked, ""
-        return asked, f"Number of classes: {asked}, as --num-classes says; but {known} by {self.source}."
+    source: str = ""  # what says how many classes
+    note: str = ""  # to print first
 
 
-def _typed(text: str) -> Subject:
-    try:
-        return Subject(given_loss([float(word) for word in text.translate(str.maketrans(",[]()", "     ")).split()]))
-    except ValueError as error:
-        raise ValueError(f"--theta must hold numbers: {error}") from None
+def _classes(subject: Subject, asked: int | None) -> tuple[int, str]:
+    """Return the number of classes to explain a loss for, and a line that says where it comes from."""
+    known = subject.num_classes
+    if asked is None:
+        origin = "assumed; --num-classes N says otherwise" if known is None else f"from {subject.source}"
+        return known or ASSUMED, f"Number of classes: {known or ASSUMED}, {origin}."
+    if known is None or asked == known:
+        return asked, ""
+    return asked, f"Number of classes: {asked}, as --num-classes says; but {known} by {subject.source}."
 
 
 def _read(name: str, buffer: str | None) -> Subject:
@@ -141,45 +136,47 @@ def _read(name: str, buffer: str | None) -> Subject:
     try:
         kept = values["losses"][values["kept"]]
         check_shape(kept, dict, "losses")
-        return replace(_of_loss(kept, str(path), buffer), num_classes=values.get("num_classes"), source=str(path))
+        found = Criterion.original() if kept.get("criterion") is None else Criterion.from_dict(kept["criterion"])
+        name, options = str(kept.get("name")), kept.get("options") or {}
+        return _of_loss(found, name, options, values.get("num_classes"), str(path), buffer)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} holds no result of a run: {type(error).__name__}: {error}.") from None
 
 
 def _of_run(folder: Path) -> Path:
     """Return the file in the directory of a run that holds its search."""
-    for name in ("search.json", "result.json", "search.jsonl"):
-        if (folder / name).is_file():
-            return folder / name
+    names = ("search.json", "result.json", "search.jsonl")
+    if found := next((folder / name for name in names if (folder / name).is_file()), None):
+        return found
     below = sorted({path.parent for path in folder.glob(f"{FOLDER}/*/search.json*")})
     if len(below) == 1:
         return _of_run(below[0])
     advice = f"; give one of {', '.join(map(str, below))}" if below else ""
-    raise ValueError(f"{folder} holds no search.json, result.json or search.jsonl{advice}.")
+    raise ValueError(f"{folder} holds none of {', '.join(names)}{advice}.")
 
 
 def _of_search(result: SearchResult, source: str, buffer: str | None) -> Subject:
     if not result.finished:
         raise ValueError(f"the search of {source} has not finished; tglo-report shows what there is so far.")
-    options = result.settings.get("original_options") or [{}]
-    kept = {"name": result.original.name, "options": options[0], "criterion": result.criterion.to_dict()}
-    subject = _of_loss(kept, source, buffer)
-    return replace(subject, num_classes=result.settings.get("num_classes"), source=source)
+    settings, original = result.settings, result.original.name
+    options = (settings.get("original_options") or [{}])[0]
+    return _of_loss(result.criterion, original, options, settings.get("num_classes"), source, buffer)
 
 
-def _of_loss(kept: Mapping[str, Any], source: str, buffer: str | None) -> Subject:
-    """Return the loss that was kept: a criterion, or the original by its name."""
-    criterion = Criterion.original() if kept.get("criterion") is None else Criterion.from_dict(kept["criterion"])
-    if criterion.losses:
-        spec = _one({str(place): spec for place, spec in enumerate(criterion.losses)}, source, buffer)
-        return Subject(spec.build(), note="" if criterion.step == 1 else f"Learning rate x {criterion.step:.3g}.")
-    name = str(kept["name"])
+def _of_loss(
+    kept: Criterion, name: str, options: Mapping[str, Any], num_classes: int | None, source: str, buffer: str | None
+) -> Subject:
+    """Return the loss that was kept: a criterion, or the original of this name."""
+    if kept.losses:
+        spec = _one({str(place): spec for place, spec in enumerate(kept.losses)}, source, buffer)
+        note = "" if kept.step == 1 else f"Learning rate x {kept.step:.3g}."
+        return Subject(spec.build(), num_classes, source, note)
     loss: LossLike | None = next((known() for known in FAMILIES.values() if known.__name__ == name), None)
     if set(name.split(", ")) <= CROSS_ENTROPIES:
-        loss = nn.CrossEntropyLoss(label_smoothing=(kept.get("options") or {}).get("label_smoothing", 0.0))
+        loss = nn.CrossEntropyLoss(label_smoothing=options.get("label_smoothing", 0.0))
     if loss is None:
         raise ValueError(f"the original loss was kept, {name}, and no file says what that computes.")
-    return Subject(loss, note=f"The original loss was kept, {name}. This explains {name}.")
+    return Subject(loss, num_classes, source, f"The original loss was kept, {name}. This explains {name}.")
 
 
 def _of_checkpoint(path: Path, buffer: str | None) -> Subject:
@@ -188,14 +185,18 @@ def _of_checkpoint(path: Path, buffer: str | None) -> Subject:
     found = stored_losses(state)
     callbacks = _dict(checkpoint.get("callbacks"))
     saved = [_dict(_dict(kept).get("result")) for name, kept in callbacks.items() if str(name).startswith("TaylorGLO")]
+    num_classes = _dict(checkpoint.get("hyper_parameters")).get("num_classes")
+    source = "hyper_parameters.num_classes of this checkpoint"
     if result := next((SearchResult.from_dict(values) for values in saved if values), None):
-        source = "the search in this checkpoint"
+        num_classes, source = result.settings.get("num_classes"), "the search in this checkpoint"
         if not found:
             return _of_search(result, source, buffer)
-        num_classes = result.settings.get("num_classes")
-    else:
-        tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
-        num_classes, source = _width(_dict(checkpoint.get("hyper_parameters")), tensors)
+    elif type(num_classes) is not int:
+        layers = [(k, v) for k, v in state.items() if str(k).endswith(".weight") and getattr(v, "ndim", 0) > 1]
+        name, last = layers[-1] if layers else ("", None)
+        # Only the width of a linear layer, which was made last, is the number of classes
+        num_classes = len(last) if last is not None and last.ndim == 2 and len(last) > 1 else None
+        source = f"the width of the last layer, {name.removesuffix('.weight')}"
     if not found:
         raise ValueError(f"{path} holds no loss of a family of this package.")
     return Subject(_one(found, str(path), buffer).build(), num_classes, source)
@@ -203,18 +204,6 @@ def _of_checkpoint(path: Path, buffer: str | None) -> Subject:
 
 def _dict(value: Any) -> dict[Any, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _width(hyper_parameters: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[int | None, str]:
-    """Return the number of classes of a checkpoint without a search, and what says so."""
-    known = hyper_parameters.get("num_classes")
-    if isinstance(known, int) and not isinstance(known, bool):
-        return known, "hyper_parameters.num_classes of this checkpoint"
-    layers = [(k, v) for k, v in tensors.items() if k.endswith(".weight") and v.dim() > 1]
-    # Only the width of a linear layer, which was made last, is the number of classes
-    if layers and layers[-1][1].dim() == 2 and len(layers[-1][1]) > 1:
-        return len(layers[-1][1]), f"the width of the last layer, {layers[-1][0].removesuffix('.weight')}"
-    return None, ""
 
 
 def _one(found: Mapping[str, Any], source: str, buffer: str | None) -> Any:
@@ -225,10 +214,6 @@ def _one(found: Mapping[str, Any], source: str, buffer: str | None) -> Any:
     if names[0] not in found:
         raise ValueError(f"{source} holds no loss called {buffer!r}; there are {', '.join(found)}.")
     return found[names[0]]
-
-
-def _picture(output: Path) -> Path:
-    return output if output.suffix and not output.is_dir() else output / PICTURE
 
 
 if __name__ == "__main__":

@@ -2,43 +2,66 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 from rich.console import Console
 from rich.progress import track
 
 from tglo_lightning.callbacks.curves import CurveRecorder
-from tglo_lightning.cli.recipe import Recipe
+from tglo_lightning.cli.recipe import Recipe, logged
+from tglo_lightning.evaluation.inner import set_step
+from tglo_lightning.module import LossSlots
 from tglo_lightning.reporting import summarize, verdict
 from tglo_lightning.reporting.stats import LESS_IS_BETTER
+from tglo_lightning.search import Criterion
 
 
 @dataclass
 class Scores:
-    """Scores of one loss, one value per seed.
+    """Scores of one loss, one value per seed."""
 
-    Attributes:
-        monitor: the monitored validation metric.
-        test: each test metric by name.
-        curves: what was logged at the end of every epoch, see `CurveRecorder`.
-    """
-
-    monitor: list[float] = field(default_factory=list)
-    test: dict[str, list[float]] = field(default_factory=dict)
-    curves: list[dict[str, list[float | None]]] = field(default_factory=list)
+    monitor: list[float] = field(default_factory=list)  # the monitored validation metric
+    test: dict[str, list[float]] = field(default_factory=dict)  # each test metric by name
+    curves: list[dict[str, list[float | None]]] = field(default_factory=list)  # see `CurveRecorder`
 
     def summary(self) -> dict[str, Any]:
         """Return `{metric: {"values", "mean", "std"}}` of the test metrics."""
         return {name: summarize(values) for name, values in self.test.items()}
 
 
+def plain_name(name: str) -> str:
+    """Return the name of a test metric without what says that it is one."""
+    return name.removeprefix("test/").removeprefix("test_")
+
+
 def fresh_seeds(seed: int, count: int) -> list[int]:
     """Return `count` seeds that follow from `seed` and are used for nothing else."""
     return [int(s) for s in np.random.SeedSequence((seed, 0x7E57)).generate_state(count)]
+
+
+def compare_losses(recipe: Recipe, slots: LossSlots, criteria: Mapping[str, Criterion]) -> dict[str, Scores]:
+    """Train with the original loss and with others, in their places in the module, over the fresh seeds of the config.
+
+    Returns:
+        The scores of each by name; those of the original as `"original"`.
+    """
+
+    def trained_with(criterion: Criterion) -> Any:
+        module = recipe.module()
+        slots.install(module, criterion)
+        set_step(module, criterion.step)
+        return module
+
+    modules = {"original": recipe.module} | {name: partial(trained_with, each) for name, each in criteria.items()}
+    cfg = recipe.cfg
+    progress = cfg.trainer.get("enable_progress_bar", True)
+    return train_and_test(recipe, modules, fresh_seeds(cfg.seed, cfg.evaluation.seeds), progress=progress)
 
 
 def train_and_test(
@@ -54,6 +77,7 @@ def train_and_test(
         seeds: one training of each loss per seed.
         progress: show a progress bar on stderr.
     """
+    cfg = recipe.cfg
     scores = {name: Scores() for name in modules}
     jobs = [(name, seed) for seed in seeds for name in modules]
     shown = track(jobs, "Fresh seeds", console=Console(stderr=True), transient=True, disable=not progress)
@@ -61,24 +85,26 @@ def train_and_test(
         pl.seed_everything(seed, verbose=False)
         module = modules[name]()
         # A folder of its own for what callbacks write
-        folder = Path(recipe.cfg.paths.output_dir) / "seeds" / f"{name}-{seeds.index(seed)}"
+        folder = Path(cfg.paths.output_dir) / "seeds" / f"{name}-{seeds.index(seed)}"
         recorder = CurveRecorder()
         callbacks = [*recipe.callbacks(checkpoints=False), recorder]
-        if best := recipe.best_checkpoint(folder):
-            callbacks.append(best)
-        trainer = recipe.quiet_trainer(
-            callbacks=callbacks, default_root_dir=str(folder), enable_checkpointing=bool(best)
-        )
+        options: dict[str, Any] = {"callbacks": callbacks, "default_root_dir": str(folder)}
+        if takes_best := cfg.evaluation.score == "best":
+            best = ModelCheckpoint(folder, monitor=cfg.monitor, mode=cfg.mode, save_weights_only=True)
+            options |= {"callbacks": [*callbacks, best], "enable_checkpointing": True}
+        trainer = recipe.quiet_trainer(**options)
         trainer.fit(module, datamodule=recipe.datamodule)
-        if best:
+        if takes_best:
             module.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
             Path(best.best_model_path).unlink()
-        [validated] = trainer.validate(module, datamodule=recipe.datamodule, verbose=False)
-        [tested] = trainer.test(module, datamodule=recipe.datamodule, verbose=False)
+        validated, tested = (
+            logged(evaluate(module, datamodule=recipe.datamodule, verbose=False))
+            for evaluate in (trainer.validate, trainer.test)
+        )
         scores[name].curves.append(recorder.curves)
-        scores[name].monitor.append(float(validated[recipe.cfg.monitor]))
+        scores[name].monitor.append(float(validated[cfg.monitor]))
         for key, value in tested.items():
-            scores[name].test.setdefault(key.removeprefix("test/"), []).append(float(value))
+            scores[name].test.setdefault(plain_name(key), []).append(float(value))
     return scores
 
 

@@ -48,10 +48,8 @@ def theta_of_result(path: Path) -> list[float]:
         [loss] = Criterion.from_dict(found["criterion"]).losses
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"{path} has no metalearned loss, or several.") from None
-    if loss.family != TaylorGLOLoss.family:
-        raise ValueError(
-            f"{path} has a loss of the family {loss.family!r}; pass loss={loss.family} and its parameters."
-        )
+    if (family := loss.family) != TaylorGLOLoss.family:
+        raise ValueError(f"{path} has a loss of the family {family!r}; pass loss={family} and its parameters.")
     return list(loss.theta)
 
 
@@ -62,7 +60,6 @@ def read_json(path: Path) -> dict[str, Any]:
         ValueError: there is no such file, or it holds none.
     """
     try:
-        values: dict[str, Any] = load_json(path)
+        return dict(load_json(path))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as JSON: {error}.") from None
-    return values

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tglo_lightning.cli.recipe import ConfigError, naming, prepare
+from tglo_lightning.cli.shell import print_picture
 from tglo_lightning.cli.trained import images, load
 from tglo_lightning.reporting import pictures
 from tglo_lightning.reporting.landscape import Landscape, measure_landscape
@@ -31,12 +32,9 @@ def run(cfg: DictConfig) -> dict[str, Landscape]:
             found[name] = measure_landscape(module, data, **options)
         found[name].save(folder / f"{name}.npz")
     _print(found)
-    try:
-        print(pictures.save(pictures.basins(found), folder / "basins.png"))
-        if cfg.landscape.surface:
-            print(pictures.save(pictures.surfaces(found), folder / "surfaces.png"))
-    except ImportError as error:
-        print(error)
+    print_picture(lambda: pictures.basins(found), folder / "basins.png")
+    if cfg.landscape.surface:
+        print_picture(lambda: pictures.surfaces(found), folder / "surfaces.png")
     return found
 
 

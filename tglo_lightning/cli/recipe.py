@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
 from torch import nn
 
@@ -20,7 +20,8 @@ from tglo_lightning.callbacks import TaylorGLO
 from tglo_lightning.data import Task
 from tglo_lightning.losses.class_priors import class_priors
 from tglo_lightning.models import Classifier, Normalize
-from tglo_lightning.module.slot import LossSlots
+from tglo_lightning.module.finding import LossWatch
+from tglo_lightning.module.slot import LossSlots, loss_names
 
 
 class ConfigError(ValueError):
@@ -36,7 +37,15 @@ def naming(key: str) -> Iterator[None]:
         raise
     except Exception as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
-        raise ConfigError(f"{key}: {' '.join(str(cause).split()) or type(cause).__name__}") from error
+        message = " ".join(str(cause).split()) or type(cause).__name__
+        if message.startswith("Error loading"):  # what `_target_` names
+            message += "; packages of your own are found in PYTHONPATH, by tglo-train in the current directory too"
+        raise ConfigError(f"{key}: {message}") from error
+
+
+def build(node: Any, **kwargs: Any) -> Any:
+    """Instantiate a node of the config; lists and dicts in it become plain ones."""
+    return instantiate(node, _convert_="all", **kwargs)
 
 
 def prepare(cfg: DictConfig) -> Path:
@@ -63,11 +72,18 @@ def quiet_lightning() -> None:
         warnings.filterwarnings("ignore", message)
 
 
+# conf/loss/cross_entropy.yaml: with it a module of the user's keeps its own loss
+DEFAULT_LOSS = {"_target_": "torch.nn.CrossEntropyLoss", "label_smoothing": 0.0}
+
+
 class Recipe:
     """Builds modules, trainers and callbacks from one config; all share one data module.
 
     Args:
         cfg: a composed config of `conf/train.yaml`.
+
+    Attributes:
+        datamodule: what `task` builds; None with `task=null`, for a module with loaders of its own.
 
     Raises:
         ConfigError: something cannot be built, found by building everything once, before any training.
@@ -76,6 +92,7 @@ class Recipe:
     def __init__(self, cfg: DictConfig) -> None:
         self.cfg = cfg
         self._priors: torch.Tensor | None = None
+        self._slots: LossSlots | None = None
         with naming("seed"):
             integer("seed", cfg.seed, 0, 2**32 - 1)
         with naming("evaluation.seeds"):
@@ -85,47 +102,37 @@ class Recipe:
         # Before data are read, which may take its time
         self.search()
         with naming("task"):
-            self.datamodule = instantiate(cfg.task)
+            self.datamodule = build(cfg.get("task"))
             if isinstance(self.datamodule, Task):
                 self.datamodule.prepare_data()
                 self.datamodule.setup()
         module = self.module()
-        with naming("optimizer"):
-            instantiate(cfg.optimizer, _convert_="all")(module.parameters())
-        with naming("scheduler"):
-            module.configure_optimizers()
+        if cfg.module is None:
+            with naming("optimizer"):
+                build(cfg.optimizer)(module.parameters())
+            with naming("scheduler"):
+                module.configure_optimizers()
         self.callbacks()
-        self._validate(module)
+        with naming("task, arch, loss" if cfg.module is None else "task, module"):
+            trainer = self.quiet_trainer(limit_val_batches=1, limit_test_batches=1)
+            metrics = logged(trainer.validate(module, datamodule=self.datamodule, verbose=False))
+            if cfg.module is not None and not logged(trainer.test(module, datamodule=self.datamodule, verbose=False)):
+                raise ValueError("nothing is logged in test, so there is nothing to compare losses by")
+        if cfg.monitor not in metrics:
+            raise ConfigError(f"monitor: {cfg.monitor!r} is not logged in validation; logged: {', '.join(metrics)}")
 
-    def _validate(self, module: Classifier) -> None:
-        """Validate one batch, to see that the parts fit and that the monitored metric is there."""
-        trainer = self.quiet_trainer(limit_val_batches=1)
-        with naming("task, arch, loss"):
-            [metrics] = trainer.validate(module, datamodule=self.datamodule, verbose=False)
-        monitor = self.cfg.monitor
-        if monitor not in list(metrics):
-            raise ConfigError(f"monitor: {monitor!r} is not logged in validation; logged: {', '.join(metrics)}")
-
-    def criterion(self) -> nn.Module:
-        """Return the original loss."""
-        with naming("loss"):
-            # theta must reach the loss as a plain list, not as a node of the config
-            return instantiate(self.cfg.loss, **self._of_the_data(), _convert_="all")
-
-    def _of_the_data(self) -> dict[str, Any]:
-        """Return the arguments of the loss that the config leaves to the data, by null."""
-        left = [name for name in ("num_classes", "priors") if name in self.cfg.loss and self.cfg.loss[name] is None]
-        if "priors" in left and self._priors is None:
-            labels = torch.cat([batch[1] for batch in self.datamodule.train_dataloader()])
-            self._priors = class_priors(labels, self.datamodule.num_classes)
-        known = {"num_classes": self.datamodule.num_classes, "priors": self._priors}
-        return {name: known[name] for name in left}
-
-    def module(self, criterion: nn.Module | None = None) -> Classifier:
-        """Return an untrained module with a loss, by default the original one; weights from the global generator."""
-        data = self.datamodule
+    def module(self) -> Any:
+        """Return an untrained module with the original loss; its weights come from the global generator."""
+        cfg, data = self.cfg, self.datamodule
+        if cfg.module is not None:
+            with naming("module"):
+                module = build(cfg.module)
+            if cfg.loss != DEFAULT_LOSS:
+                for slot in self.slots():
+                    slot.set(module, self._criterion())
+            return module
         with naming("arch"):
-            net = instantiate(self.cfg.arch)(input_shape=data.input_shape, num_classes=data.num_classes)
+            net = build(cfg.arch)(input_shape=data.input_shape, num_classes=data.num_classes)
         aux = getattr(net, "aux", 0)
         if getattr(data, "mean", None) is not None:
             # In the network, not in the data: inputs stay pixels in [0, 1]
@@ -133,52 +140,83 @@ class Recipe:
         parts = {}
         for key in ("optimizer", "scheduler"):
             with naming(key):
-                parts[key] = instantiate(self.cfg[key], _convert_="all")
-        losses = [self.criterion() for _ in range(aux)]
-        return Classifier(net, criterion or self.criterion(), data.num_classes, aux_criteria=losses, **parts)
+                parts[key] = build(cfg[key])
+        losses = [self._criterion() for _ in range(aux)]
+        return Classifier(net, self._criterion(), data.num_classes, aux_criteria=losses, **parts)
+
+    def _criterion(self) -> nn.Module:
+        """Return the loss of the config; what it leaves to the data by null comes from there."""
+        node, known = self.cfg.loss, {}
+        with naming("loss"):
+            if node.get("num_classes", 0) is None:
+                known["num_classes"] = self.datamodule.num_classes
+            if node.get("priors", 0) is None:
+                if self._priors is None:
+                    labels = torch.cat([batch[1] for batch in self.datamodule.train_dataloader()])
+                    self._priors = class_priors(labels, self.datamodule.num_classes)
+                known["priors"] = self._priors
+            return build(node, **known)
+
+    def slots(self) -> LossSlots:
+        """Return where a module has the losses that are searched for, found by a training step if nothing names them.
+
+        Raises:
+            ConfigError: `training_step` calls no loss that can be replaced, or several.
+        """
+        if self._slots is None:
+            paths = self.cfg.search.loss or (None if self.cfg.module else "criterion")
+            with naming("search.loss"):
+                if paths is None or "F." in str(paths):
+                    module = build(self.cfg.module)
+                    watch = LossWatch(module, lambda *_: None)
+                    trainer = self.quiet_trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0)
+                    trainer.fit(module, datamodule=self.datamodule)
+                    self._slots = watch.slots(paths and loss_names(paths))
+                else:
+                    self._slots = LossSlots(paths)
+        return self._slots
 
     def callbacks(self, *, checkpoints: bool = True) -> list[pl.Callback]:
         """Return the callbacks of the config, with or without those that write checkpoints."""
         with naming("callbacks"):
-            found = [instantiate(node) for node in self.cfg.callbacks.values() if node]
+            found = [build(node) for node in self.cfg.callbacks.values() if node]
         return [c for c in found if checkpoints or not isinstance(c, pl.callbacks.Checkpoint)]
-
-    def best_checkpoint(self, folder: Path) -> pl.callbacks.ModelCheckpoint | None:
-        """Return a callback that keeps the best epoch, ``None`` if the last one counts."""
-        if self.cfg.evaluation.score == "last":
-            return None
-        options = {"monitor": self.cfg.monitor, "mode": self.cfg.mode, "save_weights_only": True}
-        return pl.callbacks.ModelCheckpoint(folder, **options)
 
     def search(self, **overrides: Any) -> TaylorGLO | None:
         """Return the search, None with `search=none`.
 
         Its candidates are fresh modules, so that seeds cover their weights. `overrides` replace keys of the config.
         """
-        if "_target_" not in self.cfg.search:
+        node = self.cfg.search
+        if node._target_ is None:
             return None
+        if not self.cfg.module and not node.loss:
+            overrides = {"loss": "criterion"} | overrides
+        if "init" not in node:
+            overrides = {"init": self.module} | overrides
         with naming("search"):
-            build: Callable[..., TaylorGLO] = instantiate(self.cfg.search)
-            return build(**({} if "init" in self.cfg.search else {"init": self.module}), **overrides)
-
-    def slots(self) -> LossSlots:
-        """Return where a module keeps the losses that are searched for."""
-        paths = OmegaConf.to_container(self.cfg.search, resolve=True).get("loss", "criterion")  # type: ignore[union-attr]
-        return LossSlots(paths)
+            search: TaylorGLO = build(node)(**overrides)
+            return search
 
     def loggers(self) -> list[Logger]:
         """Return the loggers: one, several with `logger=many`, none with `logger=none`."""
         nodes = [self.cfg.logger] if "_target_" in self.cfg.logger else self.cfg.logger.values()
         with naming("logger"):
-            return [instantiate(node) for node in nodes]
+            return [build(node) for node in nodes]
 
     def trainer(self, **kwargs: Any) -> pl.Trainer:
         """Return a fresh trainer; `kwargs` replace arguments of the config."""
         with naming("trainer"):
             # a partial, because a config cannot hold the objects in kwargs
-            return instantiate(self.cfg.trainer, _partial_=True)(**kwargs)
+            trainer: pl.Trainer = build(self.cfg.trainer, _partial_=True)(**kwargs)
+            return trainer
 
     def quiet_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Return a fresh trainer that does not log, write checkpoints or print; without callbacks by default."""
+        """Return a fresh trainer that does not log, write or print; without callbacks by default."""
         silent = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-        return self.trainer(**({"callbacks": []} | dict.fromkeys(silent, False) | kwargs))
+        return self.trainer(**({"callbacks": [], "profiler": None} | dict.fromkeys(silent, False) | kwargs))
+
+
+def logged(results: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return what validation or test logged, over all loaders."""
+    return {name: value for each in results for name, value in each.items()}

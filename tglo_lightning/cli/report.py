@@ -6,36 +6,29 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console
-
+from tglo_lightning.cli.shell import console, end
 from tglo_lightning.reporting import write_report
 from tglo_lightning.reporting.html import print_report
 from tglo_lightning.untrusted import regular_target
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the report that the command line asks for and print its path; return 0, or 2 after one line on stderr."""
+    """Write the report that the command line asks for and print its path; see :func:`tglo_lightning.cli.shell.end`."""
+    return end("tglo-report", _report, arguments)
+
+
+def _report(arguments: list[str]) -> None:
     options = _parser().parse_args(arguments)
-    try:
-        given = {
-            name: dict(map(_named, entries))
-            for name, entries in (("attacks", options.attack), ("attraction", options.attraction))
-        }
-        if options.text:
-            console = Console(highlight=False)
-            if not console.is_terminal:
-                console.width = 120
-            print_report(options.run, console, num_classes=options.num_classes, **given)
-            return 0
-        if options.output is None:
-            for path in (options.run if options.run.is_dir() else options.run.parent).glob("*report.html"):
-                regular_target(path)
-        print(write_report(options.run, options.output, num_classes=options.num_classes, **given))
-    except (ValueError, OSError, ImportError) as error:
-        print(f"tglo-report: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    given: dict[str, Any] = {"num_classes": options.num_classes}
+    given |= {name: dict(map(_named, getattr(options, name))) for name in ("attacks", "attraction")}
+    if options.text:
+        return print_report(options.run, console(120), **given)
+    if options.output is None:
+        for path in (options.run if options.run.is_dir() else options.run.parent).glob("*report.html"):
+            regular_target(path)
+    print(write_report(options.run, options.output, **given))
 
 
 def _named(entry: str) -> tuple[str, str]:
@@ -63,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     add("run", type=Path, metavar="RUN_DIR", help=run)
     add("--output", type=Path, metavar="FILE", help="file to write (default: report.html in RUN_DIR)")
     add("--text", action="store_true", help="print the report in the terminal instead")
-    add("--attack", action="append", default=[], metavar="[NAME=]PATH", help=attack)
+    add("--attack", dest="attacks", action="append", default=[], metavar="[NAME=]PATH", help=attack)
     add("--attraction", action="append", default=[], metavar="[NAME=]PATH", help=attraction)
     add("--num-classes", type=int, metavar="N", help="number of classes, if no file of the run has it")
     return parser

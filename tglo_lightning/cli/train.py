@@ -6,8 +6,6 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,20 +15,20 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
-from rich.console import Console
 
-from tglo_lightning.cli.fresh_seeds import Scores, fresh_seeds, paired_tests, train_and_test
-from tglo_lightning.cli.recipe import Recipe, prepare
-from tglo_lightning.evaluation.inner import set_step
+from tglo_lightning.callbacks import TaylorGLO
+from tglo_lightning.cli.fresh_seeds import Scores, compare_losses, paired_tests, plain_name
+from tglo_lightning.cli.many import run_many
+from tglo_lightning.cli.recipe import ConfigError, Recipe, logged, prepare
+from tglo_lightning.cli.shell import console
 from tglo_lightning.losses import loss_options
-from tglo_lightning.losses.registry import loss_name
-from tglo_lightning.models import Classifier
+from tglo_lightning.module import LossSlots
 from tglo_lightning.reporting import pictures, results_table
 from tglo_lightning.reporting.attraction import AttractionRecord
 from tglo_lightning.reporting.html import report_quietly
 from tglo_lightning.reporting.loggers import Board, board, draw
 from tglo_lightning.reporting.results import described
-from tglo_lightning.search import Criterion, Finalist, SearchResult
+from tglo_lightning.search import Finalist, SearchResult, SearchSettings
 from tglo_lightning.untrusted import write_whole
 
 METALEARNED = "metalearned"
@@ -42,6 +40,8 @@ _rank_zero_only: Any = rank_zero_only  # it holds the number of this process
 def run(cfg: DictConfig) -> float:
     """Search, train with the loss that is kept, compare the losses over fresh seeds; write the result, print a table.
 
+    With `cfg.tasks` see :func:`tglo_lightning.cli.many.run_many`.
+
     Returns:
         The mean over the fresh seeds of the monitored validation metric of the loss that was kept. Test data have no
         part in it, so a sweeper may optimise it.
@@ -51,6 +51,9 @@ def run(cfg: DictConfig) -> float:
     """
     start = time.monotonic()
     path = prepare(cfg) / "result.json"
+    if cfg.get("tasks"):
+        with isolate_rng():
+            return run_many(cfg, path.parent)
     with isolate_rng():
         recipe = Recipe(cfg)
     failed = True
@@ -59,14 +62,25 @@ def run(cfg: DictConfig) -> float:
             loggers = recipe.loggers()
             for logger in loggers:
                 logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
-            search, network = _search_and_train(recipe, loggers)
-            if cfg.search.get("dry_run"):
+            callback = recipe.search()
+            module = _fit(recipe, callback, loggers)
+            if callback is not None and callback.dry_run:
                 failed = False
                 return math.nan
-            searches = {kind: _baseline(recipe, kind) for kind in cfg.evaluation.baselines} | {METALEARNED: search}
-            found = {kind: each.best for kind, each in searches.items() if each and each.best}
-            scores = _compare(recipe, found)
-        result = _result(recipe, search, found, scores, time.monotonic() - start) | network
+            search, slots, searches = None, LossSlots.of([]), {}
+            if callback is not None:
+                search, slots = callback.result, callback.slots
+                searches = {kind: _baseline(recipe, kind, callback.settings) for kind in cfg.evaluation.baselines}
+            found = {kind: each.best for kind, each in [*searches.items(), (METALEARNED, search)] if each and each.best}
+            criteria = {kind: finalist.criterion for kind, finalist in found.items()}
+            scores = compare_losses(recipe, slots, criteria)
+            losses = _losses(recipe, slots, found, scores)
+            network = {}
+            if search is not None and search.curves is not None:
+                network = logged(recipe.quiet_trainer().test(module, datamodule=recipe.datamodule, verbose=False))
+        result = _result(recipe, search, losses, scores, time.monotonic() - start)
+        if network:
+            result["network"] = {plain_name(name): value for name, value in network.items()}
         if first := _rank_zero_only.rank == 0:
             write_whole(path, json.dumps(result, indent=2, allow_nan=False) + "\n")
             curves = {kind: each.curves for kind, each in scores.items()}
@@ -84,35 +98,23 @@ def run(cfg: DictConfig) -> float:
     return statistics.fmean(scores[result["kept"]].monitor)
 
 
-def _search_and_train(recipe: Recipe, loggers: list[Logger]) -> tuple[SearchResult | None, dict[str, Any]]:
-    """Fit as a user of the callback does: the search at the start, then a training with the loss that it kept.
-
-    Returns:
-        The result; for a race also what the network that it kept comes to on test data, under ``"network"``.
-    """
+def _fit(recipe: Recipe, search: TaylorGLO | None, loggers: list[Logger]) -> Any:
+    """Fit as a user of the callback does: the search at the start, then a training with the loss that it kept."""
     pl.seed_everything(recipe.cfg.seed, verbose=False)
-    search = recipe.search()
     callbacks = recipe.callbacks() + ([] if search is None else [search])
     # Without a logger Lightning would make one of its own
     trainer = recipe.trainer(logger=loggers or False, callbacks=callbacks)
     module = recipe.module()
     trainer.fit(module, datamodule=recipe.datamodule)
-    result = None if search is None else search.result
-    if result is None or result.curves is None:
-        return result, {}
-    [tested] = recipe.quiet_trainer().test(module, datamodule=recipe.datamodule, verbose=False)
-    return result, {"network": {name.removeprefix("test/"): value for name, value in tested.items()}}
+    return module
 
 
-def _baseline(recipe: Recipe, kind: str) -> SearchResult | None:
-    """Search for a baseline with as many trainings as the search for the metalearned loss."""
-    journal = Path(recipe.cfg.paths.output_dir) / f"{kind}.jsonl"
-    own = recipe.search()
-    if own is None:
-        return None
-    generations = own.settings.generations
-    size = {"generations": generations, "population": own.settings.candidates // generations}
-    search = recipe.search(**BASELINES[kind], **size, journal=str(journal))
+def _baseline(recipe: Recipe, kind: str, own: SearchSettings) -> SearchResult | None:
+    """Search for a baseline with as many trainings as the search for the metalearned loss, whose settings are given."""
+    assert own.generations is not None
+    size = {"generations": own.generations, "population": own.candidates // own.generations}
+    journal = str(Path(recipe.cfg.paths.output_dir) / f"{kind}.jsonl")
+    search = recipe.search(**BASELINES[kind], **size, journal=journal)
     assert search is not None
     pl.seed_everything(recipe.cfg.seed, verbose=False)
     # The search without the training after it; the epochs stay, since candidates may use them
@@ -122,43 +124,43 @@ def _baseline(recipe: Recipe, kind: str) -> SearchResult | None:
     return search.result
 
 
-def _compare(recipe: Recipe, found: dict[str, Finalist]) -> dict[str, Scores]:
-    """Train the original loss and what was found over fresh seeds."""
-
-    def trained_with(criterion: Criterion) -> Classifier:
-        module = recipe.module()
-        recipe.slots().install(module, criterion)
-        set_step(module, criterion.step)
-        return module
-
-    modules: dict[str, Callable[[], Classifier]] = {"original": recipe.module}
-    modules |= {kind: partial(trained_with, finalist.criterion) for kind, finalist in found.items()}
-    cfg = recipe.cfg
-    progress = cfg.trainer.get("enable_progress_bar", True)
-    return train_and_test(recipe, modules, fresh_seeds(cfg.seed, cfg.evaluation.seeds), progress=progress)
-
-
-def _result(
-    recipe: Recipe, search: SearchResult | None, found: dict[str, Finalist], scores: dict[str, Scores], seconds: float
-) -> dict[str, Any]:
-    """Return what `result.json` holds."""
-    original = recipe.criterion()
-    losses: dict[str, Any] = {"original": {"name": loss_name(original), "options": loss_options(original)}}
-    losses["original"] |= {"criterion": None, "formula": getattr(original, "formula", "")}
+def _losses(
+    recipe: Recipe, slots: LossSlots, found: dict[str, Finalist], scores: dict[str, Scores]
+) -> dict[str, dict[str, Any]]:
+    """Return what `result.json` holds of each loss."""
+    module = recipe.module()
+    if not slots:
+        try:
+            slots = recipe.slots()
+        except ConfigError:  # a module whose loss cannot be replaced, and is not to be
+            slots = LossSlots.of([])
+    present = [slot.get(module) for slot in slots]
+    own = slots.name(module) if slots else f"loss of {type(module).__name__}"
+    options = loss_options(present[0]) if present else {}
+    losses: dict[str, dict[str, Any]] = {"original": {"name": own, "options": options, "criterion": None}}
+    losses["original"]["formula"] = ", ".join(filter(None, (getattr(loss, "formula", "") for loss in present)))
     for kind, best in found.items():
-        name = ", ".join(spec.build(original).name for spec in best.criterion.losses) or losses["original"]["name"]
+        built = zip(best.criterion.losses, present, strict=False)
+        name = ", ".join(spec.build(original).name for spec, original in built) or own
         losses[kind] = {"name": name, "criterion": best.criterion.to_dict(), "formula": best.criterion.formula}
     for kind, loss in losses.items():
         loss["test"] = scores[kind].summary()
-    tests = {kind: test for kind in scores if (test := paired_tests(scores, kind))}
+    return losses
+
+
+def _result(
+    recipe: Recipe, search: SearchResult | None, losses: dict[str, Any], scores: dict[str, Scores], seconds: float
+) -> dict[str, Any]:
+    """Return what `result.json` holds."""
     counts = {name: getattr(search, name, 0) for name in ("candidates", "failed", "trainings", "seconds")}
     packages = ("tglo-lightning", "torch", "pytorch-lightning", "cma", "numpy")
+    known = None if search is None else search.settings.get("num_classes")
     return {
         "monitor": recipe.cfg.monitor,
-        "num_classes": recipe.datamodule.num_classes,
+        "num_classes": getattr(recipe.datamodule, "num_classes", known),
         "kept": "original" if search is None else search.kept,
         "losses": losses,
-        "tests": tests,
+        "tests": {kind: test for kind in scores if (test := paired_tests(scores, kind))},
         "search": counts | {"rejected": 0 if search is None else sum(search.rejected)},
         "seconds": seconds,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
@@ -191,19 +193,17 @@ def _log(boards: list[Board], result: dict[str, Any], scores: dict[str, Scores],
 
 
 def _print(result: dict[str, Any], search: SearchResult | None) -> None:
-    console = Console(highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = 120
-    console.print(results_table(result))
+    out = console(120)
+    out.print(results_table(result))
     if search is not None:
         found = "no finalist could be trained" if search.best is None else f"metalearned {_figures(search.best)}"
         told = f"Kept the {search.kept} loss by {search.monitor}: {found}, original {_figures(search.original)}."
-        console.print(told)
+        out.print(told)
     for kind, loss in result["losses"].items():
         if kind != "original":
-            console.print(f"{kind}: {loss['formula'] or loss['name']}")
+            out.print(f"{kind}: {loss['formula'] or loss['name']}")
     if "network" in result:
-        console.print("the network of the race: " + ", ".join(f"{k} {v:.4f}" for k, v in result["network"].items()))
+        out.print("the network of the race: " + ", ".join(f"{k} {v:.4f}" for k, v in result["network"].items()))
 
 
 def _figures(finalist: Finalist) -> str:

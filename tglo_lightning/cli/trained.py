@@ -24,8 +24,7 @@ from tglo_lightning.untrusted import check_shape, load_checkpoint, load_yaml
 __all__ = ["images", "known_targets", "load", "of_run"]
 
 # What is taken from a run's own config, unless the command line chooses it
-DESCRIBED = ("task", "arch", "loss")
-GROUPS = ("task", "augment", "arch", "loss")
+DESCRIBED = ("task", "arch", "module", "loss")
 
 
 def load(cfg: DictConfig, path: str, key: str) -> tuple[Recipe, Classifier]:
@@ -96,7 +95,7 @@ def of_run(cfg: DictConfig, ckpt: Path) -> DictConfig:
 
 def known_targets() -> set[str]:
     """Return every `_target_` in the package's own configs of tasks, networks and losses."""
-    files = (file for group in GROUPS for file in (CONFIG_DIR / group).glob("*.yaml"))
+    files = (file for group in (*DESCRIBED, "augment") for file in (CONFIG_DIR / group).glob("*.yaml"))
     return {str(value) for file in files for name, value in _entries(load_yaml(file)) if name.endswith("._target_")}
 
 

@@ -1,7 +1,5 @@
 """Augmentation of whole batches of images."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -57,7 +55,7 @@ class BatchAugmentation:
         if cutmix and mixup:
             raise ValueError(f"cutmix and mixup cannot both be used, got probabilities {cutmix} and {mixup}")
         kornia = _kornia()
-        self._crops: dict[tuple[int, int], Any] = {}
+        self._crops: dict[tuple[int, ...], Any] = {}
         self._flip = kornia.RandomHorizontalFlip(p=0.5)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -97,10 +95,10 @@ class BatchAugmentation:
         return images, labels
 
     def _crop(self, images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
-        if (height, width) not in self._crops:
-            self._crops[height, width] = _kornia().RandomCrop((height, width), padding=self.crop_padding)
-        cropped: Tensor = self._crops[height, width](images)
+        size = tuple(images.shape[-2:])
+        if size not in self._crops:
+            self._crops[size] = _kornia().RandomCrop(size, padding=self.crop_padding)
+        cropped: Tensor = self._crops[size](images)
         return cropped
 
     def _cut_and_mix(self, images: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,5 @@
 """Labelled images in the layout of the Hugging Face hub, decoded once."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import warnings

@@ -1,7 +1,5 @@
 """MNIST, Fashion-MNIST, CIFAR-10, CIFAR-100 and SVHN, from the Hugging Face hub or a local copy."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import torch

@@ -1,7 +1,5 @@
 """Tables: one row a sample, one column the class."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 from typing import Any

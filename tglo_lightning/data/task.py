@@ -1,7 +1,5 @@
 """What the reference tasks have in common: three splits in memory, read in batches, augmented in batches."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any

@@ -6,7 +6,6 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -42,6 +41,8 @@ TRIAL_STEPS = (2, 12)
 # Candidates in a trial of an evaluator that trains them one by one
 SINGLES = 2
 TOLERANCE = 1e-3
+
+Weights = dict[str, Tensor]
 
 
 def check_evaluator(evaluator: Any) -> None:
@@ -106,7 +107,8 @@ def obstacle(fit: InnerFit, chunk_size: int | None = None) -> str | None:
     trainers.setup(trial)
     nested = trainers.start(criteria, seed=0)
     try:
-        scores = _scores(population)
+        population.advance(population.length)
+        scores = list(population.scores())
         if scores[0].error is not None:
             return scores[0].error
         if not math.isfinite(scores[0].fitness):
@@ -116,8 +118,8 @@ def obstacle(fit: InnerFit, chunk_size: int | None = None) -> str | None:
         nested.advance(nested.length)
         for member, expected in enumerate(nested.scores()):
             if expected.ok:
-                own, weights = population.weights(member), nested.weights(member)
-                if reason := _difference(trial, criteria[member], own, weights, scores[member], expected):
+                found = scores[member], population.weights(member)
+                if reason := _difference(trial, criteria[member], found, (expected, nested.weights(member))):
                     return reason
     except NotVectorizable as reason:
         return str(reason)
@@ -130,25 +132,23 @@ def obstacle(fit: InnerFit, chunk_size: int | None = None) -> str | None:
 
 
 def _difference(
-    fit: InnerFit,
-    criterion: Criterion,
-    own: dict[str, Tensor],
-    weights: dict[str, Tensor],
-    score: Evaluation,
-    expected: Evaluation,
+    fit: InnerFit, criterion: Criterion, found: tuple[Evaluation, Weights], expected: tuple[Evaluation, Weights]
 ) -> str | None:
     """Return what a population, with the weights ``own``, makes otherwise than a nested Trainer, if anything.
 
-    Weights may differ where they make no difference: the gradient of a bias before BatchNorm is rounding noise, of
-    which Adam makes a full step.
+    Weights may differ where that changes nothing: of the gradient of a bias before BatchNorm, rounding noise, Adam
+    makes a full step.
     """
+    (score, own), (wanted, weights) = found, expected
     fitness: Any = score.fitness
     if differing := [name for name in own if name in weights and not _close(own[name], weights[name])]:
         pairs = zip(_logits(fit, criterion, own), _logits(fit, criterion, weights), strict=True)
         if not all(_close(*pair) for pair in pairs):
             return f"{differing[0]} differs from what the Trainer makes of it"
-        (fitness,) = validate_each(fit, criterion, 0, [0], partial(_load, weights=weights))
-    if isinstance(fitness, float) and math.isclose(fitness, expected.fitness, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+        (fitness,) = validate_each(
+            fit, criterion, 0, [0], lambda module, _: module.load_state_dict(weights, strict=False)
+        )
+    if isinstance(fitness, float) and math.isclose(fitness, wanted.fitness, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
         return None
     return f"{fit.monitor!r} differs from what the Trainer makes of it"
 
@@ -157,16 +157,11 @@ def _close(one: Tensor, other: Tensor) -> bool:
     return torch.allclose(one.cpu().double(), other.cpu().double(), rtol=TOLERANCE, atol=TOLERANCE)
 
 
-def _load(module: Any, member: int, weights: dict[str, Tensor]) -> bool:
-    module.load_state_dict(weights, strict=False)
-    return True
-
-
-def _logits(fit: InnerFit, criterion: Criterion, weights: dict[str, Tensor]) -> list[Tensor]:
+def _logits(fit: InnerFit, criterion: Criterion, weights: Weights) -> list[Tensor]:
     """Return what reaches the losses in the first training batch."""
     with isolated(fit.generators):
         module = fit.candidate(criterion, seed=0)
-        _load(module, 0, weights)
+        module.load_state_dict(weights, strict=False)
         recorders = recorded(fit, module)
         trainer = fit.with_budget(Budget(steps=1)).trainer()
         seed_all(0, fit.generators)
@@ -179,28 +174,20 @@ def _trial_criteria(fit: InnerFit) -> list[Criterion]:
     return [Criterion((LossSpec(family, theta),) * len(fit.slots)) for theta in thetas]
 
 
-def _scores(population: Any) -> list[Evaluation]:
-    """Train a population to its end; return its scores."""
-    population.advance(population.length)
-    return list(population.scores())
-
-
 def _fastest(fit: InnerFit, population: int, processes: bool = True) -> Any:
     """Time each valid evaluator on a few steps, and take the one that will need the least for the whole budget."""
     tell("TaylorGLO tries which evaluator is the fastest here.")
     reason = obstacle(fit)
-    single = "trainer" if reason else "sequential"
-    names = [*([] if reason else ["vectorized"]), single]
-    if processes:
-        names.append("processes" if reason else "processes-sequential")
+    names = ["trainer", "processes"] if reason else ["sequential", "processes-sequential", "vectorized"]
     cost: dict[str, float] = {}
     for name in names:
         evaluator = EVALUATORS[name]()
-        size = min(population, SINGLES) if name == single else population
+        size = min(population, SINGLES) if name == names[0] else population
         if isinstance(evaluator, ProcessEvaluator):
+            if not processes:
+                continue
             evaluator.setup(fit)
-            size = evaluator.count()
-            if size == 1:
+            if (size := evaluator.count()) == 1:
                 continue
         cost[name] = seconds_per_candidate(evaluator, fit, size)
     name = min(cost, key=cost.__getitem__)
@@ -228,7 +215,8 @@ def seconds_per_candidate(evaluator: Any, fit: InnerFit, size: int) -> float:
             evaluator.setup(fit.with_budget(Budget(steps=number)))
             started = time.perf_counter()
             population = evaluator.start(criteria, seed=0)
-            evaluations = _scores(population)
+            population.advance(population.length)
+            evaluations = list(population.scores())
             population.close()
             times.append((time.perf_counter() - started) / size)
             if any(evaluation.status == "crashed" for evaluation in evaluations):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.search import Criterion
 from tglo_lightning.search.seeding import seed_all
 
-__all__ = ["diagnose"]
+__all__ = ["Tally", "diagnose", "run_through"]
 
 BINS = 15
 """Bins of confidence, of one width, that the calibration error is measured in."""
@@ -51,21 +52,31 @@ def diagnose(fit: InnerFit, population: Any, member: int) -> dict[str, float] | 
     return found
 
 
-def _pass(fit: InnerFit, weights: dict[str, Any], stage: str) -> _Tally:
+def _pass(fit: InnerFit, weights: dict[str, Any], stage: str) -> Tally:
     """Call ``training_step`` on batches of one kind, without gradients and in evaluation mode."""
     module = fit.candidate(Criterion.original(), seed=0)
     module.load_state_dict(weights, strict=False)
     slot = next(iter(fit.slots))
-    tally = _Tally(slot.get(module))
+    tally = Tally(slot.get(module))
     slot.set(module, tally)
-    module.validation_step = module.training_step
+    run_through(fit, module, module.training_step, stage, BATCHES)
+    return tally
+
+
+def run_through(fit: InnerFit, module: Any, step: Callable[..., Any], stage: str, batches: int) -> Any:
+    """Call ``step`` as the validation step of a candidate, on batches of ``"train"`` or ``"val"``.
+
+    Returns:
+        The Trainer that did it.
+    """
+    module.validation_step = step
     for name in ("on_validation_epoch_start", "on_validation_epoch_end", "on_validation_batch_start"):
         setattr(module, name, _nothing)
     module.on_validation_batch_end = module.on_validation_start = module.on_validation_end = _nothing
-    trainer = fit.trainer(limit_val_batches=BATCHES)
+    trainer = fit.trainer(limit_val_batches=batches)
     seed_all(0, fit.generators)
     trainer.validate(module, **_data(fit, module, stage), verbose=False)
-    return tally
+    return trainer
 
 
 def _data(fit: InnerFit, module: Any, stage: str) -> dict[str, Any]:
@@ -86,7 +97,7 @@ def _nothing(*args: Any, **kwargs: Any) -> None:
     """Do nothing."""
 
 
-class _Tally(nn.Module):
+class Tally(nn.Module):
     """Stands in for a loss, and counts what it is called with."""
 
     def __init__(self, loss: Any) -> None:

@@ -16,7 +16,7 @@ import torch
 from pytorch_lightning.loggers.logger import DummyLogger
 from torch.utils.data import DataLoader
 
-from tglo_lightning.module import LossSlot, LossSlots
+from tglo_lightning.module import LossSlots
 from tglo_lightning.module.copies import Init, fresh_module, leave_ranks, replicate
 from tglo_lightning.module.loaders import fresh_iterators, generators, nothing, with_fresh_iterators
 from tglo_lightning.search import Budget, Criterion
@@ -32,15 +32,14 @@ class InnerFit:
     """How a candidate is trained: which Trainer, module, data and loss, for how long.
 
     The inner Trainer takes over what changes the training: device, precision, gradient clipping and accumulation,
-    limits on batches. It has loggers that discard all, no checkpoints, no progress bar, and none of the outer
-    callbacks. Data come from where the outer fit takes them; a datamodule is copied shallowly and not set up again, so
-    neither ``datamodule.trainer`` nor its splits change. The outer Trainer is not kept, so that this can be sent to
-    another process.
+    limits on batches. It discards logs, writes no checkpoints and has none of the outer callbacks. A datamodule is
+    copied shallowly and not set up again, so neither ``datamodule.trainer`` nor its splits change. The outer Trainer is
+    not kept, so that this can be sent to another process.
 
     Args:
         trainer: the outer Trainer, within ``fit``.
         module: the outer module; it is copied, never touched.
-        slots: where the module keeps the loss, or the losses, to search for; none if the probe is to find them.
+        slots: places of the losses to search for; none if the probe is to find them.
         monitor: name of the metric; the validation's value, or the training's if only that exists.
         budget: how long to train; its callbacks go to the inner Trainers, copied for each.
         init: ``"module"``, ``"reset"`` or a function that builds a module.
@@ -51,19 +50,10 @@ class InnerFit:
     """
 
     def __init__(
-        self,
-        trainer: Any,
-        module: Any,
-        slots: LossSlots | LossSlot,
-        monitor: str,
-        budget: Budget,
-        init: Init = "module",
+        self, trainer: Any, module: Any, slots: LossSlots, monitor: str, budget: Budget, init: Init = "module"
     ) -> None:
         self.module = module
-        self.slots = LossSlots(slots.path) if isinstance(slots, LossSlot) else slots
-        self.monitor = monitor
-        self.budget = budget
-        self.init = init
+        self.slots, self.monitor, self.budget, self.init = slots, monitor, budget, init
         self.callbacks = list(budget.callbacks)
         self.loaders = _loaders(trainer)
         self.datamodule = _detached(trainer.datamodule)
@@ -80,12 +70,14 @@ class InnerFit:
         twin.budget = budget
         return twin
 
-    def on_device(self, device: torch.device) -> InnerFit:
-        """The same fit on another GPU; the module waits on the CPU until its Trainer moves it."""
+    def on_gpu(self, index: int) -> InnerFit:
+        """The same fit, if it is on a GPU on this one; the module waits on the CPU until its Trainer moves it."""
+        if self.device.type != "cuda":
+            return self
         twin = copy.copy(self)
         twin.module = replicate(self.module).cpu()
-        twin.device = device
-        twin._trainer_kwargs = self._trainer_kwargs | {"devices": [device.index or 0]}
+        twin.device = torch.device("cuda", index)
+        twin._trainer_kwargs = self._trainer_kwargs | {"devices": [index]}
         return twin
 
     def timeout(self, criterion: Criterion) -> float | None:
@@ -131,23 +123,19 @@ class InnerFit:
 
     def trainer(self, *callbacks: Any, **overrides: Any) -> Any:
         """A fresh Trainer for the budget, with ``callbacks`` before the user's; ``overrides`` win."""
-        kwargs = self._trainer_kwargs | self._limits()
-        kwargs["callbacks"] = [*callbacks, *copy.deepcopy(self.callbacks)]
-        return self._trainer_class(**(kwargs | overrides))
+        limits = {"max_epochs": self.budget.epochs}
+        if self.budget.steps is not None:
+            # Schedules ask the Trainer for its epochs
+            known = math.isfinite(self.epoch_batches)
+            epochs = math.ceil(self.budget.steps / self.epoch_steps()) if known else -1
+            limits = {"max_epochs": epochs, "max_steps": self.budget.steps}
+        everything = {"callbacks": [*callbacks, *copy.deepcopy(self.callbacks)], **limits, **overrides}
+        return self._trainer_class(**(self._trainer_kwargs | everything))
 
     def epoch_steps(self) -> int:
         """Optimizer steps of one epoch, 1 if unknown."""
         steps = self.epoch_batches / self._trainer_kwargs["accumulate_grad_batches"]
         return math.ceil(steps) if math.isfinite(steps) else 1
-
-    def _limits(self) -> dict[str, Any]:
-        """The budget as arguments of a Trainer."""
-        if self.budget.steps is None:
-            return {"max_epochs": self.budget.epochs}
-        # Schedules ask the Trainer for its epochs
-        known = math.isfinite(self.epoch_batches)
-        epochs = math.ceil(self.budget.steps / self.epoch_steps()) if known else -1
-        return {"max_epochs": epochs, "max_steps": self.budget.steps}
 
     def data(self, validate: bool = False) -> dict[str, Any]:
         """The data as arguments of ``Trainer.fit``, or of ``Trainer.validate``."""
@@ -158,10 +146,7 @@ class InnerFit:
 
 
 class _NoLogger(DummyLogger):
-    """Discards what is logged; files go to a directory that is removed with the search.
-
-    It has the methods of the logger that it stands in for, and no others.
-    """
+    """Discards what is logged, with the methods of the logger that it stands in for; files go to ``directory``."""
 
     def __init__(self, directory: str, outer: Any) -> None:
         super().__init__()
@@ -245,7 +230,7 @@ def _prepared(holder: Any) -> Any:
 
 
 def set_step(module: Any, step: float) -> None:
-    """Let a module configure its optimizers and schedules at ``step`` times the rates it gives them."""
+    """Let a module configure optimizers and schedules at ``step`` times its rates, whenever it is asked for them."""
     if step != 1:
         module.configure_optimizers = partial(_configured, module.configure_optimizers, step)
 

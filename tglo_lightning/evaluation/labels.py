@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 import torch
@@ -36,25 +37,21 @@ def label_frequencies(loader: Iterable[Any], batch: Any, call: Any) -> tuple[flo
     logits, target = given
     if logits.dim() != 2 or target.dim() != 1 or target.is_floating_point():
         return None
-    num_classes = logits.shape[1]
     leaves = tree_leaves(batch)
     place = next((i for i, leaf in enumerate(leaves) if _same(leaf, target)), None)
     if place is None:
         return None
     labels: list[Tensor] = []
-    for number, each in enumerate(loader):
+    for each in islice(loader, MOST_BATCHES):
         found = tree_leaves(each)
-        if number == MOST_BATCHES or sum(map(len, labels)) >= MOST_LABELS:
+        if sum(map(len, labels)) >= MOST_LABELS:
             break
         if len(found) != len(leaves) or not isinstance(found[place], Tensor):
             return None
         labels.append(found[place].detach().flatten().cpu())
-    if not labels:
+    if not labels or int(torch.cat(labels).max()) >= logits.shape[1]:
         return None
-    counted = torch.cat(labels).long()
-    if int(counted.max()) >= num_classes:
-        return None
-    return tuple(class_priors(counted, num_classes).tolist())
+    return tuple(class_priors(torch.cat(labels).long(), logits.shape[1]).tolist())
 
 
 def _same(leaf: Any, target: Tensor) -> bool:

@@ -31,9 +31,6 @@ class Diverged(Exception):
     """A loss or a weight is no longer finite."""
 
 
-STATUS = {Diverged: "diverged", TimedOut: "timeout"}
-
-
 def brief(error: BaseException) -> str:
     """Return kind and first sentences of an error, without a library's request for a bug report."""
     (first, *_) = [*str(error).strip().splitlines(), ""]
@@ -42,9 +39,10 @@ def brief(error: BaseException) -> str:
 
 def failed(error: Exception, seconds: float) -> Evaluation:
     """Return the evaluation of a training that ended with ``error``."""
-    status = next((name for kind, name in STATUS.items() if isinstance(error, kind)), "crashed")
-    words = str(error) if status != "crashed" else brief(error)
-    return Evaluation(math.nan, status, seconds, words)
+    if isinstance(error, TimedOut | Diverged):
+        status = "timeout" if isinstance(error, TimedOut) else "diverged"
+        return Evaluation(math.nan, status, seconds, str(error))
+    return Evaluation(math.nan, "crashed", seconds, brief(error))
 
 
 class Clock:

@@ -49,7 +49,6 @@ class Probe:
     """What one batch of training and validation shows of a module.
 
     Attributes:
-        kind: kind of the targets: ``"classes"``, ``"binary"`` or ``"regression"``.
         num_classes: classes of the logits that reach the loss; 2 for other kinds of target.
         identity: module, weights, optimizers, data and Trainer in plain values, see
             :mod:`tglo_lightning.module.fingerprint`.
@@ -59,7 +58,6 @@ class Probe:
         priors: frequency of each class among the training labels, if they could be counted.
     """
 
-    kind: str
     num_classes: int
     identity: dict[str, Any]
     inputs: list[list[int]]
@@ -144,25 +142,22 @@ def probe(fit: InnerFit, names: Sequence[str] | None = None) -> Probe:
     if fit.monitor in dependent:
         # Before the loss is blamed: does the same training give the same twice?
         again = _rehearse(fit)
-        if fit.monitor in _differing(first, again):
-            data = not _equal(first.batch, again.batch)
-            cause = "the data gave other batches" if data else "the training drew other random numbers"
-            warnings.warn(
-                f"`monitor={fit.monitor!r}` came out differently when the training of a copy was repeated with the "
-                f"same seed: {cause}. {'A sampler, dataset or transform' if data else kind} draws from a generator "
-                "that cannot be seeded, or keeps a position. The search is noisier, and your fit differs from the one "
-                "without it.",
-                stacklevel=2,
-            )
-            dependent = set()
-        else:
+        if fit.monitor not in _differing(first, again):
             raise ValueError(
                 f"`monitor={fit.monitor!r}` is computed from the loss that is to be replaced, so it cannot compare "
                 "losses. Monitor what does not depend on it, such as an accuracy, or log F.cross_entropy(logits, "
                 "target) under a name of its own."
             )
+        data = not _equal(first.batch, again.batch)
+        cause = "the data gave other batches" if data else "the training drew other random numbers"
+        warnings.warn(
+            f"`monitor={fit.monitor!r}` came out differently when the training of a copy was repeated with the same "
+            f"seed: {cause}. {'A sampler, dataset or transform' if data else kind} draws from a generator that cannot "
+            "be seeded, or keeps a position. The search is noisier, and your fit differs from the one without it.",
+            stacklevel=2,
+        )
+        dependent = set()
     return Probe(
-        kind=fit.kind,
         num_classes=num_classes,
         identity=first.identity,
         inputs=[list(leaf.shape) for leaf in tree_leaves(first.batch) if isinstance(leaf, Tensor)],
@@ -200,12 +195,12 @@ def _unlogged_without_loss(fit: InnerFit) -> list[str]:
 
 def _differing(first: _Rehearsal, second: _Rehearsal) -> set[str]:
     """Names of the metrics that are not equal."""
-    pairs = {name: (float(value), float(second.metrics.get(name, math.nan))) for name, value in first.metrics.items()}
-    return {
-        name
-        for name, pair in pairs.items()
-        if not (math.isclose(*pair, rel_tol=1e-3, abs_tol=1e-6) or any(map(math.isnan, pair)))
-    }
+
+    def differs(one: float, other: float) -> bool:
+        return not (math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-6) or math.isnan(one) or math.isnan(other))
+
+    both = first.metrics.keys() & second.metrics
+    return {name for name in both if differs(float(first.metrics[name]), float(second.metrics[name]))}
 
 
 def _equal(batch: Any, other: Any) -> bool:

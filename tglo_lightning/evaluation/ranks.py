@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from itertools import zip_longest
 from typing import Any
 
@@ -46,35 +46,31 @@ def check_strategy(trainer: Any, evaluator: Any) -> None:
         ValueError: a strategy that shards the module, that trains in child processes of its own, or that is not DDP;
             an evaluator that spreads candidates itself, on several ranks.
     """
-    strategy = trainer.strategy
+    strategy, ranks = trainer.strategy, trainer.world_size
     name = type(strategy).__name__
     kinds = {kind.__name__ for kind in type(strategy).__mro__}
-    launcher = {kind.__name__ for kind in type(strategy.launcher).__mro__}
-    elsewhere = (
+    advice = (
         "Search with `devices=1` or `strategy='ddp'`, then train with this strategy and the loss "
         "`search.result.criterion.build()`."
     )
+    evaluator = evaluator if isinstance(evaluator, str) else getattr(evaluator, "name", "")
     if kinds & set(SHARDED):
         raise ValueError(
             f"TaylorGLO cannot search under {name}: it shards the module over the devices, and a candidate is trained "
-            f"on a whole copy of the module on one device. {elsewhere}"
+            f"on a whole copy of the module on one device. {advice}"
         )
-    if "_MultiProcessingLauncher" in launcher:
+    if "_MultiProcessingLauncher" in {kind.__name__ for kind in type(strategy.launcher).__mro__}:
         raise ValueError(
             f"TaylorGLO cannot search under {name} with start method {getattr(strategy, '_start_method', None)!r}: its "
             "child processes end with the fit, and the loss and the result with them. In a script use "
             "`strategy='ddp'`; in a notebook search with `devices=1, evaluator='processes'`, which uses all devices."
         )
-    if trainer.world_size == 1:
-        return
-    if "DDPStrategy" not in kinds or "XLAStrategy" in kinds:
-        raise ValueError(f"TaylorGLO can share a search among ranks under DDP only, not under {name}. {elsewhere}")
-    evaluator = evaluator if isinstance(evaluator, str) else getattr(evaluator, "name", "")
-    if evaluator.startswith(("processes", "ray")):
+    if ranks > 1 and ("DDPStrategy" not in kinds or "XLAStrategy" in kinds):
+        raise ValueError(f"TaylorGLO can share a search among ranks under DDP only, not under {name}. {advice}")
+    if ranks > 1 and evaluator.startswith(("processes", "ray")):
         raise ValueError(
-            f"`evaluator={evaluator!r}` spreads the candidates itself, and so do the {trainer.world_size} ranks of the "
-            "Trainer. Name what each rank trains with, such as 'auto', 'trainer' or 'sequential'; or search with "
-            "`devices=1`."
+            f"`evaluator={evaluator!r}` spreads the candidates itself, and so do the {ranks} ranks of the Trainer. "
+            "Name what each rank trains with, such as 'auto', 'trainer' or 'sequential'; or search with `devices=1`."
         )
 
 
@@ -85,12 +81,14 @@ class Ranks:
     each other goes through the process group of the Trainer, once all have come so far. They wait for that at a
     :class:`torch.distributed.TCPStore` of rank 0, since a wait for a collective cannot be interrupted.
 
-    In the store each rank also counts up a number, in a thread of its own, so that one that trains for long is not
-    mistaken for a dead one. If a rank dies, or leaves with an exception, the main thread of every other rank is
-    interrupted by a signal.
+    In the store each rank also counts up a number, in a thread of its own. If a rank stops counting, or leaves with an
+    exception, the main thread of every other rank is interrupted by a signal.
 
     Args:
         trainer: the outer Trainer, within ``fit``.
+
+    Attributes:
+        leads: whether this rank leads the search.
 
     Raises:
         RankError: another rank died, or its part of the search failed.
@@ -100,14 +98,10 @@ class Ranks:
         self.size: int = trainer.world_size
         self.rank: int = trainer.global_rank
         self.strategy = trainer.strategy
+        self.leads = self.rank == 0
         self._meetings = 0
         self._why: str | None = None
         self._leaving = threading.Event()
-
-    @property
-    def leads(self) -> bool:
-        """Whether this rank leads the search."""
-        return self.rank == 0
 
     def __enter__(self) -> Ranks:
         if self.size == 1:
@@ -142,19 +136,15 @@ class Ranks:
         if self._why is not None and isinstance(error, Exception | _Interrupted) and not isinstance(error, RankError):
             raise RankError(self._why) from (None if isinstance(error, _Interrupted) else error)
 
-    def agree(self, what: str, value: str) -> None:
-        """Check that all ranks have the same ``value``.
-
-        Raises:
-            ValueError: one has another; the message starts with ``what``.
-        """
-        first, *others = self.exchange(value)
-        for rank, other in enumerate(others, 1):
-            if other != first:
+    def agree(self, data: str) -> None:
+        """Raise ``ValueError`` if another rank has other data, told by a digest."""
+        digests = self.exchange(data)
+        for rank, other in enumerate(digests):
+            if other != digests[0]:
                 raise ValueError(
-                    f"{what} on rank {rank} differs from what rank 0 has, so candidates cannot be compared. Let every "
-                    "rank see all data: call `seed_everything` before the data are split, leave DistributedSampler to "
-                    "Lightning."
+                    f"The data on rank {rank} differs from what rank 0 has, so candidates cannot be compared. Let "
+                    "every rank see all data: call `seed_everything` before the data are split, leave "
+                    "DistributedSampler to Lightning."
                 )
 
     def spread(self, evaluator: Any) -> Any:
@@ -168,28 +158,19 @@ class Ranks:
     def follow(self, evaluator_for: Callable[[str], Any]) -> Any:
         """Train what rank 0 orders until it has the result; return that. For the other ranks.
 
-        Args:
-            evaluator_for: returns the evaluator of this rank, set up, by the name of that of rank 0.
+        ``evaluator_for`` returns the evaluator of this rank, set up, by the name of that of rank 0.
         """
-        evaluator: Any = None
-        population: _RankPopulation | None = None
-        try:
+        with ExitStack() as parts:
             while True:
                 order, *values = self.exchange()[0]
                 if order == "finish":
                     return values[0]
                 if order == "evaluator":
-                    evaluator = evaluator_for(*values)
+                    evaluator = parts.enter_context(closing(_RankEvaluator(self, evaluator_for(*values))))
                 elif order == "start":
-                    if population is not None:
-                        population.close()
-                    population = _RankPopulation(self, evaluator, *values)
+                    population = evaluator.start(*values)
                 else:
                     getattr(population, order)(*values)
-        finally:
-            for part in (population, evaluator):
-                if part is not None:
-                    part.close()
 
     def order(self, *order: Any) -> None:
         """On rank 0, let the other ranks do the same: call the method of this name with these arguments."""
@@ -252,7 +233,7 @@ class Ranks:
 
 
 class _RankEvaluator:
-    """Starts populations that are shared out among the ranks. Rank 0 has it."""
+    """Starts populations that are shared out among the ranks."""
 
     def __init__(self, ranks: Ranks, inner: Any) -> None:
         self.ranks = ranks
@@ -261,21 +242,25 @@ class _RankEvaluator:
         self.shares_passes = inner.shares_passes
         # Passes that a population is trained in, if that touches the last bits of a result
         self.parts = ranks.size if self.shares_passes else 1
+        self._population: _RankPopulation | None = None
 
     def start(self, criteria: Sequence[Criterion], seed: int) -> _RankPopulation:
-        """Start a training for each criterion, on all ranks."""
-        return _RankPopulation(self.ranks, self.inner, criteria, seed)
+        """End the population before on this rank, and start a training for each criterion, on all ranks."""
+        self._end()
+        self._population = _RankPopulation(self.ranks, self.inner, criteria, seed)
+        return self._population
 
     def close(self) -> None:
-        """Close the evaluator of this rank."""
+        self._end()
         self.inner.close()
+
+    def _end(self) -> None:
+        if self._population is not None:
+            self._population.close()
 
 
 class _RankPopulation:
-    """A population that is shared out among the ranks, see :class:`~tglo_lightning.search.Population`.
-
-    Rank 0 calls the methods, and orders the other ranks to call them too.
-    """
+    """A population that is shared out: rank 0 calls the methods, and orders the other ranks to call them too."""
 
     def __init__(self, ranks: Ranks, evaluator: Any, criteria: Sequence[Criterion], seed: int) -> None:
         ranks.order("start", criteria, seed)
@@ -290,7 +275,6 @@ class _RankPopulation:
         self.trained = 0
 
     def advance(self, n: int) -> None:
-        """Train on for ``n`` epochs or steps."""
         self.ranks.order("advance", n)
         self.trained = min(self.trained + n, self.length)
         if self.own:
@@ -315,17 +299,13 @@ class _RankPopulation:
         return self.ranks.exchange(None if members[self.ranks.rank] is None else next(self._scores))
 
     def keep(self, members: Sequence[int]) -> None:
-        """End the training of the other members."""
         self.ranks.order("keep", members)
         self.members = sorted(members)
         if self.own:
             self._population.keep([self.own.index(member) for member in self.members if member in self.own])
 
     def weights(self, member: int) -> dict[str, Any]:
-        """Return parameters and buffers of a member, on the CPU.
-
-        Of one that is done, until its rank scores the next.
-        """
+        """Return a member's weights on the CPU; of one that is done, until its rank scores the next."""
         self.ranks.order("weights", member)
         weights = self._population.weights(self.own.index(member)) if member in self.own else {}
         weights = {name: value.cpu() for name, value in weights.items()}

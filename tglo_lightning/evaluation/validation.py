@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from tglo_lightning.evaluation.inner import InnerFit
+from tglo_lightning.evaluation.limits import TimedOut
 from tglo_lightning.module.loaders import generators, nothing
 from tglo_lightning.module.preserving import saved_attributes
 from tglo_lightning.search import Criterion
@@ -49,8 +50,8 @@ def validated(trainer: Any, module: Any, fit: InnerFit, seed: int) -> dict[str, 
 
 
 def validate_each(
-    fit: InnerFit, criterion: Criterion, seed: int, members: Sequence[int], load: Callable[[Any, int], bool]
-) -> Iterator[float | Exception | None]:
+    fit: InnerFit, criterion: Criterion, seed: int, members: Sequence[int], load: Callable[[Any, int], Any]
+) -> list[float | Exception]:
     """Return what ``Trainer.validate`` says of the monitored metric for each member of a population.
 
     The Trainer is set up and the data are loaded once. Each member meets the same random numbers and a module that
@@ -61,17 +62,19 @@ def validate_each(
         criterion: a criterion of the members' kind.
         seed: seed of the training.
         members: members to validate.
-        load: puts the weights of a member into the module; ``False`` to leave the member out.
+        load: puts the weights of a member into the module.
 
     Returns:
-        For each member the value, NaN if it was not logged; the exception that the validation raised; or ``None`` if it
-        was left out.
+        For each member the value, NaN if not logged, or the exception that ``load`` or the validation raised.
+
+    Raises:
+        TimedOut: raised by ``load``.
     """
     module = fit.candidate(criterion, seed)
     trainer = fit.trainer()
     loop = trainer.validate_loop
     run, setup_data = loop.run, loop.setup_data
-    results: list[float | Exception | None] = []
+    results: list[float | Exception] = []
 
     def setup_once() -> None:
         setup_data()
@@ -84,23 +87,22 @@ def validate_each(
         restore = saved_attributes(module)
         for member in members:
             restore()
-            if not load(module, member):
-                results.append(None)
-                continue
             trainer._logger_connector.reset_metrics()
             trainer._logger_connector.reset_results()
             try:
+                load(module, member)
                 run()
+                results.append(float(trainer.callback_metrics.get(fit.monitor, float("nan"))))
+            except TimedOut:
+                raise
             except Exception as error:
                 results.append(error)
-            else:
-                results.append(float(trainer.callback_metrics.get(fit.monitor, float("nan"))))
         return []
 
     loop.run, loop.setup_data = run_each, setup_once
     seed_validation(loop, module, fit, seed)
     trainer.validate(module, **fit.data(validate=True), verbose=False)
-    return iter(results)
+    return results
 
 
 class _Kept:
@@ -110,8 +112,7 @@ class _Kept:
     """
 
     def __init__(self, loader: Any, limit: float) -> None:
-        self.loader = loader
-        self.limit = limit
+        self.loader, self.limit = loader, limit
         self.batches: list[tuple[Any, Callable[[], None] | None]] | None = None
 
     def __len__(self) -> int:

@@ -1,7 +1,5 @@
 """The asymmetric loss for multi-label targets."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -33,7 +31,7 @@ class AsymmetricLoss(BinaryLoss):
         Axis("margin", default=0.05, low=0.0, high=0.5),
     )
     text = "-y (1 - h)^{g_pos} log(h) - (1 - y) h_m^{g_neg} log(1 - h_m), h_m = max(h - {margin}, 0)"
-    code = (
+    python = (
         "-y * torch.exp({g_pos} * log_m) * log_h - (1 - y) * torch.where(h > {margin}, "
         "(h - {margin}).clamp(min=tiny) ** {g_neg} * torch.log(m + {margin} + tiny), 0.0)"
     )

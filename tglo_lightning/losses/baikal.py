@@ -1,7 +1,5 @@
 """The Baikal loss."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -23,7 +21,7 @@ class BaikalLoss(SeparableLoss):
 
     family = "baikal"
     text = "log(h) - y / h"
-    code = "log_h - y * torch.exp(-log_h.clamp(min=0.9 * math.log(tiny)))"
+    python = "log_h - y * torch.exp(-log_h.clamp(min=0.9 * math.log(tiny)))"
 
     def elementwise(self, y: Tensor | float, h: Tensor, log_h: Tensor) -> Tensor:
         """``log h - y / h``."""

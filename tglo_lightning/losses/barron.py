@@ -1,7 +1,5 @@
 """A general robust loss for regression."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

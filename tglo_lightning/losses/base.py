@@ -1,7 +1,5 @@
 r"""Losses that are a sum over classes of a scalar function of label and prediction."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from typing_extensions import Self

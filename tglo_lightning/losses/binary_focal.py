@@ -1,7 +1,5 @@
 """The focal loss for binary and multi-label targets."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -25,7 +23,7 @@ class BinaryFocalLoss(BinaryLoss):
     family = "binary_focal"
     axes = (Axis("g", default=2.0, low=0.0),)
     text = "-y (1 - h)^{g} log(h) - (1 - y) h^{g} log(1 - h)"
-    code = "-y * torch.exp({g} * log_m) * log_h - (1 - y) * torch.exp({g} * log_h) * log_m"
+    python = "-y * torch.exp({g} * log_m) * log_h - (1 - y) * torch.exp({g} * log_h) * log_m"
 
     def __init__(self, g: float = 2.0, **options: Any) -> None:
         super().__init__((g,), **options)

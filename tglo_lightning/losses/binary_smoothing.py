@@ -1,7 +1,5 @@
 """Binary cross-entropy with smoothed labels."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch.nn.functional as F
@@ -22,7 +20,7 @@ class BinarySmoothingLoss(BinaryLoss):
     family = "binary_smoothing"
     axes = (Axis("alpha", default=0.1, low=0.0, high=1.0),)
     text = "-y log(h) - (1 - y) log(1 - h), labels smoothed by {alpha}"
-    code = "-((1 - {alpha}) * y + {alpha} / 2) * log_h - ((1 - {alpha}) * (1 - y) + {alpha} / 2) * log_m"
+    python = "-((1 - {alpha}) * y + {alpha} / 2) * log_h - ((1 - {alpha}) * (1 - y) + {alpha} / 2) * log_m"
 
     def __init__(self, alpha: float = 0.1, **options: Any) -> None:
         super().__init__((alpha,), **options)

@@ -1,7 +1,5 @@
 """A polynomial loss for binary and multi-label targets."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -29,7 +27,7 @@ class BinaryTaylorLoss(BinaryLoss):
 
     family = "binary_taylor"
     axes = tuple(Axis(f"{side}{k}", default=1.0, spread=0.5) for side in "pn" for k in (1, 2, 3))
-    code = "y * m * ({p1} + m * ({p2} / 2 + m * {p3} / 3)) + (1 - y) * h * ({n1} + h * ({n2} / 2 + h * {n3} / 3))"
+    python = "y * m * ({p1} + m * ({p2} / 2 + m * {p3} / 3)) + (1 - y) * h * ({n1} + h * ({n2} / 2 + h * {n3} / 3))"
 
     def __init__(
         self, p1: float = 1.0, p2: float = 1.0, p3: float = 1.0, n1: float = 1.0, n2: float = 1.0, n3: float = 1.0,

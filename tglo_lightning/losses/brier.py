@@ -1,7 +1,5 @@
 """The Brier score."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from tglo_lightning.losses.base import SeparableLoss
@@ -16,7 +14,7 @@ class BrierLoss(SeparableLoss):
 
     family = "brier"
     text = "-(y - h)^2"
-    code = "-((y - h) ** 2)"
+    python = "-((y - h) ** 2)"
 
     def elementwise(self, y: Tensor | float, h: Tensor, log_h: Tensor) -> Tensor:
         """``-(y - h)^2``."""

@@ -1,7 +1,5 @@
 """Frequencies of the classes among the training labels, and the base of the losses that need them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,14 +14,10 @@ from tglo_lightning.wording import counted
 
 
 def class_priors(labels: Tensor | Sequence[int], num_classes: int) -> Tensor:
-    """Frequencies of the classes among training labels.
+    """Frequencies of the classes among training labels, float64 of shape ``(num_classes,)``, positive, with sum 1.
 
-    Args:
-        labels: class indices, of any shape; negative ones (ignored samples) are left out.
-        num_classes: ``n``.
-
-    Returns:
-        float64 tensor of shape ``(n,)``, positive, with sum 1. A class without a sample is counted as if it had one.
+    ``labels`` are class indices of any shape; negative ones (ignored samples) are left out. A class without a sample is
+    counted as if it had one.
 
     >>> class_priors([0, 0, 0, 1], 2).tolist()
     [0.75, 0.25]

@@ -1,7 +1,5 @@
 """Cross-entropy with class weights from the class frequencies."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

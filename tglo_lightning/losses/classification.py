@@ -1,7 +1,5 @@
 """Base of the losses that replace ``nn.CrossEntropyLoss``: shapes, weights, smoothing, reductions, checkpoints."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

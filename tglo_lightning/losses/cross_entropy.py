@@ -1,7 +1,5 @@
 """Cross-entropy as a family without parameters."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,7 +18,7 @@ class CrossEntropyLoss(LinearLoss):
 
     family = "cross_entropy"
     text = "y log(h)"
-    code = "y * log_h"
+    python = "y * log_h"
 
     def g(self, h: Tensor, log_h: Tensor) -> Tensor:
         """``log h``."""

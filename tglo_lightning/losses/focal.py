@@ -1,7 +1,5 @@
 """The focal loss."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -26,7 +24,7 @@ class FocalLoss(LinearLoss):
     family = "focal"
     axes = (Axis("g", default=2.0, low=0.0),)
     text = "y (1 - h)^{g} log(h)"
-    code = "y * (-torch.expm1(log_h)).clamp(min=tiny) ** {g} * log_h"
+    python = "y * (-torch.expm1(log_h)).clamp(min=tiny) ** {g} * log_h"
 
     def __init__(self, g: float = 2.0, **options: Any) -> None:
         super().__init__((g,), **options)

@@ -1,7 +1,5 @@
 """Forward correction for symmetric label noise."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -29,7 +27,7 @@ class ForwardCorrectionLoss(SeparableLoss):
 
     family = "forward"
     axes = (Axis("eta", default=0.2, low=0.0, high=1.0),)
-    code = "y * ((1 - {eta}) * h + {eta} * (1 - h) / (n - 1)).clamp(min=tiny).log()"
+    python = "y * ((1 - {eta}) * h + {eta} * (1 - h) / (n - 1)).clamp(min=tiny).log()"
 
     def __init__(self, eta: float = 0.2, *, num_classes: int | None = None, **options: Any) -> None:
         super().__init__((eta,), **options)

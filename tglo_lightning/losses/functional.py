@@ -11,8 +11,6 @@ Source: Gonzalez and Miikkulainen, *Optimizing Loss Functions Through Multivaria
 Parameterization* (arXiv 2002.00059). Factorials are absorbed into the coefficients, the factor ``1/n`` is left out.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -22,7 +20,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from tglo_lightning.arguments import integer
+from tglo_lightning.arguments import integer, tensor_of
 
 CENTRES = 2
 
@@ -72,15 +70,10 @@ def theta_tensor(theta: Tensor | Sequence[float], order: int | None = None) -> T
         TypeError: ``theta`` is not made of numbers.
         ValueError: wrong length for ``order`` (for any order, where ``None``), or a value that is not finite.
     """
-    if isinstance(theta, Tensor):
-        if theta.is_complex():
-            raise TypeError(f"`theta` must be real numbers, got a tensor of {theta.dtype}.")
-        tensor = theta if theta.is_floating_point() else theta.to(torch.float64)
-    else:
-        try:
-            tensor = torch.as_tensor(theta, dtype=torch.float64)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise TypeError(f"`theta` must be a tensor or a sequence of numbers, got {theta!r}.") from error
+    tensor = theta if isinstance(theta, Tensor) else tensor_of("theta", theta, torch.float64)
+    if tensor.is_complex():
+        raise TypeError(f"`theta` must be real numbers, got a tensor of {tensor.dtype}.")
+    tensor = tensor if tensor.is_floating_point() else tensor.to(torch.float64)
     if tensor.dim() == 0:
         raise ValueError(f"`theta` must be a sequence of numbers, got the single number {tensor.item()!r}.")
     if order is None:

@@ -1,7 +1,5 @@
 """Generalised cross-entropy."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """The Huber loss."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -24,7 +22,7 @@ class HuberLoss(RegressionLoss):
     family = "huber"
     axes = (Axis("delta", default=1.0, low=0.0),)
     text = "Huber loss of the residual, delta = {delta}"
-    code = "x.abs().clamp(max={delta}) * (x.abs() - x.abs().clamp(max={delta}) / 2)"
+    python = "x.abs().clamp(max={delta}) * (x.abs() - x.abs().clamp(max={delta}) / 2)"
 
     def __init__(self, delta: float = 1.0, **options: Any) -> None:
         super().__init__((delta,), **options)

@@ -1,7 +1,5 @@
 """Logit adjustment for unbalanced classes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

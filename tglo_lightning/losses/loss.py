@@ -28,7 +28,7 @@ class FamilyLoss(nn.Module):
         kind: kind of target: ``"classes"``, ``"binary"`` or ``"regression"``.
         axes: parameters of the family, in the order of ``theta``.
         text: the formula in plain text, with the names of parameters in braces.
-        code: the formula in Python, likewise; see :attr:`expression`.
+        python: the formula in Python, likewise; see :attr:`expression`.
         inherited: options that it takes over from the loss that it replaces.
         theta: parameters, float64 of shape ``(P,)``. Like every buffer it stays in float32 or better when the module is
             cast to less.
@@ -42,13 +42,13 @@ class FamilyLoss(nn.Module):
     kind: ClassVar[str] = ""
     axes: ClassVar[tuple[Axis, ...]] = ()
     text: ClassVar[str] = ""
-    code: ClassVar[str] = ""
+    python: ClassVar[str] = ""
     inherited: ClassVar[tuple[str, ...]] = ("weight", "reduction")
     theta: Tensor
 
     # TorchScript compiles a network without its loss
     __jit_ignored_attributes__: ClassVar[list[str]] = [
-        *("family", "kind", "axes", "text", "code", "inherited", "theta", "weight", "pos_weight")
+        *("family", "kind", "axes", "text", "python", "inherited", "theta", "weight", "pos_weight")
     ]
     __jit_unused_properties__: ClassVar[list[str]] = []
 
@@ -108,7 +108,7 @@ class FamilyLoss(nn.Module):
         Raises:
             NotImplementedError: the family does not say.
         """
-        return self._filled("code", "")
+        return self._filled("python", "")
 
     def _filled(self, name: str, digits: str) -> str:
         """The attribute ``name`` with the parameters put in."""

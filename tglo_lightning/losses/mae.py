@@ -1,7 +1,5 @@
 """The mean absolute error of the probabilities."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -20,7 +18,7 @@ class MAELoss(LinearLoss):
 
     family = "mae"
     text = "y (h - 1)"
-    code = "y * (h - 1)"
+    python = "y * (h - 1)"
 
     def g(self, h: Tensor, log_h: Tensor) -> Tensor:
         """``h - 1``."""

@@ -1,7 +1,5 @@
 """Normalised cross-entropy with reverse cross-entropy."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -28,7 +26,7 @@ class NCERCELoss(ClassificationLoss):
     family = "nce_rce"
     axes = (Axis("b", default=4.0, low=0.0, spread=1.5),)
     text = "log(h_T) / sum_k log(h_k) + {b} (1 - h_T)"
-    code = "-y * (log_h / log_h.masked_fill(z == -torch.inf, 0.0).sum(1, keepdim=True) + {b} * (1 - h))"
+    python = "-y * (log_h / log_h.masked_fill(z == -torch.inf, 0.0).sum(1, keepdim=True) + {b} * (1 - h))"
 
     def __init__(self, b: float = 4.0, **options: Any) -> None:
         super().__init__((b,), **options)

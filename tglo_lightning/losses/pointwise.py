@@ -1,7 +1,5 @@
 """Bases of the losses that compare one output with one target: yes or no, or a number."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,7 +48,7 @@ class PointwiseLoss(FamilyLoss):
                 raise TypeError(f"`{name}` must be a tensor, got {value!r}.")
         if input.dtype.itemsize < 4 or not input.is_floating_point():
             input = input.float()
-        values = self.weighted(input, self._target(input, target))
+        values = self.weighted(input, target.to(input.dtype))
         if self.reduction == "mean":
             return self.mean(values)
         return values.sum() if self.reduction == "sum" else values
@@ -67,9 +65,6 @@ class PointwiseLoss(FamilyLoss):
     def parameters_of(self, input: Tensor) -> tuple[Tensor, ...]:
         """The parameters one by one, in the type of the input."""
         return self.theta.to(input.dtype).unbind()
-
-    def _target(self, input: Tensor, target: Tensor) -> Tensor:
-        return target.to(input.dtype)
 
     def extra_repr(self) -> str:
         """The formula and the reduction."""
@@ -107,18 +102,15 @@ class BinaryLoss(PointwiseLoss):
 
     def weighted(self, input: Tensor, target: Tensor) -> Tensor:
         """The loss of each output times its weights."""
-        if self.probabilities:
-            input = torch.logit(input, eps=torch.finfo(input.dtype).eps)
-        values = super().weighted(input, target)
-        return values if self.pos_weight is None else values * (1 + (self.pos_weight - 1) * target)
-
-    def _target(self, input: Tensor, target: Tensor) -> Tensor:
         if input.shape != target.shape:
             raise ValueError(
                 f"{self.name}: the target must have the shape of the logits, {tuple(input.shape)}, got "
                 f"{tuple(target.shape)}."
             )
-        return super()._target(input, target)
+        if self.probabilities:
+            input = torch.logit(input, eps=torch.finfo(input.dtype).eps)
+        values = super().weighted(input, target)
+        return values if self.pos_weight is None else values * (1 + (self.pos_weight - 1) * target)
 
 
 class RegressionLoss(PointwiseLoss):

@@ -8,8 +8,6 @@ A name stands for a ``theta`` (centres first, factorials absorbed; see :class:`~
 - ``"cross_entropy_2"`` to ``"cross_entropy_10"``: :func:`cross_entropy_expansion` of that order, computed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from tglo_lightning.losses.functional import num_parameters, terms
@@ -52,14 +50,9 @@ def published_name(theta: Sequence[float]) -> str | None:
 def cross_entropy_expansion(order: int) -> list[float]:
     r"""Cross-entropy, ``f(y, h) = y log h``, expanded around ``y = h = 1/2`` up to terms of total degree ``order``.
 
-    The label enters linearly, ``y = 1/2 + (y - 1/2)``, and the logarithm by its series, which converges for
-    ``0 < h <= 1``:
-
-    .. math:: \log h = \log \tfrac12 + \sum_{b \ge 1} \frac{(-1)^{b+1} 2^b}{b} (h - \tfrac12)^b .
-
-    So with :math:`s_b = (-1)^{b+1} 2^b / b` the coefficients are :math:`\theta_{0b} = s_b / 2` for ``b <= order``,
-    :math:`\theta_{1b} = s_b` for ``b <= order - 1``, and zero for higher powers of the label. Terms without ``h`` have
-    no gradient and are left out.
+    With :math:`\log h = \log \tfrac12 + \sum_b s_b (h - \tfrac12)^b`, :math:`s_b = (-1)^{b+1} 2^b / b`, and ``y = 1/2 +
+    (y - 1/2)`` the coefficients are :math:`\theta_{0b} = s_b / 2` for ``b <= order``, :math:`\theta_{1b} = s_b` for ``b
+    <= order - 1``, and zero for higher powers of the label. Terms without ``h`` have no gradient and are left out.
 
     >>> cross_entropy_expansion(2)
     [0.5, 0.5, 1.0, -1.0, 2.0]

@@ -1,7 +1,5 @@
 """From names, vectors and torch's own modules to losses of the package, and back into a user's module."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from functools import partial
 from types import SimpleNamespace
@@ -73,9 +71,9 @@ def as_loss(loss: nn.Module | Tensor | Sequence[float] | str) -> FamilyLoss:
 def loss_like(original: object, family: str | type[FamilyLoss], theta: Sequence[float], **options: Any) -> FamilyLoss:
     """Build the loss of ``family`` with parameters ``theta`` that takes the place of ``original``.
 
-    It has the weights, ``ignore_index`` and reduction of ``original``, its buffers on the same device. Label
-    smoothing is not taken over: the criterion alone says what the loss does. ``original`` may be a module, a function,
-    or a partial of a function. ``options`` are what the family needs besides, such as ``priors``.
+    It has the weights, ``ignore_index``, reduction and device of ``original``: a module, a function or a partial.
+    Label smoothing is not taken over: the criterion alone says what the loss does. ``options`` are what the family
+    needs besides, such as ``priors``.
 
     Raises:
         ValueError: an unknown family, or parameters that it rejects.
@@ -107,6 +105,11 @@ def kind_of(loss: object) -> str | None:
         return loss.kind
     function = _function_of(loss)
     return next((k for k, modules in REPLACEABLE.items() if isinstance(loss, modules) or function in KINDS[k]), None)
+
+
+def one_hot(labels: Tensor, like: Tensor) -> Tensor:
+    """Class indices ``(N,)`` as labels 0 and 1 of the shape ``(N, n)`` and type of ``like``, also under ``vmap``."""
+    return (labels.unsqueeze(1) == torch.arange(like.shape[1], device=labels.device)).to(like.dtype)
 
 
 def _function_of(loss: object) -> str:

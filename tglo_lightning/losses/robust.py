@@ -1,7 +1,5 @@
 """A loss for noisy labels that needs no search."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from tglo_lightning.losses.priors import prior

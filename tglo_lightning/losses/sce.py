@@ -1,7 +1,5 @@
 """Symmetric cross-entropy, which is also Poly-1."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor
@@ -32,7 +30,7 @@ class SCELoss(LinearLoss):
 
     family = "sce"
     axes = (Axis("alpha", default=0.1, low=0.0), Axis("beta", default=1.0, low=0.0))
-    code = "y * ({alpha} * log_h + 4 * {beta} * (h - 1))"
+    python = "y * ({alpha} * log_h + 4 * {beta} * (h - 1))"
 
     def __init__(self, alpha: float = 0.1, beta: float = 1.0, **options: Any) -> None:
         super().__init__((alpha, beta), **options)

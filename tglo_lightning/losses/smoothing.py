@@ -1,7 +1,5 @@
 """Label smoothing as a family, with the smoothing as its parameter."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -27,7 +25,7 @@ class SmoothedCrossEntropyLoss(LinearLoss):
     family = "smoothing"
     axes = (Axis("alpha", default=0.1, low=0.0, high=1.0),)
     text = "y log(h), labels smoothed by {alpha}"
-    code = "y * log_h"
+    python = "y * log_h"
 
     def __init__(self, alpha: float = 0.1, **options: Any) -> None:
         super().__init__((alpha,), **options)

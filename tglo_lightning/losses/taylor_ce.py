@@ -1,7 +1,5 @@
 """Cross-entropy's Taylor series, cut off."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor

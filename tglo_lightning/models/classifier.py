@@ -4,13 +4,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
 from tglo_lightning.arguments import number
-from tglo_lightning.losses.registry import kind_of
+from tglo_lightning.losses.registry import kind_of, one_hot
 from tglo_lightning.models.metrics import classification_metrics
 from tglo_lightning.wording import counted
 
@@ -74,7 +73,7 @@ class Classifier(pl.LightningModule):
         x, y = batch
         logits, aux = self._outputs(x)
         if self.one_hot and y.dim() == 1:
-            y = (y.unsqueeze(1) == torch.arange(logits.shape[1], device=y.device)).to(logits.dtype)
+            y = one_hot(y, logits)
         loss: Tensor = self.criterion(logits, y)
         if self.training and len(aux) != len(self.aux_criteria):
             raise ValueError(

@@ -5,8 +5,6 @@ of every hidden layer, and `aux`, a number of auxiliary classifiers, see `Staged
 `ValueError`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from itertools import pairwise

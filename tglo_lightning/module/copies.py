@@ -27,11 +27,7 @@ def _resetter(module: nn.Module) -> Callable[[], None] | None:
 
 
 def check_resettable(module: nn.Module) -> None:
-    """Check that every parameter belongs to a submodule with ``reset_parameters``.
-
-    Raises:
-        ValueError: names the parameters that do not.
-    """
+    """Raise a ``ValueError`` that names the parameters of submodules without ``reset_parameters``, if there are any."""
     orphans = [
         f"{name}.{parameter}" if name else parameter
         for name, child in module.named_modules()

@@ -13,35 +13,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torchmetrics import Metric, MetricCollection
 
 from tglo_lightning.losses import FamilyLoss
 from tglo_lightning.losses.registry import FUNCTIONS, OTHER_FUNCTIONS
-from tglo_lightning.module.inline import NAMES, bound
+from tglo_lightning.module.inline import Intercepting, bound
 from tglo_lightning.module.slot import InlineSlot, LossSlot, LossSlots
 
 __all__ = ["LossWatch"]
 
 LIBRARIES = tuple(str(Path(sys.modules[name].__file__ or "").parent) for name in ("torch", "tglo_lightning"))
-
-
-@dataclass
-class _Found:
-    """A loss that was called.
-
-    Attributes:
-        name: how ``loss=`` names it.
-        source: file and line of the call.
-        slot: where it can be replaced.
-    """
-
-    name: str
-    source: str
-    slot: LossSlot
-
-    def __str__(self) -> str:
-        return f"{self.name!r} ({self.source})"
 
 
 @dataclass
@@ -90,7 +71,7 @@ class LossWatch:
             if self._done:
                 return step(*args, **kwargs)
             self._done = True
-            with _Watching(self):
+            with Intercepting(self._called):
                 return step(*args, **kwargs)
 
         watched.__wrapped__ = getattr(step, "__wrapped__", step)  # type: ignore[attr-defined]
@@ -106,16 +87,15 @@ class LossWatch:
             ValueError: there is none, there are several, or none of a name; it lists those that there are.
         """
         found = self._found()
-        listed = "\n".join(f"  {each}" for each in found)
+        listed = "\n".join(f"  {name!r} ({source})" for name, (source, _) in found.items())
         kind = type(self.module).__name__
         if asked is not None:
-            by_name = {each.name: each.slot for each in found}
             for name in asked:
-                if name.startswith("F.") and name not in by_name:
+                if name.startswith("F.") and name not in found:
                     raise ValueError(f"`loss={name!r}`: training_step of {kind} does not call it. It calls\n{listed}")
-            return LossSlots.of([by_name[n] if n.startswith("F.") else LossSlot(n) for n in asked])
+            return LossSlots.of([found[name][1] if name.startswith("F.") else LossSlot(name) for name in asked])
         if len(found) == 1:
-            return LossSlots.of([found[0].slot])
+            return LossSlots.of([slot for _, slot in found.values()])
         if found:
             raise ValueError(
                 f"training_step of {kind} calls {len(found)} losses; name the one to replace by `loss=`, or several "
@@ -128,16 +108,15 @@ class LossWatch:
             f"replaces {known}, and losses in attributes that are called as self.criterion(output, target)."
         )
 
-    def _found(self) -> list[_Found]:
-        found = [_Found(path, source, LossSlot(path)) for path, source in self._modules.items()]
+    def _found(self) -> dict[str, tuple[str, LossSlot]]:
+        """File and line of the call, and the slot, of each loss that was called, by the name that ``loss=`` takes."""
+        found = {path: (source, LossSlot(path)) for path, source in self._modules.items()}
         numbers: Counter[str] = Counter()
         for (function, source), line in self._lines.items():
             numbers[function] += 1
-            if not line.counts or not self._modules.keys().isdisjoint(line.owners):
-                continue
-            number = numbers[function]
-            name = f"F.{function}" + (f"#{number}" if number > 1 else "")
-            found.append(_Found(name, source, InlineSlot(name, tuple(line.calls), line.options)))
+            if line.counts and self._modules.keys().isdisjoint(line.owners):
+                name = f"F.{function}" + (f"#{numbers[function]}" if numbers[function] > 1 else "")
+                found[name] = (source, InlineSlot(name, line.calls, line.options))
         return found
 
     def _watched(self, path: str, function: Any) -> Any:
@@ -166,27 +145,16 @@ class LossWatch:
                 del self._modules[inner]
             self._modules.setdefault(path, _source())
 
-
-class _Watching(TorchFunctionMode):
-    def __init__(self, watch: LossWatch) -> None:
-        super().__init__()
-        self.watch = watch
-        self.counts: Counter[str] = Counter()
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        name, watch = NAMES.get(func), self.watch
+    def _called(self, func: Any, name: str | None, index: int, args: Any, kwargs: dict[str, Any]) -> Any:
         if name is not None:
-            index = self.counts[name]
-            self.counts[name] = index + 1
             input, _, options = bound(args, kwargs)
-            line = watch._lines.setdefault((name, _source()), _Line([], options))
+            line = self._lines.setdefault((name, _source()), _Line([], options))
             line.calls.append(index)
             line.counts |= torch.is_grad_enabled() and input.requires_grad
-            line.owners = tuple(path for path, _ in watch._owners)
-            watch.check(next(iter(line.owners), f"F.{name}"), args, options)
+            line.owners = tuple(path for path, _ in self._owners)
+            self.check(next(iter(line.owners), f"F.{name}"), args, options)
         elif func in OTHER_FUNCTIONS:
-            watch._others.append(f"F.{func.__name__} ({_source()})")
+            self._others.append(f"F.{func.__name__} ({_source()})")
         return func(*args, **kwargs)
 
 

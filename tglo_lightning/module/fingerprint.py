@@ -66,7 +66,6 @@ WORKING = {
 # Packages whose objects hold the state of a process
 PROCESS = "logging threading multiprocessing socket subprocess concurrent asyncio weakref _thread _io"
 SERVICES = "wandb ray tqdm rich matplotlib pytorch_lightning lightning lightning_fabric"
-CODED = (staticmethod, classmethod, property, functools.cached_property)
 
 
 def digest(value: Any) -> str:
@@ -91,7 +90,7 @@ class Fingerprint:
         self.left_out: list[str] = []
         self.contents: list[str] = []
         self._code: dict[str, set[str]] = {}
-        self._waiting: deque[tuple[str, Any]] = deque()
+        self._waiting: deque[Any] = deque()
         # Kept alive, so that no other object gets the same id
         self._known: dict[int, tuple[Any, str]] = {}
         self.bytes = self._objects = self._skipped = 0
@@ -100,9 +99,8 @@ class Fingerprint:
         """Class, attributes, hyper-parameters, structure, weights and buffers of ``module``."""
         for name, child in module.named_modules():
             self._known[id(child)] = (child, f"module {name}")
-        parameters = [
-            (name, p.requires_grad, self.value(p)) for name, p in module.named_parameters(remove_duplicate=False)
-        ]
+        named = module.named_parameters(remove_duplicate=False)
+        parameters = [(name, p.requires_grad, self.value(p)) for name, p in named]
         buffers = [(name, self.value(b)) for name, b in module.named_buffers(remove_duplicate=False)]
         self.contents.clear()
         inner = {name: self._attributes(child) for name, child in module.named_modules() if name}
@@ -122,14 +120,14 @@ class Fingerprint:
     def optimizers(self, trainer: Any) -> list[str]:
         """Classes and settings of the optimizers and schedulers of ``trainer``."""
         groups = [
-            [self.value(type(o)), [{k: self.value(v) for k, v in g.items() if k != "params"} for g in o.param_groups]]
+            [type(o), [{k: v for k, v in group.items() if k != "params"} for group in o.param_groups]]
             for o in trainer.optimizers
         ]
         schedules = []
         for config in trainer.lr_scheduler_configs:
-            values = {k: self.value(v) for k, v in vars(config.scheduler).items() if k != "optimizer"}
-            schedules.append([self.value(type(config.scheduler)), config.interval, config.frequency, values])
-        return [digest(groups), digest(schedules)]
+            values = {k: v for k, v in vars(config.scheduler).items() if k != "optimizer"}
+            schedules.append([type(config.scheduler), config.interval, config.frequency, values])
+        return [self.value(groups), self.value(schedules)]
 
     def data(self, loaders: Any, generators: Iterable[Any], *, most: int) -> dict[str, Any]:
         """What the loaders of training or validation give: their settings, what their data sets hold in memory, and up
@@ -151,16 +149,12 @@ class Fingerprint:
     def code(self) -> dict[str, str]:
         """Hashes of the functions, classes and constants that the values so far lead to, by name."""
         looked = 0
-        while self._waiting:
-            name, item = self._waiting.popleft()
+        while self._waiting and looked < CODE:
+            item = self._waiting.popleft()
             looked += 1
-            if looked > CODE:
-                self.left_out.append(f"functions and classes after {CODE}")
-                break
-            if isinstance(item, type):
-                self._class(name, item)
-            else:
-                self._references(item)
+            (self._class if isinstance(item, type) else self._references)(item)
+        if self._waiting:
+            self.left_out.append(f"functions and classes after {CODE}")
         found = {name: " ".join(sorted(values)) for name, values in sorted(self._code.items())}
         own = {name: value for name, value in found.items() if not name.startswith(f"{INSTALLED}:")}
         return own | {INSTALLED: digest([entry for entry in found.items() if entry[0] not in own])}
@@ -172,8 +166,7 @@ class Fingerprint:
         if isinstance(value, str | PurePath):
             text = str(value) if self._exact else CHANGING.sub("*", str(value))
             return repr(text) if len(text) <= SHOWN else digest(text)
-        known = self._known.get(id(value))
-        if known is not None:
+        if (known := self._known.get(id(value))) is not None:
             if isinstance(value, Tensor | np.ndarray):
                 self.contents.append(known[1])
             return known[1]
@@ -205,12 +198,8 @@ class Fingerprint:
             return f"{_name(kind)}.{value.name} {self.value(value.value)}"
         if isinstance(value, torch.device):  # which one does not matter
             return value.type
-        if isinstance(value, CODED):
-            return digest([kind.__name__, *(self.value(f) for f in _functions(value))])
-        if inspect.ismethod(value):
-            return digest([self.value(value.__func__), self.value(value.__self__)])
-        if isinstance(value, functools.partial):
-            return digest([self.value(value.func), self.value(value.args), self.value(value.keywords)])
+        if (parts := _parts(value)) is not None:
+            return digest([kind.__name__, *map(self.value, parts)])
         if inspect.isfunction(value):
             return self._function(value)
         if inspect.isroutine(value) or hasattr(value, "__wrapped__"):
@@ -232,7 +221,7 @@ class Fingerprint:
         entries: Iterable[Any] = values
         if self._objects + len(values) > OBJECTS and len(values) > PART:
             self.left_out.append(f"{len(values) - PART} of {len(values)} entries of a list")
-            entries = [values[round(i * (len(values) - 1) / (PART - 1))] for i in range(PART)]
+            entries = [values[i] for i in np.linspace(0, len(values) - 1, PART).round().astype(int)]
         return f"{type(values).__name__} {digest([len(values), *map(self.value, entries)])}"
 
     def _object(self, value: Any) -> str:
@@ -249,8 +238,7 @@ class Fingerprint:
             return f"{name} {digest([kinds, [(n, self.value(t)) for n, t in tensors]])}"
         if owner(root) == LIBRARY and hasattr(value, "__array__"):  # tables of pandas, images
             return f"{name} {self.value(np.asarray(value))}"
-        attributes = self._attributes(value)
-        if attributes:
+        if attributes := self._attributes(value):
             return f"{name} {digest(attributes)}"
         kind: Any = type(value)
         if kind.__repr__ is not object.__repr__ and " at 0x" not in (text := repr(value)):
@@ -263,8 +251,7 @@ class Fingerprint:
         values |= getattr(value, "__dict__", {})
         own = owner(type(value).__module__) != LIBRARY
         holder = isinstance(value, nn.Module) or hasattr(value, "prepare_data_per_node")
-        hidden = INTERNAL if holder else frozenset()
-        hidden = hidden | WORKING if isinstance(value, DataLoader) else hidden
+        hidden = INTERNAL if holder else WORKING if isinstance(value, DataLoader) else frozenset()
         found = {
             name: self.value(entry)
             for name, entry in sorted(values.items())
@@ -290,15 +277,13 @@ class Fingerprint:
     def _hashed(self, about: list[Any], content: Any) -> str:
         """A hash of bytes: a tensor or an array of them, all or evenly spaced blocks."""
         size, limit = len(content), LARGEST if self.bytes < MANY else LATER
-        starts: Iterable[int] = [0]
-        length = size
+        parts = [content]
         if size > limit:
-            blocks, length = limit // BLOCK, BLOCK
-            starts = [round(i * (size - BLOCK) / (blocks - 1)) for i in range(blocks)]
+            starts = np.linspace(0, size - BLOCK, limit // BLOCK).round().astype(int).tolist()
+            parts = [content[start : start + BLOCK] for start in starts]
             self._skipped += size - limit
         hashed = hashlib.sha256(repr([*about, size]).encode())
-        for start in starts:
-            part = content[start : start + length]
+        for part in parts:
             hashed.update((part.cpu().numpy() if isinstance(part, Tensor) else part).data)
         self.bytes += min(size, limit)
         text = f"{about[0]} {hashed.hexdigest()[:12]}"
@@ -312,7 +297,7 @@ class Fingerprint:
         if id(kind) not in self._known or self._known[id(kind)][1] == "itself":
             self._known[id(kind)] = (kind, _name(kind))
             if any(owner(base.__module__) != LIBRARY for base in kind.__mro__):
-                self._waiting.append((_name(kind), kind))
+                self._waiting.append(kind)
         return _name(kind)
 
     def _function(self, function: Any) -> str:
@@ -329,14 +314,14 @@ class Fingerprint:
             return digest(parts) if function.__closure__ or vars(function) else _name(function)
         text = digest([bytecode(function.__code__, function.__doc__), *parts])
         self._note(whose, _name(function), text)
-        self._waiting.append((_name(function), function))
+        self._waiting.append(function)
         return text
 
-    def _class(self, name: str, kind: type) -> None:
+    def _class(self, kind: type) -> None:
         for base in kind.__mro__:
             whose = owner(base.__module__)
             if whose == LIBRARY:
-                self._note(OWN, f"{name}(...)", version_of(base.__module__))
+                self._note(OWN, f"{_name(kind)}(...)", version_of(base.__module__))
                 continue
             entries = [(n, self.value(v)) for n, v in members(base) if whose == OWN or _coded(v) or _is_constant(v)]
             self._note(whose, _name(base), digest([_name(base), entries]))
@@ -348,30 +333,25 @@ class Fingerprint:
         package = str(own.get("__package__") or "")
         modules = [m for n in names for m in (_module(n, package),) if m is not None]
         for name in names:
-            if name not in own:
-                continue
-            value = own[name]
-            if isinstance(value, ModuleType):
+            if isinstance(value := own.get(name), ModuleType):
                 self._note(whose, f"{function.__module__}.{name}", f"module {value.__name__}")
                 modules.append(value)
-            else:
+            elif name in own:
                 self._reference(whose, f"{function.__module__}.{name}", value, names)
         for module in modules:
             its = owner(module.__name__)
             for name in names:
                 value = vars(module).get(name)
+                if isinstance(value, ModuleType):
+                    if owner(value.__name__) != LIBRARY and value not in modules:
+                        modules.append(value)
                 # Of a library what somebody has put there
-                if value is not None and not isinstance(value, ModuleType):
-                    foreign = inspect.isfunction(value) and _owner(value) == OWN
-                    if its != LIBRARY or foreign:
-                        self._reference(its if its != LIBRARY else OWN, f"{module.__name__}.{name}", value, names)
-                elif isinstance(value, ModuleType) and owner(value.__name__) != LIBRARY and value not in modules:
-                    modules.append(value)
+                elif value is not None and (its != LIBRARY or (inspect.isfunction(value) and _owner(value) == OWN)):
+                    self._reference(OWN if its == LIBRARY else its, f"{module.__name__}.{name}", value, names)
 
     def _reference(self, whose: str, name: str, value: Any, names: list[str]) -> None:
         if isinstance(value, Namespace | SimpleNamespace):
-            values = {n: self.value(v) for n, v in vars(value).items() if n in names}
-            self._note(whose, name, digest(sorted(values.items())))
+            self._note(whose, name, self.value({n: v for n, v in vars(value).items() if n in names}))
         elif whose == OWN or _coded(value) or _is_constant(value):
             self._note(whose, name, self.value(value))
 
@@ -410,10 +390,17 @@ def _plain(values: Any) -> Any:
         return None
 
 
-def _functions(value: Any) -> list[Any]:
+def _parts(value: Any) -> list[Any] | None:
+    """What a method, property or partial function is made of; ``None`` for anything else."""
     if isinstance(value, property):
         return [value.fget, value.fset, value.fdel]
-    return [value.func if isinstance(value, functools.cached_property) else value.__func__]
+    if isinstance(value, functools.cached_property):
+        return [value.func]
+    if isinstance(value, functools.partial):
+        return [value.func, value.args, value.keywords]
+    if inspect.ismethod(value) or isinstance(value, staticmethod | classmethod):
+        return [value.__func__, getattr(value, "__self__", None)]
+    return None
 
 
 def _owner(function: Any) -> str:
@@ -433,13 +420,11 @@ def _slots(kind: type) -> list[str]:
 
 
 def _coded(value: Any) -> bool:
-    return inspect.isroutine(value) or isinstance(value, (type, functools.partial, *CODED))
+    return inspect.isroutine(value) or isinstance(value, type) or _parts(value) is not None
 
 
 def _is_constant(value: Any) -> bool:
-    return isinstance(value, bool | int | float | str) or (
-        isinstance(value, tuple) and all(isinstance(entry, bool | int | float | str) for entry in value)
-    )
+    return all(isinstance(entry, int | float | str) for entry in (value if isinstance(value, tuple) else [value]))
 
 
 def _module(name: str, package: str) -> ModuleType | None:

@@ -14,19 +14,14 @@ from torch.overrides import TorchFunctionMode
 
 from tglo_lightning.losses.registry import FUNCTIONS
 
-__all__ = ["InlineLoss", "OriginalCall", "attach", "bound", "detach", "read_state"]
+__all__ = ["InlineLoss", "Intercepting", "OriginalCall", "attach", "bound", "detach", "read_state"]
 
 STATE = "inline loss"
 NAMES = {function: name for name, function in FUNCTIONS.items()}
 
 
 class OriginalCall(nn.Module):
-    """Stands for a function that is called inline, with the options of that call as attributes.
-
-    Args:
-        function: name of the function in :mod:`torch.nn.functional`.
-        options: its arguments beside input and target.
-    """
+    """Stands for a function of :mod:`torch.nn.functional` that is called inline, with the options of that call."""
 
     def __init__(self, function: str, options: dict[str, Any]) -> None:
         super().__init__()
@@ -43,14 +38,7 @@ class OriginalCall(nn.Module):
 class InlineLoss(nn.Module):
     """A place in a module for a loss that replaces certain calls of a function in its ``training_step``.
 
-    Being a submodule it travels in ``state_dict``.
-
-    Args:
-        function: name of the function in :mod:`torch.nn.functional`.
-        calls: which calls to replace, counted from 0 over all calls of the function in ``training_step``.
-
-    Attributes:
-        criterion: the loss.
+    Being a submodule it travels in ``state_dict``. ``calls`` are counted from 0 over all calls of the function.
     """
 
     def __init__(self, function: str, calls: tuple[int, ...]) -> None:
@@ -123,27 +111,31 @@ class InlineStep:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         places = [child for child in self.module._modules.values() if isinstance(child, InlineLoss)]
-        with _Replacing(places):
+
+        def replaced(func: Any, name: str | None, index: int, args: Any, kwargs: dict[str, Any]) -> Any:
+            for place in places:
+                if place.function == name and index in place.calls:
+                    return place.replace(args, kwargs)
+            return func(*args, **kwargs)
+
+        with Intercepting(replaced):
             return self.__wrapped__(*args, **kwargs)
 
 
-class _Replacing(TorchFunctionMode):
-    """Replaces calls of loss functions by the losses of ``places``."""
+class Intercepting(TorchFunctionMode):
+    """Lets ``on_call`` answer calls of functions of torch: it gets the function, its name if it is a loss function that
+    can be replaced, which call of that name it is, and the arguments.
+    """
 
-    def __init__(self, places: list[InlineLoss]) -> None:
+    def __init__(self, on_call: Callable[..., Any]) -> None:
         super().__init__()
-        self.places = places
-        self.counts: Counter[str] = Counter()
+        self.on_call = on_call
+        self.counts: Counter[str | None] = Counter()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = NAMES.get(func)
-        if name is not None:
-            index = self.counts[name]
-            self.counts[name] = index + 1
-            for place in self.places:
-                if place.function == name and index in place.calls:
-                    return place.replace(args, kwargs or {})
-        return func(*args, **(kwargs or {}))
+        self.counts[name] += 1
+        return self.on_call(func, name, self.counts[name] - 1, args, kwargs or {})
 
 
 def attach(module: nn.Module, name: str, function: str, calls: tuple[int, ...]) -> InlineLoss:

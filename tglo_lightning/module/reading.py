@@ -6,9 +6,8 @@ import hashlib
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -24,14 +23,8 @@ TWICE = 4
 STREAM = 256
 
 
-@dataclass(frozen=True)
-class Samples:
-    """What was read.
-
-    Attributes:
-        hashed: hash of the samples.
-        words: how many they are, of how many.
-    """
+class Samples(NamedTuple):
+    """What was read: a hash of the samples, and in words how many they are, of how many."""
 
     hashed: str
     words: str
@@ -55,21 +48,23 @@ def read_samples(
     of = "samples of a stream" if total is None else f"of {total:,} samples"
     try:
         start = time.monotonic()
-        first = [describe()(sample)[0] for sample in _samples(loader, generators, total, min(most, TWICE))]
-        if first != [describe()(sample)[0] for sample in _samples(loader, generators, total, min(most, TWICE))]:
+        first, again = (
+            [describe()(sample)[0] for sample in _samples(loader, generators, total, min(most, TWICE))] for _ in "ab"
+        )
+        if first != again:
             return Samples("", "not compared, for they differ from one reading to the next")
         hashed, size, count = hashlib.sha256(), 0, 0
-        kept, marked = "", 0
-        for sample in _samples(loader, generators, total, most):
+        marked = None
+        for count, sample in enumerate(_samples(loader, generators, total, most), 1):
             text, length = describe()(sample)
             hashed.update(text.encode())
-            size, count = size + length, count + 1
+            size += length
             if size > BYTES:
                 break
-            if kept and time.monotonic() - start > SECONDS:
-                return Samples(kept, f"{marked:,} {of}")
+            if marked and time.monotonic() - start > SECONDS:
+                return marked
             if count & (count - 1) == 0 and count.bit_length() % 2:
-                kept, marked = hashed.hexdigest()[:12], count
+                marked = Samples(hashed.hexdigest()[:12], f"{count:,} {of}")
         return Samples(hashed.hexdigest()[:12], f"{count:,} {of}")
     except Exception as error:  # code of the user's
         return Samples("", f"not read one by one: {type(error).__name__}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
 import torch
@@ -10,10 +10,10 @@ from torch import nn
 
 from tglo_lightning.losses import FAMILIES, FamilyLoss, loss_options
 from tglo_lightning.losses.registry import FUNCTIONS, check_replaceable, loss_name
-from tglo_lightning.module.inline import InlineLoss, OriginalCall, attach, read_state
+from tglo_lightning.module.inline import InlineLoss, OriginalCall, attach, detach, read_state
 from tglo_lightning.search import Criterion, LossSpec
 
-__all__ = ["InlineSlot", "LossSlot", "LossSlots", "loss_names", "restore_loss", "stored_losses"]
+__all__ = ["InlineSlot", "LossSlot", "LossSlots", "loss_names", "restore_loss", "restore_original", "stored_losses"]
 
 EXTRA = "_extra_state"
 # Attribute of a loss with the one whose place it took, in a tuple, so that it is no submodule
@@ -34,10 +34,10 @@ class LossSlot:
     reduction: str | None = None
 
     def __init__(self, path: str) -> None:
-        if not isinstance(path, str):
-            raise TypeError(f"`loss` must be the path of an attribute, such as 'criterion', got {path!r}.")
-        if not path or not all(part.isidentifier() or part.isdigit() for part in path.split(".")):
-            raise ValueError(f"`loss` must be the path of an attribute, such as 'criterion', got {path!r}.")
+        named = isinstance(path, str)
+        if not named or not all(part.isidentifier() or part.isdigit() for part in path.split(".")):
+            kind = ValueError if named else TypeError
+            raise kind(f"`loss` must be the path of an attribute, such as 'criterion', got {path!r}.")
         self.path = self.label = path
 
     def get(self, module: nn.Module) -> Any:
@@ -46,30 +46,33 @@ class LossSlot:
         Raises:
             ValueError: there is no such attribute, or it is no loss that TaylorGLO can replace.
         """
-        kind = type(module).__name__
+        kind, argument = type(module).__name__, f"`loss={self.path!r}`"
         owner: Any = module
         loss: Any = module
         for part in self.path.split("."):
             owner = loss
             if isinstance(owner, dict | list | tuple):
                 raise ValueError(
-                    f"`loss={self.path!r}`: {part!r} is in a plain {type(owner).__name__} of {kind}, which is no "
-                    "part of its state. Keep losses in a torch.nn.ModuleDict or ModuleList, under the same path."
+                    f"{argument}: {part!r} is in a plain {type(owner).__name__} of {kind}, which is no part of its "
+                    "state. Keep losses in a torch.nn.ModuleDict or ModuleList, under the same path."
                 )
             if not hasattr(owner, part):
-                raise ValueError(_missing(module, self.path, part))
+                known = nn.modules.loss._Loss | FamilyLoss
+                losses = ", ".join(repr(name) for name, child in module.named_modules() if isinstance(child, known))
+                advice = f"Losses found: {losses}; pass one of them as `loss=`."
+                advice = advice if losses else "Leave `loss` out to let it be found."
+                raise ValueError(f"{argument}: {kind} has no attribute {part!r}. {advice}")
             loss = getattr(owner, part)
-        check_replaceable(loss, f"`loss={self.path!r}`: {kind}.{self.path}")
+        check_replaceable(loss, f"{argument}: {kind}.{self.path}")
         if not isinstance(owner, nn.Module):
             raise ValueError(
-                f"`loss={self.path!r}`: its owner is a {type(owner).__name__}. Keep the loss in a torch.nn.Module, so "
-                "that checkpoints hold what is found."
+                f"{argument}: its owner is a {type(owner).__name__}. Keep the loss in a torch.nn.Module, so that "
+                "checkpoints hold what is found."
             )
         if hasattr(type(owner), part):
             raise ValueError(
-                f"`loss={self.path!r}`: {type(owner).__name__}.{part} belongs to the class, so it cannot be replaced. "
-                "Write `self.criterion = torch.nn.CrossEntropyLoss()` in its __init__, call that, and pass "
-                "loss='criterion'."
+                f"{argument}: {type(owner).__name__}.{part} belongs to the class, so it cannot be replaced. Write "
+                "`self.criterion = torch.nn.CrossEntropyLoss()` in its __init__, call that, and pass loss='criterion'."
             )
         return loss
 
@@ -96,10 +99,7 @@ class LossSlot:
     def holds(self, module: nn.Module, spec: LossSpec) -> bool:
         """Whether the loss in its place is ``spec`` already."""
         loss = self.get(module)
-        return isinstance(loss, FamilyLoss) and (loss.family, tuple(loss.theta.tolist())) == (
-            spec.family,
-            spec.theta,
-        )
+        return isinstance(loss, FamilyLoss) and (spec.family, spec.theta) == (loss.family, tuple(loss.theta.tolist()))
 
     def name(self, module: nn.Module) -> str:
         """What the present loss is called."""
@@ -134,7 +134,7 @@ class InlineSlot(LossSlot):
         attach(module, self.attribute, self.function, self.calls).criterion = loss
 
 
-class LossSlots:
+class LossSlots(list[LossSlot]):
     """The attributes that hold the losses which are searched for together.
 
     Args:
@@ -145,26 +145,23 @@ class LossSlots:
     """
 
     def __init__(self, paths: str | Sequence[str]) -> None:
-        self._slots = [LossSlot(path) for path in loss_names(paths)]
+        super().__init__(map(LossSlot, loss_names(paths)))
 
     @classmethod
     def of(cls, slots: Sequence[LossSlot]) -> LossSlots:
         """Return these slots together."""
         together = cls.__new__(cls)
-        together._slots = list(slots)
+        together.extend(slots)
         return together
 
     @property
     def paths(self) -> list[str]:
         """Where the losses are, or will be, in the module."""
-        return [slot.path for slot in self._slots]
+        return [slot.path for slot in self]
 
     def to_list(self) -> list[dict[str, Any]]:
         """Return plain values."""
-        return [
-            {"name": slot.label, "calls": list(getattr(slot, "calls", ())), "reduction": slot.reduction}
-            for slot in self._slots
-        ]
+        return [{"name": s.label, "calls": list(getattr(s, "calls", ())), "reduction": s.reduction} for s in self]
 
     @classmethod
     def from_list(cls, values: Sequence[Mapping[str, Any]]) -> LossSlots:
@@ -177,25 +174,19 @@ class LossSlots:
             slot.reduction = entry["reduction"]
         return cls.of(slots)
 
-    def __iter__(self) -> Iterator[LossSlot]:
-        return iter(self._slots)
-
-    def __len__(self) -> int:
-        return len(self._slots)
-
     def install(self, module: nn.Module, criterion: Criterion) -> None:
         """Put the losses of a criterion into their places, unless they are there; the module's own stay."""
-        for slot, spec in zip(self._slots, criterion.losses, strict=False):
+        for slot, spec in zip(self, criterion.losses, strict=False):
             if not slot.holds(module, spec):
                 slot.install(module, spec)
 
     def options(self, module: nn.Module) -> list[dict[str, Any]]:
         """The options of the present losses, see :func:`~tglo_lightning.losses.loss_options`."""
-        return [loss_options(slot.get(module)) for slot in self._slots]
+        return [loss_options(slot.get(module)) for slot in self]
 
     def name(self, module: nn.Module) -> str:
         """What the present losses are called."""
-        return ", ".join(slot.name(module) for slot in self._slots)
+        return ", ".join(slot.name(module) for slot in self)
 
 
 def loss_names(loss: str | Sequence[str]) -> list[str]:
@@ -212,17 +203,6 @@ def loss_names(loss: str | Sequence[str]) -> list[str]:
     if not names or len(set(names)) < len(names):
         raise ValueError(f"`loss` must hold at least one path, and none twice, got {loss!r}.")
     return names
-
-
-def _missing(module: nn.Module, path: str, part: str) -> str:
-    kind = type(module).__name__
-    losses = [name for name, child in module.named_modules() if isinstance(child, nn.modules.loss._Loss | FamilyLoss)]
-    advice = (
-        f"Losses found: {', '.join(map(repr, losses))}; pass one of them as `loss=`."
-        if losses
-        else "Leave `loss` out to let it be found."
-    )
-    return f"`loss={path!r}`: {kind} has no attribute {part!r}. {advice}"
 
 
 def restore_loss(module: nn.Module, state_dict: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -254,6 +234,29 @@ def restore_loss(module: nn.Module, state_dict: Mapping[str, Any], prefix: str =
             continue
         replaced.append(path)
     return replaced
+
+
+def restore_original(module: nn.Module) -> list[str]:
+    """Give ``module`` the losses back that metalearned ones have replaced, in place.
+
+    Afterwards its ``state_dict`` fits the class as it is without this package.
+
+    Returns:
+        The paths of the losses, such as ``["criterion"]``; empty if none was replaced.
+    """
+    replaced = {
+        path: loss
+        for path, loss in module.named_modules()
+        if path and isinstance(loss, FamilyLoss) and REPLACED in vars(loss)
+    }
+    for path, loss in replaced.items():
+        (original,) = vars(loss)[REPLACED]
+        if isinstance(original, nn.Module):
+            original.to(loss.theta.device).train(loss.training)
+        LossSlot(path).set(module, original)
+        owner, _, place = path.removesuffix(".criterion").rpartition(".")
+        detach(module.get_submodule(owner), place)
+    return list(replaced)
 
 
 def stored_losses(state_dict: Mapping[str, Any], prefix: str = "") -> dict[str, LossSpec]:

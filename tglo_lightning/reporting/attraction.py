@@ -87,9 +87,7 @@ class AttractionRecord:
     Attributes:
         index: position of each sample in the data set, int64 of shape ``(N,)``; -1 where it has none.
         target: true class of each sample, int64 of shape ``(N,)``; that of its first position where it has several.
-        num_classes: ``n``.
-        epochs: epochs trained before each measurement; 0 is the untrained network.
-        steps: optimizer steps before each measurement.
+        epochs, steps: epochs and optimizer steps before each measurement; 0 is the untrained network.
         losses: the loss in use at each measurement, as text.
         equilibria: stable equilibria ``eps*`` of that loss, in ascending order.
         values: for each measurement a float32 tensor of shape ``(6, N)``, rows in the order of ``QUANTITIES``.
@@ -105,14 +103,7 @@ class AttractionRecord:
     values: list[Tensor] = field(default_factory=list)
 
     def append(self, epoch: int, step: int, loss: SeparableLoss, values: Tensor) -> None:
-        """Add a measurement, in place of any of this epoch or a later one.
-
-        Args:
-            epoch: epochs trained so far.
-            step: optimizer steps so far.
-            loss: the loss in use.
-            values: of :func:`measure`, shape ``(6, N)``.
-        """
+        """Add a measurement, ``values`` of :func:`measure`, in place of any of this epoch or a later one."""
         kept = sum(earlier < epoch for earlier in self.epochs)
         text = describe(loss)
         # Finding roots takes longer than measuring, and a loss seldom changes
@@ -137,9 +128,8 @@ class AttractionRecord:
     def scalars(self) -> dict[str, float]:
         """The last measurement in numbers.
 
-        Returns:
-            ``q05``, ``q25``, ``q50``, ``q75``, ``q95`` and ``mean`` of the attraction; ``repelled``, the share of the
-            samples with a negative one; and the medians of the other quantities, under their names.
+        They are ``q05``, ``q25``, ``q50``, ``q75``, ``q95`` and ``mean`` of the attraction; ``repelled``, the share of
+        samples with a negative one; and the medians of the other quantities, under their names.
         """
         last = self.values[-1].numpy()
         last = last[:, ~np.isnan(last[0])]
@@ -152,11 +142,10 @@ class AttractionRecord:
         return {name: float(value) for name, value in scalars.items()}
 
     def rows(self) -> tuple[list[str], list[list[float]]]:
-        """The last measurement as a table, one row a sample.
+        """The last measurement as names of columns and one row a sample.
 
-        Returns:
-            The names of the columns: ``sample`` (its index), ``target``, ``QUANTITIES``, and ``first_repelled``, the
-            first measured epoch at which it was pushed away from zero training error (-1: never). And the rows.
+        ``first_repelled`` is the first measured epoch at which the sample was pushed away from zero training error, or
+        -1.
         """
         repelled = self.quantity("attraction") < 0
         first = np.where(repelled.any(0), np.asarray(self.epochs)[repelled.argmax(0)], -1)
@@ -167,11 +156,8 @@ class AttractionRecord:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays of the file that :meth:`save` writes.
 
-        Returns:
-            ``attraction``, ``gamma_T``, ``gamma_notT``, ``eps``, ``entropy`` and ``entropy_rate``: float32 of shape
-            ``(E, N)``, see :func:`measure`. ``epoch``, ``step``: int64 of shape ``(E,)``. ``loss``: text of shape
-            ``(E,)``. ``equilibria``: float64 of shape ``(E, M)``, rows filled up with NaN. ``index``, ``target``: int64
-            of shape ``(N,)``. ``num_classes``: one int64.
+        ``QUANTITIES``: float32 of shape ``(E, N)``. ``epoch``, ``step``, ``loss``: shape ``(E,)``. ``equilibria``:
+        float64 of shape ``(E, M)``, rows filled up with NaN. ``index``, ``target``: shape ``(N,)``. ``num_classes``.
         """
         width = max(map(len, self.equilibria), default=0)
         padded = [roots + [np.nan] * (width - len(roots)) for roots in self.equilibria]

@@ -23,18 +23,13 @@ class Row:
 
     Attributes:
         condition: in what the runs differ besides loss and seed, such as `"task.label_noise=0.4"`; may be empty.
-        loss: short name.
-        metric: such as `"acc"`.
+        loss, name: short name, and that of the class.
         kind: `"original"` for a loss that was given, else how it was found.
-        name: of the loss's class.
         formula: of the loss, in plain text, if it has one and the row stands for one loss.
-        values: one a training, or one a run; None where one is not finite.
-        mean: over the values; None if one of them is not finite.
-        std: sample standard deviation.
-        difference: mean difference from the reference, over the trainings of both from the same seeds.
-        interval: its 95 % confidence interval.
-        p_one_sided: of the paired t-test, the alternative being that the loss is better than the reference.
-        p_two_sided: of the same test.
+        values: one a training, or one a run; None where one is not finite, and then for mean and sd too.
+        difference, interval: mean difference from the reference, over the trainings of both from the same seeds, and
+            its 95 % confidence interval.
+        p_one_sided, p_two_sided: of the paired t-test; one-sided, the loss is better than the reference.
         holm_two_sided: corrected for the number of all comparisons by this metric, over all conditions.
     """
 
@@ -64,10 +59,9 @@ class Comparison:
     """Losses against a reference.
 
     Attributes:
-        reference: short name of the reference loss.
         unit: what a value is: a `"training"`, or the mean of the trainings of a `"run"`.
         runs: number of runs read.
-        rows: all rows, in the order of conditions, metrics, losses.
+        rows: in the order of conditions, metrics, losses.
         notes: what a reader should know of the data.
     """
 
@@ -97,15 +91,12 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        return {
-            "reference": self.reference,
-            "unit": self.unit,
-            "runs": self.runs,
+        derived = {
             "better": {m: direction(m) for m in self.metrics},
             "comparisons": {m: self.comparisons(m) for m in self.metrics},
             "rows": [{**asdict(row), "n": row.n} for row in self.rows],
-            "notes": self.notes,
         }
+        return vars(self) | derived
 
 
 def compare(
@@ -147,8 +138,11 @@ def compare(
         losses = {name: loss for loss, name in reversed(names.items())}
         for metric in dict.fromkeys(metric for by_metric in values.values() for metric in by_metric):
             for name in (name for name, by_metric in values.items() if metric in by_metric):
-                rows.append(_row(condition, name, metric, losses[name], [*values[name][metric].values()], unit))
-                measured[condition, name, metric] = values[name][metric]
+                loss, found = losses[name], values[name][metric]
+                formula = loss.formula if loss.kind == "original" or unit == "training" else ""
+                summary = summarize(_floats([*found.values()]))
+                rows.append(Row(condition, name, metric, loss.kind, loss.name, formula, **summary))
+                measured[condition, name, metric] = found
     chosen = _reference(rows, reference)
     _test(rows, chosen, measured)
     return Comparison(chosen, unit, len(runs), rows, list(dict.fromkeys(notes)))
@@ -182,12 +176,6 @@ def _values(runs: Sequence[Run], names: dict[Loss, str], unit: str) -> tuple[Val
     # originals first, in the order of the runs
     kinds = {name: loss.kind for loss, name in names.items()}
     return dict(sorted(values.items(), key=lambda item: kinds[item[0]] != "original")), notes
-
-
-def _row(condition: str, name: str, metric: str, loss: Loss, values: list[float | None], unit: str) -> Row:
-    summary = summarize(_floats(values))
-    single = loss.kind == "original" or unit == "training"
-    return Row(condition, name, metric, loss.kind, loss.name, loss.formula if single else "", **summary)
 
 
 def _reference(rows: Sequence[Row], wanted: str | None) -> str:

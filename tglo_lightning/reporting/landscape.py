@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tglo_lightning.arguments import integer, number
+from tglo_lightning.module.preserving import preserved_module
 from tglo_lightning.untrusted import load_arrays, save_arrays
 
 __all__ = ["Landscape", "filter_normalized", "measure_landscape"]
@@ -25,13 +26,11 @@ class Landscape:
 
     Attributes:
         steps: positions along a direction, float64 of shape ``(P,)``; 0 is the network itself.
-        accuracy: along each of ``D`` directions, float64 of shape ``(D, P)``.
-        cross_entropy: the same, mean over images in nats.
+        accuracy, cross_entropy: along each of ``D`` directions, float64 of shape ``(D, P)``; the latter in nats.
         surface_steps: positions along both axes of the plane, of shape ``(Q,)``; empty without a surface.
-        surface_accuracy: over the plane of the first two directions, of shape ``(Q, Q)``; the first moves the rows.
-        surface_cross_entropy: the same.
+        surface_accuracy, surface_cross_entropy: over the plane of the first two directions, of shape ``(Q, Q)``; the
+            first moves the rows.
         samples: number of images.
-        seed: of the directions.
     """
 
     steps: Tensor
@@ -51,11 +50,10 @@ class Landscape:
         middle = len(self.steps) // 2
         steps, floor = self.steps[middle:].tolist(), share * float(self.accuracy[0, middle])
         widths = []
-        for side in (self.accuracy[:, middle:], self.accuracy[:, : middle + 1].flip(1)):
-            for row in side.tolist():
-                i = next((i for i, value in enumerate(row) if value < floor), 0)
-                part = (row[i - 1] - floor) / (row[i - 1] - row[i]) if i else 0.0
-                widths.append(steps[i - 1] + part * (steps[i] - steps[i - 1]) if i else steps[-1])
+        for row in torch.cat([self.accuracy[:, middle:], self.accuracy[:, : middle + 1].flip(1)]).tolist():
+            i = next((i for i, value in enumerate(row) if value < floor), 0)
+            part = (row[i - 1] - floor) / (row[i - 1] - row[i]) if i else 0.0
+            widths.append(steps[i - 1] + part * (steps[i] - steps[i - 1]) if i else steps[-1])
         found = torch.tensor(widths, dtype=torch.float64)
         return float(found.mean()), float(found.std())
 
@@ -91,17 +89,15 @@ def measure_landscape(
 ) -> Landscape:
     """Accuracy and cross-entropy along filter-normalised random directions (arXiv 1712.09913).
 
-    The module's own weights are never changed: each point is computed with other weights in their place. It is
-    measured in evaluation mode, BatchNorm with the statistics it has, and left in the mode it was in.
+    Each point is computed with other weights in place of the module's, which stay, and in evaluation mode.
 
     Args:
         module: its ``forward(x)`` returns logits ``(N, n)``.
         data: images ``(N, ...)`` as the module takes them, and class indices ``(N,)``.
         directions: number of random directions, at least 1 (2 for a surface).
         reach: largest step; a step of 1 moves every filter by its own length.
-        points: positions along each direction, odd and at least 3.
+        points, surface_points: positions along each direction, and each axis of the plane; odd, at least 3.
         surface: measure the plane of the first two directions as well.
-        surface_points: positions along each axis of the plane, odd and at least 3.
         seed: of the directions; the global generators are left alone.
         batch_size: images at once.
 
@@ -123,14 +119,9 @@ def measure_landscape(
     ways = [filter_normalized(module, generator) for _ in range(directions)]
     steps = reach * torch.linspace(-1, 1, points, dtype=torch.float64)
     plane = reach * torch.linspace(-1, 1, surface_points if surface else 0, dtype=torch.float64)
-    modes = [(child, child.training) for child in module.modules()]
-    module.eval()
-    try:
+    with preserved_module(module):
         along = [[_at(module, batches, [(s, way)]) for s in steps.tolist()] for way in ways]
         over = [[_at(module, batches, [(s, ways[0]), (t, ways[1])]) for t in plane.tolist()] for s in plane.tolist()]
-    finally:
-        for child, training in modes:
-            child.training = training
     accuracy, cross_entropy = torch.tensor(along, dtype=torch.float64).unbind(-1)
     flat, losses = torch.tensor(over, dtype=torch.float64).reshape(len(plane), len(plane), 2).unbind(-1)
     return Landscape(steps, accuracy, cross_entropy, plane, flat, losses, samples=len(x), seed=seed)
@@ -140,11 +131,7 @@ def filter_normalized(module: nn.Module, generator: torch.Generator) -> dict[str
     """A random direction in the space of weights, each filter of the length of the module's own.
 
     A filter is what makes one output: a row of a linear layer, a kernel of a convolution. Biases and the scales of
-    normalisation layers, which are vectors, stay as they are.
-
-    Args:
-        module: whose weights.
-        generator: where the random numbers come from, on the CPU.
+    normalisation layers, which are vectors, stay as they are. ``generator`` is on the CPU.
     """
     direction = {}
     for name, weight in module.named_parameters():

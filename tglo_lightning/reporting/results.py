@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -93,6 +93,11 @@ def original_loss(options: Sequence[Mapping[str, Any]], place: int = 0) -> nn.Cr
     return nn.CrossEntropyLoss(**given)
 
 
+def measure(search: SearchResult) -> str:
+    """Return the metric of a search, and which values of it are better."""
+    return f"{search.monitor} ({'higher' if search.mode == 'max' else 'lower'} is better)"
+
+
 def candidates_table(search: SearchResult) -> tuple[list[str], list[list[Any]]]:
     """Return every candidate as a row: generation, fitness under the metric's name, and what was trained with.
 
@@ -110,15 +115,17 @@ def candidates_table(search: SearchResult) -> tuple[list[str], list[list[Any]]]:
     return [*head, *(f"theta_{i}" for i in range(width))], rows
 
 
+def _best(search: SearchResult, candidates: Iterable[Candidate]) -> Candidate | None:
+    """The first of the best candidates with a finite fitness."""
+    valid = [c for c in candidates if math.isfinite(c.fitness)]
+    return (max if search.mode == "max" else min)(valid, key=lambda c: c.fitness, default=None)
+
+
 def leaders(search: SearchResult) -> list[Candidate]:
     """Return the best candidate of every generation that has one with a finite fitness."""
-    best: dict[int, Candidate] = {}
-    pick = max if search.mode == "max" else min
-    for candidate in sorted(search.history, key=lambda c: c.generation):
-        if math.isfinite(candidate.fitness):
-            held = best.setdefault(candidate.generation, candidate)
-            best[candidate.generation] = pick(held, candidate, key=lambda c: c.fitness)
-    return list(best.values())
+    generations = sorted({c.generation for c in search.history})
+    best = (_best(search, (c for c in search.history if c.generation == g)) for g in generations)
+    return [candidate for candidate in best if candidate is not None]
 
 
 def evolved(search: SearchResult) -> list[Candidate]:
@@ -127,20 +134,15 @@ def evolved(search: SearchResult) -> list[Candidate]:
     for candidate in search.history:
         if math.isfinite(candidate.fitness):
             tried.setdefault(candidate.criterion.shape, set()).add(candidate.generation)
-    members = [c for c in search.history if len(tried.get(c.criterion.shape, ())) > 1]
-    valid = [c for c in members if math.isfinite(c.fitness)]
-    if not valid:
-        return []
-    champion = (max if search.mode == "max" else min)(valid, key=lambda c: c.fitness).criterion
-    return [c for c in members if c.criterion.shape == champion.shape]
+    champion = _best(search, (c for c in search.history if len(tried.get(c.criterion.shape, ())) > 1))
+    return [c for c in search.history if champion is not None and c.criterion.shape == champion.criterion.shape]
 
 
 def leader(search: SearchResult) -> Finalist | None:
     """Return the best candidate so far but the original loss, which no finals have confirmed; None if there is none."""
-    valid = [c for c in search.history if math.isfinite(c.fitness) and not c.criterion.is_original]
-    if not valid:
+    found = _best(search, (c for c in search.history if not c.criterion.is_original))
+    if found is None:
         return None
-    found = (max if search.mode == "max" else min)(valid, key=lambda c: c.fitness)
     return Finalist(found.criterion, "candidate", (), found.fitness, found.generation)
 
 

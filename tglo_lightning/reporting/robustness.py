@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -46,13 +47,10 @@ class AttackResult:
     """What one attack did.
 
     Attributes:
-        name: of the attack.
         knowledge: ``"gradient"``, ``"scores"``, ``"decisions"`` or ``"ensemble"``.
         iterated: whether it takes many steps.
-        settings: its settings.
         robust: bool of shape ``(E, N)``: images that are classified rightly before and after the attack.
-        forward: images that went forward through the network, over all epsilons.
-        backward: images whose gradient was computed.
+        forward, backward: images that went forward, and whose gradient was computed, over all epsilons.
         zero_gradients: share of these gradients that are exactly zero (or not finite) in all pixels; ``None`` without.
         seconds: time it took.
     """
@@ -84,16 +82,11 @@ class RobustnessReport:
         norm: ``"linf"`` or ``"l2"``.
         epsilons: radii in units of pixels, ascending.
         bounds: least and greatest value of a pixel.
-        seed: of all that was random.
-        num_classes: classes of the network.
         own_loss: name of the network's own loss, ``None`` if no attack used it.
         clean: bool of shape ``(N,)``: images classified rightly as they are.
-        attacks: one result an attack.
         huge_epsilon: what plain PGD leaves of the accuracy when it may make any image of any image; per loss.
-        forward: images that went forward through the network, checks included.
-        backward: images whose gradient was computed.
+        forward, backward: images that went forward, and whose gradient was computed, checks included.
         findings: reasons not to trust the figures.
-        versions: versions of the libraries.
     """
 
     norm: str
@@ -127,10 +120,10 @@ class RobustnessReport:
 
     def __getitem__(self, name: str) -> AttackResult:
         """The result of the attack called ``name``."""
-        for attack in self.attacks:
-            if attack.name == name:
-                return attack
-        raise KeyError(f"No attack {name!r} in this report; there are: {', '.join(a.name for a in self.attacks)}.")
+        found = {attack.name: attack for attack in self.attacks}
+        if name not in found:
+            raise KeyError(f"No attack {name!r} in this report; there are: {', '.join(found)}.")
+        return found[name]
 
     def accuracy(self, name: str, epsilon: float) -> float:
         """Robust accuracy under one attack at one epsilon."""
@@ -139,8 +132,7 @@ class RobustnessReport:
     def robust(self, names: Sequence[str] | None = None) -> Tensor:
         """Images that withstand every attack, or every one of ``names``: bool of shape ``(E, N)``."""
         chosen = self.attacks if names is None else [self[name] for name in names]
-        everywhere = self.clean.expand(len(self.epsilons), -1)
-        return torch.stack([everywhere, *(attack.robust for attack in chosen)]).all(0)
+        return torch.stack([self.clean.expand(len(self.epsilons), -1), *(a.robust for a in chosen)]).all(0)
 
     @property
     def worst_case(self) -> list[float]:
@@ -152,10 +144,10 @@ class RobustnessReport:
         return self.worst_case[self._index(epsilon)]
 
     def _index(self, epsilon: float) -> int:
-        for index, known in enumerate(self.epsilons):
-            if abs(known - epsilon) <= 1e-9 * max(1.0, abs(known)):
-                return index
-        raise KeyError(f"No epsilon {epsilon!r} in this report; there are: {self.epsilons}.")
+        found = [i for i, known in enumerate(self.epsilons) if math.isclose(known, epsilon, abs_tol=1e-9)]
+        if not found:
+            raise KeyError(f"No epsilon {epsilon!r} in this report; there are: {self.epsilons}.")
+        return found[0]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON. Images are written as ``"1"`` (right) and ``"0"``, in one text an epsilon."""

@@ -40,12 +40,8 @@ NOT_OF_A_TRAINING = frozenset(
 class Loss:
     """What a loss is known by.
 
-    Attributes:
-        kind: `"original"` for a loss that the config names, else how it was found, such as `"metalearned"`.
-        name: of its class.
-        label: short name, with the options that are set.
-        formula: in plain text, if it has one.
-        criterion: what was trained with; None for a loss that the config names.
+    `kind` is `"original"` for a loss that the config names, which has no criterion, else how it was found. `name` is
+    that of its class, `label` a short one with the options that are set.
     """
 
     kind: str
@@ -60,7 +56,6 @@ class Run:
     """One `result.json`.
 
     Attributes:
-        path: of the file.
         seeds: every seed of the config; None without a config.
         settings: the rest of the config that makes a condition, by dotted keys.
         choices: groups of the config and what was chosen, such as `{"task": "mnist"}`.
@@ -162,9 +157,7 @@ def _is_seed(key: str) -> bool:
 def conditions(runs: Sequence[Run], pool: Iterable[str] = ()) -> dict[str, list[Run]]:
     """The runs by condition, under a name that says in what the conditions differ; `""` if there is only one.
 
-    Args:
-        runs: all runs.
-        pool: dotted keys, or groups of the config, whose differences are not to make a condition.
+    Differences in the dotted keys, or groups of the config, in `pool` make no condition.
 
     Raises:
         ValueError: a key to pool that is in no config.
@@ -196,12 +189,7 @@ def _differing(maps: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def labels(runs: Sequence[Run], *, pooled: bool = False) -> dict[Loss, str]:
-    """A short name for every loss of the runs of one condition, no name twice.
-
-    Args:
-        runs: the runs of a condition.
-        pooled: give all losses found in the same way one name.
-    """
+    """A short name for every loss of the runs of one condition: no name twice, or one for each way to find losses."""
     owners: dict[Loss, Run] = {}
     for run in runs:
         for loss in run.values:
@@ -212,8 +200,8 @@ def labels(runs: Sequence[Run], *, pooled: bool = False) -> dict[Loss, str]:
     for loss, name in free.items():
         twins = [other for other, same in free.items() if same == name]
         seeds = [owners[other].seed for other in twins]
-        if len(twins) > 1 and loss.kind != "original" and None not in seeds and len(set(seeds)) == len(seeds):
-            names[loss] = f"{name} (seed {owners[loss].seed})"
-        elif len(twins) > 1:
-            names[loss] = f"{name} #{hashlib.sha256(repr(loss).encode()).hexdigest()[:6]}"
+        told = loss.kind != "original" and None not in seeds and len(set(seeds)) == len(seeds)
+        mark = f"(seed {owners[loss].seed})" if told else f"#{hashlib.sha256(repr(loss).encode()).hexdigest()[:6]}"
+        if len(twins) > 1:
+            names[loss] = f"{name} {mark}"
     return names

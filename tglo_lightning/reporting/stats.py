@@ -39,10 +39,9 @@ class Verdict:
     """How a loss compares with another from the same seeds, by one metric; made by :func:`verdict`.
 
     Attributes:
-        difference: mean difference, first minus second.
+        difference, interval: mean difference, first minus second, and its 95 % confidence interval or None.
         better: whether the first has the better mean.
         p: one-sided p-value of the paired t-test, the alternative being that the first is better; None without a test.
-        interval: 95 % confidence interval of the difference, or None.
         n: number of seeds.
         constant: whether each loss has one value several times: then seeds did not matter, and n counts as 1.
     """
@@ -90,15 +89,11 @@ class Verdict:
 
 
 def verdict(ours: Sequence[float], theirs: Sequence[float], *, less: bool = False) -> Verdict | None:
-    """Compare two losses by a metric with the paired t-test: values at the same place come from the same seed.
+    """Compare two losses by a metric with the paired t-test; None if there are no values, or one is not finite.
 
     Args:
-        ours: values of the loss in question.
-        theirs: values of the loss that it is compared with, as many.
+        ours, theirs: values of the two losses; those at the same place come from the same seed.
         less: whether lower values are better.
-
-    Returns:
-        The verdict; None if there are no values, or one is not finite.
     """
     differences = [a - b for a, b in zip(ours, theirs, strict=True)]
     if not differences or not all(map(math.isfinite, differences)):

@@ -19,11 +19,7 @@ __all__ = ["comparison_legend", "comparison_table", "results_table", "robustness
 
 
 def results_table(result: Mapping[str, Any]) -> Table:
-    """One row per loss, one column per test metric, from a run's `result.json`.
-
-    Cells are mean ± sample standard deviation over the seeds. The last rows hold the one-sided p-values of t-tests
-    paired by seed, metalearned better than each other loss.
-    """
+    """Mean ± sd of each loss and test metric of a `result.json`; below, one-sided p of t-tests paired by seed."""
     losses = result["losses"]
     metrics = list(losses["original"]["test"])
     n = len(losses["original"]["test"][metrics[0]]["values"])

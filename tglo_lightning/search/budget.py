@@ -18,8 +18,7 @@ class Budget:
         epochs: epochs, at least 1. With neither epochs nor steps a candidate trains as long as the fit.
         steps: optimizer steps in place of epochs, at least 1.
         timeout: seconds of wall-clock time, validation included, after which a candidate is given up; for candidates
-            that train in one pass as many for each. It is checked after every batch. The module's own loss has no
-            limit.
+            that train in one pass as many for each. Checked after every batch; the module's own loss has no limit.
         min_fitness_after: ``(n, value)``: after ``n`` epochs or steps a candidate whose metric is worse than ``value``
             is rejected. The others train on. The module's own loss is never rejected.
         max_time: seconds of wall-clock time for the whole search. It proposes no further generation when that, and the

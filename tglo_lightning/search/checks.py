@@ -16,10 +16,6 @@ class BestCheck:
     """A population that is scored every tenth of its training; the best score of a member counts.
 
     That is what early stopping, or a checkpoint of the best epoch, makes of a training.
-
-    Args:
-        population: the networks in training.
-        mode: ``"max"`` or ``"min"``.
     """
 
     def __init__(self, population: Population, mode: str) -> None:

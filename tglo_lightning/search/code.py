@@ -85,8 +85,8 @@ def code_of(*roots: Any) -> dict[str, str]:
     """Return what some functions and classes lead to, as hashes by name.
 
     Followed are functions and classes of the user's own: what they call, their defaults, and the numbers, strings,
-    tuples, tensors and arrays that they read from their module or an enclosing function. Lists, dicts and other objects
-    are not looked at, for a function may fill them, nor is a name that the function itself assigns.
+    tuples, tensors and arrays that they read from outside. Lists, dicts and other objects are not looked at, for a
+    function may fill them, nor is a name that the function itself assigns.
     """
     found: dict[str, str] = {}
     known = (FunctionType, MethodType, partial, staticmethod, classmethod, property, type)

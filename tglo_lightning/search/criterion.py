@@ -53,10 +53,7 @@ class LossSpec(Plain):
 
 @dataclass(frozen=True)
 class Criterion(Plain):
-    """What a network is trained with: a loss for each place in the module, and a step.
-
-    A criterion is plain data. It travels from the strategy to the evaluator, the journal, the result, the checkpoint
-    and the report.
+    """What a network is trained with, as plain data: a loss for each place in the module, and a step.
 
     Attributes:
         losses: one loss for each place in the module that is searched for; empty for the module's own losses.

@@ -64,11 +64,8 @@ def export_loss(
 
     Args:
         result: the result of a search, or a loss.
-        path: file to write.
+        path: file to write the source code to, which is also returned.
         name: name of the function; of further losses with ``_2``, ``_3``, ... behind it.
-
-    Returns:
-        The source code.
 
     Raises:
         OSError: the file cannot be written.
@@ -82,10 +79,11 @@ def export_loss(
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"`name` must be the name of a function, got {name!r}.")
     step: float = 1.0
-    losses: list[FamilyLoss] = [] if isinstance(result, SearchResult) else [result]
     if isinstance(result, SearchResult):
         step, losses = result.criterion.step, _losses(result)
-    elif not isinstance(result, FamilyLoss):
+    elif isinstance(result, FamilyLoss):
+        losses = [result]
+    else:
         raise TypeError(f"`result` must be the result of a search or a loss, got {type(result).__name__}.")
     about = "A loss that tglo-lightning found." if step == 1 else f"Train with {step:.4g} times the learning rate."
     code = HEAD.format(about=about)
@@ -93,7 +91,7 @@ def export_loss(
         try:
             expression = loss.expression
         except NotImplementedError:
-            raise ValueError(f"{type(loss).__name__} has no `code`, its formula as a Python expression.") from None
+            raise ValueError(f"{type(loss).__name__} has no `python`, its formula as a Python expression.") from None
         output, shapes, lines = KINDS[loss.kind]
         if isinstance(loss, BinaryLoss) and loss.probabilities:
             shapes = shapes.replace("Logits", "Probabilities")

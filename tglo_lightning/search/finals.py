@@ -45,13 +45,11 @@ class Finals(Plain):
 
     The best candidates of the search are trained again from ``seeds`` fresh seeds, and the one with the best mean is
     chosen. Then the chosen one and the module's own loss are trained from ``confirm`` other seeds each, and the
-    differences are tested seed by seed, one-sided. The own loss is replaced only if the p-value is at most ``level``:
-    a choice among many is too good by chance on the numbers that it was made by, never on fresh ones.
+    differences are tested seed by seed, one-sided: a choice among many is too good by chance on the numbers that it was
+    made by, never on fresh ones. With ``confirm=1`` there is no test, and the better one is kept.
 
     With a ``look`` clear cases end early: after so many confirming seeds the own loss is kept if it is no worse so far,
     and replaced if the p-value is small enough already. Because of the second chance p-values are doubled.
-
-    With ``confirm=1`` there is no test, and the better one is kept.
 
     Attributes:
         finalists: candidates that are trained again, at least 1.
@@ -160,9 +158,7 @@ def paired_p_value(differences: Sequence[float]) -> float | None:
 def as_finals(finals: Finals | int | None, small: bool = False) -> Finals:
     """Return finals; a plain number is the number of confirming seeds, ``None`` stands for 10.
 
-    Args:
-        finals: what is given.
-        small: few trainings: 3 finalists, 1 seed to choose by, and a look at clear cases after 4 seeds.
+    ``small`` ones have 3 finalists, 1 seed to choose by, and a look at clear cases after 4 seeds.
 
     Raises:
         TypeError, ValueError: it is none of these.

@@ -19,12 +19,12 @@ def interruptible() -> Iterator[Callable[[], None]]:
 
     SIGTERM also does what it did before.
 
-    Python drops an exception that a handler raises while an object is destroyed, and code that cleans up may raise an
-    error of its own in its place. The search would then go on, and hold the signal against a candidate. The function
-    that this gives raises a lost exception again; it is called once more at the end.
+    Python drops an exception that a handler raises while an object is destroyed, and code that cleans up may raise
+    another in its place. The search would go on, and hold the signal against a candidate. The function that this gives
+    raises a lost exception again; it is called once more at the end.
 
-    A SIGTERM or SIGHUP that is ignored, as under ``nohup``, stays so. Handlers of the user's own for SIGINT and SIGHUP
-    stay, and so does all in another thread than the main one. SIGQUIT kills, as ever: the journal is whole.
+    A SIGTERM or SIGHUP that is ignored, as under ``nohup``, stays so, and so do handlers of the user's own for SIGINT
+    and SIGHUP, and all in another thread than the main one.
 
     Raises:
         RuntimeError: another thread of this process searches.

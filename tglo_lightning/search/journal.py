@@ -44,8 +44,7 @@ class Journal:
         path: the file; it is made, with its folders, if it does not exist.
         header: what the records belong to, as plain values. A journal with another header is rejected.
 
-    Attributes:
-        recorded: number of records that the file held when it was opened.
+    ``recorded`` is the number of records that the file held when it was opened.
 
     Raises:
         Unwritable: the file cannot be written.
@@ -69,7 +68,7 @@ class Journal:
         except BaseException:
             self.close()
             raise
-        self._records = {_key(record["key"]): record for record in lines[1:]}
+        self._records = {tuple(record["key"]): record for record in lines[1:]}
         self.recorded = len(self._records)
 
     @staticmethod
@@ -99,13 +98,13 @@ class Journal:
 
     def recall(self, key: Sequence[str | int]) -> dict[str, Any] | None:
         """Return the record with this key; ``None`` if there is none."""
-        return self._records.get(_key(key))
+        return self._records.get(tuple(key))
 
     def append(self, key: Sequence[str | int], values: Mapping[str, Any]) -> None:
         """Write a record, and wait until it is on disk. One with the same key takes the place of an earlier one."""
         record = {"key": list(key), **values}
         self._write(record)
-        self._records[_key(key)] = record
+        self._records[tuple(key)] = record
 
     def close(self) -> None:
         """Close the file and let another process use it."""
@@ -164,19 +163,15 @@ class Journal:
             ) from error
 
 
-def _key(key: Sequence[str | int]) -> tuple[str | int, ...]:
-    return tuple(key)
-
-
 def _parse_all(content: bytes, path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The lines of a journal, the last one ended too."""
     parsed: list[dict[str, Any]] = []
     try:
         parsed.extend(map(_parse, content.split(b"\n")[:-1]))
     except ValueError:
+        where = f"{path}, line {len(parsed) + 1},"
         raise JournalError(
-            f"{path}, line {len(parsed) + 1}, is not as it was written. Restore the file, or move it away to start "
-            "anew."
+            f"{where} is not as it was written. Restore the file, or move it away to start anew."
         ) from None
     return parsed
 

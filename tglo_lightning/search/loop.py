@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from tglo_lightning.search.checks import BestCheck
 from tglo_lightning.search.criterion import Criterion
@@ -25,6 +25,7 @@ from tglo_lightning.wording import counted
 # How often a generation without one valid candidate is drawn again
 RETRIES = 3
 
+Look = Callable[[Population, int], dict[str, float] | None]
 Training = Callable[[Population], Iterable[Evaluation]]
 
 
@@ -44,7 +45,16 @@ class Listener(Protocol):
         """After each generation, with the numbers to log, ``generation`` among them."""
 
 
-def search(evaluator: Evaluator, settings: SearchSettings, objective: Objective, **options: Any) -> SearchResult:
+def search(
+    evaluator: Evaluator,
+    settings: SearchSettings,
+    objective: Objective,
+    *,
+    journal: Journal | None = None,
+    listener: Listener | None = None,
+    check: Callable[[], None] = lambda: None,
+    look: Look | None = None,
+) -> SearchResult:
     """Metalearn a loss.
 
     The strategy proposes ``settings.generations`` populations; a generation of which no candidate could be trained is
@@ -55,30 +65,24 @@ def search(evaluator: Evaluator, settings: SearchSettings, objective: Objective,
         evaluator: trains and scores.
         settings: the arguments of the search.
         objective: what is optimised.
-        options: ``journal``, ``listener``, ``check`` and ``look`` of :class:`Search`.
-
-    Raises:
-        ValueError: a constraint that rejects 10,000 draws in a row.
-        SearchError: no candidate of a generation could be trained.
-        JournalError: the journal holds other candidates than this search proposes.
-    """
-    return Search(evaluator, settings, objective, **options).run()
-
-
-@dataclass
-class Search:
-    """A search while it runs.
-
-    Attributes:
-        evaluator, settings, objective: see :func:`search`.
         journal: records every finished training and the strategy's state after each generation. A search that was
             killed goes on from there, with the same result.
         listener: followed by progress bars and loggers.
         check: called before a training is recorded; raises if the search is to end.
         look: called with a population and the member that was trained with the module's own loss, the first time there
             is one; what it returns becomes ``result.diagnosis``.
-        elapsed_before: seconds of an earlier part of the search.
+
+    Raises:
+        ValueError: a constraint that rejects 10,000 draws in a row.
+        SearchError: no candidate of a generation could be trained.
+        JournalError: the journal holds other candidates than this search proposes.
     """
+    return Search(evaluator, settings, objective, journal, listener, check, look).run()
+
+
+@dataclass
+class Search:
+    """A search while it runs, see :func:`search`; ``elapsed_before``: seconds of an earlier part of it."""
 
     evaluator: Evaluator
     settings: SearchSettings
@@ -86,7 +90,7 @@ class Search:
     journal: Journal | None = None
     listener: Listener | None = None
     check: Callable[[], None] = lambda: None
-    look: Callable[[Population, int], dict[str, float] | None] | None = None
+    look: Look | None = None
     elapsed_before: float = 0.0
     history: list[Candidate] = field(default_factory=list, init=False)
     rejected: list[int] = field(default_factory=list, init=False)
@@ -262,7 +266,9 @@ class Search:
         # Members that depend on one another are trained again as a whole, with the same result
         if trained and (training is not None or self.evaluator.shares_passes):
             trained = list(range(len(criteria)))
-        population = self._start([criteria[index] for index in trained], seed) if trained else None
+        population: Any = self.evaluator.start([criteria[i] for i in trained], seed) if trained else None
+        if trained and self.settings.budget.score == "best":
+            population = BestCheck(population, self.objective.mode)
         evaluations = []
         try:
             fresh = iter(()) if population is None else iter((training or _to_the_end)(population))
@@ -274,7 +280,7 @@ class Search:
                         f"{type(self.strategy).__name__}.train() must yield one evaluation for each of "
                         f"{len(criteria)} candidates, got {index}."
                     )
-                if population is not None and stage == "generation" and again is not None:
+                if population is not None and again is not None:
                     self._look(population, trained.index(index), criterion, again)
                 if known[index] is None:
                     self.check()
@@ -292,11 +298,6 @@ class Search:
         if self.look is not None and self.diagnosis is None and criterion.is_original and evaluation.ok:
             self.diagnosis = {"figures": self.look(population, member)}
             self._record(("diagnosis",), **self.diagnosis)
-
-    def _start(self, criteria: Sequence[Criterion], seed: int) -> Population:
-        population = self.evaluator.start(criteria, seed)
-        best = self.settings.budget.score == "best"
-        return cast(Population, BestCheck(population, self.objective.mode)) if best else population
 
     def _known(self, key: Sequence[str | int], criterion: Criterion, seed: int) -> Evaluation | None:
         """What the journal holds of a training."""

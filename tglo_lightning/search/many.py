@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from statistics import fmean
@@ -13,7 +13,7 @@ from torch import nn
 from tglo_lightning.arguments import integer
 from tglo_lightning.search.criterion import Criterion, LossSpec
 from tglo_lightning.search.evaluator import Evaluation
-from tglo_lightning.search.minimize import FunctionEvaluator, run, settings_of
+from tglo_lightning.search.minimize import FunctionEvaluator, FunctionPopulation, run, settings_of
 from tglo_lightning.search.result import SearchResult
 from tglo_lightning.search.settings import Objective, SearchSettings
 from tglo_lightning.theory import from_minimal, from_shape, to_minimal, to_shape
@@ -32,12 +32,9 @@ def relative_gain(error: float, reference: float) -> float:
 
 
 def transferred(criterion: Criterion, num_classes: int, to: int) -> Criterion:
-    """Return TaylorGLO losses of the same shape and step for another number of classes, normalised by the mean pull.
+    """Return TaylorGLO losses of the same shape and step for ``to`` in place of ``num_classes`` classes.
 
-    Args:
-        criterion: TaylorGLO losses for ``num_classes`` classes, or the module's own loss, which stays as it is.
-        num_classes: classes that it was made for.
-        to: classes of the task.
+    They are normalised by the mean pull. The module's own loss stays as it is.
 
     Raises:
         ValueError: losses of another family, which have no shape.
@@ -58,44 +55,41 @@ def minimize_many(
     settings: SearchSettings | None = None,
     journal: str | PathLike[str] | None = None,
     progress: bool = True,
+    identity: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> SearchResult:
     """Metalearn one TaylorGLO loss for several tasks at once.
 
-    A loss that is found on one task is tied to it; one that is found on many need not be. Every task trains with the
-    same shape of loss, normalised for its number of classes, and the same factor on its learning rate. The fitness is
-    the mean :func:`relative_gain` on cross-entropy at the given learning rate, trained from the same seeds; a training
-    that fails gains -1.
+    Every task trains with the same shape of loss, normalised for its number of classes, and the same factor on its
+    learning rate. The fitness is the mean :func:`relative_gain` on cross-entropy at the given learning rate, trained
+    from the same seeds; a training that fails gains -1.
 
     Args:
         fns: a function for each task, as for :func:`~tglo_lightning.search.minimize`: it returns or yields the error
             rate on validation data, in [0, 1].
         num_classes: classes of each task.
         settings: the arguments of the search; by default CMA-ES over shape and step, from the prior.
-        journal: as for :func:`~tglo_lightning.search.minimize`.
-        progress: show a progress bar.
-        options: attributes of :class:`~tglo_lightning.search.SearchSettings`, in place of ``settings``.
+        journal, progress, options: as for :func:`~tglo_lightning.search.minimize`.
+        identity: what else the result depends on, as plain values; a journal with other ones is another search's.
 
     Returns:
         The result with the gain as fitness, 0 for cross-entropy. Other searches can start there: ``prior=result``.
 
     Raises:
-        TypeError, ValueError: an argument of a wrong kind or out of range, by its name; a number of functions other
-            than that of ``num_classes``; a space of losses that are no TaylorGLO losses.
+        TypeError, ValueError: an argument of a wrong kind or out of range, by its name; not one function for each of
+            ``num_classes``; a space of losses that are no TaylorGLO losses.
 
     >>> x = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
-    >>> def task(n):
+    >>> def task(n, y):
     ...     def error(loss):
     ...         net = torch.nn.Linear(8, n)
     ...         optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    ...         for _ in range(5):
-    ...             optimizer.zero_grad()
-    ...             loss(net(x), x[:, :n].argmax(1)).backward()
-    ...             optimizer.step()
-    ...         return (net(x).argmax(1) != x[:, :n].argmax(1)).float().mean()
+    ...         loss(net(x), y).backward()
+    ...         optimizer.step()
+    ...         return (net(x).argmax(1) != y).float().mean()
     ...     return error
-    >>> result = minimize_many([task(3), task(5)], [3, 5], generations=2, population=4, finals=2, progress=False)
-    >>> result.original.fitness
+    >>> tasks = [task(n, x[:, :n].argmax(1)) for n in (3, 5)]
+    >>> minimize_many(tasks, [3, 5], generations=1, population=4, finals=2, progress=False).original.fitness
     (0.0, 0.0)
     """
     functions, classes = list(fns), [integer("num_classes", n, 2) for n in num_classes]
@@ -105,41 +99,34 @@ def minimize_many(
     original = nn.CrossEntropyLoss()
     tasks = [FunctionEvaluator(fn, original, n, settings.budget) for fn, n in zip(functions, classes, strict=True)]
     objective = Objective(max(classes), "gain", "max", "CrossEntropyLoss")
-    evaluator = TaskEvaluator(tasks, max(classes))
-    return run(evaluator, tasks, settings, objective, journal, progress, classes_of_tasks=classes)
+    more: dict[str, Any] = {"classes_of_tasks": classes} | ({} if identity is None else {"identity": dict(identity)})
+    return run(TaskEvaluator(tasks, classes), tasks, settings, objective, journal, progress, **more)
 
 
 @dataclass
 class TaskEvaluator:
-    """Scores a criterion by its mean gain over several tasks.
-
-    Attributes:
-        tasks: the evaluator of each task.
-        num_classes: classes that criteria are made for.
-    """
+    """Scores a criterion, made for as many classes as the largest task has, by its mean gain over several tasks."""
 
     tasks: list[FunctionEvaluator]
-    num_classes: int
+    classes: list[int]
     name: str = "tasks"
     shares_passes: bool = False
 
     def start(self, criteria: Sequence[Criterion], seed: int) -> TaskPopulation:
         """Start the trainings of each task, and those of cross-entropy."""
-        return TaskPopulation(self, criteria, seed)
+        parts = []
+        for task, n in zip(self.tasks, self.classes, strict=True):
+            own = [transferred(criterion, max(self.classes), n) for criterion in criteria]
+            parts.append(task.start([*own, Criterion.original()], seed))
+        return TaskPopulation(parts, len(criteria))
 
 
 class TaskPopulation:
     """The same criteria in training on each task, cross-entropy after them."""
 
-    def __init__(self, evaluator: TaskEvaluator, criteria: Sequence[Criterion], seed: int) -> None:
-        self.members = list(range(len(criteria)))
-        self._reference = len(criteria)
-        self._parts = []
-        for task in evaluator.tasks:
-            assert task.num_classes is not None
-            own = [transferred(criterion, evaluator.num_classes, task.num_classes) for criterion in criteria]
-            self._parts.append(task.start([*own, Criterion.original()], seed))
-        self.length, self.trained = self._parts[0].length, 0
+    def __init__(self, parts: Sequence[FunctionPopulation], members: int) -> None:
+        self.members, self._reference, self._parts = list(range(members)), members, parts
+        self.length, self.trained = parts[0].length, 0
 
     def advance(self, n: int) -> None:
         """Let each training go on for ``n`` numbers."""

@@ -58,14 +58,13 @@ def minimize(
     at candidates while they train; ``budget`` is then how many numbers to take.
 
     Before each call the global generators of torch, numpy and Python are seeded, the same for all losses of a
-    generation, so that all start from the same weights and see the same batches; afterwards they are put back. Leave
-    the seeding to this: a ``fn`` that seeds itself trains the same network again from every seed, and the error bars
-    mean nothing. ``torch.initial_seed()`` is the seed, for generators of your own.
+    generation, so that all start from the same weights and see the same batches; afterwards they are put back. A ``fn``
+    that seeds itself trains the same network again from every seed, and the error bars mean nothing.
+    ``torch.initial_seed()`` is the seed, for generators of your own.
 
     If the learning rate is searched as well, the torch optimizers and schedules that ``fn`` builds run at the
-    candidate's factor times the rates they are given.
-
-    A call that returns NaN or an infinite number, or raises, is a failed candidate, ranked worst.
+    candidate's factor times their rates. A call that returns NaN or an infinite number, or raises, is a failed
+    candidate, ranked worst.
 
     Args:
         fn: called with a loss, a module that takes the place of ``original``; for ``torch.nn.CrossEntropyLoss()``
@@ -80,10 +79,6 @@ def minimize(
         progress: show a progress bar.
         options: attributes of :class:`~tglo_lightning.search.SearchSettings`, such as ``generations=3``, in place of
             ``settings``.
-
-    Returns:
-        ``result.kept`` tells which loss won and ``result.loss(original)`` builds it; ``result.best`` and
-        ``result.original`` have the figures, ``result.history`` every candidate.
 
     Raises:
         TypeError, ValueError: an argument of a wrong kind or out of range, by its name; a ``fn`` that returns no
@@ -142,11 +137,7 @@ def run(
 ) -> SearchResult:
     """Search with a journal and a progress bar; write the result beside the journal.
 
-    Args:
-        evaluator: trains and scores.
-        tasks: the functions behind it.
-        settings, objective, journal, progress: as for :func:`minimize`.
-        more: what decides the result besides, for the header of the journal.
+    ``tasks`` are the functions behind ``evaluator``; ``more`` goes into the header of the journal.
     """
     original, space = tasks[0].original, settings.space
     header = {

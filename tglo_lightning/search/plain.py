@@ -68,5 +68,8 @@ def from_plain(kind: Any, value: Any, name: str = "it") -> Any:
         return value
     build: Any = kind
     hints, own = hints_of(build), [field.name for field in fields(kind)]
-    check_shape(value, dict.fromkeys(own, object), name)
+    check_shape(value, dict, name)
+    for key in own:
+        if key not in value:
+            raise ValueError(f"{name} has no {key!r}")
     return build(**{key: from_plain(hints[key], value[key], f"{name}.{key}"[:80]) for key in own})

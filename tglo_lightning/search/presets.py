@@ -133,13 +133,15 @@ class StagedCMAES(CMAES):
 
     def state_dict(self) -> dict[str, Any]:
         """Return where CMA-ES began, and its state."""
-        return {**super().state_dict(), "begun": self._begun}
+        own = Strategy.state_dict(self) if self._begun is None else super().state_dict()
+        return {**own, "begun": self._begun}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state."""
-        if state["begun"] is not None:
-            self._begin(*state["begun"])
-        super().load_state_dict(state)
+        if state["begun"] is None:
+            return Strategy.load_state_dict(self, state)
+        self._begin(*state["begun"])
+        return super().load_state_dict(state)
 
     def _begin(self, index: int, x: list[float]) -> None:
         """Start CMA-ES at coordinates ``x`` of a space."""

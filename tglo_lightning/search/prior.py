@@ -14,12 +14,10 @@ from tglo_lightning.search.space import FamilySpace, ShapeSpace, Space, StepSpac
 
 
 def prior_space(prior: Prior | SearchResult | str | PathLike[str] | None) -> Space:
-    """Return the space whose centre is a prior.
+    """Return the space around a prior: one of the package by its name, an object, or the path of its file.
 
-    Args:
-        prior: the name of a prior of the package; a prior, or the path of its file; a result, or the path of its
-            ``search.json``, whose best loss becomes the centre, in the space of its family; or ``None`` for TaylorGLO
-            losses around 0, as published, and the learning rate.
+    Of a result, or the path of its ``search.json``, the best loss becomes the centre, in the space of its family.
+    ``None`` stands for TaylorGLO losses around 0, as published, and the learning rate.
 
     Raises:
         OSError, TypeError, ValueError: it is none of these, or a result of several losses or without a best one.

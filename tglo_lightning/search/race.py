@@ -10,11 +10,10 @@ from typing import Any
 from tglo_lightning.arguments import choice, entries, flag, integer, number
 from tglo_lightning.search.criterion import Criterion
 from tglo_lightning.search.plain import to_plain
-from tglo_lightning.search.presets import presets_of
+from tglo_lightning.search.presets import Presets, presets_of
 from tglo_lightning.search.space import Space
 from tglo_lightning.search.strategy import Strategy
 
-PRESETS = 10
 # Parts of the training after which half of the members go on
 HALVINGS = (0.25, 0.5)
 
@@ -25,8 +24,7 @@ class Race(Strategy):
     For :class:`~tglo_lightning.TaylorGLO` alone: the weights of the best network go into the module, and the fit ends
     as a training of its length. A search would train once more with the loss that it found.
 
-    Losses are not changed within the run. That was measured, and does not pay: copying the weights of the leader adds
-    nothing, perturbing its loss costs, and a schedule of losses does not hold when it is replayed.
+    Losses are not changed within the run, for that was measured, and does not pay.
 
     Args:
         members: number of :func:`~tglo_lightning.search.presets` to train, from 2 to 10; or criteria, to which the
@@ -49,7 +47,7 @@ class Race(Strategy):
 
     def __init__(
         self,
-        members: int | Sequence[Criterion] = PRESETS,
+        members: int | Sequence[Criterion] = Presets.COUNT,
         check_every: float = 0.1,
         score: str = "best",
         halving: bool = True,
@@ -57,7 +55,7 @@ class Race(Strategy):
     ) -> None:
         self.members: int | list[Criterion]
         if isinstance(members, Integral):
-            self.members = integer("members", members, 2, PRESETS)
+            self.members = integer("members", members, 2, Presets.COUNT)
         else:
             given = entries("members", members, "a number, or a list of criteria", Criterion, least=1)
             own = Criterion.original()
@@ -89,11 +87,7 @@ class Race(Strategy):
         return self.members if isinstance(self.members, int) else len(self.members)
 
     def start(self, space: Space, population: int, seed: int) -> None:
-        """Refuse to search.
-
-        Raises:
-            ValueError: always.
-        """
+        """Raise a ``ValueError``: only :class:`~tglo_lightning.TaylorGLO` can race."""
         raise ValueError("A race keeps a network in place of a loss: pass it to TaylorGLO, or choose another strategy.")
 
     def ask(self) -> list[Criterion]:

@@ -51,6 +51,7 @@ def race(
     journal: Journal | None = None,
     listener: RaceListener | None = None,
     check: Callable[[], None] = lambda: None,
+    look: Callable[[int, Criterion, Any, int], None] | None = None,
 ) -> Raced:
     """Train the members of a :class:`~tglo_lightning.search.Race` side by side, and keep the best network.
 
@@ -64,6 +65,8 @@ def race(
         journal: records every check.
         listener: followed by progress bars and loggers.
         check: called after every check; raises if the race is to end.
+        look: called at every check for each member that was scored, with its number, its criterion, the population and
+            its place there.
 
     Raises:
         SearchError: no member could be trained.
@@ -87,6 +90,8 @@ def race(
                     else:
                         member.keep(evaluation.fitness, at, weights)
                 member.last = evaluation
+                if look is not None and evaluation.ok:
+                    look(index, member.criterion, population, index)
             for index, member in enumerate(members):
                 member.values.append(member.last.fitness if index in running and member.last.ok else math.nan)
             check()
@@ -135,20 +140,22 @@ def race(
 
 
 def confirm(
-    result: SearchResult, evaluator: Evaluator, settings: SearchSettings, objective: Objective, **options: Any
+    result: SearchResult,
+    evaluator: Evaluator,
+    settings: SearchSettings,
+    objective: Objective,
+    *,
+    journal: Journal | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> SearchResult:
     """Train the winner's loss and the module's own from fresh seeds, and test the difference.
 
-    The network that was kept stays whatever the test says: it is one network, the test is about its loss.
-
-    Args:
-        result: that of :func:`race`; it stays as it is if the module's own loss won.
-        evaluator, settings, objective: as for :func:`race`.
-        options: ``journal`` and ``check`` of :func:`race`.
+    The network that was kept stays whatever the test says: it is one network, the test is about its loss. If that is
+    the module's own, nothing is trained. The arguments are those of :func:`race`, and its result.
     """
     if result.best is None or result.best.criterion.is_original or result.curves is None:
         return result
-    search = Search(evaluator, settings, objective, elapsed_before=result.seconds, **options)
+    search = Search(evaluator, settings, objective, journal, check=check, elapsed_before=result.seconds)
     # One candidate, and nothing to choose
     finals = replace(settings.finals, finalists=1, seeds=0)
     outcome = finals.run(search.final, [result.history[result.curves.winner]], objective.original, objective.mode)

@@ -6,11 +6,12 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from types import CodeType
 from typing import Any
 
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.swa_utils import SWALR
+
+from tglo_lightning.search.code import referred
 
 # Arguments of schedules that are rates, not factors
 RATES: dict[type, tuple[str, ...]] = {
@@ -88,22 +89,13 @@ def fixed_schedules(schedules: Iterable[Any]) -> list[str]:
     """
     found = []
     for schedule in schedules:
-        own = [
-            kind for kind in type(schedule).__mro__ if kind.__module__.partition(".")[0] not in ("torch", "builtins")
-        ]
+        own = [k for k in type(schedule).__mro__ if k.__module__.partition(".")[0] not in ("torch", "builtins")]
         codes = [value.__code__ for kind in own for value in vars(kind).values() if inspect.isfunction(value)]
         sets = any("get_lr" in vars(kind) for kind in own)
-        if sets and not GIVEN.intersection(name for code in codes for name in _names(code)):
+        if sets and not GIVEN.intersection(name for code in codes for name in referred(code)):
             found.append(type(schedule).__name__)
         found += fixed_schedules(getattr(schedule, "_schedulers", []))
     return found
-
-
-def _names(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for entry in code.co_consts:
-        if isinstance(entry, CodeType):
-            yield from _names(entry)
 
 
 def _scaling(build: Callable[..., None], names: tuple[str, ...], factor: float) -> Callable[..., None]:

@@ -178,7 +178,7 @@ class SearchResult(Plain):
 
     @property
     def failed(self) -> int:
-        """Number of candidates without a fitness: diverged, crashed, too slow or rejected early."""
+        """Number of candidates without a fitness."""
         return sum(candidate.status != "ok" for candidate in self.history)
 
     @property
@@ -195,13 +195,10 @@ class SearchResult(Plain):
         return len(self.original.fitness) < 2 or any(len(set(values)) > 1 for values in entrants)
 
     def loss(self, original: Any = None) -> Any:
-        """Return the loss to train with: ``original`` if it was kept, else the winner that takes its place.
+        """Return the loss to train with: ``original`` if it was kept, else the winner with the options of ``original``.
 
-        The winner may have a ``step``, a factor on the learning rate: ``result.criterion.step``.
-
-        Args:
-            original: the loss that was to be replaced, with its class weights and other options; ``None`` for
-                ``torch.nn.CrossEntropyLoss()``.
+        ``None`` stands for ``torch.nn.CrossEntropyLoss()``. The winner may have a ``step``, a factor on the learning
+        rate: ``result.criterion.step``.
 
         Raises:
             ValueError: several losses were searched for together.

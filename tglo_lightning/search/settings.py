@@ -26,19 +26,18 @@ class SearchSettings:
     goes on from there by CMA-ES in the space of the prior (``"warm"``). With a space of your own it is CMA-ES alone.
 
     Attributes:
-        generations: number of generations, at least 1; ``None`` for the strategy's own: 1 for presets, else 10.
+        generations: at least 1; ``None`` for the strategy's own: 1 for presets, else 10.
         population: candidates a generation, at least 2.
         space: what is searched over: ``"taylorglo"``, ``"shape"``, ``"original"`` (its learning rate), the name or
             class of a family of losses, or a :class:`~tglo_lightning.search.Space`. ``None`` for that of ``prior``.
-        strategy: how: ``"presets"``, ``"warm"``, ``"cmaes"``, ``"random"``, ``"portfolio"``, or a
+        strategy: ``"presets"``, ``"warm"``, ``"cmaes"``, ``"random"``, ``"portfolio"``, or a
             :class:`~tglo_lightning.search.Strategy`; ``None`` for the defaults above.
         prior: where a search starts, unless ``space`` says: ``"shared"``, a loss found on many tasks; the path of a
             ``search.json`` or of a prior's file, or an object of either kind; ``None`` to start at 0 as published.
         finals: how the winner is chosen and confirmed: :class:`~tglo_lightning.search.Finals`, or the number of seeds
             to confirm by. ``None`` for the defaults: 3 finalists, 1 seed and a look after 4 for presets, else
             ``Finals()``.
-        budget: how long a candidate trains: a :class:`~tglo_lightning.search.Budget`, or a number of epochs; ``None``
-            for the default of whoever trains.
+        budget: how long a candidate trains: a :class:`~tglo_lightning.search.Budget`, or a number of epochs.
         seed: seed of the draws and, with the number of the generation, of every training; at least 0.
 
     Raises:
@@ -97,14 +96,12 @@ class SearchSettings:
         Raises:
             ValueError: there is neither.
         """
-        budget = replace(self.budget, score=self.budget.score or score)
-        if budget.length:
-            return replace(self, budget=budget)
-        if max_steps > 0:
-            return replace(self, budget=replace(budget, steps=max_steps))
-        if max_epochs is None or max_epochs < 1:
-            raise ValueError("This fit has no end, so candidates need one: pass `budget=` a number of epochs.")
-        return replace(self, budget=replace(budget, epochs=max_epochs))
+        length: dict[str, Any] = {}
+        if not self.budget.length:
+            length = {"steps": max_steps} if max_steps > 0 else {"epochs": max_epochs}
+            if max_steps <= 0 and (max_epochs or 0) < 1:
+                raise ValueError("This fit has no end, so candidates need one: pass `budget=` a number of epochs.")
+        return replace(self, budget=replace(self.budget, score=self.budget.score or score, **length))
 
     @property
     def trainings(self) -> int:

@@ -33,9 +33,6 @@ Constraint = Callable[[list[float]], bool]
 class Space(ABC):
     """Coordinates to search in.
 
-    A space of your own says what its axes are called, where a search starts (``centre``) and how far apart its first
-    draws are (``spread``), and turns coordinates into a criterion.
-
     Attributes:
         axes: names of the coordinates.
         centre: coordinates that a search starts from.
@@ -77,13 +74,7 @@ class Space(ABC):
 
 
 class SteppedSpace(Space):
-    """A space whose last coordinate may be the logarithm of the step.
-
-    Args:
-        rows: name, centre and spread of each other coordinate.
-        step: whether the step is searched.
-        start: the step that a search starts from.
-    """
+    """A space whose last coordinate may be the logarithm of the step; ``rows``: names, centres, spreads of others."""
 
     def __init__(self, rows: Iterable[tuple[str, float, float]], step: bool = True, start: float = 1.0) -> None:
         self.step = flag("step", step)
@@ -163,9 +154,8 @@ class ShapeSpace(SteppedSpace):
     """Shape and step: TaylorGLO losses of order 3 without their scale, and the learning rate.
 
     A factor of a loss does nothing under Adam and its kin, so it is no coordinate. Every loss is divided by its mean
-    pull and trains at the learning rate of cross-entropy; the step is a true factor on that rate, under any optimizer.
-    A search starts at a prior, by default the shape of :func:`~tglo_lightning.losses.robust`, which was found on many
-    tasks at once.
+    pull and trains at the learning rate of cross-entropy; the step is a factor on that rate. A search starts at a
+    prior, by default the shape of :func:`~tglo_lightning.losses.robust`, which was found on many tasks at once.
 
     Args:
         prior: name of a prior of the package, path of a file of one, or a :class:`~tglo_lightning.losses.priors.Prior`.

@@ -61,9 +61,9 @@ class Strategy(ABC):
         """Learn the costs of the criteria that were asked last, in their order; lower is better, NaN if failed."""
 
     def train(self, population: Population) -> Iterable[Evaluation]:
-        """Train the population that was asked; yield one evaluation for each member, in order.
+        """Train the population that was asked, by default to the end; yield one evaluation for each member, in order.
 
-        By default all members train to the end. A strategy that drops members returns their last scores.
+        A strategy that drops members returns their last scores.
         """
         population.advance(population.length)
         return population.scores()
@@ -104,7 +104,7 @@ class Strategy(ABC):
         Args:
             sample: returns that many points, whose first numbers are the coordinates.
             count: how many points; by default one for each candidate of a generation.
-            space: where from; by default the space of the search.
+            space: by default the space of the search.
 
         Raises:
             ValueError: 10,000 draws in a row were rejected.
@@ -155,8 +155,8 @@ class RandomSearch(Strategy):
 class CMAES(Strategy):
     """Covariance matrix adaptation by :mod:`cma`, from the space's prior.
 
-    Three things differ from bare ``cma``. It draws from its own generator and never touches numpy's global one. A
-    failed candidate is ranked worst, where ``cma`` would take the median. Any seed is a seed, 0 too.
+    Unlike bare ``cma`` it leaves numpy's global generator alone, ranks a failed candidate worst, not as the median, and
+    takes any seed, 0 too.
 
     Args:
         sigma: initial step size, a factor on the space's spread, above 0.

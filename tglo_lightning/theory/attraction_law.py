@@ -19,7 +19,7 @@ from torch import Tensor
 from tglo_lightning.arguments import integer
 from tglo_lightning.losses.functional import horner
 from tglo_lightning.theory.parameters import label_polynomials
-from tglo_lightning.theory.subject import LossLike, Subject, floating, subject, theta_of
+from tglo_lightning.theory.subject import LossLike, Subject, floating, subject_for, theta_of
 
 Array = NDArray[np.floating]
 
@@ -29,8 +29,7 @@ class ZeroError(NamedTuple):
 
     Attributes:
         value: ``D(0)``, shape ``(...)``; may be infinite.
-        verdict: ``"attracts"``, ``"repels"`` or ``"neutral"``; for ``theta`` of shape ``(..., P)`` a nested list of
-            those.
+        verdict: ``"attracts"``, ``"repels"`` or ``"neutral"``; a nested list of those for several losses.
     """
 
     value: Tensor
@@ -42,9 +41,8 @@ class Equilibrium(NamedTuple):
 
     Attributes:
         eps: ``1 - h_T`` there.
-        confidence: ``h_T = 1 - eps``, the confidence the loss drives to.
-        label_smoothing: the smoothing with which cross-entropy settles there, ``eps n / (n - 1)``; above 1 where the
-            true class is not the most likely one.
+        confidence: ``h_T``, the confidence the loss drives to.
+        label_smoothing: the smoothing with which cross-entropy settles there; above 1 if another class is likelier.
     """
 
     eps: float
@@ -74,13 +72,12 @@ def attraction_coefficients(loss: LossLike, num_classes: int) -> Tensor:
     Raises:
         TypeError: the loss has no ``theta``.
     """
-    num_classes = integer("num_classes", num_classes, 2)
-    theta = theta_of(loss)
-    return _polynomial(theta, *subject(loss).labels(num_classes), num_classes)
+    seen = subject_for(loss, num_classes)
+    return _polynomial(seen, theta_of(loss))
 
 
-def _polynomial(theta: Tensor, on: float, off: float, n: int) -> Tensor:
-    true, other = label_polynomials(theta, on, off)
+def _polynomial(seen: Subject, theta: Tensor) -> Tensor:
+    true, other = label_polynomials(theta, *seen.labels)
     degrees = range(true.shape[-1])
     rows = []
     for i in degrees:
@@ -88,7 +85,7 @@ def _polynomial(theta: Tensor, on: float, off: float, n: int) -> Tensor:
         through_true = sum(
             (true[..., j] * (comb(j, i) * (-1) ** i) for j in degrees if j > i), (-1) ** i * true[..., i]
         )
-        rows.append(through_true - other[..., i] / (n - 1) ** i)
+        rows.append(through_true - other[..., i] / (seen.n - 1) ** i)
     return torch.stack(rows, dim=-1)
 
 
@@ -107,19 +104,18 @@ def attraction_curve(loss: LossLike, num_classes: int, eps: Tensor | Sequence[fl
     Returns:
         Tensor of the shape of ``eps``; for ``theta`` with leading dimensions ``(...)``, of shape ``(..., *eps.shape)``.
     """
-    num_classes = integer("num_classes", num_classes, 2)
-    seen = subject(loss, num_classes)
+    seen = subject_for(loss, num_classes)
     if seen.theta is None:
-        return _difference(seen, floating(eps=eps)[0], num_classes)
+        return _difference(seen, floating(eps=eps)[0])
     points, theta = floating(eps=eps, theta=seen.theta)
-    d = _polynomial(theta, *seen.labels(num_classes), num_classes)
+    d = _polynomial(seen, theta)
     result = horner([column[..., None] for column in d.unbind(-1)], points.reshape(-1))
     return result.reshape((*d.shape[:-1], *points.shape))
 
 
-def _difference(seen: Subject, eps: Tensor, n: int) -> Tensor:
-    on, off = seen.labels(n)
-    return _limit(seen, on, 1 - eps) - _limit(seen, off, eps / (n - 1))
+def _difference(seen: Subject, eps: Tensor) -> Tensor:
+    on, off = seen.labels
+    return _limit(seen, on, 1 - eps) - _limit(seen, off, eps / (seen.n - 1))
 
 
 def _limit(seen: Subject, y: float, h: Tensor) -> Tensor:
@@ -157,24 +153,25 @@ def equilibria(loss: LossLike, num_classes: int) -> list[float]:
 
     Below ``eps*`` the sample is pushed away from zero training error, above it is pulled towards it: the loss drives
     confidence to ``1 - eps*``. Where ``D`` only touches zero nothing settles. Cross-entropy with label smoothing
-    ``alpha`` settles at ``alpha (n - 1)/n``; without, it has no equilibrium. See :func:`implied` for what an
-    equilibrium stands for.
+    ``alpha`` settles at ``alpha (n - 1)/n``; without, it has no equilibrium. :func:`implied` tells what one stands for.
 
     Returns:
-        Sorted floats; empty where nothing settles.
+        Sorted floats; empty if nothing settles.
 
     Raises:
         ValueError: more than one loss, as of a ``theta`` of shape ``(..., P)``.
     """
-    num_classes = integer("num_classes", num_classes, 2)
-    seen = subject(loss, num_classes)
+    seen = subject_for(loss, num_classes)
     if seen.theta is None:
-        crossings = _crossings(lambda eps: _on_array(seen, eps, num_classes), _DENSE)
+
+        def curve(eps: Array) -> Array:
+            return _difference(seen, torch.as_tensor(eps, dtype=torch.float64)).detach().cpu().numpy()
+
+        crossings = _crossings(curve, _DENSE)
     elif seen.theta.dim() != 1:
         raise ValueError(f"`equilibria` takes one loss, got `theta` of shape {tuple(seen.theta.shape)}.")
     else:
-        theta = seen.theta.detach().cpu().double()
-        crossings = _polynomial_crossings(_polynomial(theta, *seen.labels(num_classes), num_classes).numpy())
+        crossings = _polynomial_crossings(_polynomial(seen, seen.theta.detach().cpu().double()).numpy())
     return [eps for eps, upwards in crossings if upwards]
 
 
@@ -183,15 +180,8 @@ _LOGITS = np.linspace(-30.0, 30.0, 3001)
 _DENSE = np.unique(np.concatenate([1 / (1 + np.exp(-_LOGITS)), np.linspace(0.001, 0.999, 999)]))
 
 
-def _on_array(seen: Subject, eps: Array | float, n: int) -> Array:
-    return _difference(seen, torch.as_tensor(eps, dtype=torch.float64), n).detach().cpu().numpy()
-
-
 def _crossings(function: Callable[[Array], Array], grid: Array, zero: float = 0.0) -> list[tuple[float, bool]]:
-    """Sign changes of ``function`` between the points of ``grid``, and whether each goes up.
-
-    Values of a size up to ``zero`` have no sign.
-    """
+    """Sign changes of ``function`` on a grid, and whether each goes up; what is within ``zero`` of 0 has no sign."""
     # A second to import, and a search needs none of it
     from scipy.optimize import brentq
 

@@ -17,6 +17,13 @@ from tglo_lightning.theory.parameters import coefficients
 from tglo_lightning.theory.shape import pull_of
 from tglo_lightning.theory.subject import LossLike, theta_of
 
+# What happens to samples that are learned by heart
+VERDICTS = {
+    "attracts": "held there",
+    "repels": "pushed away: the loss regularises",
+    "neutral": "neither held nor pushed",
+}
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -31,8 +38,7 @@ class Explanation:
         theta: parameters of a TaylorGLO loss, else ``None``.
         coefficients: coefficients of ``gamma = df/dh`` of a TaylorGLO loss, else ``None``.
         A, B, S, published, trainable, stable: at the null epoch, see :class:`Trainability`.
-        null_pull: velocity of the true class's logit at the null epoch, ``B (n - 1) / n^2``; cross-entropy: ``(n - 1)
-            / n``.
+        null_pull: velocity of the true class's logit there, ``B (n - 1) / n^2``; cross-entropy: ``(n - 1) / n``.
         zero_error: ``D(0)``; may be infinite.
         verdict: ``"attracts"``, ``"repels"`` or ``"neutral"``: what zero training error does.
         equilibria: where samples settle.
@@ -94,31 +100,25 @@ class Explanation:
 
     def _null_lines(self) -> list[str]:
         n = self.num_classes
-        first = (
-            f"B = {self.B:.4g} > 0: the first step raises the true class"
-            if self.trainable
-            else f"B = {self.B:.4g} <= 0: the first step does not raise the true class, so nothing can be learned"
-        )
-        drift = (
-            f"S = {self.S:.4g} <= 0: a drift of the output that all samples share dies out"
-            if self.S <= 0
-            else f"S = {self.S:.4g} > 0: a drift of the output that all samples share grows; the network may collapse"
-        )
-        published = f"A = {self.A:.4g}: the published invariant B >= (n - 2) A {'holds' if self.published else 'fails'}"
+        over, raises, useless = ">", "raises", ""
+        if not self.trainable:
+            over, raises, useless = "<=", "does not raise", ", so nothing can be learned"
+        sign, drift = ("<=", "dies out") if self.S <= 0 else (">", "grows; the network may collapse")
+        holds = "holds" if self.published else "fails"
         return [
             f"Null epoch (every output 1/{n})",
             f"  Trainable: {self.trains}",
-            *(f"    {line}" for line in (first, drift, published)),
+            f"    B = {self.B:.4g} {over} 0: the first step {raises} the true class{useless}",
+            f"    S = {self.S:.4g} {sign} 0: a drift of the output that all samples share {drift}",
+            f"    A = {self.A:.4g}: the published invariant B >= (n - 2) A {holds}",
             f"  Pull on the true class's logit: {self.null_pull:.4g} (cross-entropy: {(n - 1) / n:.4g})",
         ]
 
     def _pull_lines(self) -> list[str]:
         n = self.num_classes
-        normalised = (
-            "divided by it, the loss trains at cross-entropy's rate"
-            if 0 < self.mean_pull < math.inf
-            else "the loss cannot be scaled to cross-entropy's rate"
-        )
+        normalised = "divided by it, the loss trains at cross-entropy's rate"
+        if not 0 < self.mean_pull < math.inf:
+            normalised = "the loss cannot be scaled to cross-entropy's rate"
         lines = [
             "Pull relative to cross-entropy's, r(h) = h D(1 - h), for h_T from 1/n to 1",
             f"  Mean {self.mean_pull:.4g}: {normalised}",
@@ -130,14 +130,10 @@ class Explanation:
         return lines
 
     def _attraction_lines(self) -> list[str]:
-        told = {
-            "attracts": "samples learned by heart are held there",
-            "repels": "samples learned by heart are pushed away: the loss regularises",
-            "neutral": "samples learned by heart are neither held nor pushed",
-        }
         lines = [
             "Zero training error (eps = 1 - h_T = 0)",
-            f"  {self.verdict.capitalize()}: D(0) = {self.zero_error:.4g}, {told[self.verdict]}",
+            f"  {self.verdict.capitalize()}: D(0) = {self.zero_error:.4g}, samples learned by heart are "
+            f"{VERDICTS[self.verdict]}",
         ]
         if not self.equilibria:
             lines.append("  No stable equilibrium: confidence settles nowhere between 0 and 1")

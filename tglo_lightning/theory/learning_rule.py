@@ -21,18 +21,14 @@ Numbers = Tensor | Sequence[float]
 
 
 def gamma(loss: LossLike, h: Numbers | float, y: Numbers | float) -> Tensor:
-    """``df(y, h)/dh``, elementwise, for labels taken as they are (no smoothing is applied to them).
+    """``df(y, h)/dh``, elementwise, for labels that no smoothing is applied to, of the broadcast shape ``(..., n)``.
 
     ``2 (y - h)`` for the squared error, ``y / h`` for cross-entropy, ``1/h + y/h^2`` for Baikal.
 
     Args:
-        loss: a loss, its name, or ``theta`` of shape ``(..., P)`` whose leading dimensions broadcast against those of
-            ``h``.
+        loss: a loss, its name, or ``theta`` of shape ``(..., P)``, which broadcasts against ``h``.
         h: predictions, shape ``(..., n)``, or one number.
         y: labels, shape ``(..., n)``, or one number.
-
-    Returns:
-        Tensor of the broadcast shape ``(..., n)``.
     """
     seen = subject(loss)
     prediction, label = torch.broadcast_tensors(*_with_theta(seen, h=h, y=y))
@@ -45,12 +41,10 @@ def logit_velocity(loss: LossLike, logits: Numbers, target: Labels) -> Tensor:
     """Velocity of the logits under gradient flow: the negative gradient of a sample's loss, before any reduction.
 
     ``v_k = h_k (gamma_k - sum_j gamma_j h_j)``, and ``sum_k v_k = 0``. For cross-entropy ``v = y - h``.
-    The loss's ``label_smoothing`` and ``weight`` are applied as the loss applies them; a sample whose target is
-    ``ignore_index`` does not move.
+    Label smoothing and class weights count as in the loss; a sample whose target is ``ignore_index`` does not move.
 
     Args:
-        loss: a loss, its name, or ``theta`` of shape ``(..., P)`` whose leading dimensions broadcast against those of
-            ``logits``.
+        loss: a loss, its name, or ``theta`` of shape ``(..., P)``, which broadcasts against ``logits``.
         logits: shape ``(..., n)``, the classes last.
         target: class indices of shape ``(...)`` if of an integer type, class probabilities of shape ``(..., n)`` if
             floating.
@@ -66,16 +60,12 @@ def logit_velocity(loss: LossLike, logits: Numbers, target: Labels) -> Tensor:
 
 
 def attraction(loss: LossLike, logits: Numbers, target: Labels) -> Tensor:
-    """Velocity of the true class's logit: positive pulls the sample towards zero training error, negative pushes it
-    away.
+    """Velocity of the true class's logit: above 0 it pulls the sample to zero training error, below it pushes away.
 
     ``v_T = h_T sum_j h_j (gamma_T - gamma_j)``. For cross-entropy ``1 - h_T``, always a pull. With soft targets the
     true class is the most probable one.
 
-    The arguments are those of :func:`logit_velocity`.
-
-    Returns:
-        One number a sample, shape ``(...)``.
+    The arguments are those of :func:`logit_velocity`; the result has shape ``(...)``.
     """
     gamma, h, index, _ = _at(loss, logits, target)
     index = index.expand(gamma.shape[:-1])[..., None]
@@ -87,12 +77,10 @@ def attraction(loss: LossLike, logits: Numbers, target: Labels) -> Tensor:
 def entropy_rate(loss: LossLike, logits: Numbers, target: Labels) -> Tensor:
     """Rate of the output's entropy ``H = -sum_k h_k log h_k`` (nats) on the logit flow ``dz/dt = v``.
 
-    ``dH/dt = -sum_k h_k (v_k - sum_j h_j v_j) log h_k``. Negative: the output grows more confident.
+    ``dH/dt = -sum_k h_k (v_k - sum_j h_j v_j) log h_k``. Negative: the output grows more confident. Classes that are
+    masked, by a logit of minus infinity, have no part.
 
-    The arguments are those of :func:`logit_velocity`.
-
-    Returns:
-        One number a sample, shape ``(...)``. Classes that are masked, by a logit of minus infinity, have no part.
+    The arguments are those of :func:`logit_velocity`; the result has shape ``(...)``.
     """
     gamma, h, _, log_h = _at(loss, logits, target)
     velocity = h * (gamma - (gamma * h).sum(-1, keepdim=True))
@@ -108,7 +96,7 @@ def _with_theta(seen: Subject, **values: Numbers | float) -> list[Tensor]:
 def _at(loss: LossLike, logits: Numbers, target: Labels) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """``gamma`` and ``h`` of shape ``(..., n)``, the index of the true class ``(...)``, and ``log h``."""
     logits = logits if isinstance(logits, Tensor) else tensor_of("logits", logits, torch.float64)
-    seen = subject(loss, logits.shape[-1] if logits.dim() else None)
+    seen = subject(loss, logits.shape[-1] if logits.dim() else 0)
     (z,) = _with_theta(seen, logits=logits)
     if z.dim() == 0 or z.shape[-1] < 2:
         raise ValueError(f"`logits` must have shape (..., n) with n >= 2 classes last, got {tuple(z.shape)}.")

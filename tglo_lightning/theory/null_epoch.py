@@ -7,16 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tglo_lightning.arguments import integer
 from tglo_lightning.theory.parameters import expand_gamma, label_polynomials
-from tglo_lightning.theory.subject import LossLike, Subject, subject, value_of
+from tglo_lightning.theory.subject import LossLike, Subject, subject_for, value_of
 
 
 class Trainability(NamedTuple):
-    """What the null epoch says of a loss; see :func:`trainability`.
-
-    For one loss the numbers are tensors of no dimension and the verdicts are ``bool``; for ``theta`` of shape ``(...,
-    P)`` all are tensors of shape ``(...)``.
+    """What the null epoch says of a loss, see :func:`trainability`; for ``theta`` of shape ``(..., P)`` tensors of
+    shape ``(...)``, for one loss tensors of no dimension and ``bool``.
 
     Attributes:
         A: ``gamma`` of a wrong class.
@@ -47,34 +44,33 @@ def trainability(loss: LossLike, num_classes: int) -> Trainability:
     of the published implementation, which treats the outputs as independent (arXiv 2010.00788). Labels are smoothed
     first if the loss smooths them.
 
-    Where ``stable`` errs it refuses too much: the drift needs a mean that the last layer's inputs share. Raw pixels
-    have one, also behind BatchNorm and ReLU; with standardised inputs to a small network, or few classes, many losses
-    with ``S > 0`` train, and ``trainable`` is the better filter (``benchmarks/trainability.py`` measures both).
+    ``stable`` can reject too much: the drift needs a mean that the last layer's inputs share, as raw pixels have. With
+    standardised inputs to a small network, or few classes, ``trainable`` is the better filter
+    (``benchmarks/trainability.py`` measures both).
 
     >>> verdict = trainability("cross_entropy", 10)
     >>> float(verdict.B), float(verdict.S), verdict.trainable, verdict.stable
     (10.0, -10.0, True, True)
     """
-    num_classes = integer("num_classes", num_classes, 2)
-    seen = subject(loss, num_classes)
-    a, b, s = (_by_autograd if seen.theta is None else _by_formula)(seen, num_classes)
-    return Trainability(a, b, s, *map(value_of, (b >= (num_classes - 2) * a, b > 0, (b > 0) & (s <= 0))))
+    seen = subject_for(loss, num_classes)
+    a, b, s = _by_autograd(seen) if seen.theta is None else _by_formula(seen, seen.theta)
+    return Trainability(a, b, s, *map(value_of, (b >= (seen.n - 2) * a, b > 0, (b > 0) & (s <= 0))))
 
 
-def _by_formula(seen: Subject, n: int) -> tuple[Tensor, Tensor, Tensor]:
-    assert seen.theta is not None
-    true, other = label_polynomials(seen.theta, *seen.labels(n))
+def _by_formula(seen: Subject, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    true, other = label_polynomials(theta, *seen.labels)
+    n = seen.n
     degrees = torch.arange(true.shape[-1], dtype=true.dtype, device=true.device)
     powers = (1.0 / n) ** degrees
     slopes = degrees * n * powers
-    a = expand_gamma(seen.theta)[0, 0] + (other * powers).sum(-1)
+    a = expand_gamma(theta)[0, 0] + (other * powers).sum(-1)
     b = ((true - other) * powers).sum(-1)
     s = ((true + (n - 1) * other) * slopes).sum(-1) / n
     return a, b, s
 
 
-def _by_autograd(seen: Subject, n: int) -> tuple[Tensor, Tensor, Tensor]:
-    on, off = (torch.tensor(y, dtype=torch.float64) for y in seen.labels(n))
+def _by_autograd(seen: Subject) -> tuple[Tensor, Tensor, Tensor]:
+    n, (on, off) = seen.n, (torch.tensor(y, dtype=torch.float64) for y in seen.labels)
     h = torch.tensor(1.0 / n, dtype=torch.float64)
     true, other = seen.gamma(on, h), seen.gamma(off, h)
     s = torch.func.grad(lambda p: (seen.gamma(on, p) + (n - 1) * seen.gamma(off, p)) / n)(h)

@@ -30,13 +30,7 @@ def coefficients(theta: LossLike) -> dict[str, Tensor]:
     .. math:: \gamma = c_1 + c_h h + c_{hh} h^2 + c_{hy} h y + c_y y + c_{yy} y^2 \quad (K = 3)
 
     Any order: the coefficient of ``h^j y^i`` is called ``"c_"`` followed by ``j`` times ``h`` and ``i`` times ``y``,
-    and ``"c_1"`` is the constant. Source: arXiv 2010.00788, section 3 (the TaylorGLO learning rule).
-
-    Args:
-        theta: parameters of shape ``(..., P)``, or a TaylorGLO loss.
-
-    Returns:
-        A dict in alphabetical order; every value has shape ``(...)``.
+    and ``"c_1"`` is the constant; every value has shape ``(...)``. Source: arXiv 2010.00788, section 3.
 
     Raises:
         TypeError, ValueError: not a TaylorGLO loss, or no order has ``P`` parameters.
@@ -62,9 +56,6 @@ def label_smoothed(theta: LossLike, alpha: float | Tensor, num_classes: int) -> 
         alpha: smoothing in [0, 1), a number or a tensor that broadcasts against ``(...)``.
         num_classes: ``n``.
 
-    Returns:
-        Parameters of shape ``(..., P)``.
-
     Raises:
         ValueError: ``alpha`` outside [0, 1), ``num_classes < 2``, or a wrong number of parameters.
     """
@@ -87,11 +78,8 @@ def to_minimal(theta: LossLike) -> Tensor:
 
     .. math:: c = (c_h,\; c_{hh},\; c_{hy},\; c_y + c_{yy}),
 
-    at order 4 ``(c_h, c_hh, c_hhh, c_hhy, c_hy + c_hyy, c_y + c_yy + c_yyy)``, and so on.
-    For smoothed labels smooth first: ``to_minimal(label_smoothed(theta, alpha, num_classes))``.
-
-    Returns:
-        ``c`` of shape ``(..., 2 (K - 1))``, for ``theta`` of shape ``(..., P)``.
+    at order 4 ``(c_h, c_hh, c_hhh, c_hhy, c_hy + c_hyy, c_y + c_yy + c_yyy)``, and so on, of shape
+    ``(..., 2 (K - 1))``. For smoothed labels smooth first: ``to_minimal(label_smoothed(theta, alpha, num_classes))``.
 
     >>> to_minimal([0.0, 0.0, 9.0, 1.0, 1.0, 1.0, 1.0, 1.0]).tolist()
     [2.0, 3.0, 2.0, 2.0]
@@ -105,12 +93,9 @@ def to_minimal(theta: LossLike) -> Tensor:
 
 
 def label_polynomials(theta: Tensor, on: float, off: float) -> tuple[Tensor, Tensor]:
-    """``gamma`` at the label of the true class and of another, each as coefficients of ``1, h, h^2, ...``.
+    """``gamma`` at the labels of the true and of a wrong class, as coefficients of ``1, h, h^2, ...``, ``(..., K)``.
 
     The part of the constant that both share (``c_1``) is left out: it cancels wherever this is used.
-
-    Returns:
-        Two tensors of shape ``(..., K)``.
     """
     order = order_of(theta)
     c = expand_gamma(theta)

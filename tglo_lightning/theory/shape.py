@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from tglo_lightning.arguments import integer
 from tglo_lightning.theory.attraction_law import attraction_curve
 from tglo_lightning.theory.null_epoch import trainability
 from tglo_lightning.theory.subject import LossLike
@@ -18,8 +17,7 @@ class Pull(NamedTuple):
     """How a loss pulls compared with cross-entropy; see :func:`pull_of`.
 
     Attributes:
-        mean: mean of the pull over outputs ``h`` in ``[1/n, 1]``; infinite for a loss such as Baikal, whose push grows
-            like ``1 / eps`` at zero training error.
+        mean: mean of the pull over outputs ``h`` in ``[1/n, 1]``; infinite if it grows like ``1 / eps``, as Baikal's.
         largest: largest pull there; may be infinite.
         shape: ``(D(eps_mid)/B, D(0)/B, -S/B)``; ``None`` if ``B`` is 0.
     """
@@ -37,7 +35,7 @@ def pull_of(loss: LossLike, num_classes: int) -> Pull:
     >>> pull_of("mae", 10).shape
     (1.0, 1.0, 0.0)
     """
-    n = integer("num_classes", num_classes, 2)
+    n, told = num_classes, trainability(loss, num_classes)
     farthest = 1 - 1 / n
 
     def curve(eps: np.ndarray) -> np.ndarray:
@@ -54,6 +52,5 @@ def pull_of(loss: LossLike, num_classes: int) -> Pull:
         mean = at_zero
     grid = np.concatenate([np.linspace(0, farthest, 4001), inside])
     largest = float(np.max((1 - grid) * curve(grid)))
-    told, middle = trainability(loss, n), float(curve(np.array([farthest / 2]))[0])
-    b, s = float(told.B), float(told.S)
-    return Pull(mean, largest, None if b == 0 else (middle / b, at_zero / b, (0.0 - s) / b))
+    middle, b = float(curve(np.array([farthest / 2]))[0]), float(told.B)
+    return Pull(mean, largest, None if b == 0 else (middle / b, at_zero / b, (0.0 - float(told.S)) / b))

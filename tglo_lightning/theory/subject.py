@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from tglo_lightning.arguments import tensor_of
+from tglo_lightning.arguments import integer, tensor_of
 from tglo_lightning.losses import SeparableLoss, TaylorGLOLoss, as_loss
 from tglo_lightning.losses.functional import inspectable, taylor_gamma, theta_tensor
 
@@ -27,6 +27,7 @@ class Subject:
         label_smoothing: ``alpha``, applied to the labels before ``gamma`` sees them.
         weight: weight of each class, shape ``(n,)``, or ``None``.
         ignore_index: class index of samples that the loss leaves out, or ``None``.
+        n: number of classes; 0 if it is not said.
     """
 
     gamma: Callable[[Tensor, Tensor], Tensor]
@@ -34,15 +35,22 @@ class Subject:
     label_smoothing: float = 0.0
     weight: Tensor | None = None
     ignore_index: int | None = None
+    n: int = 0
 
-    def labels(self, num_classes: int) -> tuple[float, float]:
+    @property
+    def labels(self) -> tuple[float, float]:
         """Label of the true class and of every other class, after label smoothing."""
-        off = self.label_smoothing / num_classes
+        off = self.label_smoothing / self.n
         return 1.0 - self.label_smoothing + off, off
 
 
-def subject(loss: LossLike, num_classes: int | None = None) -> Subject:
-    """Read a loss, for so many classes if its ``f`` depends on their number.
+def subject_for(loss: LossLike, num_classes: int) -> Subject:
+    """Read a loss for so many classes, at least 2; for errors see :func:`subject`."""
+    return subject(loss, integer("num_classes", num_classes, 2))
+
+
+def subject(loss: LossLike, n: int = 0) -> Subject:
+    """Read a loss, for ``n`` classes if that is said.
 
     Raises:
         TypeError: not a loss of the package, or one that is not separable.
@@ -54,12 +62,12 @@ def subject(loss: LossLike, num_classes: int | None = None) -> Subject:
             raise TypeError(
                 f"{module.name} is not separable: it is no sum -sum_k f(y_k, h_k), and the theory explains only those."
             )
-        module = module if num_classes is None else module.for_classes(num_classes)
+        module = module.for_classes(n) if n else module
         theta = module.theta if isinstance(module, TaylorGLOLoss) else None
         gamma = module.gamma if theta is None else _taylor(theta)
-        return Subject(gamma, theta, module.label_smoothing, module.class_weights, module.ignore_index)
+        return Subject(gamma, theta, module.label_smoothing, module.class_weights, module.ignore_index, n)
     theta = theta_tensor(loss)
-    return Subject(_taylor(theta), theta)
+    return Subject(_taylor(theta), theta, n=n)
 
 
 def _taylor(theta: Tensor) -> Callable[[Tensor, Tensor], Tensor]:

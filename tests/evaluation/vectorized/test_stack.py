@@ -49,10 +49,10 @@ def test_each_candidate_is_as_it_would_be_alone(loss):
     theta = step.buffers["criterion.theta"] + torch.arange(3.0).double().unsqueeze(1) / 10
     x, y = blobs().tensors
     batch = ((x.double(), y),)
-    together = Chunk(step, 3, {"criterion.theta": theta})
+    together = Chunk(step, dict.fromkeys(range(3), 1.0), {"criterion.theta": theta})
     together.backward(batch)
     for index in range(3):
-        alone = Chunk(step, 1, {"criterion.theta": theta[index : index + 1]})
+        alone = Chunk(step, {index: 1.0}, {"criterion.theta": theta[index : index + 1]})
         alone.backward(batch)
         torch.testing.assert_close(together.losses(batch)[index], alone.losses(batch)[0])
         for name, stack in together.params.items():

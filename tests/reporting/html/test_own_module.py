@@ -138,7 +138,11 @@ def test_the_report_is_there_after_the_search_and_whole_after_the_fit(own):
     after = (search.directory / "report.html").read_text()
     assert [drawn(between, name) for name in ("finalists", "curves", "attraction")] == [1, 0, 0]
     assert "The fit that follows the search is not over." in between
-    assert [drawn(after, name) for name in ("finalists", "curves", "attraction")] == [1, 2, 1]
+    assert [drawn(after, name) for name in ("finalists", "curves", "attraction")] == [
+        1,
+        2,
+        1 + (search.result.kept == "metalearned"),
+    ]
     assert "Epoch by epoch" in after
     assert write_report(search.directory).read_text() == after
     # No command of ours knows the module

@@ -63,7 +63,7 @@ def words(text):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Leave out the pictures, which take most of the time."""
-    for each in set(pictures.__all__) - {"PALETTE", "svg"}:
+    for each in set(pictures.__all__) - {"PALETTE", "svg", "themes"}:
         monkeypatch.setattr(pictures, each, lambda *_: SimpleNamespace(get_label=str))
     monkeypatch.setattr(pictures, "svg", lambda _: "")
 

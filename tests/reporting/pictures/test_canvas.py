@@ -87,6 +87,15 @@ def test_files_and_pixels(figure, tmp_path):
     assert "pyplot" not in sys.modules or not matplotlib.pyplot.get_fignums()
 
 
+def test_a_saved_svg_has_colours_for_light_and_dark(figure, tmp_path):
+    text = pictures.save(figure, tmp_path / "a.svg").read_text()
+    ElementTree.fromstring(text)
+    assert set(re.findall(r"var\((--plot-\w+)\)", text)) <= set(re.findall(r"(--plot-\w+): #", text))
+    for theme in pictures.themes():
+        assert theme in text
+    assert text.index("prefers-color-scheme: dark") > text.index(pictures.themes()[0])
+
+
 def test_a_missing_matplotlib_says_what_to_type(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install 'tglo-lightning\[plots\]'"):

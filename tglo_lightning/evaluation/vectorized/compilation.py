@@ -16,13 +16,10 @@ __all__ = ["CompiledGradients"]
 
 
 class CompiledGradients:
-    """Gradients of the candidates' losses: forward, loss and backward compiled as one graph.
+    """Gradients of the losses of ``size`` candidates: forward, loss and backward compiled as one graph.
 
     Tracing takes as long as hundreds of steps of a small network, so what was traced for the first population serves
     all populations of the same size. Torch traces again by itself where a step depends on a value that has changed.
-
-    Args:
-        size: number of candidates.
 
     Raises:
         RuntimeError: torch is too old.
@@ -53,10 +50,7 @@ class CompiledGradients:
     def __call__(
         self, params: list[Tensor], buffers: list[Tensor], arguments: tuple[Any, ...], share: float
     ) -> Sequence[Tensor | None]:
-        """``share`` of the gradient of each of the stacks ``params``, ``None`` where a loss does not depend on one.
-
-        The buffers may change.
-        """
+        """``share`` of the gradient of each of the stacks ``params``, ``None`` where a loss does not depend on one."""
         return self._call(params, buffers, arguments, share)
 
     def _gradients(

@@ -112,7 +112,7 @@ class _Stack(Training):
         if not members:
             self.close()
             return 0
-        if self.loop is not None and len(members) < len(self.loop.members):
+        if self.loop is not None:
             self.loop.keep(members)
         self.clock.count = len(members)
         self.criteria = {member: self.criteria[member] for member in sorted(members)}
@@ -195,7 +195,7 @@ class _Stack(Training):
         assert loop is not None
         own: list[tuple[LossSlot, Any]] = []
 
-        def load(module: Any, member: int) -> bool:
+        def load(module: Any, member: int) -> None:
             self.clock.check()
             weights = loop.weights(member)
             if not own:
@@ -205,14 +205,12 @@ class _Stack(Training):
                     slot.set(module, loss)
             fit.slots.install(module, self.criteria[member])
             module.load_state_dict(weights, strict=False)
-            return all(bool(torch.isfinite(weights[name]).all()) for name in loop.step.params)
+            if not all(bool(torch.isfinite(weights[name]).all()) for name in loop.step.params):
+                raise Diverged("a weight is not finite after the training")
 
-        members = list(self.criteria)
-        values = validate_each(fit, self._common, self.seed, members, load)
+        values = validate_each(fit, self._common, self.seed, list(self.criteria), load)
         seconds = self.clock.seconds
-        # ``None`` is a member that was not validated
-        found = (Diverged("a weight is not finite after the training") if each is None else each for each in values)
         return {
             member: failed(value, seconds) if isinstance(value, Exception) else Evaluation(value, "ok", seconds)
-            for member, value in zip(members, found, strict=True)
+            for member, value in zip(self.criteria, values, strict=True)
         }

@@ -26,6 +26,7 @@ from tglo_lightning.evaluation.vectorized.stack import (
 from tglo_lightning.evaluation.vectorized.vectorizable import check_static, silenced, transfers_batches
 from tglo_lightning.module.bases import Callback
 from tglo_lightning.module.loaders import generators
+from tglo_lightning.search import Criterion
 from tglo_lightning.search.seeding import derived_seed, seed_all
 
 # One kernel for the whole step, unless the user chose otherwise
@@ -42,7 +43,6 @@ class PopulationLoop(Callback):
         compiled: compiled passes to use and to fill; ``None`` to compile nothing.
 
     Attributes:
-        members: members still in training.
         stochastic: whether training drew random numbers of torch beside those of the data.
     """
 
@@ -53,54 +53,27 @@ class PopulationLoop(Callback):
     ) -> None:
         self.training, self.chunk_size, self.compiled = training, chunk_size, compiled
         self.fit, self.pausable = training.fit, training.pausable
-        self.criteria = dict(training.criteria)
-        self.members = list(self.criteria)
-        self.kinds = kinds_of(self.criteria.values())
+        self.kinds = kinds_of(training.criteria.values())
         self.stochastic = False
         self.chunks: list[Chunk] = []
-        self._rows: list[list[int]] = []  # the members of each chunk
         self._names: list[list[str]] = []  # the parameters of each group of the optimizer
         self._optimizer: Any = None
-        self._factors: list[Tensor] = []
 
     def weights(self, member: int) -> dict[str, Tensor]:
         """Return parameters and buffers of one member."""
         frozen = {name: p.detach() for name, p in self.step.module.named_parameters() if not p.requires_grad}
-        for chunk, rows in zip(self.chunks, self._rows, strict=True):
-            if member in rows:
-                weights = frozen | chunk.weights(rows.index(member))
-                if len(self.kinds) == 1:
-                    return weights
-                return own_weights(weights, self.fit.slots, self.kinds.index(self.criteria[member].shape))
-        raise KeyError(member)
+        weights = frozen | next(chunk for chunk in self.chunks if member in chunk.members).weights(member)
+        if len(self.kinds) == 1:
+            return weights
+        return own_weights(weights, self.fit.slots, self.kinds.index(self.training.criteria[member].shape))
 
     def keep(self, members: set[int]) -> None:
         """Take the other members out of the stacks, and out of the optimizer's state."""
-        state = self._optimizer.state
-        kept = []
-        for chunk, rows in zip(self.chunks, self._rows, strict=True):
-            own = [row for row, member in enumerate(rows) if member in members]
-            if not own:
-                for p in chunk.params.values():
-                    state.pop(p, None)
-                continue
-            size = chunk.size
-            index = torch.tensor(own, device=next(iter(chunk.params.values())).device)
-            for old, new in chunk.select(own).items():
-                if old is not new and old in state:
-                    state[new] = {
-                        key: value[index] if isinstance(value, Tensor) and value.shape[:1] == (size,) else value
-                        for key, value in state.pop(old).items()
-                    }
-            chunk.compiled = None
-            kept.append((chunk, [rows[row] for row in own]))
-        self.chunks, self._rows = [chunk for chunk, _ in kept], [rows for _, rows in kept]
-        self.members = [member for member in self.members if member in members]
+        for chunk in self.chunks:
+            chunk.keep([member for member in chunk.members if member in members], self._optimizer.state)
+        self.chunks = [chunk for chunk in self.chunks if chunk.members]
         for group, names in zip(self._optimizer.param_groups, self._names, strict=True):
             group["params"] = [chunk.params[name] for name in names for chunk in self.chunks]
-        self._set_factors()
-
-    # Training
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Train the population in place of the one network."""
@@ -178,19 +151,21 @@ class PopulationLoop(Callback):
     def _step(self, trainer: Any) -> None:
         """One step of the optimizer for every member, each at its own rate."""
         self._clip(trainer)
-        if not self._factors:
-            self._optimizer.step()
-        else:
-            stacks = [chunk.params[name] for names in self._names for name in names for chunk in self.chunks]
-            before = [stack.detach().clone() for stack in stacks]
-            self._optimizer.step()
-            # The update is linear in the rate, weight decay included
-            factors = [factor for names in self._names for _ in names for factor in self._factors]
-            for stack, old, factor in zip(stacks, before, factors, strict=True):
-                weight = factor.view(-1, *[1] * (stack.dim() - 1)) if factor.dim() else factor
-                stack.data = torch.lerp(old, stack.detach(), weight.to(stack.dtype))
+        names = [name for group in self._names for name in group]
+        scaled = [
+            (chunk.factor, stack, stack.detach().clone())
+            for chunk in self.chunks
+            if chunk.factor is not None
+            for stack in (chunk.params[name] for name in names)
+        ]
+        self._optimizer.step()
+        # The update is linear in the rate, weight decay included
+        for factor, stack, old in scaled:
+            weight = factor.view(-1, *[1] * (stack.dim() - 1)) if factor.dim() else factor
+            stack.data = torch.lerp(old, stack.detach(), weight.to(stack.dtype))
         for chunk in self.chunks:
-            chunk.zero_grad()
+            for stack in chunk.params.values():
+                stack.grad = None
 
     def _stack(self, arguments: tuple[Any, ...], trainer: Any) -> None:
         """Stack the candidates, in chunks that fit into the memory, once the first batch shows what one takes."""
@@ -198,53 +173,36 @@ class PopulationLoop(Callback):
         saved = rehearse(self.step, arguments, trainer)
         # What is saved for backward, and as much again for the gradients on the way, in half of what is free
         affordable = available_memory(trainer.strategy.root_device) // 4 // max(1, saved)
-        size = self.chunk_size or max(1, min(len(self.members), affordable))
-        rows = self._loss_parameters(self.step.module)
-        starts = range(0, len(self.members), size)
-        self._rows = [self.members[start : start + size] for start in starts]
-        self.chunks = [
-            Chunk(self.step, len(own), {name: stack[start : start + size] for name, stack in rows.items()})
-            for own, start in zip(self._rows, starts, strict=True)
-        ]
+        criteria = self.training.criteria
+        size = self.chunk_size or max(1, min(len(criteria), affordable))
+        rates = [(member, criterion.step) for member, criterion in criteria.items()]
+        rows = self._loss_parameters(self.step.module, list(criteria.values()))
+        for own in (slice(start, start + size) for start in range(0, len(criteria), size)):
+            buffers = {name: stack[own] for name, stack in rows.items()}
+            self.chunks.append(Chunk(self.step, dict(rates[own]), buffers))
         if self.compiled is not None:
             self._compile(self.compiled)
         self._adopt(trainer.optimizers[0])
-        self._set_factors()
 
     def _compile(self, compiled: dict[tuple[Any, int], CompiledGradients]) -> None:
-        """Give the chunks the compiled pass of their size, for as long as this population trains."""
-        used = {}
+        """Give the chunks the compiled pass of their size."""
+        kinds = tuple(self.kinds)
+        for size in {chunk.size for chunk in self.chunks}:
+            if (kinds, size) not in compiled:
+                compiled[kinds, size] = CompiledGradients(size)
+            self._passes.enter_context(compiled[kinds, size].of(self.step))
         for chunk in self.chunks:
-            key = tuple(self.kinds), chunk.size
-            if key not in compiled:
-                compiled[key] = CompiledGradients(chunk.size)
-            chunk.compiled = used[key] = compiled[key]
-        for gradients in used.values():
-            self._passes.enter_context(gradients.of(self.step))
+            chunk.compiled = compiled[kinds, chunk.size]
 
-    def _loss_parameters(self, module: Any) -> dict[str, Tensor]:
+    def _loss_parameters(self, module: Any, criteria: list[Criterion]) -> dict[str, Tensor]:
         """The buffers in which the candidates differ, one row a member."""
-        rows: dict[str, Tensor] = {}
-        criteria = [self.criteria[member] for member in self.members]
         if len(self.kinds) > 1:
             return mixed_rows(module, self.fit.slots, criteria, self.kinds)
-        if not criteria[0].losses:
-            return rows
-        for number, slot in enumerate(self.fit.slots):
-            loss = slot.get(module)
-            rows[f"{slot.path}.theta"] = loss.theta.new_tensor(
-                [list(criterion.losses[number].theta) for criterion in criteria]
-            )
-        return rows
-
-    def _set_factors(self) -> None:
-        """Note the factors on the learning rates, one tensor a chunk; none if all are 1."""
-        steps = [[self.criteria[member].step for member in rows] for rows in self._rows]
-        self._factors = []
-        if any(step != 1 for own in steps for step in own):
-            for chunk, own in zip(self.chunks, steps, strict=True):
-                like = next(iter(chunk.params.values()))
-                self._factors.append(torch.tensor(own if chunk.mapped else own[0], device=like.device))
+        return {
+            f"{slot.path}.theta": slot.get(module).theta.new_tensor([list(c.losses[at].theta) for c in criteria])
+            for at, slot in enumerate(self.fit.slots)
+            if criteria[0].losses
+        }
 
     def _adopt(self, optimizer: Any) -> None:
         """Let the module's own optimizer, its groups and schedules as they are, step the stacked parameters."""

@@ -21,9 +21,6 @@ class MixedLoss(nn.Module):
     """One loss of each kind, of which a candidate has one.
 
     All are computed, and those that a candidate does not have see logits of 0, so that their gradients are finite.
-
-    Args:
-        losses: one loss of each kind.
     """
 
     share: Tensor

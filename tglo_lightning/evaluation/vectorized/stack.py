@@ -21,17 +21,7 @@ from tglo_lightning.evaluation.vectorized.vectorizable import NotVectorizable
 if TYPE_CHECKING:
     from tglo_lightning.evaluation.vectorized.compilation import CompiledGradients
 
-__all__ = [
-    "Chunk",
-    "ComputeRandomness",
-    "Step",
-    "alike",
-    "available_memory",
-    "flushed",
-    "keep_heap",
-    "mapped",
-    "rehearse",
-]
+__all__ = ["Chunk", "Step", "mapped"]
 
 PLAIN = (bool, int, float, str, type(None))
 
@@ -39,15 +29,11 @@ PLAIN = (bool, int, float, str, type(None))
 class Step:
     """``training_step`` of a module as a function of its parameters and buffers.
 
-    The tensors take their places in the module for the time of a call. (``torch.func.functional_call`` does the same,
-    and looks up every name at each call.)
-
-    Args:
-        module: the module; shared tensors stay shared.
+    The tensors take their places in the module for the time of a call; shared ones stay shared.
+    (``torch.func.functional_call`` does the same, and looks up every name at each call.)
 
     Attributes:
-        params: the parameters that are trained, by name.
-        buffers: the buffers, by name.
+        params, buffers: parameters that are trained, and buffers, by name.
 
     Raises:
         NotVectorizable: in the first call, for a side effect that candidates in one pass would share.
@@ -150,64 +136,64 @@ class Chunk:
 
     Args:
         step: the training step.
-        buffers: values of some buffers by name, one row a candidate; the others are the module's.
-        size: number of candidates.
+        rates: factor on the learning rates of each member.
+        buffers: values of some buffers by name, one row a member; the others are the module's.
 
     Attributes:
         params, buffers: the stacks by name, candidates first.
+        factor: factors on the learning rates; ``None`` if all are 1.
         compiled: the pass as compiled code, for this number of candidates.
     """
 
-    def __init__(self, step: Step, size: int, buffers: Mapping[str, Tensor]) -> None:
-        self.step, self.size, self.mapped = step, size, size > 1
+    def __init__(self, step: Step, rates: Mapping[int, float], buffers: Mapping[str, Tensor]) -> None:
+        self.step, self.members, self.size, self.mapped = step, list(rates), len(rates), len(rates) > 1
         self.compiled: CompiledGradients | None = None
         self.params: dict[str, Tensor] = {name: nn.Parameter(self.stack(p)) for name, p in step.params.items()}
         self.buffers = {name: self.stack(buffer) for name, buffer in step.buffers.items()}
         for name, rows in buffers.items():
             self.buffers[name] = rows if self.mapped else rows[0]
         self._params, self._buffers = list(self.params.values()), list(self.buffers.values())
+        factors = torch.tensor(list(rates.values()), device=self._params[0].device)
+        self.factor = None if bool((factors == 1).all()) else factors if self.mapped else factors[0]
 
     def stack(self, value: Tensor) -> Tensor:
         """The same value for each candidate."""
         return value.detach().expand(self.size, *value.shape).clone() if self.mapped else value.detach().clone()
 
-    def weights(self, index: int) -> dict[str, Tensor]:
+    def weights(self, member: int) -> dict[str, Tensor]:
         """Parameters and buffers of one candidate."""
-        both = {**self.params, **self.buffers}
-        return {name: value.detach()[index] if self.mapped else value.detach() for name, value in both.items()}
+        row, both = self.members.index(member), {**self.params, **self.buffers}
+        return {name: value.detach()[row] if self.mapped else value.detach() for name, value in both.items()}
 
-    def select(self, rows: Sequence[int]) -> dict[Tensor, Tensor]:
-        """Keep these candidates and forget the others.
-
-        Returns:
-            The new stack of each parameter by the old one.
-        """
-        if not self.mapped:
-            return {p: p for p in self._params}
-        index = torch.tensor(list(rows), device=self._params[0].device)
-        old, self.size = self._params, len(rows)
-        self.params = {name: nn.Parameter(p.detach()[index]) for name, p in self.params.items()}
-        self.buffers = {name: buffer[index] for name, buffer in self.buffers.items()}
+    def keep(self, members: Sequence[int], state: dict[Tensor, Any]) -> None:
+        """Let go of the other candidates, in an optimizer's state too."""
+        if len(members) == self.size:
+            return
+        index = torch.tensor([self.members.index(member) for member in members], device=self._params[0].device)
+        for name, old in self.params.items():
+            before = state.pop(old, None)
+            if members:
+                self.params[name] = nn.Parameter(old.detach()[index])
+            if members and before is not None:
+                state[self.params[name]] = {
+                    key: value[index] if isinstance(value, Tensor) and value.shape[:1] == (self.size,) else value
+                    for key, value in before.items()
+                }
+        if members:
+            self.buffers = {name: buffer[index] for name, buffer in self.buffers.items()}
+            self.factor = None if self.factor is None else self.factor[index]
+        self.members, self.size, self.compiled = list(members), len(members), None
         self._params, self._buffers = list(self.params.values()), list(self.buffers.values())
-        return dict(zip(old, self._params, strict=True))
 
     def gradients(self, names: Sequence[str]) -> list[Tensor]:
         """Gradients of the named parameters, as far as there are any, candidates first."""
         found = [grad for name in names if (grad := self.params[name].grad) is not None]
         return found if self.mapped else [grad[None] for grad in found]
 
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
-        for stack in self._params:
-            stack.grad = None
-
     def backward(
         self, arguments: tuple[Any, ...], share: float = 1.0, forward: Callable[[], Any] = nullcontext
     ) -> None:
-        """Add ``share`` of the gradients of the candidates' losses to the gradients of the stacks.
-
-        ``forward`` gives the context that losses are computed in.
-        """
+        """Add ``share`` of the losses' gradients to those of the stacks; ``forward`` gives the losses' context."""
         if self.compiled is None:
             with forward():
                 losses = self.losses(arguments)
@@ -225,20 +211,15 @@ class Chunk:
 
 
 class ComputeRandomness:
-    """Keeps what a computation draws apart from the data's draws: batches do not depend on the number of candidates.
-
-    Attributes:
-        stochastic: whether the computation has drawn from torch's generators yet.
-    """
+    """Keeps what a computation draws apart from the data's draws: batches do not depend on the number of candidates."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.stochastic = False
+        self.stochastic = False  # whether the computation has drawn from torch's generators yet
         self._inside: list[Tensor] | None = None
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        """Within, torch draws from a stream of its own."""
         outside = self.states()
         before = outside if self._inside is None else self._inside
         self.set_states(before)
@@ -250,12 +231,10 @@ class ComputeRandomness:
             self.set_states(outside)
 
     def states(self) -> list[Tensor]:
-        """States of torch's generators."""
         states = [torch.get_rng_state()]
         return [*states, torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else states
 
     def set_states(self, states: list[Tensor]) -> None:
-        """Put torch's generators into these states."""
         torch.set_rng_state(states[0])
         if len(states) > 1:
             torch.cuda.set_rng_state(states[1], self.device)
@@ -277,10 +256,10 @@ def flushed() -> Iterator[None]:
 
 
 def keep_heap() -> None:
-    """Let the process keep freed memory at hand, where its allocator is glibc's.
+    """Let glibc keep freed memory at hand.
 
-    That one gives everything above a threshold back to the system, to ask for it again in the next step, at the price
-    of a page fault every 4 KiB. The threshold rises to twice the largest block under 32 MiB that was freed.
+    It gives blocks above a threshold back, and asks for them again in the next step, at a page fault every 4 KiB. The
+    threshold rises to twice the largest block under 32 MiB that was freed.
     """
     torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
@@ -313,11 +292,10 @@ def _numpy_state() -> Any:
 
 def rehearse(step: Step, arguments: tuple[Any, ...], trainer: Any) -> int:
     """Bytes that one candidate's pass saves for backward."""
-    saved = 0
+    saved: list[int] = []
 
     def count(value: Tensor) -> Tensor:
-        nonlocal saved
-        saved += value.numel() * value.element_size()
+        saved.append(value.nbytes)
         return value
 
     # On copies: a pass may change buffers, and draw random numbers
@@ -328,7 +306,7 @@ def rehearse(step: Step, arguments: tuple[Any, ...], trainer: Any) -> int:
         trainer.precision_plugin.train_step_context(),
     ):
         step(values, arguments)
-    return saved
+    return sum(saved)
 
 
 def available_memory(device: torch.device) -> int:

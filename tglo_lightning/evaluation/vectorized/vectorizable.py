@@ -79,14 +79,13 @@ def transfers_batches(trainer: Any, module: Any) -> bool:
     return device.type != "cpu" or any(_overridden(owner, base, TRANSFER) for owner, base in owners if owner)
 
 
-def _overridden(owner: Any, base: str, hooks: Sequence[str] = HOOKS) -> list[str]:
-    """Which of the hooks the class of ``owner`` defines anew, below Lightning's class called ``base``."""
+def _overridden(owner: Any, base_name: str, hooks: Sequence[str] = HOOKS) -> list[str]:
+    """Which of the hooks the class of ``owner`` defines anew, below Lightning's class of this name."""
     kind = type(owner)
-    parents = [c for c in kind.__mro__ if c.__name__ == base and c.__module__.split(".")[0] in LIGHTNING]
-    defaults = [{getattr(parent, name, None) for parent in parents} for name in hooks]
+    parents = [c for c in kind.__mro__ if c.__name__ == base_name and c.__module__.split(".")[0] in LIGHTNING]
     own = {name: getattr(kind, name, None) for name in hooks}
-    pairs = zip(hooks, defaults, strict=True)
-    return [name for name, known in pairs if own[name] not in known and not _empty(own[name])]
+    own = {name: hook for name, hook in own.items() if all(hook != getattr(base, name, None) for base in parents)}
+    return [name for name, hook in own.items() if not _empty(hook)]
 
 
 def _empty(hook: Any) -> bool:

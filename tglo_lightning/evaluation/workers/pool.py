@@ -30,33 +30,20 @@ HANG_SECONDS = 5.0
 
 @dataclass(frozen=True, eq=False)
 class Slot:
-    """A place in the pool, with a :class:`~tglo_lightning.evaluation.workers.worker.Worker` in another process.
+    """A place in the pool, with a :class:`~tglo_lightning.evaluation.workers.worker.Worker` in another process."""
 
-    Attributes:
-        rank: number of the place, from 0.
-        submit: calls a method of the worker.
-        ready: done once the worker has taken on the search.
-        lost: exceptions of a call whose worker died.
-        close: kills the worker.
-    """
-
-    rank: int
-    submit: Callable[..., Future[Any]]
-    ready: Future[Any]
-    lost: tuple[type[Exception], ...]
-    close: Callable[[], Any]
+    rank: int  # number of the place, from 0
+    submit: Callable[..., Future[Any]]  # calls a method of the worker
+    ready: Future[Any]  # done once the worker has taken on the search
+    lost: tuple[type[Exception], ...]  # exceptions of a call whose worker died
+    close: Callable[[], Any]  # kills the worker
 
 
 class PoolEvaluator:
-    """Trains the members of populations in workers, which live as long as the search.
-
-    Attributes:
-        kind: kind of the workers.
-        advice: what to do if a worker cannot start.
-    """
+    """Trains the members of populations in workers, which live as long as the search."""
 
     kind: str
-    advice: str
+    advice: str  # what to do if a worker cannot start
     attempts = ATTEMPTS
     shares_passes = False
     fit: InnerFit
@@ -170,7 +157,7 @@ class PoolPopulation:
         return self._scored(list(self.members))
 
     def keep(self, members: Sequence[int]) -> None:
-        """End the other trainings. Those that are kept stay in their workers, however many share one."""
+        """End the other trainings. Those that are kept stay in their workers."""
         self._abandon()
         self._free(set(self.members) - set(members))
         self.members = sorted(members)
@@ -183,11 +170,11 @@ class PoolPopulation:
         Raises:
             RuntimeError: the training failed.
         """
-        known = self._known.get(member)
-        if (known is None or known.status == "ok") and self._homes.get(member) not in self._pool.slots:
+        known = self._known.get(member, Evaluation(math.nan))
+        if known.status == "ok" and self._homes.get(member) not in self._pool.slots:
             self._known.pop(member, None)
             known = next(self._scored([member]))
-        if known is not None and known.status != "ok":
+        if known.status != "ok":
             raise RuntimeError(f"Candidate {member} has no weights: {known.error}")
         home = self._homes[member]
         try:

@@ -31,9 +31,9 @@ PR_SET_PDEATHSIG = 1
 class ProcessEvaluator(PoolEvaluator):
     """Spreads the candidates over worker processes, one thread each.
 
-    The workers live as long as the search: module, data and imports are paid once. A worker that is killed is replaced
-    and its candidate run again; one that hangs beyond the candidates' time limit is killed and replaced. Workers end
-    with the process that started them, however that ends. The results do not depend on which worker trains what.
+    The workers live as long as the search, and end with the process that started them, however that ends. One that is
+    killed is replaced and its candidate run again; one that hangs beyond the candidates' time limit is killed and
+    replaced. The results do not depend on which worker trains what.
 
     On the CPU workers of one thread are forked if the system can, all others are spawned: then module, data, callbacks
     and ``init`` must be picklable, and the script needs its ``if __name__ == "__main__":``.
@@ -71,12 +71,10 @@ class ProcessEvaluator(PoolEvaluator):
 
     def open(self, rank: int) -> Slot:
         """Start a worker."""
-        fit = self.fit
+        fit = self.fit.on_gpu(rank % max(1, torch.cuda.device_count()))
         # A forked process hangs if it uses the threads that its parent had
         forkable = fit.device.type == "cpu" and self.threads == 1 and "fork" in mp.get_all_start_methods()
         context: Any = mp.get_context(self.start_method or ("fork" if forkable else "spawn"))
-        if fit.device.type == "cuda":
-            fit = fit.on_device(torch.device("cuda", rank % torch.cuda.device_count()))
         ours, theirs = context.Pipe()
         args = (theirs, os.getpid(), (self.inner, fit), self.threads)
         process = context.Process(target=_serve, args=args, name=f"tglo-worker-{rank}")

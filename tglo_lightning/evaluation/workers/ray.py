@@ -8,8 +8,6 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-import torch
-
 from tglo_lightning.arguments import integer, number, optional
 from tglo_lightning.evaluation.isolation import environment
 from tglo_lightning.evaluation.workers.pool import PoolEvaluator, Slot
@@ -96,11 +94,10 @@ class RayEvaluator(PoolEvaluator):
             with environment(RAY_USAGE_STATS_ENABLED="0"):
                 ray.init(self.address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             self._connected = True
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         needs = self._needs()
-        room = sum(
-            min(int(node.get(kind, 0) / amount + 1e-9) for kind, amount in needs.items() if amount) for node in nodes
-        )
+        wanted = [(kind, amount) for kind, amount in needs.items() if amount]
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        room = sum(min(int(node.get(kind, 0) / amount + 1e-9) for kind, amount in wanted) for node in nodes)
         if room == 0 and self._held is None:
             warnings.warn(
                 f"No node of the Ray cluster has {needs['CPU']:g} CPUs and {needs['GPU']:g} GPUs, which a candidate "
@@ -115,8 +112,7 @@ class RayEvaluator(PoolEvaluator):
 
         if self._held is None:
             # Ray shows each worker its own GPUs only
-            fit = self.fit.on_device(torch.device("cuda", 0)) if self.fit.device.type == "cuda" else self.fit
-            self._held = ray.put((self.inner, fit))
+            self._held = ray.put((self.inner, self.fit.on_gpu(0)))
         needs = self._needs()
         actor: Any = ray.remote(Worker).options(num_cpus=needs["CPU"], num_gpus=needs["GPU"]).remote()
 

@@ -34,8 +34,7 @@ class Worker:
         try:
             population = population or self.inner.start([criterion], seed)
             population.advance(until - population.trained)
-            scores = population.scores()
-            evaluation = next(scores)
+            evaluation = next(iter(population.scores()))
             if evaluation.status == "ok" and until < population.length:
                 self._waiting[key] = population
                 return evaluation
@@ -43,8 +42,6 @@ class Worker:
                 # The training ends before the next one begins; its weights can still be asked for, if there are any
                 with suppress(Exception):
                     self._finished[key] = _packed(population)
-            # A population frees what is done once it is asked for more
-            next(scores, None)
         except Exception as crash:
             evaluation = failed(crash, time.perf_counter() - started)
         if population is not None:

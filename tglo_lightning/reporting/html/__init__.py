@@ -38,21 +38,17 @@ def write_report(
     Args:
         run: a directory of ``tglo-train`` or of a search with a journal, finished or not; the journal or ``.json`` file
             of a search, if several lie in one directory; or the ``result`` of a ``TaylorGLO`` callback.
-        output: file to write; ``report.html`` in the directory by default.
-        attacks: further attack reports by name: files that ``tglo-attack`` wrote, or its directories. Those below the
-            run's own directory are found.
-        attraction: further ``.npz`` files of ``AttractionMonitor`` by name; those below the run's own directory are
-            found.
+        output: file to write, and return; ``report.html`` in the directory by default.
+        attacks: further attack reports by name, beside those below the run's own directory: files that ``tglo-attack``
+            wrote, or its directories.
+        attraction: further ``.npz`` files of ``AttractionMonitor`` by name.
         num_classes: number of classes, for a run whose files do not know it.
-
-    Returns:
-        The path of the report.
 
     Raises:
         ImportError: matplotlib is not installed.
         ValueError: there is no run to report, or ``num_classes`` is below 2.
     """
-    num_classes = optional(integer, "num_classes", num_classes, 2)
+    classes = optional(integer, "num_classes", num_classes, 2)
     if isinstance(run, SearchResult):
         if output is None:
             raise ValueError("`output` must name a file where `run` is a result and not a directory.")
@@ -62,37 +58,33 @@ def write_report(
         if output is None:
             assert files.folder is not None
             output = files.folder / (REPORT if files.stem == SEARCH else f"{files.stem}-{REPORT}")
-    return write_whole(Path(output), _render(files, num_classes))
+    files.classes = classes
+    return write_whole(Path(output), _render(files))
 
 
 def print_report(run: str | Path, console: Console, *, num_classes: int | None = None, **given: Any) -> None:
-    """Print what :func:`write_report` writes: pictures as their descriptions, without what the page folds.
+    """Print what :func:`write_report`, with the same arguments, writes.
 
-    Args:
-        run, num_classes: as of :func:`write_report`.
-        console: where to.
-        **given: ``attacks`` and ``attraction`` of :func:`write_report`.
-
-    Raises:
-        ImportError, ValueError: as of :func:`write_report`.
+    Pictures come as their descriptions, without what the page folds.
     """
     from tglo_lightning.reporting.html.terminal import print_blocks
 
     files = read_run(run, **given)
-    print_blocks(console, *_content(files, optional(integer, "num_classes", num_classes, 2)), files.problems)
+    files.classes = optional(integer, "num_classes", num_classes, 2)
+    print_blocks(console, *_content(files), files.problems)
 
 
-def _content(files: RunFiles, num_classes: int | None) -> tuple[Headline, list[Section]]:
+def _content(files: RunFiles) -> tuple[Headline, list[Section]]:
     from tglo_lightning.reporting.html.sections import sections
 
     try:
         head = headline(files)
     except Exception as error:  # see `sections`
         head = Headline("plain", f"What was found cannot be told: {type(error).__name__}.")
-    return head, sections(files, num_classes or files.num_classes)
+    return head, sections(files)
 
 
-def _render(files: RunFiles, num_classes: int | None) -> str:
+def _render(files: RunFiles) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     from tglo_lightning.reporting import pictures
@@ -101,30 +93,19 @@ def _render(files: RunFiles, num_classes: int | None) -> str:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    light, dark = ("; ".join(f"--plot-{name}: {pair[i]}" for name, pair in pictures.PALETTE.items()) for i in (0, 1))
+    light, dark = pictures.themes()
     environment.filters |= {"typeset": typeset, "svg": pictures.svg}
     environment.tests["formula"] = lambda cell: isinstance(cell, Formula)
-    head, sections = _content(files, num_classes)
-    return environment.get_template("report.html").render(
-        files=files,
-        head=head,
-        sections=sections,
-        version=__version__,
-        style=loader.get_source(environment, "report.css")[0],
-        light=light,
-        dark=dark,
-    )
+    head, sections = _content(files)
+    style = loader.get_source(environment, "report.css")[0]
+    values = {"files": files, "head": head, "sections": sections, "style": style, "light": light, "dark": dark}
+    return environment.get_template("report.html").render(values, version=__version__)
 
 
 def report_quietly(run: str | Path, fit: Fit | None = None) -> Path | None:
     """:func:`write_report` at the end of a run: what goes wrong is one line in the log, and never an error.
 
-    Args:
-        run: as of :func:`write_report`.
-        fit: the fit that followed the search whose file ``run`` is; it is written beside that.
-
-    Returns:
-        The path of the report; None if there is none.
+    ``fit`` followed the search whose file ``run`` is, and is written beside that.
     """
     try:
         if fit is not None:

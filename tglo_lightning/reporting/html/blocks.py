@@ -40,19 +40,15 @@ class Text:
 
 
 @dataclass
-class Missing:
-    """A part that this run does not have, and how to get it."""
-
-    words: str
-    command: str = ""
-
-
-@dataclass
 class Code:
-    """Something to type or to copy."""
+    """Something to type or to copy, and what it is."""
 
     label: str
-    source: str
+    source: str = ""
+
+
+class Missing(Code):
+    """A part that this run does not have, and how to get it."""
 
 
 @dataclass

@@ -50,7 +50,7 @@ class Fit:
     Attributes:
         loss: which loss it trained with, ``"metalearned"`` or ``"original"``.
         curves: ``{metric: [one value an epoch]}``.
-        attraction: files of ``AttractionMonitor`` by name.
+        attraction: files of :class:`~tglo_lightning.reporting.attraction.AttractionRecord` by name.
     """
 
     loss: str
@@ -64,11 +64,7 @@ class Fit:
 
     @classmethod
     def load(cls, path: Path) -> Fit:
-        """Read a file that :meth:`save` wrote.
-
-        Raises:
-            OSError, ValueError: it cannot be read, or holds something else.
-        """
+        """Read a file that :meth:`save` wrote."""
         values = load_json(path, {"loss": str, "curves": {...: [(*NUMBER, None)]}, "attraction": {...: str}})
         attraction = {name: path.parent / place for name, place in values["attraction"].items()}
         return cls(values["loss"], values["curves"], attraction)
@@ -83,15 +79,13 @@ class RunFiles:
         folder: where it lies; None for a result that lies nowhere.
         stem: name of the search's files, ``"search"`` unless the journal has another.
         written: when the last of the files was.
-        result: ``result.json`` of ``tglo-train``.
         search: the search, read from its journal where it did not come to its end.
         header: of the journal.
-        config: ``.hydra/config.yaml`` as text.
-        overrides: the arguments of the command line.
+        config: ``.hydra/config.yaml`` as text; ``overrides`` are the arguments of the command line.
         curves: ``{loss: [{metric: [one value an epoch]} a seed]}``.
         fit: the fit that followed a search as a callback, once it has ended; the curves are of that one then.
-        attraction: measurements by the name of what was trained.
-        robustness: attack reports by name.
+        attraction, robustness: measurements by the name of what was trained.
+        classes: number of classes, if it was given.
         problems: files that are there and cannot be read, and why.
     """
 
@@ -108,6 +102,7 @@ class RunFiles:
     fit: Fit | None = None
     attraction: dict[str, AttractionRecord] = field(default_factory=dict)
     robustness: dict[str, RobustnessReport] = field(default_factory=dict)
+    classes: int | None = None
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -118,7 +113,7 @@ class RunFiles:
     @property
     def kept(self) -> bool:
         """Whether a metalearned loss was kept."""
-        kept = self.result["kept"] if self.result else self.search.kept if self.search else "original"
+        kept = self.result["kept"] if self.result else self.search and self.search.kept
         return bool(kept == "metalearned")
 
     @property
@@ -176,11 +171,6 @@ class RunFiles:
         return "classes" if self.search is None else kind_of(self.search)
 
     @property
-    def init(self) -> str | None:
-        """Where the trainings of a search by the callback started, as its ``init``; None where no file tells."""
-        return self.header.get("init")
-
-    @property
     def starts(self) -> str:
         """One sentence on what a fresh seed of the finals changes; empty where no file tells."""
         if self.plain:
@@ -191,19 +181,18 @@ class RunFiles:
             "reset": 'Each fresh seed draws new initial weights too (init="reset").',
             "function": "Each training starts from the weights of a new module, which the function given as init "
             "builds under the fresh seed.",
-        }.get(self.init or "", "")
+        }.get(self.header.get("init", ""), "")
 
     @property
     def num_classes(self) -> int | None:
-        """Number of classes, from any file that knows it; None for targets of another kind."""
+        """Number of classes, as given or from any file that knows it; None for targets of another kind."""
         if self.kind != "classes":
             return None
-        known = [self.result or {}, {} if self.search is None else self.search.settings]
-        found = [values["num_classes"] for values in known if values.get("num_classes")]
-        found += [self.header[key] for key in ("classes", "num_classes") if key in self.header]
+        known = [self.result or {}, self.search.settings if self.search else {}, self.header]
+        found = [self.classes, *(values.get("num_classes") for values in known), self.header.get("classes")]
         found += [record.num_classes for record in self.attraction.values()]
         found += [report.num_classes for report in self.robustness.values()]
-        return int(found[0]) if found else None
+        return next((int(count) for count in found if count), None)
 
 
 def read_run(
@@ -211,12 +200,7 @@ def read_run(
     attacks: Mapping[str, str | Path] | None = None,
     attraction: Mapping[str, str | Path] | None = None,
 ) -> RunFiles:
-    """Read what there is of a run.
-
-    Args:
-        run: the directory; or, where several searches left their files in one, the journal or ``.json`` of a search.
-        attacks: further attack reports by name: files that ``tglo-attack`` wrote, or its directories.
-        attraction: further files of ``AttractionMonitor`` by name.
+    """Read what there is of a run; the arguments are those of ``write_report``.
 
     Raises:
         ValueError: no such directory or file, nothing of a run in it, or files of several searches.
@@ -230,12 +214,12 @@ def read_run(
     files = RunFiles(name=folder.resolve().name, folder=folder, stem=stem or SEARCH)
     files.result = _read(files, folder / "result.json", _result)
     files.config = _read(files, folder / ".hydra" / "config.yaml", lambda p: p.read_text(encoding="utf-8")) or ""
-    files.overrides = _read(files, folder / ".hydra" / "overrides.yaml", _overrides)
+    typed = folder / ".hydra" / "overrides.yaml"
+    files.overrides = _read(files, typed, lambda p: list(map(str, load_yaml(p) or [])))
     saved = folder / f"{files.stem}.json"
     files.header = Journal.header(saved.with_suffix(".jsonl"))
-    files.search = _read(files, saved, SearchResult.load) or _read(
-        files, saved.with_suffix(".jsonl"), SearchResult.load
-    )
+    for path_of_search in (saved, saved.with_suffix(".jsonl")):
+        files.search = files.search or _read(files, path_of_search, SearchResult.load)
     files.curves = _read(files, folder / "curves.json", lambda p: load_json(p, CURVES)) or {}
     for kind in files.result["losses"] if files.result else ():
         for npz in sorted((folder / "seeds" / f"{kind}-0").glob("*.npz"))[:1]:
@@ -256,7 +240,7 @@ def read_run(
     for report in reports:
         beside = sum(other.parent == report.parent for other in reports) > 1
         name = report.stem if beside else report.parent.name
-        _attacked(files, name if len(reports) > 1 else "this run", report)
+        _attacked(files, name if reports[1:] else "this run", report)
     for name, given in (attacks or {}).items():
         report = Path(given) / "robustness.json" if Path(given).is_dir() else Path(given)
         if not report.is_file():
@@ -287,9 +271,8 @@ def _stem(folder: Path) -> str:
     """The name of the search's files in a directory."""
     if any((folder / f"{SEARCH}{suffix}").is_file() for suffix in (".json", ".jsonl")):
         return SEARCH
-    others = sorted(
-        path for path in folder.glob("*.jsonl") if path.stem not in LOSSES and "journal" in Journal.header(path)
-    )
+    found = sorted(path for path in folder.glob("*.jsonl") if "journal" in Journal.header(path))
+    others = [path for path in found if path.stem not in LOSSES]
     if len(others) > 1:
         names = ", ".join(path.name for path in others)
         raise ValueError(f"{folder} holds several searches; give the journal of one of them: {names}")
@@ -308,10 +291,6 @@ def _result(path: Path) -> dict[str, Any]:
             Criterion.from_dict(loss["criterion"])
     result["losses"] = {kind: losses[kind] for kind in LOSSES if kind in losses}
     return result
-
-
-def _overrides(path: Path) -> list[str]:
-    return [str(entry) for entry in load_yaml(path) or []]
 
 
 def _attacked(files: RunFiles, name: str, path: Path) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tglo_lightning.reporting.html.files import RunFiles
 from tglo_lightning.reporting.numbers import LOSSES, duration, fixed, mean_sd, signed
 from tglo_lightning.reporting.pictures.canvas import KINDS
 from tglo_lightning.reporting.results import final_verdict, leader
 from tglo_lightning.reporting.stats import LESS_IS_BETTER, Verdict, verdict
+from tglo_lightning.search import SearchResult
+from tglo_lightning.search.curves import Curves
 from tglo_lightning.wording import counted
 
 METALEARNED = "metalearned"
@@ -24,11 +27,8 @@ class Headline:
 
     Attributes:
         tone: ``"good"``, ``"open"`` or ``"plain"``.
-        title: one sentence.
         facts: module, data, what was compared, what it cost and what got worse, in one line.
-        sentences: what stands below.
-        bars: label, mean and deviation, colour of each loss.
-        measure: what the bars show.
+        bars, measure: label, mean and deviation, colour of each loss; and what these figures are.
         sure: how sure it is, in words.
     """
 
@@ -43,13 +43,13 @@ class Headline:
 
 def headline(files: RunFiles) -> Headline:
     """Return the headline of a run."""
-    if files.result is None and files.search is None:
-        return Headline("plain", "A training that was measured, without a search or a comparison.")
-    if files.result is None and files.interrupted:
-        return _unfinished(files)
     if files.result is not None:
-        return _on_test_data(files)
-    return _of_search(files) if files.search is None or files.search.curves is None else _of_race(files)
+        return _on_test_data(files, files.result)
+    if (search := files.search) is None:
+        return Headline("plain", "A training that was measured, without a search or a comparison.")
+    if files.interrupted:
+        return _unfinished(files, search)
+    return _of_search(files, search) if search.curves is None else _of_race(files, search, search.curves)
 
 
 def verdicts(files: RunFiles, metric: str) -> dict[str, Verdict | None]:
@@ -72,11 +72,10 @@ def loss_names(files: RunFiles) -> dict[str, str]:
     return LOSSES | named | {"original": f"{files.original} (original)"}
 
 
-def _on_test_data(files: RunFiles) -> Headline:
-    assert files.result is not None
-    tests, wanted = files.result["losses"]["original"]["test"], files.result["monitor"].rpartition("/")[2]
+def _on_test_data(files: RunFiles, result: dict[str, Any]) -> Headline:
+    tests, wanted = result["losses"]["original"]["test"], result["monitor"].rpartition("/")[2]
     metric = wanted if wanted in tests else next(iter(tests))
-    values, search = test_values(files, metric), files.result["search"]
+    values, search = test_values(files, metric), result["search"]
     if METALEARNED in values:
         head = _compared(files, verdicts(files, metric), loss_names(files), f"test/{metric}")
     else:
@@ -90,9 +89,7 @@ def _on_test_data(files: RunFiles) -> Headline:
     )
 
 
-def _of_search(files: RunFiles) -> Headline:
-    search = files.search
-    assert search is not None
+def _of_search(files: RunFiles, search: SearchResult) -> Headline:
     values = {"original": search.original.fitness}
     if search.best is None:
         head = Headline("plain", f"No candidate could be trained; {files.original} stays.")
@@ -110,11 +107,7 @@ def _of_search(files: RunFiles) -> Headline:
     return _with_figures(head, files, search.monitor, values, f"compared by {search.monitor}", cost, {})
 
 
-def _of_race(files: RunFiles) -> Headline:
-    search = files.search
-    assert search is not None
-    curves = search.curves
-    assert curves is not None
+def _of_race(files: RunFiles, search: SearchResult, curves: Curves) -> Headline:
     names = curves.names(search.original.name)
     head = Headline("plain", f"Of {len(names)} networks that of {names[curves.winner]} is kept.")
     own = next(entry for entry in search.history if entry.criterion.is_original)
@@ -126,7 +119,8 @@ def _of_race(files: RunFiles) -> Headline:
     if search.p_value is not None:
         n, p = len(search.original.fitness), search.p_value
         head.sentences.append(f"From {n} fresh seeds each its loss gains {signed(search.gain)}; one-sided p {p:.2g}.")
-    head.facts = _facts(files, "one network each, no test of the loss" if search.p_value is None else "")
+    cost = f"{counted(search.trainings, 'training')}, {duration(search.seconds)}"
+    head.facts = _facts(files, "one network each, no test of the loss" if search.p_value is None else "", cost)
     return head
 
 
@@ -144,8 +138,8 @@ def _compared(
     head.sure = f"{signed(first.difference)} in {metric}{f' against {names[best]}' if several else ''}: {first.words}."
     test = f"Paired t-test, n\u00a0=\u00a0{counted(first.n, 'seed')}"
     lines = [f"{test}." if several else f"{test}: {first.details}."]
-    for kind, each in told.items() if several else ():
-        lines.append(f"Against {names[kind]} {signed(each.difference)}; {each.details}.")
+    if several:
+        lines += [f"Against {names[kind]} {signed(each.difference)}; {each.details}." for kind, each in told.items()]
     head.sentences += lines
     if not files.kept:
         return head
@@ -191,17 +185,12 @@ def _facts(files: RunFiles, *more: str) -> str:
     return " · ".join(filter(None, (files.module, samples, classes, *more)))
 
 
-def _unfinished(files: RunFiles) -> Headline:
-    search = files.search
-    assert search is not None
+def _unfinished(files: RunFiles, search: SearchResult) -> Headline:
     done, takes = files.trainings
     head = Headline("open", f"The search is not finished: {done} of {takes} trainings are done.")
-    best = leader(search)
-    if best is not None:
-        head.sentences.append(
-            f"The best candidate so far has {search.monitor} {fixed(best.found)}, from one seed. The finals will tell "
-            f"whether it beats {files.original}."
-        )
+    if (best := leader(search)) is not None:
+        words = f"The best candidate so far has {search.monitor} {fixed(best.found)}, from one seed."
+        head.sentences.append(f"{words} The finals will tell whether it beats {files.original}.")
     return head
 
 
@@ -212,7 +201,7 @@ def same_for_every_seed(files: RunFiles) -> str:
     why = {
         "module": ', because nothing is random: no shuffling, no dropout, init="module". More seeds change nothing',
         "plain": ", because fn draws nothing at random, or sets a seed of its own. More seeds change nothing",
-    }.get("plain" if files.plain else files.init or "", "")
+    }.get("plain" if files.plain else files.header.get("init", ""), "")
     return (
         f"The seeds made no difference: each loss came to the same number in all its trainings{why}. So the comparison "
         "counts as a single training of each loss."

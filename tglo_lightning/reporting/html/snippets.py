@@ -32,10 +32,8 @@ def drop_in(files: RunFiles, criterion: Criterion) -> str:
     given = ", ".join(f"{k}=torch.tensor({v})" if k == "weight" else f"{k}={v!r}" for k, v in options.items())
     known = files.original_name.endswith("Loss") and hasattr(nn, files.original_name)
     original = files.original_name if known else LIKE[files.kind]
-    names = _names(len(criterion.losses))
-    return _code(
-        "drop_in.py", original=original, given=given, losses=[*zip(names, map(_built, criterion.losses), strict=True)]
-    )
+    losses = [*zip(_names(len(criterion.losses)), map(_built, criterion.losses), strict=True)]
+    return _code("drop_in.py", original=original, given=given, losses=losses)
 
 
 def comparison(files: RunFiles, criterion: Criterion) -> str:
@@ -45,10 +43,8 @@ def comparison(files: RunFiles, criterion: Criterion) -> str:
     less = ", less=True" if search.mode == "min" else ""
     names = _names(len(criterion.losses))
     if files.plain:
-        found = names[0] if criterion.losses else "original"
-        return _code(
-            "compare_function.py", built=drop_in(files, criterion), found=found, step=criterion.step, less=less
-        )
+        found, built = names[0] if criterion.losses else "original", drop_in(files, criterion)
+        return _code("compare_function.py", built=built, found=found, step=criterion.step, less=less)
     # A result alone does not know the paths
     places = zip(map(_place, files.header.get("loss") or names), criterion.losses, strict=False)
     used = str(dict(files.header.get("trainer") or {}).get("class", ""))

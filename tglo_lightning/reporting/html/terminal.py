@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple
 from textwrap import indent
 
 from rich import box
@@ -29,10 +28,9 @@ def print_blocks(console: Console, head: Headline, sections: list[Section], prob
         if section.lead:
             console.print(section.lead, style="dim", markup=False)
         for block in section.blocks:
-            if isinstance(block, Code | Missing):
-                words, typed = astuple(block)
-                console.print(words, style="yellow" if isinstance(block, Missing) else "", markup=False)
-                console.print(indent(typed, 4 * " "), markup=False, soft_wrap=True)
+            if isinstance(block, Code):
+                console.print(block.label, style="yellow" if isinstance(block, Missing) else "", markup=False)
+                console.print(indent(block.source, 4 * " "), markup=False, soft_wrap=True)
             else:
                 console.print(_shown(block))
 

@@ -11,7 +11,7 @@ function with the decorator :func:`~tglo_lightning.reporting.pictures.canvas.pic
 """
 
 from tglo_lightning.reporting.pictures.attraction import attraction
-from tglo_lightning.reporting.pictures.canvas import PALETTE, picture, pixels, save, svg
+from tglo_lightning.reporting.pictures.canvas import PALETTE, picture, pixels, save, svg, themes
 from tglo_lightning.reporting.pictures.comparison import comparison
 from tglo_lightning.reporting.pictures.curves import curves
 from tglo_lightning.reporting.pictures.explanation import explanation
@@ -38,5 +38,6 @@ __all__ = [
     "save",
     "surfaces",
     "svg",
+    "themes",
     "worst_cases",
 ]

@@ -52,6 +52,7 @@ TITLE_CHARACTERS = 36  # of a line as wide as the axes
 LABEL_CHARACTERS = 30  # of a line of a legend in two columns
 VECTOR_POINTS = 400
 DPI = 160
+DARK = "@media (prefers-color-scheme: dark)"
 
 P = ParamSpec("P")
 
@@ -81,15 +82,15 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def new_axes(height: float) -> tuple[Figure, Axes]:
-    """A new figure with one set of axes."""
-    figure = new_figure(height)
-    return figure, figure.add_subplot()
+def new_axes(height: float, title: str = "", ylabel: str = "", width: float = WIDTH) -> tuple[Figure, Axes]:
+    """A new figure with one set of axes, its title in several lines if it is long."""
+    figure = new_figure(height, width)
+    return figure, figure.add_subplot(title=wrapped(title), ylabel=ylabel)
 
 
-def set_title(axes: Axes, title: str) -> None:
-    """Set the title, in several lines if it is long."""
-    axes.set_title(textwrap.fill(title, TITLE_CHARACTERS))
+def wrapped(title: str) -> str:
+    """A title in several lines if it is long."""
+    return textwrap.fill(title, TITLE_CHARACTERS)
 
 
 def draw_legend(figure: Figure, columns: int = 2) -> None:
@@ -119,7 +120,7 @@ def integer_axis(axes: Axes, label: str, last: int | None = None) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel(label)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10], min_n_ticks=1))
     if last is not None:
         axes.set_xlim(0.5, last + 0.5)
 
@@ -153,13 +154,26 @@ def finite(values: Sequence[float | None]) -> list[float]:
 def save(figure: Figure, path: str | Path) -> Path:
     """Write a figure in the format of the suffix of ``path``; the folder is made if need be.
 
+    An ``.svg`` is dark where its reader prefers that, everything else is on white.
+
     Raises:
         ValueError: a suffix that matplotlib cannot write.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI)
+    if path.suffix != ".svg":
+        figure.savefig(path, dpi=DPI)
+        return path
+    light, dark = themes()
+    style = f"<style>svg {{ background: var(--plot-paper); {light} }}\n{DARK} {{ svg {{ {dark} }} }}</style>"
+    head, end, body = svg(figure).partition(">")
+    path.write_text(f"{head}{end}\n{style}{body}", encoding="utf-8")
     return path
+
+
+def themes() -> list[str]:
+    """CSS that sets the variables of :func:`svg` for a light page and for a dark one."""
+    return ["; ".join(f"--plot-{name}: {pair[i]}" for name, pair in PALETTE.items()) for i in (0, 1)]
 
 
 def pixels(figure: Figure) -> NDArray[np.uint8]:
@@ -181,11 +195,10 @@ def svg(figure: Figure) -> str:
     from matplotlib import rc_context
 
     file = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": figure.get_label()}):
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(file, format="svg", transparent=True, dpi=100, metadata=nothing)
-    text = file.getvalue()
-    text = text[text.index("<svg") :]
+    text = "<svg" + file.getvalue().partition("<svg")[2]
     # Inside a page the style of one SVG, and its names of parts, would be those of all
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->|\s*<defs>\s*</defs>", "", text, flags=re.S)
     used = set(re.findall(r"#([\w-]+)", text))
@@ -193,10 +206,7 @@ def svg(figure: Figure) -> str:
     for name, (light, _) in PALETTE.items():
         text = text.replace(light, f"var(--plot-{name})")
     text = re.sub(r"(font: [^'\"]*)'[^;\"]*", r"\1system-ui, sans-serif", text)
-    box = re.search(r'viewBox="[^"]*"', text)
-    assert box is not None
-    head = f'<svg role="img" aria-label="{escape(str(figure.get_label()))}" {box[0]} '
-    text = (
-        head + 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"' + text[text.index(">") :]
-    )
+    [box] = re.findall(r'viewBox="[^"]*"', text)[:1]
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    text = f'<svg role="img" aria-label="{escape(str(figure.get_label()))}" {box} {names}{text[text.index(">") :]}'
     return re.sub(r"\s*\n\s*", "\n", text)

@@ -18,12 +18,8 @@ COLUMNS = 3
 def comparison(comparison: Comparison, metric: str | None = None) -> canvas.Figure:
     """Every value of every loss as a point, a panel for each condition, with the mean and its 95 % interval.
 
-    Args:
-        comparison: of :func:`tglo_lightning.reporting.comparison.compare`.
-        metric: one of the comparison; the first by default.
-
     Raises:
-        ValueError: no such metric.
+        ValueError: no such metric; by default it is the first of the comparison.
     """
     metric = comparison.metrics[0] if metric is None else metric
     if metric not in comparison.metrics:

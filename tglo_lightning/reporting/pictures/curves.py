@@ -22,7 +22,7 @@ def curves(recorded: Curves, metric: str, names: Mapping[str, str] | None = None
         metric: such as ``"val/acc"``.
         names: what to call the losses, by their kind.
     """
-    figure, axes = canvas.new_axes(3.2)
+    figure, axes = canvas.new_axes(3.2, metric, metric)
     changes = []
     for kind, seeds in recorded.items():
         rows = [seed[metric] for seed in seeds if metric in seed]
@@ -31,11 +31,8 @@ def curves(recorded: Curves, metric: str, names: Mapping[str, str] | None = None
         name = (names or {}).get(kind, kind)
         colour = canvas.PALETTE[canvas.KINDS[kind]][0] if kind in canvas.KINDS else canvas.INK
         # The epochs in which all seeds came to a finite value
-        columns = {
-            epoch: column for epoch, column in enumerate(zip(*rows, strict=False), start=1) if None not in column
-        }
-        epochs = list(columns)
-        means = [fmean(column) for column in columns.values()]
+        columns = {epoch: each for epoch, each in enumerate(zip(*rows, strict=False), start=1) if None not in each}
+        epochs, means = list(columns), [fmean(column) for column in columns.values()]
         dashes = {"original": "--", "tuned_original": "-.", "known": ":"}.get(kind, "-")
         style = {"linestyle": dashes} if len(epochs) > 1 else {"marker": "o"}
         spreads = [stdev(column) if len(rows) > 1 else 0.0 for column in columns.values()]
@@ -44,10 +41,10 @@ def curves(recorded: Curves, metric: str, names: Mapping[str, str] | None = None
         if means:
             changes.append(f"{name} goes from {number(means[0])} to {number(means[-1])}")
     [first, *others] = axes.get_legend_handles_labels()[1] or [metric]
-    canvas.set_title(axes, metric if others else f"{metric}, {first}")
     if others:
         canvas.draw_legend(figure)
-    axes.set_ylabel(metric)
+    else:
+        axes.set_title(canvas.wrapped(f"{metric}, {first}"))
     canvas.integer_axis(axes, "epoch")
     figure.set_label(f"{metric} over the epochs: {'; '.join(changes) or 'no finite value'}.")
     return figure

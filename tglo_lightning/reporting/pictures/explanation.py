@@ -37,7 +37,8 @@ def explanation(explanation: Explanation, original: nn.CrossEntropyLoss | None =
         original: cross-entropy as the module uses it, with its smoothing, in place of the plain one.
     """
     n, own = explanation.num_classes, scaled_curve(explanation.loss, explanation.num_classes)
-    figure, axes = canvas.new_axes(4.6)
+    title = f"D(ε) of the {explanation.name}, {n} classes"
+    figure, axes = canvas.new_axes(4.6, title, "D(ε), scaled to ±1 at the null epoch")
     regimes = _regimes(own)
     references = REFERENCES
     if original is not None and original.label_smoothing:
@@ -50,35 +51,22 @@ def explanation(explanation: Explanation, original: nn.CrossEntropyLoss | None =
     axes.axhline(0, color=canvas.AXIS, linewidth=0.8)
     chance = (n - 1) / n
     axes.axvline(chance, color=canvas.AXIS, linewidth=1, linestyle=":")
+    hollow: dict[str, Any] = {"markersize": 7, "markerfacecolor": canvas.PAPER}
     for label, (name, colour, dashes) in references.items():
         axes.plot(EPS, scaled_curve(name, n), color=colour, linestyle=dashes, linewidth=1.6, label=label)
         others = equilibria(name, n)
-        axes.plot(
-            others, np.zeros(len(others)), "o", markersize=7, markerfacecolor=canvas.PAPER, markeredgecolor=colour
-        )
+        axes.plot(others, np.zeros(len(others)), "o", markeredgecolor=colour, **hollow)
     axes.plot(EPS, own, color=canvas.INK, linewidth=2.6, label="this loss")
     settles = [eps for eps, *_ in explanation.equilibria]
     for eps in settles:
         axes.axvline(eps, color=canvas.INK, linewidth=1)
         axes.plot([eps], [0], "o", color=canvas.INK, markersize=8, label=f"settles at ε* = {eps:.3f}")
-    axes.plot(
-        [], [], "o", markersize=7, markerfacecolor=canvas.PAPER, markeredgecolor=canvas.MUTED, label="another settles"
-    )
+    axes.plot([], [], "o", markeredgecolor=canvas.MUTED, label="another settles", **hollow)
     _scale(axes, own)
     axes.set_xlim(0, 1)
     axes.set_xlabel("ε = 1 − confidence in the true class")
-    axes.set_ylabel("D(ε), scaled to ±1 at the null epoch")
-    axes.annotate(
-        "null epoch",
-        (chance, 0.02),
-        xycoords=("data", "axes fraction"),
-        xytext=(-5, 0),
-        textcoords="offset points",
-        ha="right",
-        color=canvas.MUTED,
-        fontsize=9,
-    )
-    canvas.set_title(axes, f"D(ε) of the {explanation.name}, {n} classes")
+    place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "xytext": (-5, 0)}
+    axes.annotate("null epoch", (chance, 0.02), **place, ha="right", color=canvas.MUTED, fontsize=9)
     canvas.draw_legend(figure)
     pulls = ", ".join(
         f"{'pulls towards' if sign > 0 else 'pushes away from'} zero training error for ε from {number(start, 2)} to "

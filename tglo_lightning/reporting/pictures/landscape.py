@@ -17,13 +17,11 @@ from tglo_lightning.wording import counted
 def basins(landscapes: Mapping[str, Landscape]) -> canvas.Figure:
     """Accuracy and cross-entropy along the directions, all networks in one axis: mean, and one deviation about it.
 
-    Args:
-        landscapes: what to draw, by name.
-
     Raises:
         ValueError: nothing to draw.
     """
-    _check(landscapes)
+    if not landscapes:
+        raise ValueError("Nothing to draw: there are no landscapes.")
     figure = canvas.new_figure(4.2, 9.0)
     left, right = figure.subplots(1, 2)
     for at, (name, landscape) in enumerate(landscapes.items()):
@@ -33,10 +31,8 @@ def basins(landscapes: Mapping[str, Landscape]) -> canvas.Figure:
             spread = values.std(0) if len(values) > 1 else torch.zeros_like(mean)
             centre, low, high = (10**line if axes is right else line for line in (mean, mean - spread, mean + spread))
             canvas.band(axes, landscape.steps, centre, low, high, **style)
-    left.set_ylabel("accuracy")
-    left.set_ylim(-0.02, 1.02)
-    right.set_yscale("log")
-    right.set_ylabel("cross-entropy (nats)")
+    left.set(ylabel="accuracy", ylim=(-0.02, 1.02))
+    right.set(ylabel="cross-entropy (nats)", yscale="log")
     for axes in (left, right):
         axes.locator_params(axis="x", nbins=5)
         axes.set_xlabel("step along a filter-normalised direction\n(1 = each filter moved by its own length)")
@@ -50,16 +46,14 @@ def basins(landscapes: Mapping[str, Landscape]) -> canvas.Figure:
 
 @picture
 def surfaces(landscapes: Mapping[str, Landscape]) -> canvas.Figure:
-    """Accuracy over the plane of two directions, one panel a network, one scale of colours.
-
-    Args:
-        landscapes: what to draw, by name; those without a surface are left out.
+    """Accuracy over the plane of two directions, one panel a network that has such a surface, one scale of colours.
 
     Raises:
         ValueError: nothing to draw.
     """
     shown = {name: landscape for name, landscape in landscapes.items() if len(landscape.surface_steps)}
-    _check(shown)
+    if not shown:
+        raise ValueError("Nothing to draw: no landscape has a surface.")
     figure = canvas.new_figure(3.6, 1.2 + 3.3 * len(shown))
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
     for axes, (name, landscape) in zip(panels, shown.items(), strict=True):
@@ -67,15 +61,8 @@ def surfaces(landscapes: Mapping[str, Landscape]) -> canvas.Figure:
         filled = axes.contourf(steps, steps, accuracy, levels=[i / 20 for i in range(21)], cmap="viridis")
         axes.contour(steps, steps, accuracy, levels=[0.5, 0.9], colors="white", linewidths=1.0)
         axes.plot([0], [0], "+", color="white", markersize=9)
-        axes.set_title(name)
-        axes.set_aspect("equal")
-        axes.set_xlabel("second direction")
+        axes.set(title=name, aspect="equal", xlabel="second direction")
     panels[0].set_ylabel("first direction")
     figure.colorbar(filled, ax=list(panels), label="accuracy (white: 0.5, 0.9)")
     figure.set_label(f"Accuracy over the plane of two directions around {', '.join(shown)}.")
     return figure
-
-
-def _check(landscapes: Mapping[str, Landscape]) -> None:
-    if not landscapes:
-        raise ValueError("Nothing to draw: there are no landscapes.")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tglo_lightning.reporting.numbers import number
 from tglo_lightning.reporting.pictures import canvas
 from tglo_lightning.reporting.pictures.canvas import picture
+from tglo_lightning.reporting.results import measure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,26 +25,22 @@ def race(search: SearchResult) -> Figure:
     curves = search.curves
     if curves is None:
         raise ValueError("Nothing to draw: this was no race.")
-    figure = canvas.new_figure(4.2)
-    axes = figure.add_subplot()
+    figure, axes = canvas.new_axes(4.2, "Networks side by side", measure(search))
     names = curves.names(search.original.name)
     for index, (criterion, values) in enumerate(zip(curves.criteria, curves.values, strict=True)):
-        style: dict[str, Any] = {"color": canvas.SERIES[index % len(canvas.SERIES)], "alpha": 0.8, "linewidth": 1}
-        style["linestyle"] = canvas.DASHES[index // len(canvas.SERIES) % len(canvas.DASHES)]
+        style = canvas.series(index) | {"marker": "", "alpha": 0.8, "linewidth": 1}
         if criterion.is_original:
             style |= {"color": canvas.ORIGINAL, "linestyle": "--", "linewidth": 1.8}
         if index == curves.winner:
             style |= {"color": canvas.METALEARNED, "linestyle": "-", "linewidth": 3, "alpha": 1, "zorder": 3}
         axes.plot(curves.checks, values, label=names[index], **style)
     peak = curves.values[curves.winner][curves.checks.index(curves.kept_at)]
-    axes.plot([curves.kept_at], [peak], "o", color=canvas.INK, markersize=7, zorder=4, label="the network that is kept")
-    axes.set_title("Networks side by side")
-    axes.set_ylabel(f"{search.monitor} ({'higher' if search.mode == 'max' else 'lower'} is better)")
+    axes.plot([curves.kept_at], [peak], "o", color=canvas.INK, markersize=7, zorder=4, label="kept network")
     canvas.integer_axis(axes, curves.unit)
     canvas.draw_legend(figure)
     best = max if search.mode == "max" else min
     own = [v for c, row in zip(curves.criteria, curves.values, strict=True) if c.is_original for v in row]
-    finite = [value for value in own if math.isfinite(value)]
+    finite = canvas.finite(own)
     against = f"; the best of {search.original.name} was {number(best(finite), 4)}" if finite else ""
     figure.set_label(
         f"The network of {names[curves.winner]} is kept, with {search.monitor} {number(peak, 4)} after "

@@ -14,20 +14,13 @@ from tglo_lightning.wording import counted
 
 @picture
 def robustness(report: RobustnessReport, title: str = "Accuracy under attack") -> canvas.Figure:
-    """Accuracy over epsilon, one line an attack (dashed: a single step), and the worst case over them.
-
-    Args:
-        report: what to draw.
-        title: of the picture.
-    """
-    figure = canvas.new_figure(3.6 + 0.2 * ((len(report.attacks) + 3) // 2))
-    axes = _axes(figure, report.norm)
+    """Accuracy over epsilon, one line an attack (dashed: a single step), and the worst case over them."""
+    figure, axes = _axes(3.6 + 0.2 * ((len(report.attacks) + 3) // 2), canvas.WIDTH, title, report.norm)
     for at, attack in enumerate(report.attacks):
         style = canvas.series(at) | {"linestyle": "-" if attack.iterated else "--", "label": attack.name}
         axes.plot(report.epsilons, attack.accuracy, **style, markersize=5, linewidth=1.6)
     axes.plot(report.epsilons, report.worst_case, color=canvas.INK, linewidth=3, label="worst case")
     axes.axhline(report.clean_accuracy, color=canvas.MUTED, linewidth=1.2, linestyle=":", label="without attack")
-    canvas.set_title(axes, title)
     canvas.draw_legend(figure)
     figure.set_label(
         f"{percent(report.clean_accuracy)} of {counted(report.samples, 'image')} are classified correctly without an "
@@ -48,20 +41,16 @@ def worst_cases(
         norm: ``"linf"`` or ``"l2"``.
         title: of the picture.
     """
-    figure = canvas.new_figure(4.2, 6.4)
-    axes = _axes(figure, norm)
+    figure, axes = _axes(4.2, 6.4, title, norm)
     for at, (name, (epsilons, rows)) in enumerate(series.items()):
         middle, low, high = ([pick(column) for column in zip(*rows, strict=True)] for pick in (fmean, min, max))
         canvas.band(axes, epsilons, middle, low, high, label=name, **canvas.series(at))
-    canvas.set_title(axes, title)
     canvas.draw_legend(figure)
     figure.set_label(f"{title}: accuracy over the radius of the attack, for {', '.join(series)}.")
     return figure
 
 
-def _axes(figure: canvas.Figure, norm: str) -> canvas.Axes:
-    axes = figure.add_subplot()
-    axes.set_xlabel(f"ε, {NORMS.get(norm, norm)} radius in units of pixels")
-    axes.set_ylabel("accuracy")
-    axes.set_ylim(-0.02, 1.02)
-    return axes
+def _axes(height: float, width: float, title: str, norm: str) -> tuple[canvas.Figure, canvas.Axes]:
+    figure, axes = canvas.new_axes(height, title, "accuracy", width)
+    axes.set(xlabel=f"ε, {NORMS.get(norm, norm)} radius in units of pixels", ylim=(-0.02, 1.02))
+    return figure, axes

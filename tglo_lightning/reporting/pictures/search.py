@@ -18,6 +18,7 @@ from tglo_lightning.reporting.results import (
     evolved,
     family_of,
     leaders,
+    measure,
     original_name,
     parameter_names,
     parameters_of,
@@ -25,17 +26,14 @@ from tglo_lightning.reporting.results import (
 from tglo_lightning.search.result import Candidate, SearchResult
 from tglo_lightning.wording import counted
 
-DIRECTIONS = {"max": "higher is better", "min": "lower is better"}
-
 
 @picture
 def fitness(search: SearchResult) -> canvas.Figure:
     """Every candidate's fitness by generation, the failed ones at the foot, and the best so far."""
-    figure, axes = canvas.new_axes(3.8)
+    figure, axes = canvas.new_axes(3.8, "Fitness of every candidate", measure(search))
     failed = [c for c in search.history if not math.isfinite(c.fitness)]
     width = 1 + max((c.index for c in search.history), default=0)
     last = 1 + max((c.generation for c in search.history), default=0)
-    places = _places if last > 1 else _orders
     families: dict[str, list[Candidate]] = {}
     for candidate in search.history:
         if math.isfinite(candidate.fitness):
@@ -44,28 +42,25 @@ def fitness(search: SearchResult) -> canvas.Figure:
         style: dict[str, Any] = {"color": canvas.METALEARNED, "label": "candidate"}
         if len(families) > 1:
             style = {"color": canvas.series(at)["color"], "label": family}
-        canvas.dots(axes, places(members, width), [c.fitness for c in members], alpha=0.55, s=22, **style)
+        places = _places(members, width, last > 1)
+        canvas.dots(axes, places, [c.fitness for c in members], alpha=0.55, s=22, **style)
     if failed:
         style = {"color": canvas.RED, "marker": "X", "s": 24, "label": f"failed ({len(failed)})"}
         foot = axes.get_xaxis_transform()
-        canvas.dots(axes, places(failed, width), [0.02] * len(failed), transform=foot, **style)
+        canvas.dots(axes, _places(failed, width, last > 1), [0.02] * len(failed), transform=foot, **style)
     best = leaders(search)
     pick = max if search.mode == "max" else min
     steps = list(accumulate((c.fitness for c in best), pick))
     if last > 1 and best:
-        axes.step(
-            [c.generation + 1 for c in best], steps, where="post", color=canvas.INK, linewidth=1.8, label="best so far"
-        )
+        line: dict[str, Any] = {"color": canvas.INK, "linewidth": 1.8, "label": "best so far"}
+        axes.step([c.generation + 1 for c in best], steps, where="post", **line)
     original, name, against = search.original, original_name(search), ""
     if math.isfinite(original.mean):
-        axes.axhspan(
-            original.mean - original.std, original.mean + original.std, color=canvas.ORIGINAL, alpha=0.15, linewidth=0
-        )
+        low, high = original.mean - original.std, original.mean + original.std
+        axes.axhspan(low, high, color=canvas.ORIGINAL, alpha=0.15, linewidth=0)
         axes.axhline(original.mean, color=canvas.ORIGINAL, linestyle="--", linewidth=1.8, label=f"{name}, finals")
         against = f"; {name} has {mean_sd(original.fitness)} in the finals"
     axes.margins(y=0.1)
-    axes.set_title("Fitness of every candidate")
-    axes.set_ylabel(f"{search.monitor} ({DIRECTIONS[search.mode]})")
     canvas.integer_axis(axes, *(("generation", last) if last > 1 else ("candidate", width)))
     canvas.draw_legend(figure)
     reached = ""
@@ -78,13 +73,10 @@ def fitness(search: SearchResult) -> canvas.Figure:
     return figure
 
 
-def _orders(members: Sequence[Candidate], width: int) -> NDArray[Any]:
-    """Where the candidates of a single generation stand, beside each other."""
-    return np.array([c.index + 1 for c in members])
-
-
-def _places(members: Sequence[Candidate], width: int) -> NDArray[Any]:
-    """Where the candidates stand on the axis of generations."""
+def _places(members: Sequence[Candidate], width: int, several: bool = True) -> NDArray[Any]:
+    """Where candidates stand on the axis of generations; those of a single one stand beside each other."""
+    if not several:
+        return np.array([c.index + 1 for c in members])
     return np.array([c.generation + 1 for c in members]) + canvas.spread_out([c.index for c in members], width, 0.6)
 
 
@@ -100,11 +92,9 @@ def feasible(search: SearchResult) -> canvas.Figure:
     sizes = [sum(c.generation == g for c in search.history) for g in range(len(search.rejected))]
     pairs = zip(sizes, search.rejected, strict=True)
     shares = [100 * size / (size + rejected) if size else 0.0 for size, rejected in pairs]
-    figure, axes = canvas.new_axes(3.2)
+    figure, axes = canvas.new_axes(3.2, "Draws that the constraint accepts", "% of the draws")
     axes.bar(range(1, len(shares) + 1), shares, color=canvas.PULL, width=0.7)
     axes.set_ylim(0, 104)
-    axes.set_ylabel("% of the draws")
-    axes.set_title("Draws that the constraint accepts")
     canvas.integer_axis(axes, "generation", len(shares))
     figure.set_label(
         f"{number(shares[0])}\u00a0% of the draws were feasible in the first generation, {number(shares[-1])}\u00a0% "
@@ -128,14 +118,13 @@ def parameters(search: SearchResult) -> canvas.Figure:
     rows = np.array([parameters_of(c.criterion) for c in members], float)
     moving = [i for i in range(rows.shape[1]) if np.ptp(rows[:, i]) > 0] or list(range(rows.shape[1]))
     names = parameter_names(champion)
-    figure, axes = canvas.new_axes(3.2 + 0.19 * len(moving) / 2)
+    figure, axes = canvas.new_axes(3.2 + 0.19 * len(moving) / 2, "Parameters over the generations")
     colours = [canvas.series(at)["color"] for at in range(len(moving))]
     everywhere = np.tile(_places(members, 1 + max(c.index for c in members)), len(moving))
     canvas.dots(axes, everywhere, rows[:, moving].T.ravel(), s=7, c=np.repeat(colours, len(rows)), alpha=0.3)
     for at, i in enumerate(moving):
         heights, generations = [parameters_of(c.criterion)[i] for c in best], [c.generation + 1 for c in best]
         axes.plot(generations, heights, **canvas.series(at), markersize=4, label=names[i])
-    axes.set_title("Parameters over the generations")
     canvas.integer_axis(axes, "generation", 1 + max(c.generation for c in search.history))
     canvas.draw_legend(figure)
     whose = "all of them" if len(members) == len(search.history) else f"all of its family, {family_of(champion)}"
@@ -162,22 +151,14 @@ def finals(search: SearchResult) -> canvas.Figure:
     rows = [row for row in rows if row[2].fitness]
     if not rows:
         raise ValueError("Nothing to draw: the finals have not begun.")
-    figure, axes = canvas.new_axes(1.6 + 0.42 * len(rows))
+    figure, axes = canvas.new_axes(1.6 + 0.42 * len(rows), "Finals, from fresh seeds")
     for line, (_, colour, entrant) in enumerate(rows):
         values = canvas.finite(entrant.fitness)
         heights = line - 0.14 + canvas.jitter(len(values), 0.3)
         canvas.dots(axes, values, heights, s=18, color=colour, alpha=0.5, label="a training")
         if math.isfinite(entrant.mean):
-            several = len(entrant.fitness) > 1
-            axes.errorbar(
-                entrant.mean,
-                line + 0.2,
-                xerr=entrant.std if several else None,
-                fmt="D",
-                color=colour,
-                capsize=3,
-                label="mean ± sd" if several else None,
-            )
+            spread: dict[str, Any] = {"xerr": entrant.std, "label": "mean ± sd"} if len(entrant.fitness) > 1 else {}
+            axes.errorbar(entrant.mean, line + 0.2, fmt="D", color=colour, capsize=3, **spread)
         if entrant.found is not None and colour == canvas.MUTED:
             style: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": canvas.INK, "markersize": 7}
             axes.plot([entrant.found], [line + 0.2], "o", **style, label="as the search had seen it")
@@ -188,8 +169,7 @@ def finals(search: SearchResult) -> canvas.Figure:
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     axes.grid(visible=True, axis="x")
-    axes.set_xlabel(f"{search.monitor} ({DIRECTIONS[search.mode]})")
-    axes.set_title("Finals, from fresh seeds")
+    axes.set_xlabel(measure(search))
     canvas.draw_legend(figure)
     means = "; ".join(f"{label} {mean_sd(e.fitness)} (n\u00a0=\u00a0{len(e.fitness)})" for label, _, e in rows)
     figure.set_label(f"{search.monitor}: {means}.")

@@ -1,4 +1,4 @@
-"""The loss that was found, and what the theory says of it."""
+"""The loss that was found: what the theory says of it, and how it compares on test data."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tglo_lightning.reporting.html.blocks import (
     Text,
 )
 from tglo_lightning.reporting.html.files import TARGETS, RunFiles
-from tglo_lightning.reporting.html.headline import headline
-from tglo_lightning.reporting.numbers import number
+from tglo_lightning.reporting.html.headline import headline, loss_names, verdicts
+from tglo_lightning.reporting.numbers import direction, fixed, mean_sd, number, p_value
 from tglo_lightning.reporting.results import leader, original_loss
 from tglo_lightning.search import Criterion, Finalist
 from tglo_lightning.theory import explain
@@ -71,8 +71,9 @@ def loss(files: RunFiles) -> Section:
     return section
 
 
-def theory(files: RunFiles, num_classes: int | None) -> Section:
+def theory(files: RunFiles) -> Section:
     """What the theory says of the loss, with the curve of its attraction."""
+    num_classes = files.num_classes
     best, _ = chosen(files)
     section = Section("why", "Why it works" if headline(files).tone == "good" else "What the theory says of it")
     if best is None:
@@ -124,3 +125,56 @@ def _explained(files: RunFiles, criterion: Criterion, place: int, num_classes: i
         Table("Coefficients of γ = ∂f/∂h, the learning rule", ["coefficient", "value"], slopes),
     ]
     return [*blocks, Text(words), Details(f"{prefix}All parameters".capitalize(), tables)]
+
+
+def comparison(files: RunFiles) -> Section:
+    """Return the test metrics of every loss over fresh seeds, and the tests."""
+    section = Section("comparison", "Comparison on test data")
+    if files.result is None:
+        return section.add(_not_compared(files))
+    losses, names = files.result["losses"], loss_names(files)
+    metrics = list(losses["original"]["test"])
+    n = len(losses["original"]["test"][metrics[0]]["values"])
+    rows = [
+        [names[kind], *(mean_sd(loss["test"][m]["values"]) for m in metrics), Formula(loss["formula"])]
+        for kind, loss in losses.items()
+    ]
+    told = [verdicts(files, metric) for metric in metrics]
+    for kind in told[0]:
+        each = [compared[kind] for compared in told]
+        rows.append([f"p, metalearned better than {names[kind]}", *(p_value(v.p if v else None) for v in each), ""])
+    head = [f"test/{metric}, {direction(metric)} is better" for metric in metrics]
+    over = "one training of each loss" if n == 1 else f"mean ± standard deviation over {n} fresh seeds"
+    foot = (
+        "A seed sets initial weights and data order, and is the same for every loss. Test data were used once per "
+        "training and chose nothing. p: t-test paired by seed, one-sided, not corrected for the number of comparisons."
+    )
+    if len(losses) > 2:
+        foot += " Each loss but the original was found by a search with the same number of trainings."
+    single = [
+        [f"{names[kind]}, seed {i + 1}", *(fixed(loss["test"][m]["values"][i]) for m in metrics)]
+        for kind, loss in losses.items()
+        for i in range(n)
+    ]
+    everything = Table("Every training", ["training", *(f"test/{metric}" for metric in metrics)], single)
+    return section.add(
+        Table(f"Test data: {over}", ["loss", *head, "f(y, h)"], rows, foot),
+        Details("Every single training", [everything]),
+    )
+
+
+def _not_compared(files: RunFiles) -> Missing:
+    if files.own:
+        best, _ = chosen(files)
+        if files.interrupted:
+            return Missing("The search has not ended; the loss that it finds can then be compared on test data.")
+        words = "No test data were used here: the search chose by validation data, which flatters what it chose."
+        if best is None:
+            return Missing(words)
+        words += " To compare both losses, train with each from the same fresh seeds and test each training once."
+        return Missing(words, snippets.comparison(files, best.criterion))
+    if files.overrides is None:
+        words = "No test data were used. tglo-train trains both losses from fresh seeds and tests each training once."
+        return Missing(words, snippets.EXAMPLE)
+    words = "The run has not come to its comparison. Started again in its directory, it continues where it stopped."
+    return Missing(words, "" if files.interrupted else snippets.again(files))

@@ -10,9 +10,9 @@ from tglo_lightning.reporting.html import snippets
 from tglo_lightning.reporting.html.blocks import Details, Formula, Missing, Pictures, Section, Table
 from tglo_lightning.reporting.html.files import RunFiles
 from tglo_lightning.reporting.html.headline import same_for_every_seed
-from tglo_lightning.reporting.html.sections.race import race
 from tglo_lightning.reporting.numbers import duration, fixed, mean_sd, p_value, signed
 from tglo_lightning.reporting.results import called, evolved, final_verdict, leaders
+from tglo_lightning.search.curves import Curves
 from tglo_lightning.search.result import Finalist, SearchResult
 from tglo_lightning.wording import counted
 
@@ -21,7 +21,7 @@ def search(files: RunFiles) -> Section:
     """Every candidate's fitness by generation, the parameters, the feasible share of the draws."""
     section, found = Section("search", "The search"), files.search
     if found is not None and found.curves is not None:
-        return race(found)
+        return _race(found, found.curves)
     if found is None or not found.history:
         if files.result is not None and files.result["search"]["candidates"]:
             words = "The files of the search (search.json, search.jsonl) are not in this directory any more."
@@ -50,6 +50,28 @@ def search(files: RunFiles) -> Section:
     figures += [pictures.feasible(found)] if any(found.rejected) else []
     section.add(Pictures(figures))
     return section.add(Details("Generation by generation", [_generations(found)]))
+
+
+def _race(found: SearchResult, curves: Curves) -> Section:
+    """The curves of all networks that trained side by side, and their best checks."""
+    section = Section("search", "The race")
+    section.lead = (
+        f"{counted(len(curves.criteria), 'network')} trained side by side for {curves.checks[-1]} {curves.unit}, and "
+        f"{counted(len(curves.checks), 'check')} validated them. The best network by {found.monitor} is in the module, "
+        f"as it was at its best check. It took {duration(found.seconds)}."
+    )
+    section.add(Pictures([pictures.race(found)]))
+    rows = []
+    for index, name in enumerate(curves.names(found.original.name)):
+        best = found.history[index].fitness
+        values = curves.values[index]
+        at = str(curves.checks[values.index(best)]) if best in values else "none"
+        kept = ", kept" if index == curves.winner else ""
+        ended = next((value for value in reversed(values) if math.isfinite(value)), math.nan)
+        rows.append([f"{name}{kept}", fixed(best), at, fixed(ended)])
+    head = ["network", f"best {found.monitor}", f"after {curves.unit}", "at its last check"]
+    foot = "One network each, from the same initial weights and batches, chosen by validation."
+    return section.add(Details("Network by network", [Table("The race in numbers", head, rows, foot)]))
 
 
 def _generations(found: SearchResult) -> Table:
@@ -85,17 +107,11 @@ def finalists(files: RunFiles) -> Section:
         section.add(_confirmation(files, found))
     if not any(entrant.fitness for entrant in found.finalists):
         return section
-    rows = [
-        [
-            called(entrant),
-            mean_sd(entrant.fitness),
-            str(len(entrant.fitness)),
-            fixed(entrant.found),
-            "" if entrant.generation is None else str(entrant.generation + 1),
-            Formula(entrant.formula),
-        ]
-        for entrant in found.finalists
-    ]
+    rows = []
+    for entrant in found.finalists:
+        generation = "" if entrant.generation is None else str(entrant.generation + 1)
+        figures = [mean_sd(entrant.fitness), str(len(entrant.fitness)), fixed(entrant.found), generation]
+        rows.append([called(entrant), *figures, Formula(entrant.formula)])
     head = ["loss", _measure(found, found.finalists[0]), "n", "in the search", "generation", "f(y, h)"]
     return section.add(
         Table("The choice", head, rows, "The best mean was chosen; being the best of several flatters it.")

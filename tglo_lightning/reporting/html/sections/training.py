@@ -15,6 +15,8 @@ from tglo_lightning.wording import counted
 def curves(files: RunFiles) -> Section:
     """The metrics over the epochs, all losses in one picture; each loss's own value in a picture of its own."""
     section = Section("curves", "Training and validation")
+    if files.search is not None and files.search.curves is not None:
+        return section.add(Missing("The curves are those of the race; the fit that ended it trained nothing more."))
     if not files.curves:
         return section.add(_no_curves(files))
     names = {kind: LOSSES.get(kind, kind) for kind in files.curves}
@@ -81,16 +83,18 @@ def attraction(files: RunFiles) -> Section:
         "away. A loss that does not memorise single samples keeps confidence below one."
     )
     figures, rows = [], []
+    raced = files.search.curves if files.search is not None else None
+    unit = "epochs" if raced is None else raced.unit
     for kind, record in files.attraction.items():
         name = files.original if kind == "original" else LOSSES.get(kind, kind)
-        figures.append(pictures.attraction({str(name): record}))
+        figures.append(pictures.attraction({str(name): record}, unit))
         last = record.scalars()
         pulls = [number(last.get(name)) for name in ("q05", "q50", "q95")]
         middle = number(1 - last["eps"]) if last else "n/a"
         settles = ", ".join(number(1 - eps) for eps in record.equilibria[-1]) or "none below 1"
         rows.append([str(name), percent(last["repelled"]) if last else "n/a", *pulls, middle, settles])
     counts = {(len(record.index), record.epochs[-1]) for record in files.attraction.values()}
-    when = ", ".join(f"{counted(samples, 'sample')}, epoch {epoch}" for samples, epoch in sorted(counts))
+    when = ", ".join(f"{counted(samples, 'sample')}, {unit[:-1]} {epoch}" for samples, epoch in sorted(counts))
     head = ["loss", "pushed away", "attraction, 5 %", "median", "95 %", "median confidence", "predicted equilibrium"]
     return section.add(Pictures(figures), Table(f"At the end of training ({when})", head, rows))
 
