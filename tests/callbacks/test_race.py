@@ -385,6 +385,7 @@ def test_what_is_not_true_of_this_fit_is_said(tmp_path, caplog, module, options,
         quiet_trainer(pl, tmp_path, **(options | {"callbacks": callbacks})).fit(module(), **loaders())
     told = [m.partition("would, except that ")[2] for m in caplog.messages if "ends as a training" in m]
     assert told == [limits] * (limits is not None)
+    assert any(f"up to {len(RACE)} trainings" in message for message in caplog.messages)
 
 
 def test_the_curves_are_shown(tmp_path, monkeypatch):
@@ -397,9 +398,13 @@ def test_the_curves_are_shown(tmp_path, monkeypatch):
         logger = WandbLogger(save_dir=tmp_path, offline=True, project="tests")
         strategy = Race(MEMBERS, halving=False)
         search, _ = fit(tmp_path, seeded(Idle), report=True, strategy=strategy, trainer={"logger": logger})
+        outcome = dict(logger.experiment.summary)
+        assert logger.experiment.config["tglo"]["monitor"] == "val/acc"
     finally:
         wandb.finish()
     curves = search.result.curves
+    assert outcome["search/formula"] == search.result.criterion.formula
+    assert "networks that of" in outcome["search/summary"]
     checks = [row for row in logged if "race/trained" in row]
     assert [row["race/trained"] for row in checks] == list(curves.checks)
     assert [row["race/member_2"] for row in checks] == list(curves.values[1])

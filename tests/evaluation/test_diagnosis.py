@@ -90,3 +90,4 @@ def test_words():
     assert said in words(0.97, 0.96)
     assert words(0.97, 0.5).startswith("With NLLLoss the network agrees with 97 % of the training labels and 50 % of")
     assert "it memorises" in words(0.97, 0.5)
+    assert "it does not memorise in so short a training" in words(0.6, 0.58)

@@ -24,6 +24,7 @@ from tglo_lightning.module.copies import check_resettable
 from tglo_lightning.module.fingerprint import digest
 from tglo_lightning.module.messages import tell
 from tglo_lightning.reporting.attraction import AttractionRecord
+from tglo_lightning.reporting.loggers import boards
 from tglo_lightning.search import Budget, Objective, Race, SearchResult, SearchSettings, search
 from tglo_lightning.search.interruption import interruptible
 from tglo_lightning.search.summary import summary, warn_of_seeds
@@ -140,8 +141,11 @@ class FitSearch:
         weights: dict[str, Tensor] = {}
         network: Path | None = None
         measured: dict[str, AttractionRecord] = {}
+        arguments = {"monitor": callback.monitor, **settings.to_dict(), **named, "evaluator": str(asked)}
         try:
             with recording.journal(evaluator, notes) as journal:
+                for board in boards(trainer):
+                    board.arguments(arguments)
                 # Other ranks have networks of their own
                 kept = recording.path if callback.report else None
                 attraction = SearchAttraction(fit, kept) if ranks.size == 1 else None
@@ -152,8 +156,7 @@ class FitSearch:
                     if attraction is not None:
                         measured = raced_attraction(attraction, result)
                 else:
-                    arguments = named | {"evaluator": str(asked)}
-                    with SearchMonitor(trainer, settings, callback.monitor, arguments) as listener:
+                    with SearchMonitor(trainer, settings, callback.monitor, callback.prior) as listener:
                         look = None if attraction is None else attraction.look
                         rest: Any = {"journal": journal, "listener": listener, "check": check, "look": look}
                         result = search(evaluator, settings, objective, **rest)

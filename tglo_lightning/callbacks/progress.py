@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
-from typing_extensions import Self
-
 from tglo_lightning.reporting import pictures
-from tglo_lightning.reporting.loggers import boards, draw
+from tglo_lightning.reporting.loggers import Board, boards, draw
 from tglo_lightning.reporting.results import candidates_table, evolved
 from tglo_lightning.search import SearchResult, SearchSettings
 from tglo_lightning.search.progress import SearchBar
 from tglo_lightning.search.summary import outcome_metrics, summary
 
-__all__ = ["SearchMonitor", "hides_bars"]
+__all__ = ["SearchMonitor", "hides_bars", "log_outcome"]
 
 
 def hides_bars(trainer: Any) -> bool:
@@ -24,22 +22,28 @@ def hides_bars(trainer: Any) -> bool:
     return bar is None or bar.is_disabled or not trainer.is_global_zero
 
 
+def log_outcome(boards: Sequence[Board], result: SearchResult, step: int) -> None:
+    """Log what was kept and what it cost, as ``search/*``."""
+    values: dict[str, Any] = {
+        **outcome_metrics(result),
+        "kept": result.kept,
+        "formula": result.criterion.formula or result.original.name,
+        "criterion": json.dumps(result.criterion.to_dict()),
+        "cost_trainings": result.trainings,
+        "cost_seconds": result.seconds,
+        "summary": summary(result),
+    }
+    for board in boards:
+        board.outcome({f"search/{name}": value for name, value in values.items()}, step)
+
+
 class SearchMonitor(SearchBar):
-    """Follows a search: a bar over its trainings; ``search/*`` in every logger, with the generation as axis.
+    """Follows a search: a bar over its trainings; ``search/*`` in every logger, with the generation as axis."""
 
-    ``arguments`` are further arguments of the callback, as plain values, for the loggers.
-    """
-
-    def __init__(self, trainer: Any, settings: SearchSettings, monitor: str, arguments: Mapping[str, Any]) -> None:
-        super().__init__(settings, monitor, prior=arguments["prior"], disable=hides_bars(trainer))
+    def __init__(self, trainer: Any, settings: SearchSettings, monitor: str, prior: Any) -> None:
+        super().__init__(settings, monitor, prior=prior, disable=hides_bars(trainer))
         self.boards = boards(trainer)
-        self.arguments = {"monitor": monitor, **settings.to_dict(), **arguments}
         self._moved: set[str] = set()
-
-    def __enter__(self) -> Self:
-        for board in self.boards:
-            board.arguments(self.arguments)
-        return super().__enter__()
 
     def on_generation(self, metrics: dict[str, float]) -> None:
         """Log the numbers of a generation; those of parameters that the search holds fixed make no series."""
@@ -56,18 +60,9 @@ class SearchMonitor(SearchBar):
         """Log what was kept and what it cost, the candidates, and the pictures."""
         if not self.boards:
             return
-        values: dict[str, Any] = {
-            **outcome_metrics(result),
-            "kept": result.kept,
-            "formula": result.criterion.formula or result.original.name,
-            "criterion": json.dumps(result.criterion.to_dict()),
-            "cost_trainings": result.trainings,
-            "cost_seconds": result.seconds,
-            "summary": summary(result),
-        }
+        log_outcome(self.boards, result, self.settings.generations)
         columns, rows = candidates_table(result)
         for board in self.boards:
-            board.outcome({f"search/{name}": value for name, value in values.items()}, self.settings.generations)
             board.table("search/candidates", columns, rows, scatter=result.monitor)
         draw(self.boards, "search/fitness_of_candidates", lambda: pictures.fitness(result))
         if evolved(result):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tglo_lightning.callbacks.progress import hides_bars
+from tglo_lightning.callbacks.progress import hides_bars, log_outcome
 from tglo_lightning.callbacks.search_attraction import SearchAttraction
 from tglo_lightning.evaluation import InnerFit
 from tglo_lightning.evaluation.isolation import isolated
@@ -162,6 +162,7 @@ def run_race(
     result = raced.result
     if strategy.confirm:
         result = confirm(result, evaluator, settings, objective, journal=journal, check=check)
+    log_outcome(boards(trainer), result, settings.budget.length)
     return result, raced.weights
 
 

@@ -69,8 +69,10 @@ def minimize_many(
             rate on validation data, in [0, 1].
         num_classes: classes of each task.
         settings: the arguments of the search; by default CMA-ES over shape and step, from the prior.
-        journal, progress, options: as for :func:`~tglo_lightning.search.minimize`.
+        journal: as for :func:`~tglo_lightning.search.minimize`.
+        progress: show a progress bar.
         identity: what else the result depends on, as plain values; a journal with other ones is another search's.
+        options: attributes of :class:`~tglo_lightning.search.SearchSettings`, in place of ``settings``.
 
     Returns:
         The result with the gain as fitness, 0 for cross-entropy. Other searches can start there: ``prior=result``.

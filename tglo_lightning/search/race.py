@@ -86,6 +86,10 @@ class Race(Strategy):
         """Return the number of members."""
         return self.members if isinstance(self.members, int) else len(self.members)
 
+    def finals(self, finals: Any) -> int:
+        """Return the trainings that confirm the winner's loss: none, unless that is asked for."""
+        return 2 * int(finals.confirm) if self.confirm else 0
+
     def start(self, space: Space, population: int, seed: int) -> None:
         """Raise a ``ValueError``: only :class:`~tglo_lightning.TaylorGLO` can race."""
         raise ValueError("A race keeps a network in place of a loss: pass it to TaylorGLO, or choose another strategy.")

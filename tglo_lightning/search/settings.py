@@ -106,7 +106,7 @@ class SearchSettings:
     @property
     def trainings(self) -> int:
         """Largest number of trainings that the search takes, those of the module's own loss included."""
-        return self.candidates + int(self.finals.trainings)
+        return self.candidates + self.strategy.finals(self.finals)
 
     @property
     def candidates(self) -> int:

@@ -76,6 +76,10 @@ class Strategy(ABC):
         """Return how many candidates a search has at most."""
         return generations * population
 
+    def finals(self, finals: Any) -> int:
+        """Return how many trainings the finals take at most after the candidates, given their settings."""
+        return int(finals.trainings)
+
     def retry(self) -> bool:
         """Prepare to ask again after no candidate of a generation could be trained; False to give up."""
         return False

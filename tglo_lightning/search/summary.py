@@ -11,6 +11,8 @@ from tglo_lightning.wording import counted
 
 # Difference of accuracies above which a network has memorised
 SMALL_GAP = 0.05
+# Share of training labels that a network agrees with which has been trained long enough to memorise
+FITTED = 0.9
 # Words in the names of metrics
 LOWER_IS_BETTER = {"loss", "error", "err", "nll", "brier", "ece", "perplexity", "mse", "mae"}
 HIGHER_IS_BETTER = {"acc", "accuracy", "f1", "auc", "auroc", "map", "miou", "iou", "dice", "precision", "recall"}
@@ -55,7 +57,13 @@ def diagnosis(result: SearchResult) -> str:
         return ""
     figures = {name: f"{100 * value:.0f} %" for name, value in result.diagnosis.items()}
     gap = result.diagnosis["train_acc"] - result.diagnosis["val_acc"]
-    verdict = "little to gain here" if gap < SMALL_GAP else "it memorises, so a loss that regularises may help"
+    verdict = "it memorises, so a loss that regularises may help"
+    if gap < SMALL_GAP:
+        verdict = "little to gain here"
+        if result.diagnosis["train_acc"] < FITTED:
+            verdict = (
+                "it does not memorise in so short a training; a learning rate may gain more than a loss"
+            )
     return (
         f"With {result.original.name} the network agrees with {figures['train_acc']} of the training labels and "
         f"{figures['val_acc']} of the validation labels, at a mean confidence of {figures['train_confidence']} and "
