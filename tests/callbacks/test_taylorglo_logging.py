@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 import pytest
 import pytorch_lightning as pl
+import rich
 from helpers.data import loaders
 from helpers.modules import TINY, classifier, quiet_trainer, seeded
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
@@ -163,7 +164,7 @@ def test_wandb_offline(tmp_path, monkeypatch, name):
 
 @pytest.mark.parametrize("bar", [None, "RichProgressBar", "TQDMProgressBar"])
 def test_a_bar_beside_lightnings(either_api, tmp_path, capsys, monkeypatch, bar):
-    monkeypatch.setenv("COLUMNS", "110")
+    monkeypatch.setattr(rich.get_console(), "width", 110)
     search = TaylorGLO(evaluator="trainer", **(TINY | {"space": None, "strategy": "cmaes"}))
     callbacks = [search] if bar is None else [search, getattr(either_api.callbacks, bar)()]
     trainer = quiet_trainer(either_api, tmp_path, callbacks=callbacks, enable_progress_bar=True)

@@ -336,7 +336,7 @@ def test_wrong_arguments_are_named(arguments, error, message):
 
 def test_the_bar(capsys):
     minimize(error_rate, 3, **TINY | {"progress": True})
-    assert "13/13 best error_rate" in " ".join(capsys.readouterr().out.split())
+    assert "13/13 max best error_rate" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_function_of_other_code_does_not_go_on(tmp_path):

@@ -126,6 +126,6 @@ class _TimeLeft(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """Count down to the estimated end."""
-        left = task.fields["end"] - (task.elapsed or 0.0)
+        left = 0.0 if task.finished else task.fields["end"] - (task.elapsed or 0.0)
         shown = "-:--:--" if math.isnan(left) else str(timedelta(seconds=max(0, round(left))))
         return Text(shown, style="progress.remaining")

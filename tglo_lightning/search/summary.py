@@ -61,9 +61,7 @@ def diagnosis(result: SearchResult) -> str:
     if gap < SMALL_GAP:
         verdict = "little to gain here"
         if result.diagnosis["train_acc"] < FITTED:
-            verdict = (
-                "it does not memorise in so short a training; a learning rate may gain more than a loss"
-            )
+            verdict = "it does not memorise in so short a training; a learning rate may gain more than a loss"
     return (
         f"With {result.original.name} the network agrees with {figures['train_acc']} of the training labels and "
         f"{figures['val_acc']} of the validation labels, at a mean confidence of {figures['train_confidence']} and "

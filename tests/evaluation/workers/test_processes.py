@@ -66,6 +66,8 @@ def test_workers_and_what_loads_their_data_end_with_a_killed_parent(tmp_path, nu
     fit = inner_fit(tmp_path, seeded(Slow), with_loading_processes(), Budget(steps=6000))
     parent = os.fork()
     if parent == 0:
+        for ignored in (signal.SIGHUP, signal.SIGQUIT):  # by nohup, and in the background of a script
+            signal.signal(ignored, signal.SIG_DFL)
         with running(ProcessEvaluator(2), fit) as evaluator:
             evaluate(evaluator, CRITERIA[:2])
         os._exit(0)
