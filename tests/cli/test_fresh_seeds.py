@@ -9,6 +9,7 @@ from tglo_lightning.cli import fresh_seeds as module
 from tglo_lightning.cli.commands import CONFIG_DIR
 from tglo_lightning.cli.fresh_seeds import Scores, fresh_seeds, paired_tests, train_and_test
 from tglo_lightning.cli.recipe import Recipe
+from tglo_lightning.losses import NCERCELoss
 
 
 def test_fresh_seeds_differ_and_repeat():
@@ -67,3 +68,20 @@ def test_the_best_epoch_is_tested_if_that_counts(tmp_path):
     scores = train_and_test(recipe, {"original": recipe.module}, [1], progress=False)["original"]
     assert scores.monitor == pytest.approx([max(scores.curves[0]["val/acc"])])
     assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_attraction_is_measured_where_the_loss_lets_it(tmp_path):
+    overrides = ["task.train_size=100", "task.val_size=60", "trainer.max_epochs=1", "logger=none"]
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        cfg = compose("train", overrides=[f"paths.output_dir={tmp_path}", "callbacks=attraction", *overrides])
+    recipe = Recipe(cfg)
+
+    def known():
+        built = recipe.module()
+        built.criterion = NCERCELoss()
+        return built
+
+    with pytest.warns(UserWarning, match="cannot tell the attraction of Classifier.criterion, a NCERCELoss"):
+        scores = train_and_test(recipe, {"original": recipe.module, "known": known}, [1], progress=False)
+    assert [path.parent.name for path in tmp_path.rglob("attraction.npz")] == ["original-0"]
+    assert len(scores["known"].monitor) == 1

@@ -105,25 +105,107 @@ def test_a_sweep_over_losses_without_a_search(folder):
     assert json.loads((folder / "sweep" / "comparison.json").read_text())["runs"] == 2
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("module.hidden=[1,2]", "^module: "),
-        ("module._target_=mine.nothing.Net", "^module: Error loading 'mine.nothing.Net'.*PYTHONPATH"),
-        ("search.loss=F.mse_loss", "^search.loss: .*does not call it. It calls 'F.cross_entropy'"),
-        ("module._target_=mine.net.Untested", "^task, module: No `test_step.*` method defined"),
-        ("monitor=val_f1", "^monitor: 'val_f1' is not logged in validation; logged: val_acc"),
-    ],
-)
-def test_what_does_not_fit_is_told_by_its_key(folder, monkeypatch, override, message):
+# Modules with a fault, and batches that are dicts
+FAULTS = """
+
+class Untested(Net):
+    test_step = pl.LightningModule.test_step
+
+
+class NoLoss(Net):
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        return -self(x).log_softmax(1)[torch.arange(len(y)), y].mean()
+
+
+class Own(Net):
+    def __init__(self, **sizes):
+        super().__init__(**sizes)
+        self.criterion = torch.nn.CrossEntropyLoss()
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        return self.criterion(self(x), y)
+
+    def validation_step(self, batch, batch_idx):
+        x, y = batch
+        self.log("val_loss", self.criterion(self(x), y))
+
+
+class OfDicts(Net):
+    def training_step(self, batch, batch_idx):
+        return super().training_step((batch["x"], batch["y"]), batch_idx)
+"""
+DICTS = """
+
+class Dicts(Blobs):
+    def train_dataloader(self):
+        rows = [{"x": x, "y": y} for x, y in self.data]
+        return DataLoader(rows[:200], self.batch_size, shuffle=True)
+
+
+class Soft(Blobs):
+    def train_dataloader(self):
+        x, y = self.data.tensors
+        return DataLoader(TensorDataset(x, torch.nn.functional.one_hot(y).float()), self.batch_size)
+"""
+
+
+def composed(folder, monkeypatch, *overrides):
     monkeypatch.syspath_prepend(str(folder))
-    net = folder / "mine" / "net.py"
-    net.write_text(net.read_text() + "\n\nclass Untested(Net):\n    test_step = pl.LightningModule.test_step\n")
+    for name, more in (("net", FAULTS), ("data", DICTS)):
+        path = folder / "mine" / f"{name}.py"
+        path.write_text(path.read_text() + more)
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         search_path = f"hydra.searchpath=[{folder / 'conf'}]"
-        cfg = compose("train", overrides=[search_path, *MINE[2:], f"paths.output_dir={folder}", "loss=gce", override])
-    with pytest.raises(ConfigError, match=message):
+        return compose("train", overrides=[search_path, *MINE[2:], f"paths.output_dir={folder}", *overrides])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["module.hidden=[1,2]"], "^module: "),
+        (["module._target_=nothing.Net"], "^module: Error loading 'nothing.Net'.*PYTHONPATH"),
+        (["module._target_=mine.nothing.Net"], "^module: Error loading 'mine.nothing.Net'(?!.*PYTHONPATH)"),
+        (["search.loss=F.mse_loss", "loss=gce"], "^search.loss: .*does not call it. It calls 'F.cross_entropy'"),
+        (["search.loss=critrion"], "^module, search: `loss='critrion'`: Net has no attribute 'critrion'"),
+        (["module._target_=mine.net.NoLoss"], "^module, search: training_step of NoLoss calls no loss"),
+        (["module._target_=mine.net.NoLoss", "search=race"], "^module, search: training_step of NoLoss calls no loss"),
+        (
+            ["module._target_=mine.net.Own", "monitor=val_loss", "mode=min"],
+            "^module, search: `monitor='val_loss'` is computed from the loss",
+        ),
+        (["module._target_=mine.net.Untested"], "^task, module: No `test_step.*` method defined"),
+        (["task=digits"], "^task, module: .* DigitsDataModule, a task of this package .*Type task=NAME"),
+        (["task=digits", "loss=gce"], "^task, module: .*Type task=NAME"),
+        (["monitor=val_f1"], "^monitor: 'val_f1' is not logged in validation; logged: val_acc"),
+        (["search=none", "loss=nce_rce", "callbacks=attraction"], "^callbacks: .*cannot tell the attraction of Net"),
+        (["search=none", "loss=logit_adjustment", "task._target_=mine.data.Soft"], r"^loss: .* as in loss.priors=\["),
+    ],
+)
+def test_what_does_not_fit_is_told_by_its_key(folder, monkeypatch, overrides, message):
+    cfg = composed(folder, monkeypatch, *overrides)
+    with pytest.raises(ConfigError, match=message) as told:
         Recipe(cfg)
+    assert len(str(told.value).splitlines()) == 1
+
+
+def test_classes_are_counted_in_any_batch(folder, monkeypatch):
+    data = ("task._target_=mine.data.Dicts", "module._target_=mine.net.OfDicts")
+    cfg = composed(folder, monkeypatch, *data, "search=none", "loss=class_weights")
+    recipe = Recipe(cfg)
+    [slot] = recipe.slots()
+    labels = recipe.datamodule.data.tensors[1][:200]
+    assert slot.get(recipe.module()).priors.tolist() == pytest.approx((labels.bincount() / 200).tolist(), abs=0.02)
+    assert Recipe(composed(folder, monkeypatch, *data, "search=none", "loss=robust")).module() is not None
+
+
+@pytest.mark.parametrize("search", [("search=none",), ("search.population=3",)])
+def test_attraction_of_a_loss_that_is_called_inline(folder, search):
+    in_process(folder, "train", *MINE, *search, "callbacks=attraction", "evaluation.report=false", "hydra.run.dir=run")
+    watched = {path.parent.name for path in (folder / "run" / "seeds").glob("*/attraction.npz")}
+    assert watched >= {"original-0", "original-1"}
+    assert len(watched) == 2 * len(result_of(folder / "run")["losses"])
 
 
 def test_three_lines_in_ones_own_app(folder):

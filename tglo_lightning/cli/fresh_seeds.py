@@ -1,5 +1,6 @@
 """Trainings of losses over fresh seeds, each tested once."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +14,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from rich.console import Console
 from rich.progress import track
 
+from tglo_lightning.callbacks import AttractionMonitor
 from tglo_lightning.callbacks.curves import CurveRecorder
 from tglo_lightning.cli.recipe import Recipe, logged
 from tglo_lightning.evaluation.inner import set_step
@@ -87,7 +89,7 @@ def train_and_test(
         # A folder of its own for what callbacks write
         folder = Path(cfg.paths.output_dir) / "seeds" / f"{name}-{seeds.index(seed)}"
         recorder = CurveRecorder()
-        callbacks = [*recipe.callbacks(checkpoints=False), recorder]
+        callbacks = [c for c in recipe.callbacks(checkpoints=False) if _measurable(recipe, module, c)] + [recorder]
         options: dict[str, Any] = {"callbacks": callbacks, "default_root_dir": str(folder)}
         if takes_best := cfg.evaluation.score == "best":
             best = ModelCheckpoint(folder, monitor=cfg.monitor, mode=cfg.mode, save_weights_only=True)
@@ -106,6 +108,17 @@ def train_and_test(
         for key, value in tested.items():
             scores[name].test.setdefault(plain_name(key), []).append(float(value))
     return scores
+
+
+def _measurable(recipe: Recipe, module: Any, callback: pl.Callback) -> bool:
+    """Whether a callback can follow this training: an `AttractionMonitor` would end that of some losses."""
+    try:
+        if isinstance(callback, AttractionMonitor):
+            callback.setup(recipe.quiet_trainer(), module, "fit")
+    except ValueError as error:
+        warnings.warn(str(error), stacklevel=2)
+        return False
+    return True
 
 
 def paired_tests(scores: Mapping[str, Scores], reference: str) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """Fresh parts of a training, built from a config as often as they are needed."""
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,13 @@ from pytorch_lightning.loggers import Logger
 from torch import nn
 
 from tglo_lightning.arguments import choice, integer, optional
-from tglo_lightning.callbacks import TaylorGLO
+from tglo_lightning.callbacks import AttractionMonitor, TaylorGLO
+from tglo_lightning.cli.first_batch import FirstBatch, SearchCheck
 from tglo_lightning.data import Task
 from tglo_lightning.losses.class_priors import class_priors
 from tglo_lightning.models import Classifier, Normalize
-from tglo_lightning.module.finding import LossWatch
-from tglo_lightning.module.slot import LossSlots, loss_names
+from tglo_lightning.module import LossSlots
+from tglo_lightning.module.slot import loss_names
 
 
 class ConfigError(ValueError):
@@ -29,8 +32,8 @@ class ConfigError(ValueError):
 
 
 @contextmanager
-def naming(key: str) -> Iterator[None]:
-    """Turn an error of what the config builds from `key` into a `ConfigError` that begins with the key."""
+def naming(key: str, advice: str = "") -> Iterator[None]:
+    """Turn an error of what the config builds from `key` into a `ConfigError`: the key, the error, and some advice."""
     try:
         yield
     except ConfigError:
@@ -38,9 +41,10 @@ def naming(key: str) -> Iterator[None]:
     except Exception as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         message = " ".join(str(cause).split()) or type(cause).__name__
-        if message.startswith("Error loading"):  # what `_target_` names
+        target = re.match(r"Error loading '(\w+)", message)  # what `_target_` names
+        if target and find_spec(target[1]) is None:
             message += "; packages of your own are found in PYTHONPATH, by tglo-train in the current directory too"
-        raise ConfigError(f"{key}: {message}") from error
+        raise ConfigError(f"{key}: {message}{advice}") from error
 
 
 def build(node: Any, **kwargs: Any) -> Any:
@@ -91,7 +95,8 @@ class Recipe:
 
     def __init__(self, cfg: DictConfig) -> None:
         self.cfg = cfg
-        self._priors: torch.Tensor | None = None
+        self._classes: dict[str, Any] = {}
+        self._first: FirstBatch | None = None
         self._slots: LossSlots | None = None
         with naming("seed"):
             integer("seed", cfg.seed, 0, 2**32 - 1)
@@ -112,14 +117,30 @@ class Recipe:
                 build(cfg.optimizer)(module.parameters())
             with naming("scheduler"):
                 module.configure_optimizers()
-        self.callbacks()
-        with naming("task, arch, loss" if cfg.module is None else "task, module"):
+        search = self.search()
+        for each in self.callbacks():
+            if search is None and isinstance(each, AttractionMonitor):  # beside a search it waits for what is found
+                with naming("callbacks"):
+                    each.setup(self.quiet_trainer(), module, "fit")
+        with self._training_with("task, arch, loss" if cfg.module is None else "task, module"):
             trainer = self.quiet_trainer(limit_val_batches=1, limit_test_batches=1)
             metrics = logged(trainer.validate(module, datamodule=self.datamodule, verbose=False))
             if cfg.module is not None and not logged(trainer.test(module, datamodule=self.datamodule, verbose=False)):
                 raise ValueError("nothing is logged in test, so there is nothing to compare losses by")
         if cfg.monitor not in metrics:
             raise ConfigError(f"monitor: {cfg.monitor!r} is not logged in validation; logged: {', '.join(metrics)}")
+        if search is not None and (cfg.module is not None or cfg.search.loss):
+            with naming("module, search" if cfg.module is not None else "search"):
+                trainer = self.quiet_trainer(callbacks=[SearchCheck(search)], min_epochs=None, min_steps=None)
+                trainer.fit(module, datamodule=self.datamodule)
+
+    def _training_with(self, key: str) -> AbstractContextManager[None]:
+        """Name an error of a module in training or evaluation by `key`, and say where unfitting data come from."""
+        advice = (
+            f"; its data are those of {type(self.datamodule).__name__}, a task of this package (digits by default). "
+            "Type task=NAME for data of yours, task=null for loaders of the module"
+        )
+        return naming(key, advice if self.cfg.module is not None and isinstance(self.datamodule, Task) else "")
 
     def module(self) -> Any:
         """Return an untrained module with the original loss; its weights come from the global generator."""
@@ -146,16 +167,37 @@ class Recipe:
 
     def _criterion(self) -> nn.Module:
         """Return the loss of the config; what it leaves to the data by null comes from there."""
-        node, known = self.cfg.loss, {}
+        node = self.cfg.loss
         with naming("loss"):
-            if node.get("num_classes", 0) is None:
-                known["num_classes"] = self.datamodule.num_classes
-            if node.get("priors", 0) is None:
-                if self._priors is None:
-                    labels = torch.cat([batch[1] for batch in self.datamodule.train_dataloader()])
-                    self._priors = class_priors(labels, self.datamodule.num_classes)
-                known["priors"] = self._priors
+            known = {name: self._of_classes(name) for name in ("num_classes", "priors") if node.get(name, 0) is None}
             return build(node, **known)
+
+    def _of_classes(self, name: str) -> Any:
+        """Return the `num_classes` or the `priors` of the data."""
+        if name not in self._classes:
+            if name == "num_classes" and hasattr(self.datamodule, name):
+                value: Any = self.datamodule.num_classes
+            elif isinstance(self.datamodule, Task):
+                labels = torch.cat([batch[1] for batch in self.datamodule.train_dataloader()])
+                value = class_priors(labels, self.datamodule.num_classes)
+            else:
+                value = getattr(self._first_batch(), name)
+            self._classes[name] = value
+        return self._classes[name]
+
+    def _first_batch(self) -> FirstBatch:
+        """Return what a training step of the user's module shows of its loss."""
+        if self._first is None:
+            with naming("module"):
+                module = build(self.cfg.module)
+            first = FirstBatch(module)
+            with self._training_with("task, module"):
+                trainer = self.quiet_trainer(
+                    callbacks=[first], max_epochs=1, limit_train_batches=1, limit_val_batches=0
+                )
+                trainer.fit(module, datamodule=self.datamodule)
+            self._first = first
+        return self._first
 
     def slots(self) -> LossSlots:
         """Return where a module has the losses that are searched for, found by a training step if nothing names them.
@@ -167,11 +209,7 @@ class Recipe:
             paths = self.cfg.search.loss or (None if self.cfg.module else "criterion")
             with naming("search.loss"):
                 if paths is None or "F." in str(paths):
-                    module = build(self.cfg.module)
-                    watch = LossWatch(module, lambda *_: None)
-                    trainer = self.quiet_trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0)
-                    trainer.fit(module, datamodule=self.datamodule)
-                    self._slots = watch.slots(paths and loss_names(paths))
+                    self._slots = self._first_batch().watch.slots(paths and loss_names(paths))
                 else:
                     self._slots = LossSlots(paths)
         return self._slots
@@ -180,6 +218,9 @@ class Recipe:
         """Return the callbacks of the config, with or without those that write checkpoints."""
         with naming("callbacks"):
             found = [build(node) for node in self.cfg.callbacks.values() if node]
+        for each in found:
+            if isinstance(each, AttractionMonitor) and each.loss is None:
+                each.slot = self.slots()[0]  # no search is beside it in the comparison over fresh seeds
         return [c for c in found if checkpoints or not isinstance(c, pl.callbacks.Checkpoint)]
 
     def search(self, **overrides: Any) -> TaylorGLO | None:
