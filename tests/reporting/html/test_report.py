@@ -357,6 +357,15 @@ def test_the_terminal_shows_the_same(folder, page, tmp_path, capsys):
     assert not (tmp_path / "report.html").exists()
 
 
+def test_commands_find_the_configs_of_the_user(tmp_path, undrawn):
+    finished(tmp_path)
+    sources = [{"path": "here/conf", "provider": "main"}, {"path": "/my conf", "provider": "command-line"}]
+    kept = {"runtime": {"config_sources": sources}, "overrides": {"hydra": ["hydra.mode=RUN"]}}
+    (tmp_path / ".hydra" / "hydra.yaml").write_text(json.dumps({"hydra": kept}))
+    page = Page(write_report(tmp_path).read_text())
+    assert "tglo-train --config-dir '/my conf' experiment=digits_noisy" in page.sections["setup"]
+
+
 def test_in_place_of_only_what_was_replaced(tmp_path, undrawn):
     result = SearchResult.from_dict(searched(tmp_path).to_dict() | {"kept": "original"})
     page = Page(write_report(result, tmp_path / "a.html").read_text())
