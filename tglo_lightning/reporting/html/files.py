@@ -27,6 +27,7 @@ RESULT = {
     "num_classes": int,
     "kept": str,
     "losses": {"original": ENTRY, ...: ENTRY},
+    "logged": {...: str},
     "search": {**COUNTS, "seconds": NUMBER},
     "seconds": NUMBER,
     "versions": {...: str},
@@ -171,6 +172,10 @@ class RunFiles:
     def kind(self) -> str:
         """Kind of target: ``"classes"``, ``"binary"`` or ``"regression"``."""
         return "classes" if self.search is None else kind_of(self.search)
+
+    def logged(self, metric: str) -> str:
+        """Return the name under which the module logs a test metric."""
+        return str(self.result["logged"].get(metric, metric) if self.result else metric)
 
     @property
     def starts(self) -> str:
