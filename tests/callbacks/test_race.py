@@ -74,6 +74,7 @@ def test_the_best_network_is_in_the_module(either_api, tmp_path, evaluator):
     assert curves.unit == "steps"  # four epochs are too few for ten checks
     values = [value for row in curves.values for value in row]
     assert result.best.fitness == (max(values),)
+    assert result.trainings == len(RACE)
     assert result.best.criterion == curves.criteria[curves.winner] == result.history[curves.winner].criterion
     assert validated(module) == pytest.approx(max(values))
     assert float(trainer.callback_metrics["val/acc"]) == pytest.approx(max(values))
@@ -416,6 +417,8 @@ def test_the_curves_are_shown(tmp_path, monkeypatch):
     names = curves.names("CrossEntropyLoss")
     assert names == ["CrossEntropyLoss", "CrossEntropyLoss, rate x 0.01", "sce", "smoothing, rate x 0.3"]
     assert f"Of 4 networks that of {names[curves.winner]} is kept." in page
+    assert f"This is {names[curves.winner]}, the loss of the network that is kept" in page
+    assert f"The network that is kept is that of the check after {curves.kept_at} step" in page
     assert "The race in numbers" in page
     assert "proves nothing about its loss" in page
     figure = pictures.race(search.result)

@@ -118,6 +118,7 @@ def told(result, losses):
         "num_classes": 10,
         "kept": "metalearned",
         "losses": losses,
+        "logged": {metric: f"test/{metric}" for metric in losses["original"]["test"]},
         "tests": tests,
         "search": {name: getattr(result, name) for name in counts} | {"rejected": sum(result.rejected)},
         "seconds": 12.5,

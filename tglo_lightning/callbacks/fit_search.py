@@ -138,6 +138,7 @@ class FitSearch:
         name = fit.slots.name(fit.module)
         objective = Objective(seen.num_classes, callback.monitor, callback.mode, name, options, seen.priors)
         notes = {"versions": versions(trainer), "original_options": list(options), "inputs": seen.inputs}
+        notes["slots"] = fit.slots.to_list()
         weights: dict[str, Tensor] = {}
         network: Path | None = None
         measured: dict[str, AttractionRecord] = {}

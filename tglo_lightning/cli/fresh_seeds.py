@@ -30,6 +30,7 @@ class Scores:
 
     monitor: list[float] = field(default_factory=list)  # the monitored validation metric
     test: dict[str, list[float]] = field(default_factory=dict)  # each test metric by name
+    logged: dict[str, str] = field(default_factory=dict)  # the name that the module logs it under
     curves: list[dict[str, list[float | None]]] = field(default_factory=list)  # see `CurveRecorder`
 
     def summary(self) -> dict[str, Any]:
@@ -107,6 +108,7 @@ def train_and_test(
         scores[name].monitor.append(float(validated[cfg.monitor]))
         for key, value in tested.items():
             scores[name].test.setdefault(plain_name(key), []).append(float(value))
+            scores[name].logged[plain_name(key)] = key
     return scores
 
 

@@ -160,6 +160,7 @@ def _result(
         "num_classes": getattr(recipe.datamodule, "num_classes", known),
         "kept": "original" if search is None else search.kept,
         "losses": losses,
+        "logged": scores["original"].logged,
         "tests": {kind: test for kind in scores if (test := paired_tests(scores, kind))},
         "search": counts | {"rejected": 0 if search is None else sum(search.rejected)},
         "seconds": seconds,

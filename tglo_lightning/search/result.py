@@ -173,6 +173,8 @@ class SearchResult(Plain):
     @property
     def trainings(self) -> int:
         """Number of trainings that the search took, finals included."""
+        if self.curves is not None and self.best is not None and self.best.found is None:
+            return len(self.history)  # no confirmation: both entrants are networks of the race
         finals = [*self.finalists, self.original, *([] if self.best is None else [self.best])]
         return len(self.history) + sum(len(finalist.fitness) for finalist in finals)
 

@@ -10,6 +10,7 @@ import torch
 from helpers.data import blobs
 from helpers.modules import TINY, classifier, cnn, quiet_trainer, seeded
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from tglo_lightning import AttractionMonitor, TaylorGLO
@@ -162,6 +163,32 @@ def test_the_code_for_a_module_compares(own):
         values(scope["module"].criterion), values(search.result.best.criterion.build(nn.CrossEntropyLoss(WEIGHT)))
     )
     assert list(map(len, scope["scores"].values())) == [1, 1]
+
+
+class Inline(classifier(pl)):
+    """Calls one loss inline, with class weights, and another one as a module."""
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        own = F.cross_entropy(self(x), y, weight=WEIGHT, label_smoothing=0.1)
+        return own + self.criterion(self(x), y)
+
+
+def test_the_code_for_losses_called_inline_compares(tmp_path):
+    datamodule = pl.LightningDataModule.from_datasets(*(blobs(48, seed=seed) for seed in (1, 2, 3)), batch_size=16)
+    losses = ["F.cross_entropy", "criterion"]
+    search = TaylorGLO(loss=losses, **TINY | {"report": True}, evaluator="sequential")
+    quiet_trainer(pl, tmp_path, max_epochs=1, callbacks=[search]).fit(seeded(Inline), datamodule=datamodule)
+    [code] = codes(search.directory / "report.html", "comparison")
+    quiet = "Trainer(max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False)"
+    scope = {"Inline": Inline, "datamodule": datamodule}
+    exec(code.replace("Trainer()", quiet).replace("1005", "1001"), scope)
+    module, other = scope["module"], Inline()
+    other.load_state_dict({name: value for name, value in module.state_dict().items() if name.startswith("net.")})
+    search.slots.install(other, search.result.best.criterion)
+    batch = next(iter(datamodule.train_dataloader()))
+    torch.testing.assert_close(module.training_step(batch, 0), other.training_step(batch, 0), rtol=0, atol=0)
+    assert not torch.equal(module.training_step(batch, 0), Inline.training_step(module, batch, 0))
 
 
 def test_a_report_that_cannot_be_written_costs_no_fit(tmp_path, monkeypatch):

@@ -357,6 +357,33 @@ def test_the_terminal_shows_the_same(folder, page, tmp_path, capsys):
     assert not (tmp_path / "report.html").exists()
 
 
+def test_commands_find_the_configs_of_the_user(tmp_path, undrawn):
+    finished(tmp_path)
+    sources = [{"path": "here/conf", "provider": "main"}, {"path": "/my conf", "provider": "command-line"}]
+    kept = {"runtime": {"config_sources": sources}, "overrides": {"hydra": ["hydra.mode=RUN"]}}
+    (tmp_path / ".hydra" / "hydra.yaml").write_text(json.dumps({"hydra": kept}))
+    page = Page(write_report(tmp_path).read_text())
+    assert "tglo-train --config-dir '/my conf' experiment=digits_noisy" in page.sections["setup"]
+
+
+def test_metrics_have_the_names_that_the_module_logs(tmp_path, undrawn):
+    finished(tmp_path)
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"logged": {"acc": "test_acc", "nll": "nll"}}))
+    page = Page(write_report(tmp_path).read_text())
+    assert " in test_acc: " in page.sections["header"]
+    for name in ("test_acc, higher is better", "nll, lower is better"):
+        assert name in page.sections["comparison"]
+    assert "test/" not in page.sections["comparison"]
+
+
+def test_a_known_loss_has_its_name(tmp_path, undrawn):
+    values = searched(tmp_path).to_dict()
+    values["best"]["criterion"] = Criterion.of("sce", [0.1, 1.0]).to_dict()
+    page = Page(write_report(SearchResult.from_dict(values), tmp_path / "a.html").read_text())
+    assert "This is sce, which the search kept." in page.sections["loss"]
+
+
 def test_in_place_of_only_what_was_replaced(tmp_path, undrawn):
     result = SearchResult.from_dict(searched(tmp_path).to_dict() | {"kept": "original"})
     page = Page(write_report(result, tmp_path / "a.html").read_text())

@@ -15,7 +15,8 @@ from tglo_lightning.reporting import pictures
 from tglo_lightning.reporting.attraction import AttractionRecord
 from tglo_lightning.reporting.landscape import Landscape
 from tglo_lightning.reporting.robustness import RobustnessReport
-from tglo_lightning.search import Candidate, Criterion
+from tglo_lightning.search import Candidate, Criterion, presets
+from tglo_lightning.search.curves import Curves
 from tglo_lightning.theory import explain
 
 pytest.importorskip("matplotlib")
@@ -124,6 +125,15 @@ def test_a_single_generation_has_its_candidates_side_by_side(search):
     assert [place for place in places if len(place) == 1] == [[1.0], [2.0], [3.0]]
     with pytest.raises(ValueError, match="several generations"):
         pictures.parameters(search)
+
+
+def test_ten_members_of_a_race_look_different(search):
+    members, checks = presets(10), (1, 2, 3)
+    values = tuple((0.1, 0.2, place / 10) for place in range(10))
+    result = replace(search, curves=Curves("epochs", checks, tuple(members), values, 9, 3))
+    lines = pictures.race(result).axes[0].get_lines()[:10]
+    assert len({line.get_color() for line in lines}) == 10
+    assert lines[9].get_linewidth() > max(line.get_linewidth() for line in lines[:9])
 
 
 def test_finals_show_every_training(search):

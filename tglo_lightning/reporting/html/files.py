@@ -27,6 +27,7 @@ RESULT = {
     "num_classes": int,
     "kept": str,
     "losses": {"original": ENTRY, ...: ENTRY},
+    "logged": {...: str},
     "search": {**COUNTS, "seconds": NUMBER},
     "seconds": NUMBER,
     "versions": {...: str},
@@ -82,6 +83,7 @@ class RunFiles:
         search: the search, read from its journal where it did not come to its end.
         header: of the journal.
         config: ``.hydra/config.yaml`` as text; ``overrides`` are the arguments of the command line.
+        searched: arguments of the command line that say where else configs lie.
         curves: ``{loss: [{metric: [one value an epoch]} a seed]}``.
         fit: the fit that followed a search as a callback, once it has ended; the curves are of that one then.
         attraction, robustness: measurements by the name of what was trained.
@@ -98,6 +100,7 @@ class RunFiles:
     header: dict[str, Any] = field(default_factory=dict)
     config: str = ""
     overrides: list[str] | None = None
+    searched: list[str] = field(default_factory=list)
     curves: Curves = field(default_factory=dict)
     fit: Fit | None = None
     attraction: dict[str, AttractionRecord] = field(default_factory=dict)
@@ -170,6 +173,10 @@ class RunFiles:
         """Kind of target: ``"classes"``, ``"binary"`` or ``"regression"``."""
         return "classes" if self.search is None else kind_of(self.search)
 
+    def logged(self, metric: str) -> str:
+        """Return the name under which the module logs a test metric."""
+        return str(self.result["logged"].get(metric, metric) if self.result else metric)
+
     @property
     def starts(self) -> str:
         """One sentence on what a fresh seed of the finals changes; empty where no file tells."""
@@ -216,6 +223,7 @@ def read_run(
     files.config = _read(files, folder / ".hydra" / "config.yaml", lambda p: p.read_text(encoding="utf-8")) or ""
     typed = folder / ".hydra" / "overrides.yaml"
     files.overrides = _read(files, typed, lambda p: list(map(str, load_yaml(p) or [])))
+    files.searched = _read(files, folder / ".hydra" / "hydra.yaml", _searched) or []
     saved = folder / f"{files.stem}.json"
     files.header = Journal.header(saved.with_suffix(".jsonl"))
     for path_of_search in (saved, saved.with_suffix(".jsonl")):
@@ -265,6 +273,14 @@ def _read(files: RunFiles, path: Path, parse: Callable[[Path], T]) -> T | None:
     when = datetime.fromtimestamp(path.stat().st_mtime)
     files.written = max(files.written or when, when)
     return value
+
+
+def _searched(path: Path) -> list[str]:
+    """The arguments of a command that gave it more folders of configs, from the file that Hydra keeps."""
+    hydra = load_yaml(path)["hydra"]
+    folders = [str(s["path"]) for s in hydra["runtime"]["config_sources"] if s["provider"] == "command-line"]
+    paths = [each for each in map(str, hydra["overrides"]["hydra"]) if each.startswith("hydra.searchpath=")]
+    return [*(argument for folder in folders for argument in ("--config-dir", folder)), *paths]
 
 
 def _stem(folder: Path) -> str:

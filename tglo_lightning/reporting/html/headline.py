@@ -77,15 +77,15 @@ def _on_test_data(files: RunFiles, result: dict[str, Any]) -> Headline:
     metric = wanted if wanted in tests else next(iter(tests))
     values, search = test_values(files, metric), result["search"]
     if METALEARNED in values:
-        head = _compared(files, verdicts(files, metric), loss_names(files), f"test/{metric}")
+        head = _compared(files, verdicts(files, metric), loss_names(files), files.logged(metric))
     else:
         searched = search["candidates"] > 0
         title = f"No candidate could be trained; {files.original} stays." if searched else None
         head = Headline("plain", title or f"{files.original}, without a search.")
     cost = f"search: {counted(search['trainings'], 'training')}, {duration(search['seconds'])}"
-    others = {f"test/{m}": verdicts(files, m).get("original") for m in tests if m != metric}
+    others = {files.logged(m): verdicts(files, m).get("original") for m in tests if m != metric}
     return _with_figures(
-        head, files, f"test/{metric}", values, "tested on test data", cost if search["trainings"] else "", others
+        head, files, files.logged(metric), values, "tested on test data", cost if search["trainings"] else "", others
     )
 
 

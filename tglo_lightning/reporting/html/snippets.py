@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Mapping
+from itertools import zip_longest
+from typing import Any
 
 from jinja2 import Environment, PackageLoader
 from torch import nn
@@ -18,7 +21,7 @@ EXAMPLE = "tglo-train experiment=digits_noisy"
 
 def command(files: RunFiles) -> str:
     """Return the command that made the run; empty if it was no command."""
-    return "" if files.overrides is None else shlex.join(["tglo-train", *files.overrides])
+    return "" if files.overrides is None else shlex.join(["tglo-train", *files.searched, *files.overrides])
 
 
 def again(files: RunFiles) -> str:
@@ -45,14 +48,21 @@ def comparison(files: RunFiles, criterion: Criterion) -> str:
     if files.plain:
         found, built = names[0] if criterion.losses else "original", drop_in(files, criterion)
         return _code("compare_function.py", built=built, found=found, step=criterion.step, less=less)
-    # A result alone does not know the paths
-    places = zip(map(_place, files.header.get("loss") or names), criterion.losses, strict=False)
+    # A result alone does not know the places
+    slots = files.header.get("slots") or [{"name": name} for name in names]
+    inline = any(slot["name"].startswith("F.") for slot in slots)
     used = str(dict(files.header.get("trainer") or {}).get("class", ""))
     return _code(
         "compare_module.py",
         namespace="lightning.pytorch" if used.startswith("lightning.") else "pytorch_lightning",
         module=files.module or "MyModule",
-        losses=[(place, _built(loss, place)) for place, loss in places],
+        inline=inline,
+        attributes=not all(slot["name"].startswith("F.") for slot in slots),
+        losses=[
+            _replaced(slot, loss, options)
+            for slot, loss, options in zip_longest(slots, criterion.losses, files.original_options)
+            if slot and loss
+        ],
         step=criterion.step,
         metric=json.dumps(re.sub("^val(id(ation)?)?(?![a-z])", "test", search.monitor)),
         less=less,
@@ -72,6 +82,13 @@ def _names(losses: int) -> list[str]:
     return ["criterion"] if losses == 1 else [f"criterion_{i}" for i in range(losses)]
 
 
-def _place(path: str) -> str:
-    """``module.head[0].criterion`` for the path ``"head.0.criterion"``."""
-    return "module" + "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in path.split("."))
+def _replaced(slot: Mapping[str, Any], loss: LossSpec, options: Mapping[str, Any] | None) -> str:
+    """The line that puts a loss into its place in ``module``."""
+    name = slot["name"]
+    if name.startswith("F."):
+        # All other options come with each call
+        given = {k: v for k, v in (options or {}).items() if k == "label_smoothing"}
+        called = ", ".join(map(repr, [name, slot["calls"], *([given] if given else [])])).replace("'", '"')
+        return f"InlineSlot({called}).install(module, LossSpec({json.dumps(loss.family)}, {loss.theta}))"
+    place = "module" + "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in name.split("."))
+    return f"{place} = {_built(loss, place)}"

@@ -37,7 +37,9 @@ PALETTE = {
     "grey": ("#7a7f86", "#a4adb6"),
     "red": ("#c1121f", "#ff6b6b"),
 }
-INK, MUTED, AXIS, GRID, PAPER, BLUE, ORANGE, GREEN, PURPLE, GOLD, *_, RED = (light for light, _ in PALETTE.values())
+INK, MUTED, AXIS, GRID, PAPER, BLUE, ORANGE, GREEN, PURPLE, GOLD, SKY, VIOLET, GREY, RED = (
+    light for light, _ in PALETTE.values()
+)
 SERIES = tuple(light for light, _ in list(PALETTE.values())[5:13])
 # What a loss pulls to zero training error, and what it pushes away
 PULL, PUSH = GREEN, ORANGE

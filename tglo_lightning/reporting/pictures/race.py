@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tglo_lightning.reporting.numbers import number
 from tglo_lightning.reporting.pictures import canvas
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from tglo_lightning.search.result import SearchResult
+
+# Of members that are neither the module's own loss nor the winner: together they repeat after 24
+COLOURS = (canvas.GREEN, canvas.PURPLE, canvas.GOLD, canvas.RED, canvas.INK, canvas.SKY, canvas.VIOLET, canvas.GREY)
+DASHES = ("-", ":", "-.")
 
 
 @picture
@@ -27,12 +31,15 @@ def race(search: SearchResult) -> Figure:
         raise ValueError("Nothing to draw: this was no race.")
     figure, axes = canvas.new_axes(4.2, "Networks side by side", measure(search))
     names = curves.names(search.original.name)
-    for index, (criterion, values) in enumerate(zip(curves.criteria, curves.values, strict=True)):
-        style = canvas.series(index) | {"marker": "", "alpha": 0.8, "linewidth": 1}
-        if criterion.is_original:
-            style |= {"color": canvas.ORIGINAL, "linestyle": "--", "linewidth": 1.8}
+    others = [i for i, c in enumerate(curves.criteria) if i != curves.winner and not c.is_original]
+    for index, values in enumerate(curves.values):
+        at = others.index(index) if index in others else 0
+        style: dict[str, Any] = {"color": COLOURS[at % len(COLOURS)], "linestyle": DASHES[at % len(DASHES)]}
+        style |= {"marker": canvas.MARKERS[at % len(canvas.MARKERS)], "markersize": 3, "linewidth": 1.2}
         if index == curves.winner:
-            style |= {"color": canvas.METALEARNED, "linestyle": "-", "linewidth": 3, "alpha": 1, "zorder": 3}
+            style = {"color": canvas.METALEARNED, "linewidth": 3, "zorder": 3}
+        elif index not in others:
+            style = {"color": canvas.ORIGINAL, "linestyle": "--", "linewidth": 1.8}
         axes.plot(curves.checks, values, label=names[index], **style)
     peak = curves.values[curves.winner][curves.checks.index(curves.kept_at)]
     axes.plot([curves.kept_at], [peak], "o", color=canvas.INK, markersize=7, zorder=4, label="kept network")

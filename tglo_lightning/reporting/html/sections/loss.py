@@ -20,7 +20,7 @@ from tglo_lightning.reporting.html.blocks import (
 from tglo_lightning.reporting.html.files import TARGETS, RunFiles
 from tglo_lightning.reporting.html.headline import headline, loss_names, verdicts
 from tglo_lightning.reporting.numbers import direction, fixed, mean_sd, number, p_value
-from tglo_lightning.reporting.results import leader, original_loss
+from tglo_lightning.reporting.results import family_of, leader, original_loss
 from tglo_lightning.search import Criterion, Finalist
 from tglo_lightning.theory import explain
 from tglo_lightning.theory.explanation import parameter_meanings
@@ -41,9 +41,17 @@ def chosen(files: RunFiles) -> tuple[Finalist | None, str]:
         if not entry or entry["criterion"] is None:
             return None, ""
         return Finalist(Criterion.from_dict(entry["criterion"]), "metalearned"), "the metalearned loss"
-    if search.best is not None and not files.interrupted:
-        return search.best, "the metalearned loss" if search.kept == "metalearned" else "the best finalist, not kept"
-    return leader(search), "the best candidate so far"
+    best, kept = search.best, search.kept == "metalearned"
+    if best is None or files.interrupted:
+        return leader(search), "the best candidate so far"
+    if search.curves is not None:
+        name = search.curves.names(files.original)[search.curves.winner]
+        return best, f"{name}, the loss of the network that is kept"
+    # Known losses have a name
+    named = "" if "taylorglo" in family_of(best.criterion) else f"{family_of(best.criterion)}, "
+    if not best.criterion.losses or not named:
+        return best, "the metalearned loss" if kept else "the best finalist, not kept"
+    return best, f"{named}{'which the search kept' if kept else 'the best finalist, not kept'}"
 
 
 def loss(files: RunFiles) -> Section:
@@ -57,7 +65,8 @@ def loss(files: RunFiles) -> Section:
         return section.add(Missing("There is no metalearned loss: no candidate came to a finite result."))
     step = best.criterion.step
     if not best.criterion.losses:
-        section.lead = f"This is {what}: {files.original} as it is, at {number(step)} times its learning rate."
+        rate = "" if step == 1 else f", at {number(step)} times its learning rate"
+        section.lead = f"This is {what}: {files.original} as it is{rate}."
         return section
     section.lead = f"This is {what}. {MEANINGS[files.kind]}"
     paths = files.header.get("loss") or []
@@ -143,7 +152,7 @@ def comparison(files: RunFiles) -> Section:
     for kind in told[0]:
         each = [compared[kind] for compared in told]
         rows.append([f"p, metalearned better than {names[kind]}", *(p_value(v.p if v else None) for v in each), ""])
-    head = [f"test/{metric}, {direction(metric)} is better" for metric in metrics]
+    head = [f"{files.logged(metric)}, {direction(metric)} is better" for metric in metrics]
     over = "one training of each loss" if n == 1 else f"mean ± standard deviation over {n} fresh seeds"
     foot = (
         "A seed sets initial weights and data order, and is the same for every loss. Test data were used once per "
@@ -156,7 +165,7 @@ def comparison(files: RunFiles) -> Section:
         for kind, loss in losses.items()
         for i in range(n)
     ]
-    everything = Table("Every training", ["training", *(f"test/{metric}" for metric in metrics)], single)
+    everything = Table("Every training", ["training", *map(files.logged, metrics)], single)
     return section.add(
         Table(f"Test data: {over}", ["loss", *head, "f(y, h)"], rows, foot),
         Details("Every single training", [everything]),
@@ -169,7 +178,7 @@ def _not_compared(files: RunFiles) -> Missing:
         if files.interrupted:
             return Missing("The search has not ended; the loss that it finds can then be compared on test data.")
         words = "No test data were used here: the search chose by validation data, which flatters what it chose."
-        if best is None:
+        if best is None or best.criterion.is_original:
             return Missing(words)
         words += " To compare both losses, train with each from the same fresh seeds and test each training once."
         return Missing(words, snippets.comparison(files, best.criterion))

@@ -85,6 +85,11 @@ def attraction(files: RunFiles) -> Section:
     figures, rows = [], []
     raced = files.search.curves if files.search is not None else None
     unit = "epochs" if raced is None else raced.unit
+    if raced is not None:
+        section.lead += (
+            f" The network that is kept is that of the check after {counted(raced.kept_at, raced.unit[:-1])}; the "
+            "table is of the last check of each."
+        )
     for kind, record in files.attraction.items():
         name = files.original if kind == "original" else LOSSES.get(kind, kind)
         figures.append(pictures.attraction({str(name): record}, unit))
@@ -96,7 +101,8 @@ def attraction(files: RunFiles) -> Section:
     counts = {(len(record.index), record.epochs[-1]) for record in files.attraction.values()}
     when = ", ".join(f"{counted(samples, 'sample')}, {unit[:-1]} {epoch}" for samples, epoch in sorted(counts))
     head = ["loss", "pushed away", "attraction, 5 %", "median", "95 %", "median confidence", "predicted equilibrium"]
-    return section.add(Pictures(figures), Table(f"At the end of training ({when})", head, rows))
+    end = "At the end of training" if raced is None else "At the last check"
+    return section.add(Pictures(figures), Table(f"{end} ({when})", head, rows))
 
 
 def _no_attraction(files: RunFiles) -> Missing:
