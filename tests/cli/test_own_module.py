@@ -180,7 +180,7 @@ def composed(folder, monkeypatch, *overrides):
         (["task=digits", "loss=gce"], "^task, module: .*Type task=NAME"),
         (["monitor=val_f1"], "^monitor: 'val_f1' is not logged in validation; logged: val_acc"),
         (["search=none", "loss=nce_rce", "callbacks=attraction"], "^callbacks: .*cannot tell the attraction of Net"),
-        (["search=none", "loss=logit_adjustment", "task._target_=mine.data.Soft"], r"^loss: .* as in loss.priors=\["),
+        (["search=none", "loss=logit_adjustment", "task._target_=mine.data.Soft"], r"^loss: .* as in 'loss.priors=\["),
     ],
 )
 def test_what_does_not_fit_is_told_by_its_key(folder, monkeypatch, overrides, message):
