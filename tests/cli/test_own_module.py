@@ -132,6 +132,11 @@ class Own(Net):
         self.log("val_loss", self.criterion(self(x), y))
 
 
+class Failing(Net):
+    def training_step(self, batch, batch_idx):
+        raise RuntimeError("no step")
+
+
 class OfDicts(Net):
     def training_step(self, batch, batch_idx):
         return super().training_step((batch["x"], batch["y"]), batch_idx)
@@ -175,12 +180,16 @@ def composed(folder, monkeypatch, *overrides):
             ["module._target_=mine.net.Own", "monitor=val_loss", "mode=min"],
             "^module, search: `monitor='val_loss'` is computed from the loss",
         ),
+        (["module._target_=mine.net.Failing"], r"^module, search: .*RuntimeError: no step.* \(net.py:\d+\)$"),
         (["module._target_=mine.net.Untested"], "^task, module: No `test_step.*` method defined"),
-        (["task=digits"], "^task, module: .* DigitsDataModule, a task of this package .*Type task=NAME"),
+        (
+            ["task=digits"],
+            r"^task, module: .* \(net.py:\d+\); its data are those of Digits.*Type task=NAME",
+        ),
         (["task=digits", "loss=gce"], "^task, module: .*Type task=NAME"),
         (["monitor=val_f1"], "^monitor: 'val_f1' is not logged in validation; logged: val_acc"),
         (["search=none", "loss=nce_rce", "callbacks=attraction"], "^callbacks: .*cannot tell the attraction of Net"),
-        (["search=none", "loss=logit_adjustment", "task._target_=mine.data.Soft"], r"^loss: .* as in loss.priors=\["),
+        (["search=none", "loss=logit_adjustment", "task._target_=mine.data.Soft"], r"^loss: .* as in 'loss.priors=\["),
     ],
 )
 def test_what_does_not_fit_is_told_by_its_key(folder, monkeypatch, overrides, message):

@@ -158,10 +158,12 @@ def test_a_race(tmp_path):
     """The network that it keeps is tested too, beside fresh trainings with its loss."""
     race = ["search=race", "search.strategy.members=3", "search.evaluator=sequential", "trainer.max_epochs=2"]
     ran = tglo_train(
-        tmp_path, "experiment=digits", "logger=none", "evaluation.seeds=1", "evaluation.report=false", *race
+        tmp_path, "experiment=digits", "logger=csv", "evaluation.seeds=1", "evaluation.report=false", *race
     )
     assert ran.returncode == 0, ran.stderr
     result = json.loads(only(tmp_path.rglob("result.json")).read_text(), parse_constant=pytest.fail)
     assert set(result["network"]) == {"acc", "nll", "brier", "ece"}
     assert f"the network of the race: acc {result['network']['acc']:.4f}" in ran.stdout
     assert result["search"]["candidates"] == 3
+    logged = only(tmp_path.rglob("metrics.csv")).read_text().splitlines()[0]
+    assert "test/network/acc" in logged.split(",")

@@ -59,7 +59,7 @@ class FirstBatch(pl.Callback):
         if found is None:
             raise ValueError(
                 "the training labels cannot be counted, for the batch does not hold them as the loss gets them, one "
-                "class index a sample; type the frequencies of the classes, as in loss.priors=[0.7,0.2,0.1]"
+                "class index a sample; type the frequencies of the classes, as in 'loss.priors=[0.7,0.2,0.1]'"
             )
         return list(found)
 

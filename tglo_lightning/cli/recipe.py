@@ -2,6 +2,8 @@
 
 import logging
 import re
+import sysconfig
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -26,6 +28,9 @@ from tglo_lightning.models import Classifier, Normalize
 from tglo_lightning.module import LossSlots
 from tglo_lightning.module.slot import loss_names
 
+# Where code is that is not the user's
+LIBRARIES = (str(Path(__file__).parents[1]), sysconfig.get_path("stdlib"))
+
 
 class ConfigError(ValueError):
     """A config that cannot run; the message begins with the key."""
@@ -44,7 +49,19 @@ def naming(key: str, advice: str = "") -> Iterator[None]:
         target = re.match(r"Error loading '(\w+)", message)  # what `_target_` names
         if target and find_spec(target[1]) is None:
             message += "; packages of your own are found in PYTHONPATH, by tglo-train in the current directory too"
-        raise ConfigError(f"{key}: {message}{advice}") from error
+        raise ConfigError(f"{key}: {message}{_place(error)}{advice}") from error
+
+
+def _place(error: BaseException) -> str:
+    """Return file and line of the user's code that failed, in brackets; empty if none did."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [
+        f" ({Path(frame.filename).name}:{frame.lineno})"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(("<", *LIBRARIES)) and "-packages" not in frame.filename
+    ]
+    return lines[-1] if lines else ""
 
 
 def build(node: Any, **kwargs: Any) -> Any:

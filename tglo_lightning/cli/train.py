@@ -178,6 +178,7 @@ def _log(boards: list[Board], result: dict[str, Any], scores: dict[str, Scores],
     for kind, tests in result["tests"].items():
         for name, p_values in tests.items():
             values[f"test/against_{kind}/{name}_p_one_sided"] = p_values["p_one_sided"]
+    values |= {f"test/network/{name}": value for name, value in result.get("network", {}).items()}
     for each in boards:
         each.outcome({k: v for k, v in values.items() if v is not None})
         each.files("result", "result", files)
