@@ -92,7 +92,8 @@ def verdict(ours: Sequence[float], theirs: Sequence[float], *, less: bool = Fals
     """Compare two losses by a metric with the paired t-test; None if there are no values, or one is not finite.
 
     Args:
-        ours, theirs: values of the two losses; those at the same place come from the same seed.
+        ours: values of a loss.
+        theirs: values of the other loss; those at the same place come from the same seed.
         less: whether lower values are better.
     """
     differences = [a - b for a, b in zip(ours, theirs, strict=True)]
