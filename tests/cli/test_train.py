@@ -44,7 +44,7 @@ def searched(tmp_path_factory):
 def test_result_has_the_documented_schema(searched):
     cwd, _ = searched
     result = json.loads(only(cwd.rglob("result.json")).read_text(), parse_constant=pytest.fail)
-    keys = {"monitor", "num_classes", "kept", "losses", "tests", "search", "seconds", "versions"}
+    keys = {"monitor", "logged", "num_classes", "kept", "losses", "tests", "search", "seconds", "versions"}
     assert set(result) == keys
     assert result["monitor"] == "val/acc"
     assert result["kept"] in ("metalearned", "original")

@@ -149,7 +149,8 @@ class Recipe:
         if search is not None and (cfg.module is not None or cfg.search.loss):
             with naming("module, search" if cfg.module is not None else "search"):
                 trainer = self.quiet_trainer(callbacks=[SearchCheck(search)], min_epochs=None, min_steps=None)
-                trainer.fit(module, datamodule=self.datamodule)
+                # What was validated has metrics that a fit cannot go on with
+                trainer.fit(self.module(), datamodule=self.datamodule)
 
     def _training_with(self, key: str) -> AbstractContextManager[None]:
         """Name an error of a module in training or evaluation by `key`, and say where unfitting data come from."""
