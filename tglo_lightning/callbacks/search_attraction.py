@@ -13,7 +13,7 @@ from tglo_lightning.evaluation import InnerFit
 from tglo_lightning.evaluation.diagnosis import Tally, diagnose, run_through
 from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.module.capture import loss_inputs
-from tglo_lightning.module.preserving import preserved_module
+from tglo_lightning.module.loaders import nothing
 from tglo_lightning.reporting.attraction import AttractionRecord, measure
 from tglo_lightning.search import Criterion
 
@@ -82,7 +82,7 @@ class SearchAttraction:
         module, trainer, tally, batches = self._shown = self._shown or self._prepare()
         module.load_state_dict(weights, strict=False)
         loss = separable(criterion.losses[0].build(tally.loss) if criterion.losses else tally.loss)
-        with preserved_module(module), trainer.precision_plugin.forward_context():
+        with trainer.precision_plugin.forward_context():
             seen = [loss_inputs(module, tally, batch) for batch in batches]
         values = torch.cat([measure(loss, *each) for each in seen], 1)[:, :SAMPLES]
         if key not in self._records:
@@ -99,4 +99,5 @@ class SearchAttraction:
         slot.set(module, tally)
         batches: list[Any] = []
         trainer = run_through(self.fit, module, lambda batch, *_: batches.append(batch), "train", BATCHES)
-        return module.to(self.fit.device), trainer, tally, batches
+        vars(module).update(log=nothing, log_dict=nothing)
+        return module.to(self.fit.device).eval(), trainer, tally, batches
