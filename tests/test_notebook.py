@@ -47,4 +47,4 @@ def test_it_runs(tmp_path, monkeypatch):
     assert not [output for output in written if "Warning" in str(output.get("text", output.get("data", "")))[:2000]]
     # The bar is in the notebook, with or without ipywidgets, and is full
     [bar] = [output.data["text/plain"] for output in written if "text/html" in output.get("data", {})]
-    assert "20/20 best val/acc" in " ".join(re.sub(r"\x1b\[[0-9;]*m", "", bar).split())
+    assert "20/20 max best val/acc" in " ".join(re.sub(r"\x1b\[[0-9;]*m", "", bar).split())

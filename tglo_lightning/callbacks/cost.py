@@ -34,7 +34,11 @@ def cost(settings: SearchSettings, evaluator: Any, fit: InnerFit, *, measure: bo
         evaluator.setup(fit)
     if seconds is None or not math.isfinite(seconds):
         return words
-    return f"{words}, about {duration(seconds * settings.trainings)} with the evaluator {evaluator.name!r}"
+    trainings = settings.trainings
+    if evaluator.shares_passes and trainings > settings.candidates:
+        # A pass of the finals, with few members, takes about as long as one of a generation
+        trainings = settings.candidates + (settings.finals.seeds + settings.finals.confirm) * settings.population
+    return f"{words}, about {duration(seconds * trainings)} with the evaluator {evaluator.name!r}"
 
 
 def takes_best(trainer: Any, monitor: str) -> bool:
