@@ -12,7 +12,7 @@ from torchmetrics import MaxMetric, MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from tglo_lightning.evaluation import TrainerEvaluator, VectorizedEvaluator
-from tglo_lightning.evaluation.validation import validate_each
+from tglo_lightning.evaluation.validation import Validation
 from tglo_lightning.search import Budget
 
 Classifier = classifier(pl)
@@ -164,7 +164,7 @@ def test_a_member_whose_validation_fails_and_one_that_cannot_be_loaded(tmp_path)
             raise ValueError("no weights")
 
     fit = inner_fit(pl, tmp_path, seeded(Fails), probed=True)
-    found = validate_each(fit, CRITERIA[0], 1, [1, 7, 5, 1], load)
+    found = Validation(fit, CRITERIA[0], 1).scores([1, 7, 5, 1], load)
     assert str(found[1]) == "no such luck"
     assert str(found[2]) == "no weights"
     assert found[0] == found[3]

@@ -192,6 +192,8 @@ class RaceMonitor(Bar):
 
     def finish(self, result: SearchResult, attraction: Mapping[str, AttractionRecord]) -> None:
         """Log the pictures of a race that has ended."""
+        if not self.boards:
+            return
         draw(self.boards, "race/curves", lambda: pictures.race(result))
         curves = result.curves
         if attraction and curves is not None:

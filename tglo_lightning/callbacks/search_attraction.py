@@ -83,7 +83,12 @@ class SearchAttraction:
         module.load_state_dict(weights, strict=False)
         loss = separable(criterion.losses[0].build(tally.loss) if criterion.losses else tally.loss)
         with trainer.precision_plugin.forward_context():
-            seen = [loss_inputs(module, tally, batch) for batch in batches]
+            seen: list[Any] = []
+            for batch in batches:
+                if sum(len(logits) for logits, _ in seen) < SAMPLES:
+                    seen.append(loss_inputs(module, tally, batch))
+        if len({logits.shape[1:] for logits, _ in seen}) == 1:
+            seen = [tuple(map(torch.cat, zip(*seen, strict=True)))]
         values = torch.cat([measure(loss, *each) for each in seen], 1)[:, :SAMPLES]
         if key not in self._records:
             target = torch.cat([true_classes(*each).cpu() for each in seen])[:SAMPLES]

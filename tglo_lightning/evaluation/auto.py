@@ -17,7 +17,7 @@ from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.evaluation.limits import brief
 from tglo_lightning.evaluation.probing import TRIALS, recorded
 from tglo_lightning.evaluation.trainer import TrainerEvaluator
-from tglo_lightning.evaluation.validation import validate_each
+from tglo_lightning.evaluation.validation import Validation
 from tglo_lightning.evaluation.vectorized import NotVectorizable, VectorizedEvaluator
 from tglo_lightning.evaluation.workers.processes import ProcessEvaluator
 from tglo_lightning.evaluation.workers.ray import RayEvaluator, require_ray
@@ -145,9 +145,8 @@ def _difference(
         pairs = zip(_logits(fit, criterion, own), _logits(fit, criterion, weights), strict=True)
         if not all(_close(*pair) for pair in pairs):
             return f"{differing[0]} differs from what the Trainer makes of it"
-        (fitness,) = validate_each(
-            fit, criterion, 0, [0], lambda module, _: module.load_state_dict(weights, strict=False)
-        )
+        validation = Validation(fit, criterion, seed=0)
+        (fitness,) = validation.scores([0], lambda module, _: module.load_state_dict(weights, strict=False))
     if isinstance(fitness, float) and math.isclose(fitness, wanted.fitness, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
         return None
     return f"{fit.monitor!r} differs from what the Trainer makes of it"

@@ -14,12 +14,12 @@ from torch.utils._pytree import tree_leaves
 
 from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.limits import TimedOut
-from tglo_lightning.module.loaders import generators, nothing
+from tglo_lightning.module.loaders import generators
 from tglo_lightning.module.preserving import saved_attributes
 from tglo_lightning.search import Criterion
 from tglo_lightning.search.seeding import derived_seed, saved_states, seed_all
 
-__all__ = ["seed_validation", "validate_each", "validated"]
+__all__ = ["Validation", "seed_validation", "validated"]
 
 KEPT_BYTES = 2**28
 
@@ -29,11 +29,18 @@ def seed_validation(loop: Any, module: Any, fit: InnerFit, seed: int) -> None:
 
     They are seeded once the data are set up, before the first batch is asked for.
     """
-    reset = loop.reset
+    _seed(loop, seed, lambda: _generators(loop, module, fit))
+
+
+def _generators(loop: Any, module: Any, fit: InnerFit) -> list[Any]:
+    return [*fit.generators, *generators(module, *getattr(loop._combined_loader, "flattened", []))]
+
+
+def _seed(loop: Any, seed: int, own: Callable[[], Sequence[Any]]) -> None:
+    reset, seed = loop.reset, derived_seed(seed, 2**31)
 
     def seeded() -> None:
-        own = generators(module, *getattr(loop._combined_loader, "flattened", []))
-        seed_all(derived_seed(seed, 2**31), [*fit.generators, *own])
+        seed_all(seed, own())
         reset()
 
     loop.reset = seeded
@@ -49,60 +56,89 @@ def validated(trainer: Any, module: Any, fit: InnerFit, seed: int) -> dict[str, 
     return metrics
 
 
-def validate_each(
-    fit: InnerFit, criterion: Criterion, seed: int, members: Sequence[int], load: Callable[[Any, int], Any]
-) -> list[float | Exception]:
-    """Return what ``Trainer.validate`` says of the monitored metric for each member of a population.
+class Validation:
+    """``Trainer.validate`` of many networks, one after the other, with one Trainer and one module.
 
-    The Trainer is set up and the data are loaded once. Each member meets the same random numbers and a module that
-    remembers nothing of the members before it.
+    They are made, and the data are loaded, at the first call. Each network meets the same random numbers and a module
+    that remembers nothing of those before it.
 
     Args:
         fit: knows the Trainer, the data and the metric.
-        criterion: a criterion of the members' kind.
+        criterion: a criterion of the networks' kind.
         seed: seed of the training.
-        members: members to validate.
-        load: puts the weights of a member into the module.
-
-    Returns:
-        For each member the value, NaN if not logged, or the exception that ``load`` or the validation raised.
-
-    Raises:
-        TimedOut: raised by ``load``.
     """
-    module = fit.candidate(criterion, seed)
-    trainer = fit.trainer()
-    loop = trainer.validate_loop
-    run, setup_data = loop.run, loop.setup_data
-    results: list[float | Exception] = []
 
-    def setup_once() -> None:
-        setup_data()
-        loop.setup_data = nothing
-        if loop._combined_loader is not None:
-            pairs = zip(loop._combined_loader.flattened, loop.max_batches, strict=True)
-            loop._combined_loader.flattened = [_Kept(loader, limit) for loader, limit in pairs]
+    def __init__(self, fit: InnerFit, criterion: Criterion, seed: int) -> None:
+        self.fit, self.criterion, self.seed = fit, criterion, seed
+        self._module: Any = None
 
-    def run_each() -> list[Any]:
-        restore = saved_attributes(module)
-        for member in members:
-            restore()
-            trainer._logger_connector.reset_metrics()
-            trainer._logger_connector.reset_results()
-            try:
-                load(module, member)
-                run()
-                results.append(float(trainer.callback_metrics.get(fit.monitor, float("nan"))))
-            except TimedOut:
-                raise
-            except Exception as error:
-                results.append(error)
-        return []
+    def scores(self, members: Sequence[int], load: Callable[[Any, int], Any]) -> list[float | Exception]:
+        """Validate some members of a population.
 
-    loop.run, loop.setup_data = run_each, setup_once
-    seed_validation(loop, module, fit, seed)
-    trainer.validate(module, **fit.data(validate=True), verbose=False)
-    return results
+        Args:
+            members: members to validate.
+            load: puts the weights of a member into the module.
+
+        Returns:
+            For each member the value of the monitored metric, NaN if not logged, or the exception that ``load`` or the
+            validation raised.
+
+        Raises:
+            TimedOut: raised by ``load``.
+        """
+        if self._module is None:
+            self._set_up()
+        trainer = self._trainer
+        results: list[float | Exception] = []
+
+        def run_each() -> list[Any]:
+            for member in members:
+                self._restore()
+                trainer._logger_connector.reset_metrics()
+                trainer._logger_connector.reset_results()
+                try:
+                    load(self._module, member)
+                    self._run()
+                    results.append(float(trainer.callback_metrics.get(self.fit.monitor, float("nan"))))
+                except TimedOut:
+                    raise
+                except Exception as error:
+                    results.append(error)
+            return []
+
+        trainer.validate_loop.run = run_each
+        trainer.validate(self._module, **self._data, verbose=False)
+        return results
+
+    def _set_up(self) -> None:
+        fit = self.fit
+        self._module = module = fit.candidate(self.criterion, self.seed)
+        self._trainer, self._data = fit.trainer(), fit.data(validate=True)
+        loop = self._trainer.validate_loop
+        self._run, setup_data = loop.run, loop.setup_data
+        loaded: list[Any] = []
+        own: list[Any] = []
+
+        def setup_once() -> None:
+            if not loaded:
+                setup_data()
+                loaded.append(loop._combined_loader)
+                if loop._combined_loader is not None:
+                    pairs = zip(loop._combined_loader.flattened, loop.max_batches, strict=True)
+                    loop._combined_loader.flattened = [_Kept(loader, limit) for loader, limit in pairs]
+                own.extend(_generators(loop, module, fit))
+            # The Trainer takes it away at each call
+            (loop._combined_loader,) = loaded
+
+        loop.setup_data = setup_once
+        _seed(loop, self.seed, lambda: own)
+        self._undo: Callable[[], None] | None = None
+
+    def _restore(self) -> None:
+        # Not before Lightning has attached what it needs
+        if self._undo is None:
+            self._undo = saved_attributes(self._module)
+        self._undo()
 
 
 class _Kept:

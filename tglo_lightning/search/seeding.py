@@ -16,7 +16,11 @@ def seed_all(seed: int, generators: Iterable[Any] = ()) -> None:
     """Seed Python, numpy, torch (all devices) and the given generators."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002  (user code draws from the global generator)
-    torch.manual_seed(seed)
+    if any(device.is_available() for device in (torch.cuda, torch.backends.mps, torch.xpu)):
+        torch.manual_seed(seed)
+    else:
+        # That would also note each call, with its traceback, for a device to come
+        torch.default_generator.manual_seed(seed)
     for generator in generators:
         if isinstance(generator, np.random.Generator):
             generator.bit_generator.state = type(generator.bit_generator)(seed).state

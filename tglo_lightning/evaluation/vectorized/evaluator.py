@@ -15,7 +15,7 @@ from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.limits import Diverged, TimedOut, brief, failed, out_of_memory
 from tglo_lightning.evaluation.pausing import Pausable
 from tglo_lightning.evaluation.trainer import TrainerPopulation, Training
-from tglo_lightning.evaluation.validation import validate_each
+from tglo_lightning.evaluation.validation import Validation
 from tglo_lightning.evaluation.vectorized.compilation import CompiledGradients
 from tglo_lightning.evaluation.vectorized.loop import PopulationLoop
 from tglo_lightning.evaluation.vectorized.mixed import kinds_of, mix, takes_own
@@ -100,6 +100,8 @@ class _Stack(Training):
         self.evaluator = evaluator
         self.loop: PopulationLoop | None = None
         self._nested: dict[int, Training] = {}
+        self._validation: Validation | None = None
+        self._own: list[tuple[LossSlot, Any]] = []
 
     def score(self, member: int, until: int) -> Evaluation:
         if not self._nested:
@@ -130,7 +132,7 @@ class _Stack(Training):
 
     def close(self) -> None:
         super().close()
-        self.loop = None
+        self.loop = self._validation = None
 
     @property
     def _common(self) -> Criterion:
@@ -193,22 +195,23 @@ class _Stack(Training):
         """Score the members with their weights as they stand."""
         loop, fit = self.loop, self.fit
         assert loop is not None
-        own: list[tuple[LossSlot, Any]] = []
+        if self._validation is None:
+            self._validation = Validation(fit, self._common, self.seed)
 
         def load(module: Any, member: int) -> None:
             self.clock.check()
             weights = loop.weights(member)
-            if not own:
-                own.extend((slot, slot.get(module)) for slot in fit.slots)
+            if not self._own:
+                self._own = [(slot, slot.get(module)) for slot in fit.slots]
             if not self.criteria[member].losses:
-                for slot, loss in own:
+                for slot, loss in self._own:
                     slot.set(module, loss)
             fit.slots.install(module, self.criteria[member])
             module.load_state_dict(weights, strict=False)
             if not all(bool(torch.isfinite(weights[name]).all()) for name in loop.step.params):
                 raise Diverged("a weight is not finite after the training")
 
-        values = validate_each(fit, self._common, self.seed, list(self.criteria), load)
+        values = self._validation.scores(list(self.criteria), load)
         seconds = self.clock.seconds
         return {
             member: failed(value, seconds) if isinstance(value, Exception) else Evaluation(value, "ok", seconds)

@@ -72,6 +72,10 @@ class PopulationLoop(Callback):
         for chunk in self.chunks:
             chunk.keep([member for member in chunk.members if member in members], self._optimizer.state)
         self.chunks = [chunk for chunk in self.chunks if chunk.members]
+        if len(self.kinds) > 1:
+            needed = {self.kinds.index(self.training.criteria[member].shape) for member in members}
+            for slot in self.fit.slots:
+                slot.get(self.step.module).needed = tuple(sorted(needed))
         for group, names in zip(self._optimizer.param_groups, self._names, strict=True):
             group["params"] = [chunk.params[name] for name in names for chunk in self.chunks]
 

@@ -21,6 +21,9 @@ class MixedLoss(nn.Module):
     """One loss of each kind, of which a candidate has one.
 
     All are computed, and those that a candidate does not have see logits of 0, so that their gradients are finite.
+
+    Attributes:
+        needed: places of the losses that some candidate has.
     """
 
     share: Tensor
@@ -29,13 +32,18 @@ class MixedLoss(nn.Module):
         super().__init__()
         self.losses = nn.ModuleList(losses)
         self.register_buffer("share", torch.eye(len(self.losses))[0])
+        self.needed = tuple(range(len(self.losses)))
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits (N, n, ...) and targets."""
+        if len(self.needed) == 1:
+            value: Tensor = self.losses[self.needed[0]](input, target)
+            return value
         total: Any = 0.0
-        for own, loss in zip((self.share > 0).unbind(), self.losses, strict=True):
-            value = loss(torch.where(own, input, torch.zeros_like(input)), target)
-            total = total + torch.where(own, value, torch.zeros_like(value))
+        has = (self.share > 0).unbind()
+        for place in self.needed:
+            value = self.losses[place](torch.where(has[place], input, 0.0), target)
+            total = total + torch.where(has[place], value, 0.0)
         return total
 
     def __getattr__(self, name: str) -> Any:
