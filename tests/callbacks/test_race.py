@@ -294,7 +294,7 @@ def test_a_killed_race_ends_as_if_it_had_not_been(tmp_path, whole, scores):
         fit(tmp_path, seeded(Idle), evaluator=Fatal(scores), **KILLED)
     [journal] = tmp_path.glob("tglo/*/search.jsonl")
     # 8 scores are those of the race
-    assert len(list(journal.parent.glob("*.pt"))) == (scores > 8)
+    assert len(list(journal.parent.glob("*.pt"))) == (scores > 1)
     assert len(Journal.read(journal)[1]) == {1: 0, 5: 2, 7: 3, 9: 5, 11: 7}[scores]
     assert SearchResult.load(journal).finished is False
     module, evaluator = seeded(Idle), Fatal(1000)
@@ -302,9 +302,48 @@ def test_a_killed_race_ends_as_if_it_had_not_been(tmp_path, whole, scores):
     found = outcome(search, module)
     assert found[0] == whole[0]
     assert all(map(torch.equal, found[1].values(), whole[1].values()))
-    # The race is not repeated once its network is on disk
-    assert 1000 - evaluator.scores == (12 if scores < 8 else 12 - scores)
+    # It goes on after the last check, with all of its members
+    assert 1000 - evaluator.scores == 12 - (scores // 2 * 2 if scores < 8 else scores)
     assert not list(tmp_path.rglob("*.pt"))
+
+
+def kill(folder, scores=5, **options):
+    """Kill a race in its third check; the path of its notes."""
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        fit(folder, seeded(Idle), evaluator=Fatal(scores), **KILLED, **options)
+    [notes] = folder.rglob("*.pt")
+    return notes
+
+
+def test_notes_that_cannot_be_read_are_not_needed(tmp_path, whole):
+    kill(tmp_path).write_bytes(b"torn")
+    module = seeded(Idle)
+    with pytest.warns(UserWarning, match=r"search.pt cannot be read .* so the race starts anew"):
+        search, _ = fit(tmp_path, module, evaluator=Fatal(1000), **KILLED)
+    assert outcome(search, module)[0] == whole[0]
+
+
+def test_notes_beside_a_new_journal_are_those_of_another_race(tmp_path, whole):
+    notes = kill(tmp_path, 9, journal=tmp_path / "own.jsonl")
+    assert "result" in torch.load(notes, weights_only=True)
+    (tmp_path / "own.jsonl").unlink()
+    module, evaluator = seeded(Idle), Fatal(1000)
+    search, _ = fit(tmp_path, module, evaluator=evaluator, journal=tmp_path / "own.jsonl", **KILLED)
+    assert 1000 - evaluator.scores == 12
+    assert search.result.best.to_dict() == json.loads(whole[0])[0]["best"]
+
+
+def test_a_disk_that_is_full_does_not_end_a_race(tmp_path, monkeypatch):
+    def full(values, path):
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.warns(UserWarning, match=r"search.pt cannot be written \(.*No space left .* starts anew") as told:
+        search, _ = fit(tmp_path)
+    assert len([w for w in told if "cannot be written" in str(w.message)]) == 1
+    assert search.result.best is not None
+    assert not list(tmp_path.rglob("*.pt*"))
 
 
 def test_a_training_that_does_not_repeat_is_said_and_counts(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -119,6 +120,31 @@ def test_a_race_is_shared_among_the_ranks(alone, tmp_path):
     assert first["result"] == second["result"] == reference["result"]
     assert first["weights"] == second["weights"] == reference["weights"]
     assert first["sum of ranks"] == 3
+
+
+@pytest.mark.slow
+def test_a_race_that_is_killed_goes_on_on_as_many_ranks(alone, tmp_path):
+    (process,) = by_lightning(tmp_path, "--race", "--slow")
+    deadline = time.monotonic() + SECONDS
+    while not (tmp_path / "search.pt").exists():
+        assert process.poll() is None, output(process)
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for rank in (1, 0):
+        os.kill(int((tmp_path / f"pid-{rank}").read_text()), signal.SIGKILL)
+    output(process)
+    lines = len(journal(tmp_path))
+    shutil.copytree(tmp_path, tmp_path / "fewer")
+    (process,) = by_lightning(tmp_path, "--race")
+    printed = output(process)
+    assert process.returncode == 0, printed
+    assert f"the race goes on from epoch {lines - 1}, and" in printed
+    assert ended(tmp_path)["result"] == ended(tmp_path, 1)["result"] == ended(alone("--race"))["result"]
+    assert ended(tmp_path)["weights"] == ended(tmp_path, 1)["weights"] == ended(alone("--race"))["weights"]
+    # Notes of two ranks are of no use to one
+    with pytest.warns(UserWarning, match="number of ranks has trained so far, so the race starts anew"):
+        ranked.main(ranked.arguments([str(tmp_path / "fewer"), "--devices", "1", "--race"]))
+    assert ended(tmp_path / "fewer")["result"] == ended(alone("--race"))["result"]
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,8 @@ def end(child, code):
 # Lines of a whole journal: its header and settings, two generations of four and the states after them, the choice
 # between two, three seeds of the confirmation
 LINES = 2 + 2 * (4 + 1) + 2 + 3 * 2
-# Of a race: its header, six checks, three seeds of the confirmation
-RACE_LINES = 1 + 6 + 3 * 2
+# Of a race: its header, ten checks, three seeds of the confirmation
+RACE_LINES = 1 + 10 + 3 * 2
 
 
 def killed_at(folder, moments, *how):

@@ -77,10 +77,14 @@ def data():
 
 
 def fit(directory, evaluator="trainer", strategy="cmaes", *, callbacks=(), max_epochs=1, ckpt_path=None):
-    """The callback after the fit, and the Trainer. Candidates train for one epoch of 6 steps."""
+    """The callback after the fit, and the Trainer. Candidates train for one epoch of 6 steps, in a race for four."""
     pl.seed_everything(0, verbose=False)
+    if strategy == "race":
+        max_epochs, budget = 4, None
+    else:
+        budget = Budget(steps=6)
     search = TaylorGLO(
-        monitor="val/margin", generations=2, population=4, budget=Budget(steps=6), report=False,
+        monitor="val/margin", generations=2, population=4, budget=budget, report=False,
         finals=Finals(finalists=2, seeds=1, confirm=3), evaluator=evaluator, strategy=STRATEGIES[strategy](),
     )  # fmt: skip
     trainer = pl.Trainer(

@@ -34,6 +34,7 @@ def arguments(argv=None):
     parser.add_argument("--split", action="store_true", help="a datamodule that splits at random, unseeded")
     parser.add_argument("--plain", action="store_true", help="train each candidate to its end at once")
     parser.add_argument("--race", action="store_true", help="a race in place of a search and a training")
+    parser.add_argument("--slow", action="store_true", help="the same, half a second an epoch and member")
     parser.add_argument("--stall", action="store_true", help="the same, and the second one of a rank takes a minute")
     parser.add_argument("--dry", action="store_true", help="only estimate the cost")
     parser.add_argument("--leave", action="store_true", help="the same, but the other rank leaves there")
@@ -85,9 +86,11 @@ def module(pl, args, rank):
                 sys.exit("no more")
             time.sleep(60)
 
+    # Not in the code of the module, so that the journal fits both
     if args.stall:
-        # Not in the code of the module, so that the journal fits both
         pl.LightningModule.on_train_start = sleep
+    if args.slow:
+        pl.LightningModule.on_train_epoch_start = lambda net: time.sleep(0.5)
     return Metric()
 
 

@@ -137,6 +137,10 @@ def test_a_member_that_fails_late_counts_with_its_best_check():
     assert kept == [1, 2]
     assert [entry.status for entry in raced.result.history] == ["ok", "ok"]
     assert run([0.1, 0.2, 0.3], [0.3, 0.9, NAN], score="last")[1] == [0, 3]
+    # Nobody comes to the end: what each was before is better than nothing
+    raced, kept = run([0.3, 0.2, NAN], [0.4, 0.1, NAN], score="last")
+    assert kept == [0, 2]
+    assert raced.result.best.fitness == (0.2,)
     with pytest.raises(SearchError, match="None of 2 members"):
         run([NAN, NAN], [NAN, NAN])
 

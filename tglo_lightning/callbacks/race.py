@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from tglo_lightning.callbacks.progress import hides_bars, log_outcome
 from tglo_lightning.callbacks.search_attraction import SearchAttraction
 from tglo_lightning.evaluation import InnerFit
 from tglo_lightning.evaluation.isolation import isolated
+from tglo_lightning.evaluation.limits import brief
+from tglo_lightning.evaluation.resuming import set_progress
 from tglo_lightning.module.bases import Callback
 from tglo_lightning.module.copies import copies_of
 from tglo_lightning.module.messages import tell
@@ -101,7 +105,7 @@ def raced_fit(trainer: Any, fit: InnerFit, settings: SearchSettings) -> tuple[In
     whole = not rest and epochs >= strategy.count
     budget = given if isinstance(given, Budget) else Budget()
     budget = replace(budget, epochs=epochs if whole else None, steps=None if whole else steps)
-    fit = fit.with_budget(budget)
+    fit = fit.with_budget(budget).noting()
     if callable(fit.init):
         with isolated(fit.generators):
             network = fit.candidate(Criterion.original(), seed=0)
@@ -120,11 +124,44 @@ def length_of(trainer: Any, per_epoch: int) -> int:
     return int(min(limits))
 
 
-def save_raced(raced: Raced, path: Path) -> None:
-    """Write a race that has ended, in a file that is whole or not there."""
-    draft = path.with_name(f"{path.name}.tmp")
-    torch.save({"result": raced.result.to_dict(), "weights": raced.weights}, draft)
-    draft.replace(path)
+class RaceFile:
+    """What a race is made of, on disk beside its journal until the fit has ended.
+
+    Args:
+        path: the file; ``None`` for none.
+        journal: the journal of the race. A file beside one that holds nothing yet is not of this race.
+    """
+
+    def __init__(self, path: Path | None, journal: Journal | None) -> None:
+        self.path = None if journal is None else path
+        if self.path is not None and journal is not None and not journal.recorded:
+            self.path.unlink(missing_ok=True)
+
+    def load(self) -> dict[str, Any]:
+        """Return what was saved last; nothing if there is none, or none that can be read."""
+        if self.path is None or not self.path.exists():
+            return {}
+        try:
+            return dict(torch.load(self.path, map_location="cpu", weights_only=True))
+        except Exception as error:
+            warnings.warn(f"{self.path} cannot be read ({brief(error)}), so the race starts anew.", stacklevel=2)
+            return {}
+
+    def save(self, values: dict[str, Any]) -> None:
+        """Write a file that is whole or not there; if that fails, a warning says so, and the race goes on without."""
+        if self.path is None:
+            return
+        draft = self.path.with_name(f"{self.path.name}.tmp")
+        try:
+            torch.save(values, draft)
+            draft.replace(self.path)
+        except (OSError, RuntimeError) as error:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
+            warnings.warn(
+                f"{self.path} cannot be written ({brief(error)}), so a killed race starts anew.", stacklevel=2
+            )
+            self.path = None
 
 
 def run_race(
@@ -145,20 +182,26 @@ def run_race(
     strategy = settings.strategy
     assert isinstance(strategy, Race)
     assert isinstance(settings.budget, Budget)
-    if journal is None:
-        path = None
-    if path is not None and path.exists():
-        values = torch.load(path, map_location="cpu", weights_only=True)
-        raced = Raced(SearchResult.from_dict(values["result"]), values["weights"])
+    file = RaceFile(path, journal)
+    saved = file.load()
+    if "result" in saved:
+        raced = Raced(SearchResult.from_dict(saved["result"]), saved["weights"])
     else:
+        if saved and attraction is not None:
+            attraction.load_state_dict(saved["attraction"])
         if journal is not None and journal.recorded:
-            tell("TaylorGLO: the race trains again from its start, and compares every check with the journal.")
+            start = f"{settings.budget.unit[:-1]} {saved['population']['trained']}" if saved else "its start"
+            tell(f"TaylorGLO: the race goes on from {start}, and compares every check from there with the journal.")
+
+        def save(state: dict[str, Any]) -> None:
+            file.save({**state, "attraction": {} if attraction is None else attraction.state_dict()})
+
         with RaceMonitor(trainer, objective, len(strategy.checks(settings.budget.length))) as listener:
             look = None if attraction is None else attraction.measure
-            raced = race(evaluator, settings, objective, journal=journal, listener=listener, check=check, look=look)
+            rest: Any = {"journal": journal, "listener": listener, "check": check, "look": look, "saved": saved or None}
+            raced = race(evaluator, settings, objective, **rest, save=None if file.path is None else save)
             listener.finish(raced.result, {} if attraction is None else raced_attraction(attraction, raced.result))
-        if path is not None:
-            save_raced(raced, path)
+        file.save({"result": raced.result.to_dict(), "weights": raced.weights})
     result = raced.result
     if strategy.confirm:
         result = confirm(result, evaluator, settings, objective, journal=journal, check=check)
@@ -233,7 +276,8 @@ class FinishedFit(Callback):
         """Move the counters on to the last epoch, and make optimizers idle."""
         per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         epochs = (length_of(trainer, per_epoch) - 1) // per_epoch
-        self._count(trainer, epochs, epochs * per_epoch)
+        batches, steps = epochs * int(trainer.num_training_batches), epochs * per_epoch
+        set_progress(trainer, epochs, batches, steps, manual_steps=steps, stepped=steps)
         self._steps = [(optimizer, vars(optimizer).get("step")) for optimizer in trainer.optimizers]
         for optimizer in trainer.optimizers:
             vars(optimizer)["step"] = _idle
@@ -278,23 +322,6 @@ class FinishedFit(Callback):
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Leave the Trainer."""
         trainer.callbacks = [callback for callback in trainer.callbacks if callback is not self]
-
-    @staticmethod
-    def _count(trainer: Any, epochs: int, steps: int) -> None:
-        """Set the counters to those after so many whole epochs."""
-        loop = trainer.fit_loop
-        batches = epochs * int(trainer.num_training_batches)
-        optimizer_steps = loop.epoch_loop.automatic_optimization.optim_progress.optimizer
-        for progress, count in (
-            (loop.epoch_progress.current, epochs),
-            (loop.epoch_progress.total, epochs),
-            (loop.epoch_loop.batch_progress.total, batches),
-            (optimizer_steps.step.total, steps),
-            (optimizer_steps.zero_grad.total, steps),
-            (loop.epoch_loop.manual_optimization.optim_step_progress.total, steps),
-        ):
-            vars(progress).update(dict.fromkeys(vars(progress), count))
-        loop.epoch_loop._batches_that_stepped = steps
 
     def _release(self, trainer: Any) -> None:
         for optimizer, step in self._steps:

@@ -78,6 +78,14 @@ class SearchAttraction:
                 found[name] = AttractionRecord.load(path)
         return found
 
+    def state_dict(self) -> dict[Hashable, Any]:
+        """Return all records, as tensors and plain values."""
+        return {key: record.state_dict() for key, record in self._records.items()}
+
+    def load_state_dict(self, state: Mapping[Hashable, Any]) -> None:
+        """Take over the records that :meth:`state_dict` has returned."""
+        self._records = {key: AttractionRecord.from_state_dict(record) for key, record in state.items()}
+
     def _measure(self, key: Hashable, criterion: Criterion, weights: dict[str, Any], trained: int) -> None:
         module, trainer, tally, batches = self._shown = self._shown or self._prepare()
         module.load_state_dict(weights, strict=False)

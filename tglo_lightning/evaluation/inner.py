@@ -47,6 +47,7 @@ class InnerFit:
     Attributes:
         epoch_batches: training batches of an epoch, infinite while unknown; the probe finds it out.
         kind: kind of the losses' targets; the probe finds it out.
+        notes: whether trainings note what they are made of at the start of epochs, for another process to go on.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class InnerFit:
         self.device = trainer.strategy.root_device
         self.epoch_batches = math.inf
         self.kind = "classes"
+        self.notes = False
         self.max_epochs: int = trainer.max_epochs
         self._trainer_class = type(trainer)
         self._trainer_kwargs = _trainer_kwargs(trainer)
@@ -68,6 +70,12 @@ class InnerFit:
         """The same fit, for longer or shorter."""
         twin = copy.copy(self)
         twin.budget = budget
+        return twin
+
+    def noting(self) -> InnerFit:
+        """The same fit, whose trainings take notes, unless callbacks or loaders have a state of their own."""
+        twin = copy.copy(self)
+        twin.notes = not self.callbacks and not self._trainer_kwargs["reload_dataloaders_every_n_epochs"]
         return twin
 
     def on_gpu(self, index: int) -> InnerFit:

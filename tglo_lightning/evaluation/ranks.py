@@ -312,6 +312,28 @@ class _RankPopulation:
         sent: dict[str, Any] = self.ranks.broadcast(weights, member % self.ranks.size)
         return sent
 
+    def state(self) -> dict[str, Any] | None:
+        """Return what all ranks have noted at the start of this epoch."""
+        self.ranks.order("state")
+        own = [member for member in self.members if member in self.own]
+        states = self.ranks.exchange(self._population.state() if own else {})
+        trained = {state["trained"] for state in states if state}
+        if None in states or len(trained) != 1:
+            return None
+        return {"trained": trained.pop(), "members": self.members, "ranks": states}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Begin with what :meth:`state` has returned, on as many ranks as then."""
+        states = state["ranks"]
+        if len(states) != self.ranks.size:
+            raise ValueError("another number of ranks")
+        self.ranks.order("restore", state)
+        self.trained, self.members = state["trained"], state["members"]
+        if own := states[self.ranks.rank]:
+            self._population.restore(own)
+        elif self.own:
+            self._population.keep([])
+
     def close(self) -> None:
         """End the trainings of this rank; the other ranks do so when the next population starts."""
         if self.own:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from tglo_lightning.evaluation.inner import InnerFit, scale_optimizers
 from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.evaluation.limits import Clock, Diverged, failed
 from tglo_lightning.evaluation.pausing import Pausable
+from tglo_lightning.evaluation.resuming import Memory, load_training, noted_training, set_progress, tensors
 from tglo_lightning.evaluation.validation import seed_validation, validated
 from tglo_lightning.module.bases import Callback
 from tglo_lightning.module.loaders import generators
@@ -40,6 +41,8 @@ class Training:
         until: epochs or steps to pause after.
         pausable: runs the fit.
         module: the module in training; of one that ran in one go, until the next score is asked for.
+        noted: what was noted at the start of this epoch, see :mod:`tglo_lightning.evaluation.resuming`.
+        resumed: what another process noted, until the training has begun.
     """
 
     def __init__(self, fit: InnerFit, criteria: dict[int, Criterion], seed: int) -> None:
@@ -47,6 +50,8 @@ class Training:
         self.clock = Clock(fit.timeout(next(iter(criteria.values()))), len(criteria))
         self.until = fit.budget.length
         self.module: Any = None
+        self.noted: dict[str, Any] | None = None
+        self.resumed: dict[str, Any] | None = None
         self._fitness = float("nan")
         self._scores: dict[int, Evaluation] = {}
         self.pausable = Pausable(self._fit, fit.generators)
@@ -67,7 +72,22 @@ class Training:
     def weights(self, member: int) -> dict[str, Tensor]:
         """Return parameters and buffers of a member."""
         assert self.module is not None, "the training is over, and its memory free"
-        return {name: p.detach() for name, p in (*self.module.named_parameters(), *self.module.named_buffers())}
+        return tensors(self.module)
+
+    def state(self) -> dict[str, Any] | None:
+        """Return what was noted at the start of this epoch, once; or the scores of members that have failed."""
+        if self._scores and self.until >= self.fit.budget.length:
+            return {"scores": {member: score.to_dict() for member, score in self._scores.items()}}
+        noted, self.noted = self.noted, None
+        return noted
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Begin with what :meth:`state` has returned."""
+        if "scores" in state:
+            self._scores = {member: Evaluation.from_dict(score) for member, score in state["scores"].items()}
+            self.until = self.fit.budget.length
+        else:
+            self.resumed = state
 
     def free(self, member: int) -> None:
         """Free the memory of a training that ran in one go."""
@@ -78,12 +98,19 @@ class Training:
         """End the training, and free its memory."""
         self.pausable.close()
         self.pausable = Pausable(self._fit, self.fit.generators)
-        self.module = None
+        self.module = self.noted = None
 
     def pause(self, fitness: float) -> None:
         """Wait in the midst of the fit, with this score."""
         self._fitness = fitness
         self.pausable.pause()
+
+    def note(self, trainer: Any, memory: Memory, values: Mapping[str, Tensor], **rest: Any) -> None:
+        """At the start of an epoch, note what the training is made of, if it may be asked for and is known."""
+        in_steps, epoch = self.fit.budget.steps is not None, trainer.current_epoch
+        if self.fit.notes and epoch > 0 and (in_steps or epoch == self.until):
+            trained = trainer.global_step if in_steps else epoch
+            self.noted = noted_training(trainer, values, trained=trained, **rest) if memory.unchanged else None
 
     def _update(self, until: int) -> None:
         """Train and score the members, unless they have come so far, or failed."""
@@ -129,6 +156,7 @@ class Guard(Callback):
         self.training, self.fit, self.pausable = training, training.fit, training.pausable
         self._due = self._extra = False
         self._logged: dict[str, Any] = {}
+        self._resumed, training.resumed = training.resumed, None
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         (criterion,) = self.training.criteria.values()
@@ -136,6 +164,9 @@ class Guard(Callback):
             scale_optimizers(trainer, criterion.step)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self._memory = Memory(trainer, pl_module)
+        if self._resumed is not None:
+            set_progress(trainer, **self._resumed["progress"])
         loop = trainer.fit_loop.epoch_loop
         usual, validate = loop._should_check_val_fx, loop.val_loop.run
         seed_validation(loop.val_loop, pl_module, self.fit, self.training.seed)
@@ -158,6 +189,13 @@ class Guard(Callback):
         loop._should_check_val_fx, loop.val_loop.run = should_validate, run
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        if self._resumed is None:
+            self.training.note(trainer, self._memory, tensors(pl_module))
+        else:
+            # What the module does at the start of a training is done
+            load_training(trainer, self._resumed, tensors(pl_module))
+            self._resumed = None
+        self._pause(trainer)
         # The copy of the module, and loaders that were made for this fit, have generators of their own
         seed_all(derived_seed(self.training.seed, trainer.current_epoch), self._generators(trainer, pl_module))
 
@@ -185,7 +223,7 @@ class Guard(Callback):
         self._check()
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        self._pause(trainer)
+        self._logged = dict(trainer.callback_metrics)
 
     def _pause(self, trainer: Any) -> None:
         if self._due:
@@ -234,6 +272,8 @@ class TrainerPopulation:
 
     def __init__(self, length: int, trainings: Sequence[Training]) -> None:
         self.length, self.trained = length, 0
+        # Where members were let go last
+        self._let_go = 0
         self.trainings = {member: training for training in trainings for member in training.criteria}
         self.members = sorted(self.trainings)
 
@@ -249,6 +289,8 @@ class TrainerPopulation:
 
     def keep(self, members: Sequence[int]) -> None:
         """End the other trainings."""
+        if len(members) < len(self.members):
+            self._let_go = self.trained
         self.members = sorted(members)
         kept: dict[Training, set[int]] = {training: set() for training in self.trainings.values()}
         for member in members:
@@ -260,6 +302,26 @@ class TrainerPopulation:
     def weights(self, member: int) -> dict[str, Tensor]:
         """Return parameters and buffers of a member."""
         return self.trainings[member].weights(member)
+
+    def state(self) -> dict[str, Any] | None:
+        """Return what was noted at the start of this epoch, if the members were the same then."""
+        states = [training.state() for training in self._kept]
+        trained = {state["trained"] for state in states if state is not None and "trained" in state}
+        if None in states or len(trained) != 1 or self._let_go > (start := trained.pop()):
+            return None
+        return {"trained": start, "members": self.members, "trainings": states}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Begin with what :meth:`state` has returned."""
+        trainings = state["trainings"]
+        self.trained, self.members = state["trained"], state["members"]
+        for training, noted in zip(self._kept, trainings, strict=True):
+            training.restore(noted)
+        self.keep(self.members)
+
+    @property
+    def _kept(self) -> list[Training]:
+        return list(dict.fromkeys(self.trainings[member] for member in self.members))
 
     def close(self) -> None:
         """End all trainings."""

@@ -16,7 +16,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
-__all__ = ["fresh_iterators", "generators", "large_data", "nothing", "with_fresh_iterators"]
+__all__ = ["fresh_iterators", "generators", "holders", "large_data", "nothing", "with_fresh_iterators"]
 
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 HOLDERS = (DataLoader, Dataset, Sampler)
@@ -33,6 +33,18 @@ def generators(*sources: Any) -> list[Any]:
     module, draw from: those of their samplers, datasets, transforms and collate functions.
     """
     return _instances(GENERATORS, sources)
+
+
+def holders(*sources: Any) -> list[Any]:
+    """The loaders, samplers and data sets that can be reached from some objects."""
+    found: list[Any] = []
+    left = _instances(HOLDERS, sources)
+    while left:
+        value = left.pop()
+        if all(value is not other for other in found):
+            found.append(value)
+            left += _instances(HOLDERS, list(vars(value).values()))
+    return found
 
 
 def large_data(module: nn.Module) -> list[Any]:

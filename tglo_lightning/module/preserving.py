@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from tglo_lightning.module.loaders import nothing
 
-__all__ = ["preserved_module", "saved_attributes"]
+__all__ = ["INTERNAL", "plain_attributes", "preserved_module", "saved_attributes"]
 
 CONTAINERS = (list, dict, set, deque)
+PLAIN = (bool, int, float, str, type(None))
 # Larger ones hold data
 LONGEST, LARGEST = 1000, 10**6
 # What modules and LightningModules keep for themselves
@@ -89,6 +90,12 @@ def saved_attributes(module: nn.Module) -> Callable[[], None]:
             function()
 
     return put_back
+
+
+def plain_attributes(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of some attributes that are plain values, and the lengths of those that are containers."""
+    plain = {name: value for name, value in values.items() if isinstance(value, PLAIN)}
+    return plain | {name: len(value) for name, value in values.items() if isinstance(value, CONTAINERS)}
 
 
 def _set_attributes(module: nn.Module, values: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from tglo_lightning.search.criterion import Criterion
 from tglo_lightning.search.plain import Plain
@@ -71,6 +71,24 @@ class Population(Protocol):
 
     def close(self) -> None:
         """End all trainings and free their memory."""
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A population from which another process can go on; the evaluators of TaylorGLO start such ones."""
+
+    def state(self) -> dict[str, Any] | None:
+        """Return what the members are made of at the start of this epoch, as tensors and plain values.
+
+        Each start is told once. ``None`` where it is not known, such as for a module that counts what it has seen.
+        """
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Before anything has been trained, go to where :meth:`state` was called.
+
+        Raises:
+            KeyError, ValueError: a state of another kind of population, which leaves this one as it was.
+        """
 
 
 class Evaluator(Protocol):

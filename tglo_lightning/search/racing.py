@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tglo_lightning.search.criterion import Criterion
 from tglo_lightning.search.curves import Curves
-from tglo_lightning.search.evaluator import Evaluation, Evaluator
+from tglo_lightning.search.evaluator import Evaluation, Evaluator, Resumable
 from tglo_lightning.search.journal import Journal
 from tglo_lightning.search.loop import Search, SearchError
 from tglo_lightning.search.result import Candidate, Finalist, SearchResult
@@ -52,11 +52,13 @@ def race(
     listener: RaceListener | None = None,
     check: Callable[[], None] = lambda: None,
     look: Callable[[int, Criterion, Any, int], None] | None = None,
+    save: Callable[[dict[str, Any]], None] | None = None,
+    saved: Mapping[str, Any] | None = None,
 ) -> Raced:
     """Train the members of a :class:`~tglo_lightning.search.Race` side by side, and keep the best network.
 
-    The state of optimizers and loaders in the middle of a training is not saved. A race that was killed trains again
-    from its start, compares every check with the journal, and ends with the same networks.
+    A race that was killed goes on from what it saved after its last check, at the start of the epoch that this check
+    lies in, or from its own start; compares the checks from there with the journal; and ends with the same networks.
 
     Args:
         evaluator: trains and scores.
@@ -67,6 +69,8 @@ def race(
         check: called after every check; raises if the race is to end.
         look: called at every check for each member that was scored, with its number, its criterion, the population and
             its place there.
+        save: called after a check with the state of the race, as tensors and plain values, if the population knows it.
+        saved: such a state.
 
     Raises:
         SearchError: no member could be trained.
@@ -77,11 +81,17 @@ def race(
     repeats = True
     with closing(evaluator.start(criteria, settings.training_seed("generation", 0))) as population:
         checks = strategy.checks(population.length)
-        for number, at in enumerate(checks):
+        if saved is not None and _resumed(population, members, saved):
+            started -= saved["elapsed"]
+        first = len(members[0].values)
+        if listener is not None:
+            for number, at in enumerate(checks[:first]):
+                listener.on_check(at, [member.values[number] for member in members])
+        for number, at in list(enumerate(checks))[first:]:
             population.advance(at - population.trained)
             running = {index: members[index] for index in population.members}
             for (index, member), evaluation in zip(running.items(), population.scores(), strict=True):
-                if (strategy.score == "best" or at == population.length) and member.beaten_by(evaluation):
+                if member.beaten_by(evaluation, strategy.score):
                     # At once: the next score may take the place of these
                     weights = population.weights(index)
                     if any(bool(value.isnan().any()) for value in weights.values()):
@@ -116,7 +126,18 @@ def race(
                 good = [index for index, member in running.items() if math.isfinite(member.values[-1])]
                 good.sort(key=lambda index: members[index].peak)
                 population.keep(sorted(good[: math.ceil(len(running) / 2)]))
+            if save is not None and at < population.length and isinstance(population, Resumable):
+                state = population.state()
+                done = 0 if state is None else sum(earlier <= state["trained"] for earlier in checks)
+                if done:
+                    plain = [member.to_dict(done) for member in members]
+                    save({"population": state, "members": plain, "elapsed": time.monotonic() - started})
     scored = [member for member in members if member.weights]
+    if strategy.score == "last" and any(member.kept_at == checks[-1] for member in scored):
+        # Otherwise all that were left failed at the end, and an earlier network is better than none
+        scored = [member for member in scored if member.kept_at == checks[-1]]
+        for member in members:
+            member.weights = member.weights if member in scored else {}
     if not scored:
         raise SearchError(f"None of {len(members)} members of the race could be trained: {members[0].last.error}.")
     # Of equal ones the first, so the module's own loss stays unless another is better
@@ -175,14 +196,24 @@ class _Member:
     kept_at: int = 0
     weights: Weights = field(default_factory=dict)
 
-    def beaten_by(self, e: Evaluation) -> bool:
-        """Whether the network that is kept so far, if any, is worse."""
-        return e.ok and (not self.weights or self.sign * e.fitness < self.sign * self.best)
+    def beaten_by(self, e: Evaluation, score: str) -> bool:
+        """Whether the network that is kept so far, if any, is worse; or older, where the ``"last"`` score counts."""
+        return e.ok and (not self.weights or score == "last" or self.sign * e.fitness < self.sign * self.best)
 
     def keep(self, fitness: float, at: int, weights: Weights) -> None:
         """Keep the network as it stands."""
         self.best, self.kept_at = fitness, at
         self.weights = {name: value.detach().cpu().clone() for name, value in weights.items()}
+
+    def to_dict(self, checks: int) -> dict[str, Any]:
+        """Return what is known after so many checks, and the best network so far, as tensors and plain values."""
+        kept = {"best": self.best, "kept_at": self.kept_at, "weights": self.weights}
+        return {**kept, "values": self.values[:checks], "last": self.last.to_dict()}
+
+    def restore(self, values: Mapping[str, Any]) -> None:
+        """Take over what :meth:`to_dict` has returned."""
+        self.best, self.kept_at, self.weights = values["best"], values["kept_at"], values["weights"]
+        self.values, self.last = list(values["values"]), Evaluation.from_dict(values["last"])
 
     @property
     def peak(self) -> float:
@@ -193,6 +224,20 @@ class _Member:
     def evaluation(self) -> Evaluation:
         """The score of the network that is kept, with the time of the whole training; the last one if none is."""
         return replace(self.last, fitness=self.best, status="ok") if self.weights else self.last
+
+
+def _resumed(population: Any, members: Sequence[_Member], saved: Mapping[str, Any]) -> bool:
+    """Go to where a race has been saved; return whether this population can."""
+    if not isinstance(population, Resumable):
+        return False
+    try:
+        population.restore(saved["population"])
+    except (KeyError, ValueError):
+        warnings.warn("Another evaluator or number of ranks has trained so far, so the race starts anew.", stacklevel=3)
+        return False
+    for member, values in zip(members, saved["members"], strict=True):
+        member.restore(values)
+    return True
 
 
 def _outcomes(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, float | None]]:

@@ -114,6 +114,10 @@ class _Stack(Training):
         if not members:
             self.close()
             return 0
+        if self.loop is None and self.resumed is not None:
+            # Until it has got as far as where they were let go
+            self.resumed["kept"] = members
+            return 0
         if self.loop is not None:
             self.loop.keep(members)
         self.clock.count = len(members)
@@ -125,6 +129,9 @@ class _Stack(Training):
             return self._nested[member].weights(member)
         assert self.loop is not None, "not trained yet"
         return self.loop.weights(member)
+
+    def state(self) -> dict[str, Any] | None:
+        return None if self._nested else super().state()
 
     def free(self, member: int) -> None:
         if self._nested:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from contextlib import ExitStack
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tglo_lightning.evaluation.resuming import Memory, load_training, set_progress
 from tglo_lightning.evaluation.trainer import Training
 from tglo_lightning.evaluation.vectorized.compilation import CompiledGradients
 from tglo_lightning.evaluation.vectorized.mixed import kinds_of, mixed_rows, own_weights
@@ -57,6 +59,8 @@ class PopulationLoop(Callback):
         self.stochastic = False
         self.chunks: list[Chunk] = []
         self._names: list[list[str]] = []  # the parameters of each group of the optimizer
+        self._sizes: list[int] = []  # of the chunks, before members were let go
+        self._resumed, training.resumed = training.resumed, None
         self._optimizer: Any = None
 
     def weights(self, member: int) -> dict[str, Tensor]:
@@ -91,8 +95,16 @@ class PopulationLoop(Callback):
         loop = trainer.fit_loop
         self.step = Step(module)
         self._randomness = ComputeRandomness(trainer.strategy.root_device)
+        memory = Memory(trainer, module)
+        if self._resumed is not None:
+            set_progress(trainer, **self._resumed["progress"])
         while not self._done(trainer):
             epoch = trainer.current_epoch
+            if self._resumed is None:
+                rest = {"sizes": self._sizes, "members": self._members, "drawn": self._randomness.inside}
+                self.training.note(trainer, memory, self._tensors, **rest)
+            if self.fit.budget.steps is None and epoch >= self.training.until:
+                self._pause(trainer)
             loop.setup_data()
             for loader in loop._combined_loader.flattened:
                 for sampler in (getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
@@ -107,8 +119,23 @@ class PopulationLoop(Callback):
             self._train_epoch(trainer, module)
             loop.epoch_progress.current.processed = loop.epoch_progress.current.completed = epoch + 1
             self._schedule(trainer, "epoch", epoch + 1)
-            if self.fit.budget.steps is None and trainer.current_epoch >= self.training.until:
-                self._pause(trainer)
+
+    @property
+    def _members(self) -> list[int]:
+        return [member for chunk in self.chunks for member in chunk.members]
+
+    @property
+    def _tensors(self) -> dict[str, Tensor]:
+        """The stacks of all chunks."""
+        stacks = [chunk.params | chunk.buffers for chunk in self.chunks]
+        return {f"{i}.{name}": value.detach() for i, named in enumerate(stacks) for name, value in named.items()}
+
+    def _resume(self, trainer: Any, state: dict[str, Any]) -> None:
+        """Go on as another process noted."""
+        self.training.keep(set(state["members"]))
+        load_training(trainer, state, self._tensors)
+        self._randomness.inside = state["drawn"]
+        self.training.keep(state.get("kept", set(state["members"])))
 
     def _done(self, trainer: Any) -> bool:
         return 0 <= trainer.max_steps <= trainer.global_step or 0 <= (trainer.max_epochs or -1) <= trainer.current_epoch
@@ -138,6 +165,9 @@ class PopulationLoop(Callback):
             arguments = (batch, batch_idx) if takes_index else (batch,)
             if not self.chunks:
                 self._stack(arguments, trainer)
+            if self._resumed is not None:
+                self._resume(trainer, self._resumed)
+                self._resumed = None
             with self._randomness():
                 for chunk in alike(self.chunks, self._randomness):
                     chunk.backward(arguments, 1 / every, plugin.train_step_context)
@@ -179,9 +209,12 @@ class PopulationLoop(Callback):
         affordable = available_memory(trainer.strategy.root_device) // 4 // max(1, saved)
         criteria = self.training.criteria
         size = self.chunk_size or max(1, min(len(criteria), affordable))
+        sizes = [min(size, len(criteria) - start) for start in range(0, len(criteria), size)]
+        self._sizes = sizes if self._resumed is None else self._resumed["sizes"]
         rates = [(member, criterion.step) for member, criterion in criteria.items()]
         rows = self._loss_parameters(self.step.module, list(criteria.values()))
-        for own in (slice(start, start + size) for start in range(0, len(criteria), size)):
+        for size, end in zip(self._sizes, accumulate(self._sizes), strict=True):
+            own = slice(end - size, end)
             buffers = {name: stack[own] for name, stack in rows.items()}
             self.chunks.append(Chunk(self.step, dict(rates[own]), buffers))
         if self.compiled is not None:

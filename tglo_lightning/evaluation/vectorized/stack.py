@@ -17,13 +17,12 @@ from torch.utils._pytree import tree_leaves
 
 from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.evaluation.vectorized.vectorizable import NotVectorizable
+from tglo_lightning.module.preserving import plain_attributes
 
 if TYPE_CHECKING:
     from tglo_lightning.evaluation.vectorized.compilation import CompiledGradients
 
 __all__ = ["Chunk", "Step", "mapped"]
-
-PLAIN = (bool, int, float, str, type(None))
 
 
 class Step:
@@ -107,16 +106,12 @@ def _linear(module: nn.Linear, x: Tensor) -> Tensor:
 
 
 def _plain_state(module: nn.Module) -> dict[str, Any]:
-    """Attributes that are plain values, and lengths of those that are containers."""
-    state: dict[str, Any] = {}
-    for path, owner in module.named_modules():
-        for name, value in vars(owner).items():
-            full = f"{path}.{name}" if path else name
-            if isinstance(value, PLAIN):
-                state[full] = value
-            elif isinstance(value, list | dict | set):
-                state[full] = len(value)
-    return state
+    """Plain attributes by name, see :func:`~tglo_lightning.module.preserving.plain_attributes`."""
+    return {
+        f"{path}.{name}" if path else name: value
+        for path, owner in module.named_modules()
+        for name, value in plain_attributes(vars(owner)).items()
+    }
 
 
 def _versions(arguments: Any) -> list[int]:
@@ -216,18 +211,18 @@ class ComputeRandomness:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.stochastic = False  # whether the computation has drawn from torch's generators yet
-        self._inside: list[Tensor] | None = None
+        self.inside: list[Tensor] | None = None  # states of torch's generators for its next draws
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
         outside = self.states()
-        before = outside if self._inside is None else self._inside
+        before = outside if self.inside is None else self.inside
         self.set_states(before)
         try:
             yield
         finally:
-            self._inside = self.states()
-            self.stochastic |= not all(map(torch.equal, before, self._inside))
+            self.inside = self.states()
+            self.stochastic |= not all(map(torch.equal, before, self.inside))
             self.set_states(outside)
 
     def states(self) -> list[Tensor]:

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -133,12 +134,16 @@ class PoolPopulation:
     def __init__(self, pool: PoolEvaluator, criteria: Sequence[Criterion], seed: int) -> None:
         self.length = pool.fit.budget.length
         self.trained = 0
+        # Where members were let go last
+        self._let_go = 0
         self.members = list(range(len(criteria)))
         self._pool, self._criteria, self._seed = pool, criteria, seed
         self._keys = [next(pool.keys) for _ in criteria]
         # Evaluations at the present point, and of failed members
         self._known: dict[int, Evaluation] = {}
         self._homes: dict[int, Slot] = {}
+        # What members begin with in a worker that does not know them
+        self._states: dict[int, bytes] = {}
         self._running: dict[int, tuple[Future[Evaluation], float]] = {}
         self._deaths: Counter[int] = Counter()
 
@@ -159,6 +164,8 @@ class PoolPopulation:
     def keep(self, members: Sequence[int]) -> None:
         """End the other trainings. Those that are kept stay in their workers."""
         self._abandon()
+        if len(members) < len(self.members):
+            self._let_go = self.trained
         self._free(set(self.members) - set(members))
         self.members = sorted(members)
 
@@ -183,6 +190,31 @@ class PoolPopulation:
             self._pool.end(home)
             return self.weights(member)
         return weights
+
+    def state(self) -> dict[str, Any] | None:
+        """Return what each member has noted at the start of this epoch, and the scores of those that have failed."""
+        states: dict[int, Any] = {}
+        for member in self.members:
+            if (known := self._known.get(member)) is not None and known.status != "ok":
+                states[member] = {"score": known.to_dict()}
+            elif (home := self._homes.get(member)) in self._pool.slots:
+                with suppress(*home.lost):
+                    states[member] = pickle.loads(home.submit("state", self._keys[member]).result())
+        trained = {state["trained"] for state in states.values() if state is not None and "trained" in state}
+        if len(states) < len(self.members) or None in states.values() or len(trained) != 1:
+            return None
+        start = trained.pop()
+        return {"trained": start, "members": self.members, "states": states} if self._let_go <= start else None
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Begin with what :meth:`state` has returned."""
+        states = state["states"]
+        self.trained, self.members = state["trained"], state["members"]
+        for member, own in states.items():
+            if "score" in own:
+                self._known[member] = Evaluation.from_dict(own["score"])
+            else:
+                self._states[member] = pickle.dumps(own)
 
     def close(self) -> None:
         """End all trainings."""
@@ -215,7 +247,8 @@ class PoolPopulation:
             criterion = self._criteria[member]
             limit = self._pool.fit.timeout(criterion)
             deadline = math.inf if limit is None else time.monotonic() + limit + HANG_SECONDS
-            future = slot.submit("score", self._keys[member], criterion, self._seed, self.trained)
+            state = self._states.get(member) if slot is not home else None
+            future = slot.submit("score", self._keys[member], criterion, self._seed, self.trained, state)
             self._homes[member], self._running[member] = slot, (future, deadline)
         return [slot.ready for slot in self._pool.slots if slot not in ready]
 

@@ -12,6 +12,7 @@ import torch
 from tglo_lightning.evaluation.inner import InnerFit
 from tglo_lightning.evaluation.limits import failed
 from tglo_lightning.search import Criterion, Evaluation, Population
+from tglo_lightning.search.evaluator import Resumable
 
 __all__ = ["Worker"]
 
@@ -27,12 +28,18 @@ class Worker:
         self._waiting: dict[int, Population] = {}
         self._finished: dict[int, bytes] = {}
 
-    def score(self, key: int, criterion: Criterion, seed: int, until: int) -> Evaluation:
-        """Train the member ``key`` on until so many epochs or steps are done; an exception is an evaluation too."""
+    def score(self, key: int, criterion: Criterion, seed: int, until: int, state: bytes | None = None) -> Evaluation:
+        """Train the member ``key`` on until so many epochs or steps are done; an exception is an evaluation too.
+
+        One that is new here begins with the ``state`` that a worker has returned.
+        """
         started = time.perf_counter()
         population = self._waiting.pop(key, None)
         try:
-            population = population or self.inner.start([criterion], seed)
+            if population is None:
+                population = self.inner.start([criterion], seed)
+                if state is not None and isinstance(population, Resumable):
+                    population.restore(pickle.loads(state))
             population.advance(until - population.trained)
             evaluation = next(iter(population.scores()))
             if evaluation.status == "ok" and until < population.length:
@@ -51,6 +58,11 @@ class Worker:
     def weights(self, key: int) -> bytes:
         """Return the weights of a member that waits or is done, pickled."""
         return self._finished[key] if key in self._finished else _packed(self._waiting[key])
+
+    def state(self, key: int) -> bytes:
+        """Return the state of a member that waits, pickled; see :class:`~tglo_lightning.search.Population`."""
+        waiting = self._waiting.get(key)
+        return pickle.dumps(waiting.state() if isinstance(waiting, Resumable) else None)
 
     def drop(self, key: int) -> None:
         """End the training of a member, and forget its weights."""
