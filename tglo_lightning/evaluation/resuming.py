@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,12 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 from torchmetrics import Metric
 
-from tglo_lightning.module.loaders import holders
-from tglo_lightning.module.preserving import INTERNAL, plain_attributes
+from tglo_lightning.module.loaders import LONGEST, owners
+from tglo_lightning.module.preserving import INTERNAL, PLAIN
 
 __all__ = ["Memory", "load_training", "noted_training", "set_progress", "tensors"]
+
+CONTAINERS = (dict, list, tuple, set, deque)
 
 
 def tensors(module: Any) -> dict[str, Tensor]:
@@ -86,11 +89,17 @@ class Memory:
     """What a module and its data remember beside parameters and buffers, as it is when a training begins.
 
     A training that has changed it cannot go on in another process, where it would begin anew.
+
+    Args:
+        trainer: the Trainer at the start of its training.
+        module: the module.
+        ours: parts of the module that are not the user's.
     """
 
-    def __init__(self, trainer: Any, module: Any) -> None:
-        data = holders(trainer.train_dataloader, trainer.datamodule)
-        self._owners = [*module.modules(), *data, *filter(None, [trainer.datamodule])]
+    def __init__(self, trainer: Any, module: Any, ours: Sequence[Any] = ()) -> None:
+        reached = owners(*module.modules(), trainer.train_dataloader, trainer.datamodule)
+        theirs = [owner for owner in reached if all(owner is not own for own in ours)]
+        self._owners = [owner for owner in theirs if hasattr(owner, "__dict__")]
         self._before = self._now()
 
     @property
@@ -99,16 +108,24 @@ class Memory:
         return self._now() == self._before
 
     def _now(self) -> list[Any]:
-        return [(name, entry) for owner in self._owners for name, entry in _remembered(owner).items()]
+        return [_remembered(owner) for owner in self._owners]
 
 
-def _remembered(owner: Any) -> dict[str, Any]:
+def _remembered(owner: Any) -> Any:
     if isinstance(owner, Metric):
-        return {"updates": owner._update_count}
+        return owner._update_count
     # Lightning sets the epoch of a sampler itself
-    own = {name: value for name, value in vars(owner).items() if name not in INTERNAL and name != "epoch"}
-    arrays = {name: _Same(value) for name, value in own.items() if isinstance(value, Tensor | np.ndarray)}
-    return plain_attributes(own) | arrays
+    return {name: _frozen(value) for name, value in vars(owner).items() if name not in INTERNAL and name != "epoch"}
+
+
+def _frozen(value: Any, depth: int = 0) -> Any:
+    """What to compare of a value; nothing of an object, whose attributes are compared one by one."""
+    if isinstance(value, Tensor | np.ndarray):
+        return _Same(value)
+    if isinstance(value, CONTAINERS):
+        entries = value.items() if isinstance(value, dict) else value
+        return len(value) if len(value) > LONGEST or depth > 2 else [_frozen(entry, depth + 1) for entry in entries]
+    return value if isinstance(value, PLAIN) else None
 
 
 class _Same:

@@ -16,7 +16,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
-__all__ = ["fresh_iterators", "generators", "holders", "large_data", "nothing", "with_fresh_iterators"]
+__all__ = ["fresh_iterators", "generators", "large_data", "nothing", "owners", "with_fresh_iterators"]
 
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 HOLDERS = (DataLoader, Dataset, Sampler)
@@ -35,16 +35,9 @@ def generators(*sources: Any) -> list[Any]:
     return _instances(GENERATORS, sources)
 
 
-def holders(*sources: Any) -> list[Any]:
-    """The loaders, samplers and data sets that can be reached from some objects."""
-    found: list[Any] = []
-    left = _instances(HOLDERS, sources)
-    while left:
-        value = left.pop()
-        if all(value is not other for other in found):
-            found.append(value)
-            left += _instances(HOLDERS, list(vars(value).values()))
-    return found
+def owners(*sources: Any) -> list[Any]:
+    """Some objects, and the loaders, samplers, data sets and objects of the user's that can be reached from them."""
+    return _reached((), sources)[1]
 
 
 def large_data(module: nn.Module) -> list[Any]:
@@ -59,8 +52,17 @@ def large_data(module: nn.Module) -> list[Any]:
 
 
 def _instances(kinds: tuple[type, ...], sources: Iterable[Any]) -> list[Any]:
-    """Instances of ``kinds`` that can be reached from ``sources`` over attributes and short containers."""
+    return _reached(kinds, sources)[0]
+
+
+def _reached(kinds: tuple[type, ...], sources: Iterable[Any]) -> tuple[list[Any], list[Any]]:
+    """Instances of ``kinds`` that can be reached from ``sources`` over attributes and short containers.
+
+    Returns:
+        The instances, and the objects whose attributes were looked at on the way.
+    """
     found: list[Any] = []
+    owners: list[Any] = []
     seen: set[int] = set()
 
     def collect(value: Any, depth: int) -> None:
@@ -74,6 +76,7 @@ def _instances(kinds: tuple[type, ...], sources: Iterable[Any]) -> list[Any]:
                 collect(entry, depth + 1)
         elif isinstance(value, HOLDERS) or not (isinstance(value, type) or _root(type(value)) in LIBRARIES):
             seen.add(id(value))
+            owners.append(value)
             for entry in list(getattr(value, "__dict__", {}).values()):
                 collect(entry, depth + 1)
         if isinstance(value, partial):
@@ -85,9 +88,11 @@ def _instances(kinds: tuple[type, ...], sources: Iterable[Any]) -> list[Any]:
 
     for source in sources:
         collect(source, 0)
+        if id(source) not in seen:
+            owners.append(source)
         for entry in list(getattr(source, "__dict__", {}).values()):
             collect(entry, 1)
-    return found
+    return found, owners
 
 
 def _root(item: Any) -> str:

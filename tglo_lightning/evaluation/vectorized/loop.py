@@ -95,7 +95,7 @@ class PopulationLoop(Callback):
         loop = trainer.fit_loop
         self.step = Step(module)
         self._randomness = ComputeRandomness(trainer.strategy.root_device)
-        memory = Memory(trainer, module)
+        memory = Memory(trainer, module, [slot.get(module) for slot in self.fit.slots])
         if self._resumed is not None:
             set_progress(trainer, **self._resumed["progress"])
         while not self._done(trainer):
