@@ -365,7 +365,7 @@ def test_a_fit_that_goes_on_from_a_checkpoint(tmp_path):
     assert next(iter(again.slots)).get(other).theta.tolist() == next(iter(search.slots)).get(module).theta.tolist()
 
 
-@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_under_either_name_and_compiled(tmp_path, either_api, compile):
     if compile and either_api is not pl:
         pytest.skip("once is enough")

@@ -56,7 +56,15 @@ def test_help_of_hydras_commands_shows_groups_and_keys_and_imports_no_torch():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["train", "--help"], ["train", "--cfg", "job"], ["explain", "baikal"], ["report", "RUN", "--text"]]
+    "arguments",
+    [
+        ["train", "--help"],
+        *(
+            pytest.param(["train", "--cfg", "job"], marks=pytest.mark.slow),
+            pytest.param(["explain", "baikal"], marks=pytest.mark.slow),
+        ),
+        ["report", "RUN", "--text"],
+    ],
 )
 def test_printing_ends_quietly_when_its_reader_has_gone(arguments, tmp_path):
     command, *words = arguments

@@ -48,14 +48,13 @@ def test_every_config_composes_and_trains_two_batches(config, option, tmp_path):
     group, name = option.split("=")
     if group == "arch":
         overrides += ["task=mnist"] if name in ("mlp", "cnn") else ["task=mnist", "arch.width=0.1"]
-    task = config(*overrides).task
-    if "source" in task and task.source != "wine":
-        layout = task.source.split("/")[-1]
-        folder = write_hub(tmp_path / layout, **LAYOUTS[layout])
-        overrides += [f"task.source={folder}", f"task.cache_dir={tmp_path / 'cache'}"]
-    if option == "task=cifar10n":
-        overrides += [f"task.labels_source={write_human_labels(tmp_path / 'human', worse=[0] * 60)}"]
     cfg = config(*overrides)
+    if "source" in cfg.task and cfg.task.source != "wine":
+        layout = cfg.task.source.split("/")[-1]
+        cfg.task.source = str(write_hub(tmp_path / layout, **LAYOUTS[layout]))
+        cfg.task.cache_dir = str(tmp_path / "cache")
+    if option == "task=cifar10n":
+        cfg.task.labels_source = str(write_human_labels(tmp_path / "human", worse=[0] * 60))
     recipe = Recipe(cfg)
     if option not in ("logger=tensorboard", "logger=mlflow"):
         loggers = recipe.loggers()

@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "loss.py"
 
 
+@pytest.mark.slow
 def test_writes_its_figures(tmp_path):
     output = tmp_path / "loss.json"
     command = [sys.executable, str(SCRIPT), "--rounds", "2", "--no-compile", "--output", str(output)]

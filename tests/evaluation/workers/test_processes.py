@@ -61,7 +61,9 @@ def test_loaders_with_processes_of_their_own(tmp_path):
     assert fitness(ProcessEvaluator(1), fit, CRITERIA[:2]) == nested(fit, CRITERIA[:2])
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, *(pytest.param(s, marks=pytest.mark.slow) for s in (signal.SIGHUP, signal.SIGQUIT))]
+)
 def test_workers_and_what_loads_their_data_end_with_a_killed_parent(tmp_path, number):
     fit = inner_fit(tmp_path, seeded(Slow), with_loading_processes(), Budget(steps=6000))
     parent = os.fork()
