@@ -389,8 +389,8 @@ def test_what_a_race_cannot_do_is_said_before_it(tmp_path):
         )
     with pytest.raises(ValueError, match="24 steps, and `budget` has 3 epochs"):
         fit(tmp_path, budget=3)
-    with pytest.raises(ValueError, match="`min_fitness_after` has no effect in a race; `halving`"):
-        fit(tmp_path, budget=Budget(epochs=4, min_fitness_after=(1, 0.5)))
+    with pytest.raises(ValueError, match="`min_fitness_after` has no effect: Race decides"):
+        TaylorGLO(strategy="race", budget=Budget(epochs=4, min_fitness_after=(1, 0.5)))
     endless = {"train_dataloaders": torch.utils.data.DataLoader(Endless(), 4)}
     with pytest.raises(ValueError, match="set `limit_train_batches`"):
         fit(tmp_path, data=loaders() | endless, trainer={"max_steps": 5})

@@ -92,7 +92,7 @@ class Inline(Trap):
 
 
 def test_inline_loss_beside_an_attribute(tmp_path):
-    refused(tmp_path, Inline(), "training_step of Inline does not call it. Leave `loss` out", loss="criterion")
+    refused(tmp_path, Inline(), "training_step of Inline does not call it. Leave out `loss=`", loss="criterion")
 
 
 @pytest.mark.parametrize("names", [None, "criterion"])

@@ -20,6 +20,10 @@ except ImportError:  # Python 3.10
     tomllib = pytest.importorskip("tomli")
 
 ROOT = Path(__file__).parents[2]
+AVERAGING = (
+    "+callbacks.a._target_=pytorch_lightning.callbacks.StochasticWeightAveraging",
+    "+callbacks.a.swa_lrs=0.1",
+)
 COMMANDS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
 
 
@@ -97,7 +101,7 @@ def rejection(monkeypatch, tmp_path, capsys):
             getattr(commands, command)()
         message = capsys.readouterr().err + str(caught.value)
         assert "Traceback" not in message
-        assert not list(tmp_path.rglob("*.ckpt"))
+        assert not [path for name in ("*.ckpt", "wandb") for path in tmp_path.rglob(name)]
         return message
 
     return rejected
@@ -115,6 +119,10 @@ def rejection(monkeypatch, tmp_path, capsys):
         (("seed=1,2",), ["--multirun"]),
         (("+search.genrations=3",), ["tglo-train: search: ", "genrations"]),
         (("search.population=1",), ["tglo-train: search: ", "`population` must be at least 2"]),
+        (("search=race", "search.budget.epochs=3"), ["tglo-train: search: A race is as long as the fit"]),
+        (("search=race", "search.budget.min_fitness_after=[1,0.5]"), ["tglo-train: search: ", "no effect: Race"]),
+        (("search=race", *AVERAGING), ["tglo-train: callbacks: ", "StochasticWeightAveraging would change nothing"]),
+        (("experiment=multi_task", "search/strategy=race"), ["tglo-train: search: several tasks need a search"]),
         (("loss=taylorglo",), ["tglo-train: loss: ", "loss.theta"]),
         (("paths.output_dir=/proc/x",), ["tglo-train: paths.output_dir: ", "/proc/x"]),
         (("search.journal=/proc/x/y.jsonl", "logger=none"), ["tglo-train: ", "/proc/x"]),

@@ -30,7 +30,7 @@ NEEDED = {
 SWEPT = ("noise_levels", "data_utilization")
 MULTIRUNS = tuple(f"experiment={experiment}" for experiment in SWEPT)
 SEARCHLESS = ("search=none", "loss=taylorglo", "debug=overfit", "debug=profiler", *MULTIRUNS)
-UNLOGGED = ("logger=none", "experiment=multi_task", "debug=fast", "debug=overfit", "debug=profiler", *MULTIRUNS)
+UNLOGGED = ("logger=none", "debug=fast", "debug=overfit", "debug=profiler", *MULTIRUNS)
 
 
 @pytest.fixture

@@ -132,6 +132,11 @@ class Own(Net):
         self.log("val_loss", self.criterion(self(x), y))
 
 
+class Two(Net):
+    def training_step(self, batch, batch_idx):
+        return super().training_step(batch, batch_idx) + F.cross_entropy(self(batch[0]), batch[1])
+
+
 class Failing(Net):
     def training_step(self, batch, batch_idx):
         raise RuntimeError("no step")
@@ -172,8 +177,12 @@ def composed(folder, monkeypatch, *overrides):
         (["module.hidden=[1,2]"], "^module: "),
         (["module._target_=nothing.Net"], "^module: Error loading 'nothing.Net'.*PYTHONPATH"),
         (["module._target_=mine.nothing.Net"], "^module: Error loading 'mine.nothing.Net'(?!.*PYTHONPATH)"),
-        (["search.loss=F.mse_loss", "loss=gce"], "^search.loss: .*does not call it. It calls 'F.cross_entropy'"),
-        (["search.loss=critrion"], "^module, search: `loss='critrion'`: Net has no attribute 'critrion'"),
+        (
+            ["search.loss=F.mse_loss", "loss=gce"],
+            "^search.loss: `search.loss='F.mse_loss'`: .* It calls 'F.cross_entropy'",
+        ),
+        (["search.loss=critrion"], "^module, search: `search.loss='critrion'`: Net has no attribute 'critrion'"),
+        (["module._target_=mine.net.Two"], "^module, search: .* 2 losses; name the one to replace by `search.loss=`,"),
         (["module._target_=mine.net.NoLoss"], "^module, search: training_step of NoLoss calls no loss"),
         (["module._target_=mine.net.NoLoss", "search=race"], "^module, search: training_step of NoLoss calls no loss"),
         (

@@ -83,7 +83,7 @@ def test_missing_attribute_names_what_there_is():
 
 
 def test_missing_loss_says_how_to_make_one():
-    with pytest.raises(ValueError, match="Leave `loss` out to let it be found"):
+    with pytest.raises(ValueError, match="Leave out `loss=` to let it be found"):
         LossSlot("criterion").get(nn.Linear(2, 2))
 
 

@@ -183,8 +183,6 @@ def test_a_strategy_may_look_at_candidates_while_they_train(mode):
     # of the same criteria the one that trains to its end gets better by that; it was the best before
     best = max(result.history[:6], key=lambda c: sign * c.fitness)
     assert sign * best.fitness == pytest.approx(sphere(best.criterion, evaluator.seeds[0], 3).fitness)
-    with pytest.raises(ValueError, match="`min_fitness_after` has no effect: Halving decides"):
-        run(strategy=Halving(), budget=Budget(epochs=3, min_fitness_after=(1, 0.5)))
 
 
 HALF, SCORE = Criterion.original(0.5), Evaluation(1.0)

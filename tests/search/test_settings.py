@@ -12,10 +12,17 @@ from tglo_lightning.search import (
     Finals,
     Objective,
     ProductSpace,
+    Race,
     RandomSearch,
     SearchSettings,
     TaylorSpace,
 )
+
+
+class Looking(RandomSearch):
+    def train(self, population):
+        population.advance(population.length)
+        return population.scores()
 
 
 def test_short_forms():
@@ -41,6 +48,12 @@ def test_a_budget_as_long_as_the_fit():
     for endless in (None, -1):
         with pytest.raises(ValueError, match="pass `budget=`"):
             settings.for_fit(endless, -1)
+
+
+@pytest.mark.parametrize("strategy", [Race(), Looking()])
+def test_a_strategy_that_rejects_by_itself_takes_no_limit(strategy):
+    with pytest.raises(ValueError, match=f"`min_fitness_after` has no effect: {type(strategy).__name__} decides"):
+        SearchSettings(strategy=strategy, budget=Budget(epochs=3, min_fitness_after=(1, 0.5)))
 
 
 def test_every_training_has_a_seed_of_its_own():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from tglo_lightning.callbacks.cost import cost, takes_best
-from tglo_lightning.callbacks.progress import SearchMonitor
+from tglo_lightning.callbacks.progress import SearchMonitor, hides_bars
 from tglo_lightning.callbacks.race import check_race, raced_attraction, raced_fit, run_race, tell_limits
 from tglo_lightning.callbacks.recording import Recording, versions
 from tglo_lightning.callbacks.search_attraction import SearchAttraction
@@ -80,7 +80,7 @@ class FitSearch:
         settings = callback.settings.for_fit(trainer.max_epochs, trainer.max_steps, score)
         assert isinstance(settings.budget, Budget)
         if racing := isinstance(settings.strategy, Race):
-            check_race(trainer, settings)
+            check_race(trainer.callbacks, trainer.ckpt_path)
             tell_limits(trainer, self.module)
         # The names of functions and of no loss are looked up by the probe
         named = callback.loss is not None and not any(name.startswith("F.") for name in callback.loss)
@@ -157,7 +157,8 @@ class FitSearch:
                     if attraction is not None:
                         measured = raced_attraction(attraction, result)
                 else:
-                    with SearchMonitor(trainer, settings, callback.monitor, callback.prior) as listener:
+                    shown: Any = {"prior": callback.prior, "disable": hides_bars(trainer)}
+                    with SearchMonitor(boards(trainer), settings, callback.monitor, **shown) as listener:
                         look = None if attraction is None else attraction.look
                         rest: Any = {"journal": journal, "listener": listener, "check": check, "look": look}
                         result = search(evaluator, settings, objective, **rest)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tglo_lightning.reporting import pictures
-from tglo_lightning.reporting.loggers import Board, boards, draw
+from tglo_lightning.reporting.loggers import Board, draw
 from tglo_lightning.reporting.results import candidates_table, evolved
 from tglo_lightning.search import SearchResult, SearchSettings
 from tglo_lightning.search.progress import SearchBar
@@ -40,9 +40,11 @@ def log_outcome(boards: Sequence[Board], result: SearchResult, step: int) -> Non
 class SearchMonitor(SearchBar):
     """Follows a search: a bar over its trainings; ``search/*`` in every logger, with the generation as axis."""
 
-    def __init__(self, trainer: Any, settings: SearchSettings, monitor: str, prior: Any) -> None:
-        super().__init__(settings, monitor, prior=prior, disable=hides_bars(trainer))
-        self.boards = boards(trainer)
+    def __init__(
+        self, boards: Sequence[Board], settings: SearchSettings, monitor: str, *, prior: str = "", disable: bool = False
+    ) -> None:
+        super().__init__(settings, monitor, prior=prior, disable=disable)
+        self.boards = boards
         self._moved: set[str] = set()
 
     def on_generation(self, metrics: dict[str, float]) -> None:

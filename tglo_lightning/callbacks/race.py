@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -38,25 +38,22 @@ CHANGING = {
 }
 
 
-def check_race(trainer: Any, settings: SearchSettings) -> None:
-    """Check that a race can stand for the training of this fit.
+def check_race(callbacks: Iterable[Any], ckpt_path: Any = None) -> None:
+    """Check that a race can stand for the training of a fit with these callbacks of the Trainer.
 
     Raises:
-        ValueError: a callback that changes the training, a budget that rejects members, or a part of the training that
-            a checkpoint holds already.
+        ValueError: a callback that changes the training, or a part of the training that a checkpoint holds already.
     """
-    for callback in trainer.callbacks:
+    for callback in callbacks:
         if CHANGING.intersection(kind.__name__ for kind in type(callback).__mro__):
             name = type(callback).__name__
             raise ValueError(
                 f"A race trains its networks without the callbacks of this Trainer, so {name} would change nothing. "
-                f"Pass it to them: budget=Budget(epochs=trainer.max_epochs, callbacks=[{name}(...)])."
+                f"Pass it to them as one of the budget's: Budget(epochs=trainer.max_epochs, callbacks=[{name}(...)])."
             )
-    if isinstance(settings.budget, Budget) and settings.budget.min_fitness_after is not None:
-        raise ValueError("`min_fitness_after` has no effect in a race; `halving` of Race ends members early.")
-    if trainer.ckpt_path is not None:
+    if ckpt_path is not None:
         raise ValueError(
-            f"A race is one training from its start, and this fit would go on from {trainer.ckpt_path}. Leave out "
+            f"A race is one training from its start, and this fit would go on from {ckpt_path}. Leave out "
             "`ckpt_path`; a race that was killed goes on by itself."
         )
 

@@ -43,6 +43,17 @@ def plain_name(name: str) -> str:
     return name.removeprefix("test/").removeprefix("test_")
 
 
+def test_values(losses: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Return what loggers get of the test metrics of each loss, see :meth:`Scores.summary`."""
+    return {
+        f"test/{kind}/{name}_{part}": metric[part]
+        for kind, metrics in losses.items()
+        for name, metric in metrics.items()
+        for part in ("mean", "std")
+        if metric[part] is not None
+    }
+
+
 def fresh_seeds(seed: int, count: int) -> list[int]:
     """Return `count` seeds that follow from `seed` and are used for nothing else."""
     return [int(s) for s in np.random.SeedSequence((seed, 0x7E57)).generate_state(count)]

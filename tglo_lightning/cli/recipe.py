@@ -1,5 +1,6 @@
 """Fresh parts of a training, built from a config as often as they are needed."""
 
+import inspect
 import logging
 import re
 import sysconfig
@@ -21,13 +22,17 @@ from torch import nn
 
 from tglo_lightning.arguments import choice, integer, optional
 from tglo_lightning.callbacks import AttractionMonitor, TaylorGLO
+from tglo_lightning.callbacks.race import check_race
 from tglo_lightning.cli.first_batch import FirstBatch, SearchCheck
 from tglo_lightning.data import Task
 from tglo_lightning.losses.class_priors import class_priors
 from tglo_lightning.models import Classifier, Normalize
 from tglo_lightning.module import LossSlots
 from tglo_lightning.module.slot import loss_names
+from tglo_lightning.search import Race
 
+# Arguments of the search but those that are keys of their own
+ARGUMENTS = inspect.signature(TaylorGLO).parameters.keys() - {"monitor", "mode", "seed"}
 # Where code is that is not the user's
 LIBRARIES = (str(Path(__file__).parents[1]), sysconfig.get_path("stdlib"))
 
@@ -38,7 +43,10 @@ class ConfigError(ValueError):
 
 @contextmanager
 def naming(key: str, advice: str = "") -> Iterator[None]:
-    """Turn an error of what the config builds from `key` into a `ConfigError`: the key, the error, and some advice."""
+    """Turn an error of what the config builds from `key` into a `ConfigError`: the key, the error, and some advice.
+
+    What an error says to type for an argument of the search, as in `loss=`, becomes the key, `search.loss=`.
+    """
     try:
         yield
     except ConfigError:
@@ -46,6 +54,8 @@ def naming(key: str, advice: str = "") -> Iterator[None]:
     except Exception as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         message = " ".join(str(cause).split()) or type(cause).__name__
+        if "search" in key:
+            message = re.sub(f"`(?=({'|'.join(ARGUMENTS)})=)", "`search.", message)
         target = re.match(r"Error loading '(\w+)", message)  # what `_target_` names
         if target and find_spec(target[1]) is None:
             message += "; packages of your own are found in PYTHONPATH, by tglo-train in the current directory too"
@@ -135,10 +145,13 @@ class Recipe:
             with naming("scheduler"):
                 module.configure_optimizers()
         search = self.search()
+        races = search is not None and isinstance(search.settings.strategy, Race)
         for each in self.callbacks():
-            if search is None and isinstance(each, AttractionMonitor):  # beside a search it waits for what is found
-                with naming("callbacks"):
+            with naming("callbacks"):
+                if search is None and isinstance(each, AttractionMonitor):  # beside a search it waits for what is found
                     each.setup(self.quiet_trainer(), module, "fit")
+                if races:
+                    check_race([each])
         with self._training_with("task, arch, loss" if cfg.module is None else "task, module"):
             trainer = self.quiet_trainer(limit_val_batches=1, limit_test_batches=1)
             metrics = logged(trainer.validate(module, datamodule=self.datamodule, verbose=False))
@@ -146,7 +159,7 @@ class Recipe:
                 raise ValueError("nothing is logged in test, so there is nothing to compare losses by")
         if cfg.monitor not in metrics:
             raise ConfigError(f"monitor: {cfg.monitor!r} is not logged in validation; logged: {', '.join(metrics)}")
-        if search is not None and (cfg.module is not None or cfg.search.loss):
+        if search is not None and (cfg.module is not None or cfg.search.loss or races):
             with naming("module, search" if cfg.module is not None else "search"):
                 trainer = self.quiet_trainer(callbacks=[SearchCheck(search)], min_epochs=None, min_steps=None)
                 # What was validated has metrics that a fit cannot go on with

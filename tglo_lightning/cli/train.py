@@ -6,6 +6,8 @@ import platform
 import statistics
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from tglo_lightning.callbacks import TaylorGLO
-from tglo_lightning.cli.fresh_seeds import Scores, compare_losses, paired_tests, plain_name
+from tglo_lightning.cli.fresh_seeds import Scores, compare_losses, paired_tests, plain_name, test_values
 from tglo_lightning.cli.many import run_many
 from tglo_lightning.cli.recipe import ConfigError, Recipe, logged, prepare
 from tglo_lightning.cli.shell import console
@@ -52,12 +54,11 @@ def run(cfg: DictConfig) -> float:
     start = time.monotonic()
     path = prepare(cfg) / "result.json"
     if cfg.get("tasks"):
-        with isolate_rng():
+        with isolate_rng(), _wandb_run():
             return run_many(cfg, path.parent)
     with isolate_rng():
         recipe = Recipe(cfg)
-    failed = True
-    try:
+    with _wandb_run():
         with isolate_rng():
             loggers = recipe.loggers()
             for logger in loggers:
@@ -65,7 +66,6 @@ def run(cfg: DictConfig) -> float:
             callback = recipe.search()
             module = _fit(recipe, callback, loggers)
             if callback is not None and callback.dry_run:
-                failed = False
                 return math.nan
             search, slots, searches = None, LossSlots.of([]), {}
             if callback is not None:
@@ -87,9 +87,6 @@ def run(cfg: DictConfig) -> float:
             write_whole(path.with_name("curves.json"), json.dumps(curves, allow_nan=False) + "\n")
             files = [path, report_quietly(path.parent) if cfg.evaluation.report else None]
             files.append(_log([board(logger) for logger in loggers], result, scores, [file for file in files if file]))
-        failed = False
-    finally:
-        _finish_wandb(exit_code=int(failed))
     if first:
         _print(result, search)
         for file in files:
@@ -172,9 +169,7 @@ def _log(boards: list[Board], result: dict[str, Any], scores: dict[str, Scores],
     """Log what the fresh seeds gave, the files, and the attraction under all losses; return its picture, if any."""
     kept = result["kept"]
     values: dict[str, Any] = {f"kept/{result['monitor']}": statistics.fmean(scores[kept].monitor)}
-    for kind, loss in result["losses"].items():
-        for name, metric in loss["test"].items():
-            values |= {f"test/{kind}/{name}_{part}": metric[part] for part in ("mean", "std")}
+    values |= test_values({kind: loss["test"] for kind, loss in result["losses"].items()})
     for kind, tests in result["tests"].items():
         for name, p_values in tests.items():
             values[f"test/against_{kind}/{name}_p_one_sided"] = p_values["p_one_sided"]
@@ -213,8 +208,14 @@ def _figures(finalist: Finalist) -> str:
     return f"{finalist.mean:.4f}{f' ± {finalist.std:.4f}' if n > 1 else ''} (n = {n})"
 
 
-def _finish_wandb(exit_code: int) -> None:
-    """End the W&B run of this job, so that the next job of a sweep starts one of its own."""
-    wandb = sys.modules.get("wandb")
-    if wandb is not None and wandb.run is not None:
-        wandb.finish(exit_code=exit_code)
+@contextmanager
+def _wandb_run() -> Iterator[None]:
+    """End the W&B run of this job with it, so that the next job of a sweep starts one of its own."""
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        wandb = sys.modules.get("wandb")
+        if wandb is not None and wandb.run is not None:
+            wandb.finish(exit_code=int(failed))

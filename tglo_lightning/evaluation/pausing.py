@@ -15,6 +15,7 @@ from tglo_lightning.search.seeding import saved_states
 __all__ = ["Pausable", "Stopped"]
 
 JOIN_SECONDS = 10.0
+LOOK_SECONDS = 0.5
 
 
 class Stopped(BaseException):
@@ -61,10 +62,10 @@ class Pausable:
                 threads = torch.get_num_threads()
                 self._thread = threading.Thread(target=self._run, args=(threads,), daemon=True, name="tglo-training")
                 self._thread.start()
-                self._caller.acquire()
+                self._wait()
             elif not self.ended:
                 self._function.release()
-                self._caller.acquire()
+                self._wait()
         except BaseException:
             # Ctrl-C in the caller: the function must not run on beside it
             self.close()
@@ -93,6 +94,11 @@ class Pausable:
             with isolated(self.generators):
                 self._function.release()
                 self._thread.join(JOIN_SECONDS)
+
+    def _wait(self) -> None:
+        """Wait for the function, with a look up now and then: a signal just before a wait does not end it."""
+        while not self._caller.acquire(timeout=LOOK_SECONDS):
+            pass
 
     def _run(self, threads: int) -> None:
         # A new thread would take the default, and sums of other parts differ in their last bits

@@ -292,7 +292,7 @@ def _check_call(fit: InnerFit, slot: LossSlot, recorder: Recorder) -> tuple[str,
     call = f"{label if label.startswith('F.') else f'self.{label}'}(output, target)"
     if recorder.called_with is None:
         raise ValueError(
-            f"`loss={label!r}`: training_step of {type(fit.module).__name__} does not call it. Leave `loss` out to "
+            f"`loss={label!r}`: training_step of {type(fit.module).__name__} does not call it. Leave out `loss=` to "
             "let the loss be found that it calls."
         )
     args, kwargs = recorder.called_with

@@ -60,7 +60,7 @@ class LossSlot:
                 known = nn.modules.loss._Loss | FamilyLoss
                 losses = ", ".join(repr(name) for name, child in module.named_modules() if isinstance(child, known))
                 advice = f"Losses found: {losses}; pass one of them as `loss=`."
-                advice = advice if losses else "Leave `loss` out to let it be found."
+                advice = advice if losses else "Leave out `loss=` to let it be found."
                 raise ValueError(f"{argument}: {kind} has no attribute {part!r}. {advice}")
             loss = getattr(owner, part)
         check_replaceable(loss, f"{argument}: {kind}.{self.path}")

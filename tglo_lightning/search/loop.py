@@ -226,12 +226,9 @@ class Search:
     def _training(self) -> Training | None:
         """How a population is trained; ``None`` to the end, each member on its own."""
         limit = self.settings.budget.min_fitness_after
-        if type(self.strategy).train is Strategy.train:
-            return None if limit is None else lambda population: self._reject_early(population, *limit)
-        if limit is not None:
-            name = type(self.strategy).__name__
-            raise ValueError(f"`min_fitness_after` has no effect: {name} decides by itself who trains on.")
-        return self.strategy.train
+        if type(self.strategy).train is not Strategy.train:
+            return self.strategy.train
+        return None if limit is None else lambda population: self._reject_early(population, *limit)
 
     def _reject_early(self, population: Population, after: int, value: float) -> Iterator[Evaluation]:
         """Train a population, and reject on the way what is not good enough after ``after`` epochs or steps."""

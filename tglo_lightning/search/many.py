@@ -14,6 +14,7 @@ from tglo_lightning.arguments import integer
 from tglo_lightning.search.criterion import Criterion, LossSpec
 from tglo_lightning.search.evaluator import Evaluation
 from tglo_lightning.search.minimize import FunctionEvaluator, FunctionPopulation, run, settings_of
+from tglo_lightning.search.progress import SearchBar
 from tglo_lightning.search.result import SearchResult
 from tglo_lightning.search.settings import Objective, SearchSettings
 from tglo_lightning.theory import from_minimal, from_shape, to_minimal, to_shape
@@ -54,7 +55,7 @@ def minimize_many(
     *,
     settings: SearchSettings | None = None,
     journal: str | PathLike[str] | None = None,
-    progress: bool = True,
+    progress: bool | SearchBar = True,
     identity: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> SearchResult:
@@ -70,7 +71,7 @@ def minimize_many(
         num_classes: classes of each task.
         settings: the arguments of the search; by default CMA-ES over shape and step, from the prior.
         journal: as for :func:`~tglo_lightning.search.minimize`.
-        progress: show a progress bar.
+        progress: show a progress bar, or a bar of one's own, which may log what it follows.
         identity: what else the result depends on, as plain values; a journal with other ones is another search's.
         options: attributes of :class:`~tglo_lightning.search.SearchSettings`, in place of ``settings``.
 

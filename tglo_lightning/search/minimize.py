@@ -132,7 +132,7 @@ def run(
     settings: SearchSettings,
     objective: Objective,
     journal: str | PathLike[str] | None,
-    progress: bool,
+    progress: bool | SearchBar,
     **more: Any,
 ) -> SearchResult:
     """Search with a journal and a progress bar; write the result beside the journal.
@@ -161,7 +161,9 @@ def run(
             stack.callback(opened.close)
             for task in tasks:
                 task.proven = opened.recorded > 0
-        bar = stack.enter_context(SearchBar(settings, objective.monitor, disable=not progress))
+        if not isinstance(progress, SearchBar):
+            progress = SearchBar(settings, objective.monitor, disable=not progress)
+        bar = stack.enter_context(progress)
         result = search(evaluator, settings, objective, journal=opened, listener=bar, check=check)
         if opened is not None:
             result.save(result_path(opened.path))

@@ -11,8 +11,10 @@ from tglo_lightning.search.finals import as_finals
 from tglo_lightning.search.portfolio import as_strategy
 from tglo_lightning.search.presets import Presets
 from tglo_lightning.search.prior import prior_space
+from tglo_lightning.search.race import Race
 from tglo_lightning.search.seeding import derived_seed
 from tglo_lightning.search.space import as_space, space_for
+from tglo_lightning.search.strategy import Strategy
 
 MODES = ("max", "min")
 STAGES = ("generation", "choice", "confirmation")
@@ -41,7 +43,8 @@ class SearchSettings:
         seed: seed of the draws and, with the number of the generation, of every training; at least 0.
 
     Raises:
-        TypeError, ValueError: an argument of a wrong kind or out of range, by its name.
+        TypeError, ValueError: an argument of a wrong kind or out of range, by its name; a budget that rejects
+            candidates, with a strategy that does so by itself.
     """
 
     # `Any` where more is taken than is kept: an int, a Space, a Strategy, Finals and a Budget
@@ -72,6 +75,10 @@ class SearchSettings:
             finals=as_finals(self.finals, small=isinstance(strategy, Presets)),
             budget=as_budget(self.budget),
         )
+        decides = isinstance(strategy, Race) or type(strategy).train is not Strategy.train
+        if decides and self.budget.min_fitness_after is not None:
+            name = type(strategy).__name__
+            raise ValueError(f"`min_fitness_after` has no effect: {name} decides by itself who trains on.")
 
     def for_places(self, places: int) -> SearchSettings:
         """Return the settings of a search for several losses at once."""

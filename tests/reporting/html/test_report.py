@@ -366,6 +366,16 @@ def test_commands_find_the_configs_of_the_user(tmp_path, undrawn):
     assert "tglo-train --config-dir '/my conf' experiment=digits_noisy" in page.sections["setup"]
 
 
+def test_a_command_has_one_option_of_a_group(tmp_path, undrawn):
+    finished(tmp_path)
+    typed = ["experiment=digits_noisy", "callbacks=mine", "callbacks.mine.every=2", "seed=1"]
+    (tmp_path / ".hydra" / "overrides.yaml").write_text(json.dumps(typed))
+    shutil.rmtree(tmp_path / "seeds", ignore_errors=True)
+    page = Page(write_report(tmp_path).read_text())
+    assert "tglo-train experiment=digits_noisy seed=1 callbacks=attraction" in page.sections["attraction"]
+    assert " ".join(typed) in page.sections["setup"]
+
+
 def test_metrics_have_the_names_that_the_module_logs(tmp_path, undrawn):
     finished(tmp_path)
     path = tmp_path / "result.json"

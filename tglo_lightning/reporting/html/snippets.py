@@ -19,14 +19,21 @@ LIKE = {"classes": "CrossEntropyLoss", "binary": "BCEWithLogitsLoss", "regressio
 EXAMPLE = "tglo-train experiment=digits_noisy"
 
 
-def command(files: RunFiles) -> str:
-    """Return the command that made the run; empty if it was no command."""
-    return "" if files.overrides is None else shlex.join(["tglo-train", *files.searched, *files.overrides])
+def command(files: RunFiles, change: str = "") -> str:
+    """Return the command that made the run, empty if it was no command; `change`, a word of it, replaces its likes."""
+    if files.overrides is None:
+        return ""
+    key, *_ = change.partition("=")
+    kept = [word for word in files.overrides if not word.startswith(f"{key}=")]
+    if kept != files.overrides:
+        # Hydra takes one option of a group; keys of the other one need not be there any more
+        kept = [word for word in kept if not word.lstrip("+~").startswith(f"{key}.")]
+    return shlex.join(["tglo-train", *files.searched, *kept, *filter(None, [change])])
 
 
 def again(files: RunFiles) -> str:
     """Return the command that continues the run in its directory."""
-    return f"{command(files)} hydra.run.dir=RUN_DIR" if files.overrides is not None else ""
+    return command(files, "hydra.run.dir=RUN_DIR")
 
 
 def drop_in(files: RunFiles, criterion: Criterion) -> str:

@@ -117,7 +117,7 @@ def _no_attraction(files: RunFiles) -> Missing:
         later = "" if files.fit else f" {files.pending} If it is added now, this report will show it after the fit."
         words += f" AttractionMonitor, a second callback, measures it in the fit that follows the search.{later}"
         return Missing(words)
-    return Missing(words, f"{snippets.command(files)} callbacks=attraction" if files.overrides is not None else "")
+    return Missing(words, snippets.command(files, "callbacks=attraction"))
 
 
 def robustness(files: RunFiles) -> Section:
