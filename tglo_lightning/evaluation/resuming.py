@@ -129,7 +129,7 @@ def write(values: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
     """Give tensors the values that were saved of them, in place."""
     for name, value in values.items():
         if is_lazy(value):
-            value.materialize(saved[name].shape)  # type: ignore[attr-defined]
+            value.materialize(saved[name].shape)
         # Nobody can write to a buffer that is an expanded view
         if not torch.equal(value, saved[name].to(value.device)):
             value.copy_(saved[name])
