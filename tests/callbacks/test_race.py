@@ -307,6 +307,39 @@ def test_a_killed_race_ends_as_if_it_had_not_been(tmp_path, whole, scores):
     assert not list(tmp_path.rglob("*.pt"))
 
 
+@pytest.mark.parametrize("evaluator", ["trainer", "vectorized"])
+def test_a_network_is_written_into_any_module(tmp_path, evaluator):
+    """With layers that learn their size in the first step, an expanded buffer, and a schedule that cannot be saved."""
+
+    class Lazy(classifier(pl)):
+        def __init__(self):
+            super().__init__(nn.Sequential(nn.LazyLinear(16), nn.ReLU(), nn.LazyLinear(3)))
+            self.register_buffer("mask", torch.ones(1).expand(8))
+
+        def forward(self, x):
+            return self.net(x * self.mask)
+
+        def configure_optimizers(self):
+            optimizer = Adam(self.parameters(), 0.02)
+            return [optimizer], [lr_scheduler.LambdaLR(optimizer, Table(lambda epoch: 0.9**epoch))]
+
+    module = Lazy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        search, _ = fit(tmp_path, module, evaluator=evaluator)
+    assert validated(module) == pytest.approx(search.result.best.fitness[0])
+
+
+class Table:
+    """Rates by a function that cannot be pickled."""
+
+    def __init__(self, rate):
+        self.rate = rate
+
+    def __call__(self, epoch):
+        return self.rate(epoch)
+
+
 def kill(folder, scores=5, **options):
     """Kill a race in its third check; the path of its notes."""
     with pytest.raises((KeyboardInterrupt, SystemExit)):

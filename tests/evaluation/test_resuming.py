@@ -1,17 +1,19 @@
 """A training that another process goes on with ends as it would have, bit for bit."""
 
+import itertools
 import pickle
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from helpers.data import blobs, loader, loaders
+from helpers.data import blobs, doubles, loader, loaders
 from helpers.fits import CRITERIA, equal, inner_fit, running
 from helpers.modules import classifier, cnn, mlp, seeded
 from torch import nn
-from torch.optim import SGD, Adam, lr_scheduler
-from torch.utils.data import Dataset
+from torch.optim import SGD, Adam, NAdam, lr_scheduler
+from torch.utils.data import Dataset, Sampler, default_collate
 
 from tglo_lightning.evaluation import TrainerEvaluator, VectorizedEvaluator
 from tglo_lightning.evaluation.workers.processes import ProcessEvaluator
@@ -150,6 +152,62 @@ def test_members_that_have_failed_stay_so(tmp_path):
     assert [*state["trainings"][-1]["scores"]] == [4]
 
 
+def test_what_a_training_holds_is_noted(tmp_path):
+    """Gradients that nobody has set to zero, an expanded buffer, a rate of numpy's, a metric of an earlier epoch, and
+    what the module learns from its counters at the start.
+    """
+
+    class Own(Manual):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mask", torch.ones(1).expand(8))
+
+        def on_train_start(self):
+            self.start = self.global_step
+
+        def training_step(self, batch, batch_idx):
+            x, y = batch
+            if self.current_epoch == 0:
+                self.log("val/acc", float(len(x)), on_epoch=True)
+            self.manual_backward(self.criterion(self(x * self.mask), y) * 0.9**self.start)
+            if batch_idx == 3:
+                self.optimizers().step()
+                self.optimizers().zero_grad()
+
+        def configure_optimizers(self):
+            return SGD(self.parameters(), np.float64(0.1))
+
+    assert None not in check(
+        fit_of(tmp_path, Own, loaders(), Budget(epochs=3), limit_val_batches=0), TrainerEvaluator, (1, 2)
+    )
+
+
+@pytest.mark.parametrize("evaluator", [TrainerEvaluator, VectorizedEvaluator])
+def test_states_of_optimizers_keep_their_type(tmp_path, evaluator):
+    class Double(Classifier):
+        def configure_optimizers(self):
+            return NAdam(self.parameters(), 0.02)
+
+    fit = fit_of(tmp_path, Double, doubles(), Budget(epochs=3), precision="64-true")
+    assert None not in check(fit, evaluator, (1, 2))
+
+
+class Table:
+    """Rates in an object that no file of plain values can hold."""
+
+    def __init__(self):
+        self.rate = lambda epoch: 0.9**epoch
+
+    def __call__(self, epoch):
+        return self.rate(epoch)
+
+
+class Tabled(Classifier):
+    def configure_optimizers(self):
+        optimizer = SGD(self.parameters(), 0.1)
+        return [optimizer], [lr_scheduler.LambdaLR(optimizer, Table())]
+
+
 class Curriculum(Dataset):
     """Easy samples at first."""
 
@@ -167,7 +225,10 @@ class Curriculum(Dataset):
 class Momentum:
     """That of an average, in an object of its own."""
 
-    value = 0.9
+    __slots__ = ("value",)
+
+    def __init__(self):
+        self.value = 0.9
 
     def update(self):
         self.value += 0.01
@@ -183,8 +244,104 @@ class Averaging(Classifier):
         return super().training_step(batch, batch_idx)
 
 
+class Shuffled(Sampler):
+    """In another order each time, by a number that Lightning does not set."""
+
+    def __init__(self):
+        self.epoch = 0
+
+    def __len__(self):
+        return 48
+
+    def __iter__(self):
+        self.epoch += 1
+        return iter(torch.randperm(48, generator=torch.Generator().manual_seed(self.epoch)).tolist())
+
+
+def counting():
+    """Data whose function for batches counts them."""
+    batches = 0
+
+    def collate(samples):
+        nonlocal batches
+        batches += 1
+        return default_collate(samples)
+
+    return loader(collate_fn=collate)
+
+
 @pytest.mark.parametrize("evaluator", [TrainerEvaluator, VectorizedEvaluator])
-def test_nothing_is_noted_of_what_remembers_more(tmp_path, evaluator):
-    curriculum = loaders() | {"train_dataloaders": loader(Curriculum())}
-    for build, data in ((Averaging, loaders()), (Classifier, curriculum)):
-        assert check(fit_of(tmp_path, build, data, Budget(epochs=2)), evaluator, (1,)) == [None]
+@pytest.mark.parametrize(
+    ("build", "train"),
+    [
+        (Averaging, loader),
+        (Tabled, loader),
+        (Classifier, lambda: loader(Curriculum())),
+        (Classifier, lambda: loader(sampler=Shuffled())),
+        (Classifier, counting),
+    ],
+)
+def test_nothing_is_noted_of_what_remembers_more(tmp_path, evaluator, build, train):
+    data = loaders() | {"train_dataloaders": train()}
+    assert check(fit_of(tmp_path, build, data, Budget(epochs=2)), evaluator, (1,)) == [None]
+
+
+class Changing(Classifier):
+    """Calls a function after each epoch."""
+
+    epochs = 0
+
+    def __init__(self, change):
+        super().__init__()
+        self.change, self.weight, self.seen = change, torch.ones(()), np.zeros(3)
+        self.count, self.shadows, self.hidden = np.int64(0), [torch.ones(()) for _ in range(200)], (mlp(),)
+
+    def configure_optimizers(self):
+        optimizer = SGD(self.net[-1].parameters(), 0.1)
+        self.schedule = lr_scheduler.StepLR(optimizer, 1)
+        return optimizer
+
+    def on_train_epoch_end(self):
+        self.change(self)
+
+
+CHANGES = {
+    "what is trained": lambda module: module.net[0].requires_grad_(False),
+    "a mode": lambda module: module.net[2].eval(),
+    "groups": lambda module: module.optimizers().add_param_group({"params": module.net[0].parameters()}),
+    "a schedule of its own": lambda module: module.schedule.step(),
+    "a new part": lambda module: setattr(module, "average", mlp()),
+    "a hidden part": lambda module: module.hidden[0][0].weight.data.mul_(0.9),
+    "an array": lambda module: module.seen.__setitem__(0, 1),
+    "a number of numpy": lambda module: setattr(module, "count", module.count + 1),
+    "behind the back of autograd": lambda module: module.weight.data.mul_(0.9),
+    "one of many": lambda module: module.shadows[150].mul_(0.9),
+    "its class": lambda module: setattr(Changing, "epochs", Changing.epochs + 1),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_a_module_changes_between_epochs_is_seen(tmp_path, change):
+    fit = fit_of(tmp_path, lambda: Changing(CHANGES[change]), loaders(), Budget(epochs=2))
+    assert check(fit, TrainerEvaluator, (1,)) == [None]
+
+
+def test_all_else_of_a_module_is_not_taken_for_a_change(tmp_path):
+    """Its parts, metrics and data as they are, and what it does before the first epoch."""
+
+    class Prepared(Changing):
+        def on_train_start(self):
+            self.started, self.seen = True, self.seen + 1
+
+    assert None not in check(
+        fit_of(tmp_path, lambda: Prepared(id), loaders(), Budget(epochs=3)), TrainerEvaluator, (1, 2)
+    )
+
+
+def test_how_far_an_iterator_has_come_is_not_known(tmp_path):
+    class Counting(Changing):
+        def on_fit_start(self):
+            self.numbers = itertools.count()
+
+    fit = fit_of(tmp_path, lambda: Counting(lambda module: next(module.numbers)), loaders(), Budget(epochs=2))
+    assert check(fit, TrainerEvaluator, (1,)) == [None]

@@ -1,5 +1,6 @@
 """All evaluators give the same fitness, whatever a validation draws or remembers."""
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -7,7 +8,7 @@ from helpers.data import CLASSES, blobs, loader, loaders
 from helpers.fits import CRITERIA, fitness, inner_fit, running
 from helpers.modules import accuracy, classifier, seeded
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from torchmetrics import MaxMetric, MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -64,13 +65,25 @@ class NeverReset(Classifier):
         self.log("val/acc", self.metrics.compute()["MulticlassAccuracy"] + self.mean.compute())
 
 
+class Meter:
+    """A mean as many projects have one."""
+
+    def __init__(self):
+        self.values, self.count = [], np.zeros(())
+
+    def update(self, value):
+        self.values.append(float(value))
+        self.count += 1
+        return sum(self.values) / float(self.count)
+
+
 class Collects(Classifier):
-    """Grows a list, a nested one, a tensor and an attribute that comes with the first validation."""
+    """Grows a list, a nested one, a tensor, an object and an attribute that comes with the first validation."""
 
     def __init__(self):
         super().__init__()
         self._outputs, self.nested = [], {"all": []}
-        self.best = torch.zeros(())
+        self.best, self.meter = torch.zeros(()), Meter()
         self.register_buffer("seen", torch.zeros(()))
 
     def validation_step(self, batch, batch_idx):
@@ -78,12 +91,13 @@ class Collects(Classifier):
         self._outputs.append(right)
         self.nested["all"].append(right)
         self.best = torch.maximum(self.best, right)
+        self.mean = self.meter.update(right)
         self.seen += right
         self.times = getattr(self, "times", 0) + 1
 
     def on_validation_epoch_end(self):
         values = [torch.stack(self._outputs).mean(), torch.stack(self.nested["all"]).mean()]
-        self.log("val/acc", sum(values) + self.best + self.seen / 10 + self.times / 100)
+        self.log("val/acc", sum(values) + self.mean + self.best + self.seen / 10 + self.times / 100)
 
 
 class Augmented(Dataset):
@@ -132,6 +146,27 @@ def test_several_loaders_and_limits(tmp_path):
         found = [fitness(evaluator, fit, CRITERIA) for evaluator in (VectorizedEvaluator(), TrainerEvaluator())]
         assert found[0] == found[1]
         assert len(set(found[0])) > 1
+
+
+class Pairs:
+    """A batch of a class of its own, which cannot be copied."""
+
+    def __init__(self, samples):
+        self.parts = iter(default_collate(samples))
+
+
+def test_batches_that_are_not_known_are_loaded_again(tmp_path):
+    """And the module sees the loader that it was given."""
+
+    class Unpacks(Classifier):
+        def validation_step(self, batch, batch_idx):
+            assert isinstance(self.trainer.val_dataloaders, DataLoader)
+            x, y = batch.parts
+            self.log("val/acc", accuracy(self(x), y), batch_size=len(x))
+
+    data = loaders() | {"val_dataloaders": loader(collate_fn=Pairs)}
+    fit = inner_fit(pl, tmp_path, seeded(Unpacks), data)
+    assert fitness(VectorizedEvaluator(), fit, CRITERIA) == fitness(TrainerEvaluator(), fit, CRITERIA)
 
 
 def test_data_are_read_once_for_all_members(tmp_path):

@@ -18,7 +18,7 @@ from tglo_lightning.callbacks.search_attraction import SearchAttraction
 from tglo_lightning.evaluation import InnerFit
 from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.evaluation.limits import brief
-from tglo_lightning.evaluation.resuming import set_progress
+from tglo_lightning.evaluation.resuming import set_progress, write
 from tglo_lightning.module.bases import Callback
 from tglo_lightning.module.copies import copies_of
 from tglo_lightning.module.messages import tell
@@ -152,7 +152,7 @@ class RaceFile:
         try:
             torch.save(values, draft)
             draft.replace(self.path)
-        except (OSError, RuntimeError) as error:
+        except Exception as error:
             with suppress(OSError):
                 draft.unlink(missing_ok=True)
             warnings.warn(
@@ -261,9 +261,7 @@ class FinishedFit(Callback):
         self.done = done
         for copy in copies_of(module, trainer.callbacks):
             own = _tensors(copy)
-            with torch.no_grad():
-                for name in own.keys() & weights.keys():
-                    own[name].copy_(weights[name])
+            write({name: own[name] for name in own.keys() & weights.keys()}, weights)
         self._steps: list[tuple[Any, Any]] = []
         self._state = [(tensor, tensor.detach().clone()) for tensor in _tensors(module).values()]
         # First, so that the other callbacks see the network of the race; the list itself is being iterated over

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -105,12 +106,14 @@ class Training:
         self._fitness = fitness
         self.pausable.pause()
 
-    def note(self, trainer: Any, memory: Memory, values: Mapping[str, Tensor], **rest: Any) -> None:
+    def note(
+        self, trainer: Any, memory: Memory | None, values: Callable[[], Mapping[str, Tensor]], **rest: Any
+    ) -> None:
         """At the start of an epoch, note what the training is made of, if it may be asked for and is known."""
         in_steps, epoch = self.fit.budget.steps is not None, trainer.current_epoch
-        if self.fit.notes and epoch > 0 and (in_steps or epoch == self.until):
+        if memory is not None and epoch > 0 and (in_steps or epoch == self.until):
             trained = trainer.global_step if in_steps else epoch
-            self.noted = noted_training(trainer, values, trained=trained, **rest) if memory.unchanged else None
+            self.noted = noted_training(trainer, values(), trained=trained, **rest) if memory.unchanged else None
 
     def _update(self, until: int) -> None:
         """Train and score the members, unless they have come so far, or failed."""
@@ -156,6 +159,7 @@ class Guard(Callback):
         self.training, self.fit, self.pausable = training, training.fit, training.pausable
         self._due = self._extra = False
         self._logged: dict[str, Any] = {}
+        self._memory: Memory | None = None
         self._resumed, training.resumed = training.resumed, None
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
@@ -164,9 +168,6 @@ class Guard(Callback):
             scale_optimizers(trainer, criterion.step)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        self._memory = Memory(trainer, pl_module)
-        if self._resumed is not None:
-            set_progress(trainer, **self._resumed["progress"])
         loop = trainer.fit_loop.epoch_loop
         usual, validate = loop._should_check_val_fx, loop.val_loop.run
         seed_validation(loop.val_loop, pl_module, self.fit, self.training.seed)
@@ -187,13 +188,33 @@ class Guard(Callback):
                 self._pause(trainer)
 
         loop._should_check_val_fx, loop.val_loop.run = should_validate, run
+        if self._resumed is not None:
+            self._go_on_after_start(trainer, self._resumed)
+
+    def _go_on_after_start(self, trainer: Any, resumed: dict[str, Any]) -> None:
+        """Set the counters once the module has done what it does at the start of a training."""
+        start = trainer.fit_loop.on_advance_start
+
+        def begin() -> None:
+            trainer.fit_loop.on_advance_start = start
+            set_progress(trainer, **resumed["progress"])
+            start()
+
+        trainer.fit_loop.on_advance_start = begin
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        if self._memory is None and self.fit.notes:
+            self._memory = Memory(trainer, pl_module)
         if self._resumed is None:
-            self.training.note(trainer, self._memory, tensors(pl_module))
+            gradients = {name: p.grad for name, p in pl_module.named_parameters() if p.grad is not None}
+            own = not pl_module.automatic_optimization
+            values = partial(tensors, pl_module)
+            self.training.note(trainer, self._memory, values, gradients=gradients if own else {})
         else:
-            # What the module does at the start of a training is done
             load_training(trainer, self._resumed, tensors(pl_module))
+            for name, gradient in self._resumed["gradients"].items():
+                parameter = pl_module.get_parameter(name)
+                parameter.grad = gradient.to(parameter.device)
             self._resumed = None
         self._pause(trainer)
         # The copy of the module, and loaders that were made for this fit, have generators of their own

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -125,7 +127,8 @@ class Validation:
                 loaded.append(loop._combined_loader)
                 if loop._combined_loader is not None:
                     pairs = zip(loop._combined_loader.flattened, loop.max_batches, strict=True)
-                    loop._combined_loader.flattened = [_Kept(loader, limit) for loader, limit in pairs]
+                    # Behind the property, so that code of the user's sees its own loaders
+                    loop._combined_loader._flattened = [_Kept(loader, limit) for loader, limit in pairs]
                 own.extend(_generators(loop, module, fit))
             # The Trainer takes it away at each call
             (loop._combined_loader,) = loaded
@@ -163,10 +166,13 @@ class _Kept:
                 yield copy.deepcopy(batch)
             return
         batches: list[tuple[Any, Callable[[], None] | None]] = []
-        room = KEPT_BYTES
+        room: float = KEPT_BYTES
         before = _states()
         for batch in self.loader:
-            room -= sum(leaf.nbytes for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
+            # Of an object of another class nobody knows the size, nor whether it can be copied
+            leaves = tree_leaves(batch)
+            known = all(isinstance(leaf, Tensor | np.ndarray | Number | str | bytes | None) for leaf in leaves)
+            room -= sum(getattr(leaf, "nbytes", 0) for leaf in leaves) if known else math.inf
             if room >= 0:
                 batches.append((copy.deepcopy(batch), None if _states() == before else saved_states()))
             if len(batches) == self.limit:

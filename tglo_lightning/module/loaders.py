@@ -16,7 +16,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
-__all__ = ["fresh_iterators", "generators", "large_data", "nothing", "owners", "with_fresh_iterators"]
+__all__ = ["fresh_iterators", "generators", "large_data", "nothing", "reached", "root", "with_fresh_iterators"]
 
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 HOLDERS = (DataLoader, Dataset, Sampler)
@@ -35,9 +35,11 @@ def generators(*sources: Any) -> list[Any]:
     return _instances(GENERATORS, sources)
 
 
-def owners(*sources: Any) -> list[Any]:
-    """Some objects, and the loaders, samplers, data sets and objects of the user's that can be reached from them."""
-    return _reached((), sources)[1]
+def reached(kinds: tuple[type, ...], *sources: Any) -> tuple[list[Any], list[Any]]:
+    """Instances of ``kinds`` that can be reached from some objects, and what was looked into on the way: these objects,
+    and loaders, samplers, data sets, functions and objects of the user's, but for what is of these kinds.
+    """
+    return _reached(kinds, sources)
 
 
 def large_data(module: nn.Module) -> list[Any]:
@@ -74,7 +76,7 @@ def _reached(kinds: tuple[type, ...], sources: Iterable[Any]) -> tuple[list[Any]
         elif isinstance(value, dict | list | tuple):
             for entry in (value.values() if isinstance(value, dict) else value) if len(value) <= LONGEST else ():
                 collect(entry, depth + 1)
-        elif isinstance(value, HOLDERS) or not (isinstance(value, type) or _root(type(value)) in LIBRARIES):
+        elif isinstance(value, HOLDERS) or not (isinstance(value, type) or root(type(value)) in LIBRARIES):
             seen.add(id(value))
             owners.append(value)
             for entry in list(getattr(value, "__dict__", {}).values()):
@@ -84,6 +86,8 @@ def _reached(kinds: tuple[type, ...], sources: Iterable[Any]) -> tuple[list[Any]
         elif isinstance(value, MethodType):
             collect(value.__self__, depth)
         elif isinstance(value, FunctionType):
+            seen.add(id(value))
+            owners.append(value)
             collect(list(inspect.getclosurevars(value).nonlocals.values()), depth)
 
     for source in sources:
@@ -95,7 +99,8 @@ def _reached(kinds: tuple[type, ...], sources: Iterable[Any]) -> tuple[list[Any]
     return found, owners
 
 
-def _root(item: Any) -> str:
+def root(item: Any) -> str:
+    """Return the name of the package that a class or a function is from."""
     return str(getattr(item, "__module__", None)).partition(".")[0]
 
 
@@ -128,7 +133,7 @@ def with_fresh_iterators(holder: Any) -> Any:
     """Let the loaders that a module or a datamodule makes be at their start; return it."""
     for name in ("train_dataloader", "val_dataloader"):
         method = getattr(holder, name)
-        if isinstance(method, MethodType) and _root(method.__func__) not in LIGHTNING:
+        if isinstance(method, MethodType) and root(method.__func__) not in LIGHTNING:
             vars(holder)[name] = partial(_fresh, method)
     return holder
 

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from tglo_lightning.module.loaders import nothing
+from tglo_lightning.module.loaders import DEEPEST, LIBRARIES, nothing, root
 
 __all__ = ["INTERNAL", "plain_attributes", "preserved_module", "saved_attributes"]
 
@@ -55,8 +56,8 @@ def preserved_module(module: nn.Module) -> Iterator[None]:
 
 
 def saved_attributes(module: nn.Module) -> Callable[[], None]:
-    """Note what a module remembers beside its parameters: buffers, metrics, plain attributes, small containers and
-    tensors.
+    """Note what a module remembers beside its parameters: buffers, metrics, plain attributes, small containers, tensors
+    and arrays, and the same of objects of the user's own classes.
 
     Returns:
         A function that puts it all back, as often as it is called.
@@ -64,8 +65,8 @@ def saved_attributes(module: nn.Module) -> Callable[[], None]:
     undo: list[Callable[[], Any]] = []
     seen: set[int] = set()
 
-    def note(value: Any, largest: float = LARGEST) -> None:
-        if id(value) in seen:
+    def note(value: Any, largest: float = LARGEST, depth: int = 0) -> None:
+        if id(value) in seen or depth > DEEPEST:
             return
         seen.add(id(value))
         if isinstance(value, Tensor):
@@ -74,7 +75,13 @@ def saved_attributes(module: nn.Module) -> Callable[[], None]:
         elif isinstance(value, CONTAINERS) and len(value) <= LONGEST:
             undo.append(partial(_refill, value, copy.copy(value)))
             for entry in value.values() if isinstance(value, dict) else value:
-                note(entry)
+                note(entry, depth=depth + 1)
+        elif isinstance(value, np.ndarray) and value.size <= largest and value.flags.writeable:
+            undo.append(partial(np.copyto, value, value.copy()))
+        elif hasattr(value, "__dict__") and not any(root(kind) in LIBRARIES for kind in type(value).__mro__[:-1]):
+            undo.append(partial(_set_attributes, value, dict(vars(value))))
+            for entry in vars(value).values():
+                note(entry, depth=depth + 1)
 
     for child in module.modules():
         own = {name: value for name, value in vars(child).items() if name not in INTERNAL}
@@ -98,7 +105,7 @@ def plain_attributes(values: Mapping[str, Any]) -> dict[str, Any]:
     return plain | {name: len(value) for name, value in values.items() if isinstance(value, CONTAINERS)}
 
 
-def _set_attributes(module: nn.Module, values: dict[str, Any]) -> None:
+def _set_attributes(module: Any, values: dict[str, Any]) -> None:
     for name in vars(module).keys() - values.keys() - INTERNAL:
         del vars(module)[name]
     vars(module).update(values)

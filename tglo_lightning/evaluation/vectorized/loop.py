@@ -95,14 +95,15 @@ class PopulationLoop(Callback):
         loop = trainer.fit_loop
         self.step = Step(module)
         self._randomness = ComputeRandomness(trainer.strategy.root_device)
-        memory = Memory(trainer, module, [slot.get(module) for slot in self.fit.slots])
+        ours = [slot.get(module) for slot in self.fit.slots]
+        memory = Memory(trainer, module, ours) if self.fit.notes else None
         if self._resumed is not None:
             set_progress(trainer, **self._resumed["progress"])
         while not self._done(trainer):
             epoch = trainer.current_epoch
             if self._resumed is None:
                 rest = {"sizes": self._sizes, "members": self._members, "drawn": self._randomness.inside}
-                self.training.note(trainer, memory, self._tensors, **rest)
+                self.training.note(trainer, memory, lambda: self._tensors, **rest)
             if self.fit.budget.steps is None and epoch >= self.training.until:
                 self._pause(trainer)
             loop.setup_data()
