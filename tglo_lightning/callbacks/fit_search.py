@@ -21,11 +21,11 @@ from tglo_lightning.evaluation.auto import EVALUATORS
 from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.module import LossSlots
 from tglo_lightning.module.copies import check_resettable
-from tglo_lightning.module.fingerprint import digest
 from tglo_lightning.module.messages import tell
 from tglo_lightning.reporting.attraction import AttractionRecord
 from tglo_lightning.reporting.loggers import boards
 from tglo_lightning.search import Budget, Objective, Race, SearchResult, SearchSettings, search
+from tglo_lightning.search.code import digest
 from tglo_lightning.search.interruption import interruptible
 from tglo_lightning.search.summary import summary, warn_of_seeds
 

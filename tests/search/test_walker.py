@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tglo_lightning.search.code import code_of
+from tglo_lightning.search.walker import code_of
 
 PROGRAM = """
 import torch
