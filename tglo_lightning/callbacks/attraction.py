@@ -28,8 +28,6 @@ from tglo_lightning.reporting.attraction import AttractionRecord, measure
 from tglo_lightning.reporting.loggers import Board, boards, draw
 from tglo_lightning.search.seeding import seed_all
 
-__all__ = ["AttractionMonitor"]
-
 
 class AttractionMonitor(Callback):
     r"""Watches whether the loss pulls training samples to zero training error or pushes them away from it.

@@ -11,8 +11,6 @@ from tglo_lightning.search import Budget, SearchSettings
 from tglo_lightning.search.checks import CHECKS
 from tglo_lightning.wording import counted
 
-__all__ = ["cost", "takes_best"]
-
 
 def cost(settings: SearchSettings, evaluator: Any, fit: InnerFit, *, measure: bool) -> str:
     """Return the number of trainings and their length in words, and the time they take if it is known.

@@ -32,8 +32,6 @@ from tglo_lightning.search.summary import summary, warn_of_seeds
 if TYPE_CHECKING:
     from tglo_lightning.callbacks.taylorglo import TaylorGLO
 
-__all__ = ["DryRun", "FitSearch", "Found"]
-
 
 class DryRun(Exception):
     """A search that was only to be estimated."""

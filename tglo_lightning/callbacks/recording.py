@@ -26,8 +26,6 @@ from tglo_lightning.search.files import (
 from tglo_lightning.search.journal import Unwritable
 from tglo_lightning.wording import counted
 
-__all__ = ["Recording", "versions"]
-
 # Packages whose versions may change the outcome of a search
 VERSIONS = ("torch", "pytorch-lightning", "cma", "numpy")
 # Settings of evaluators that may change the last bits of a result

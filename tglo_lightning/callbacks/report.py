@@ -18,8 +18,6 @@ from tglo_lightning.reporting.loggers import boards, draw
 from tglo_lightning.reporting.results import original_name
 from tglo_lightning.search import SearchResult
 
-__all__ = ["SearchReport"]
-
 
 class SearchReport:
     """Follows a fit, writes ``report.html`` beside the search's result, and hands the files to the loggers.

@@ -13,8 +13,6 @@ from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler
 
 from tglo_lightning.module.loaders import fresh_iterators
 
-__all__ = ["random_batches"]
-
 # Without gradients a batch needs far less memory than it does in training
 LARGER = 8
 

@@ -17,8 +17,6 @@ from tglo_lightning.module.loaders import nothing
 from tglo_lightning.reporting.attraction import AttractionRecord, measure
 from tglo_lightning.search import Criterion
 
-__all__ = ["SearchAttraction", "attraction_path"]
-
 SAMPLES = 200
 BATCHES = 4
 

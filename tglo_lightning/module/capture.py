@@ -8,8 +8,6 @@ from typing import Any
 from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
 
-__all__ = ["loss_inputs"]
-
 
 class _Reached(BaseException):
     """Ends a step at the loss. Not an ``Exception``, so that no handler of the module holds it up."""

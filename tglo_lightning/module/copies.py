@@ -14,8 +14,6 @@ from torchmetrics import Metric
 
 from tglo_lightning.module.loaders import large_data
 
-__all__ = ["INITS", "Init", "check_resettable", "copies_of", "fresh_module", "leave_ranks", "replicate"]
-
 INITS = ("module", "reset")
 Init = str | Callable[[], Any]
 COMPILED = ("forward", "training_step", "validation_step", "test_step", "predict_step")

@@ -20,8 +20,6 @@ from tglo_lightning.losses.registry import FUNCTIONS, OTHER_FUNCTIONS
 from tglo_lightning.module.inline import Intercepting, bound
 from tglo_lightning.module.slot import InlineSlot, LossSlot, LossSlots
 
-__all__ = ["LossWatch"]
-
 LIBRARIES = tuple(str(Path(sys.modules[name].__file__ or "").parent) for name in ("torch", "tglo_lightning"))
 
 

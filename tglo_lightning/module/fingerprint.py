@@ -26,8 +26,6 @@ from tglo_lightning.search.code import INSTALLED, LIBRARY, digest, name_of, owne
 from tglo_lightning.search.walker import CHANGING, SHOWN, Walker
 from tglo_lightning.wording import counted
 
-__all__ = ["Fingerprint", "compared"]
-
 # A longer list of plain values is hashed in one go
 LONG = 50
 # What modules and datamodules keep for themselves

@@ -13,8 +13,6 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from tglo_lightning.search.seeding import seed_all
 
-__all__ = ["Samples", "read_samples"]
-
 BYTES = 256 * 2**20
 # After so long only what has been read at the last power of 4 counts: where that is should not depend on the load
 SECONDS = 5.0

@@ -8,11 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tglo_lightning.reporting.numbers import direction
+from tglo_lightning.reporting.numbers import LESS_IS_BETTER, direction
 from tglo_lightning.reporting.runs import Loss, Run, conditions, find_runs, labels
-from tglo_lightning.reporting.stats import LESS_IS_BETTER, Verdict, holm, summarize, verdict
-
-__all__ = ["Comparison", "Row", "compare"]
+from tglo_lightning.reporting.stats import Verdict, holm, summarize, verdict
 
 UNITS = ("training", "run")
 

@@ -15,8 +15,6 @@ from tglo_lightning.arguments import integer, number
 from tglo_lightning.module.preserving import preserved_module
 from tglo_lightning.untrusted import load_arrays, save_arrays
 
-__all__ = ["Landscape", "filter_normalized", "measure_landscape"]
-
 
 @dataclass
 class Landscape:

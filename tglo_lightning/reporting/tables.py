@@ -18,8 +18,6 @@ from tglo_lightning.wording import counted
 if TYPE_CHECKING:
     from tglo_lightning.reporting.robustness import RobustnessReport
 
-__all__ = ["Table", "comparison_legend", "comparison_table", "results_table", "robustness_table"]
-
 
 @dataclass
 class Table:

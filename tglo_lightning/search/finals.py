@@ -127,16 +127,20 @@ class Finals(Plain):
         if original.errors or not math.isfinite(best.mean):
             return None, False
         sign = 1.0 if mode == "max" else -1.0
-        finite = [value for value in (*best.fitness, *original.fitness) if math.isfinite(value)]
-        worst = min(finite, key=lambda value: sign * value)
-        # A training of the original that diverged counts as the worst that was seen
-        other = [value if math.isfinite(value) else worst for value in original.fitness]
-        differences = [sign * (a - b) for a, b in zip(best.fitness, other, strict=True)]
+        pairs = zip(best.fitness, without_diverged(original, best, mode), strict=True)
+        differences = [sign * (a - b) for a, b in pairs]
         p_value = paired_p_value(differences)
         if p_value is not None and self.look:
             p_value = min(1.0, 2 * p_value)
         better = sum(differences) > 0
         return p_value, better if p_value is None else better and p_value <= self.level
+
+
+def without_diverged(original: Finalist, best: Finalist, mode: str) -> list[float]:
+    """Return the fitness of ``original``; a training that diverged counts as the worst value of both finalists."""
+    finite = [value for value in (*best.fitness, *original.fitness) if math.isfinite(value)]
+    worst = (min if mode == "max" else max)(finite, default=math.nan)
+    return [value if math.isfinite(value) else worst for value in original.fitness]
 
 
 def paired_p_value(differences: Sequence[float]) -> float | None:
