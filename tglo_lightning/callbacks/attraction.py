@@ -125,10 +125,11 @@ class AttractionMonitor(Callback):
         self._boards = boards(trainer)
         batches, values, index, target, num_classes = self._draw(trainer, pl_module)
         self._batches = batches
-        if self.record is None or not _same(self.record, index, target):
-            if self.record is not None:
-                rank_zero_warn("AttractionMonitor: the training data differ from the checkpoint's; its record is left.")
-            self.record = AttractionRecord(index, target, num_classes)
+        before = self.record
+        if before is not None and not (torch.equal(before.index, index) and torch.equal(before.target, target)):
+            rank_zero_warn("AttractionMonitor: the training data differ from the checkpoint's; its record is left.")
+            before = None
+        self.record = before or AttractionRecord(index, target, num_classes)
         if trainer.current_epoch not in self.record.epochs:
             self._note(trainer, pl_module, trainer.current_epoch, values)
 
@@ -318,7 +319,3 @@ def true_classes(logits: Tensor, target: Tensor) -> Tensor:
     """True class of each sample, int64 of shape ``(N,)``; of its first position where it has several."""
     classes = target.argmax(1) if target.is_floating_point() else target
     return classes.reshape(len(logits), -1)[:, 0].long()
-
-
-def _same(record: AttractionRecord, index: Tensor, target: Tensor) -> bool:
-    return torch.equal(record.index, index) and torch.equal(record.target, target)

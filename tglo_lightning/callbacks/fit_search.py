@@ -53,13 +53,7 @@ class Found:
 
 
 class FitSearch:
-    """The search of a callback at the start of a fit.
-
-    Args:
-        callback: holds the arguments.
-        trainer: the outer Trainer, within ``fit``.
-        module: the outer module.
-    """
+    """The search of a callback at the start of a fit of the outer ``trainer`` and ``module``."""
 
     def __init__(self, callback: TaylorGLO, trainer: Any, module: Any) -> None:
         self.callback, self.trainer, self.module = callback, trainer, module

@@ -30,7 +30,7 @@ def generators(*sources: Any) -> list[Any]:
     """The random generators of torch, numpy and Python that data loaders, or the attributes of a datamodule or a
     module, draw from: those of their samplers, datasets, transforms and collate functions.
     """
-    return _instances(GENERATORS, sources)
+    return _reached(GENERATORS, sources)[0]
 
 
 def owners(*sources: Any) -> list[Any]:
@@ -43,22 +43,14 @@ def large_data(module: nn.Module) -> list[Any]:
     own = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
     return [
         value
-        for value in _instances((Tensor, np.ndarray), list(module.modules()))
+        for value in _reached((Tensor, np.ndarray), module.modules())[0]
         if id(value) not in own
         and (value.size > LARGE if isinstance(value, np.ndarray) else value.numel() > LARGE and not value.requires_grad)
     ]
 
 
-def _instances(kinds: tuple[type, ...], sources: Iterable[Any]) -> list[Any]:
-    return _reached(kinds, sources)[0]
-
-
 def _reached(kinds: tuple[type, ...], sources: Iterable[Any]) -> tuple[list[Any], list[Any]]:
-    """Instances of ``kinds`` that can be reached from ``sources`` over attributes and short containers.
-
-    Returns:
-        The instances, and the objects whose attributes were looked at on the way.
-    """
+    """Instances of ``kinds`` reached over attributes and short containers, and the objects looked at on the way."""
     found: list[Any] = []
     owners: list[Any] = []
     seen: set[int] = set()

@@ -34,12 +34,8 @@ def read_samples(
     """Read up to ``most`` samples of a loader, in a random order that is always the same, or the first of a stream.
 
     They are read by one worker process where the loader has some: a data set may open a file when it is first read.
-
-    Args:
-        loader: a loader of torch, or any other iterable, which is read by batches.
-        generators: random generators that the data draw from; they are seeded.
-        most: number of samples.
-        describe: returns a function that describes a sample and tells its size in bytes.
+    Another iterable than a loader of torch is read by batches. The ``generators`` that the data draw from are seeded.
+    ``describe`` returns a function that describes a sample and tells its size in bytes.
     """
     generators = list(generators)
     total = len(loader.dataset) if isinstance(getattr(loader, "dataset", None), Sized) else None

@@ -83,13 +83,9 @@ class Finals(Plain):
         return self.finalists * self.seeds + 2 * self.confirm
 
     def run(self, train: Train, history: Sequence[Candidate], original: str, mode: str) -> Outcome:
-        """Choose and confirm.
+        """Choose one of the candidates in ``history`` and confirm it against the module's own loss, ``original``.
 
-        Args:
-            train: trains criteria from a seed of a stage, ``"choice"`` or ``"confirmation"``.
-            history: the candidates of the search.
-            original: name of the module's own loss.
-            mode: ``"max"`` or ``"min"``.
+        ``train`` trains criteria from a seed of a stage, ``"choice"`` or ``"confirmation"``.
         """
         sign = -1.0 if mode == "max" else 1.0
         # The module's own loss is confirmed against anyway

@@ -86,15 +86,10 @@ class SearchSettings:
         return replace(self, space=space_for(self.space, kind), strategy=self.strategy.for_kind(kind))
 
     def for_fit(self, max_epochs: int | None, max_steps: int, score: str = "last") -> SearchSettings:
-        """Return the settings with a length of training: the given one, or that of a Trainer's fit.
-
-        Args:
-            max_epochs: of the fit; ``None`` or negative for no end.
-            max_steps: of the fit; negative for no end.
-            score: which moment of a training counts, if the budget does not say.
+        """Return the settings with a length of training, and the moment of it that counts: as given, or as in a fit.
 
         Raises:
-            ValueError: there is neither.
+            ValueError: neither has a length: ``max_epochs`` is ``None`` or negative, and ``max_steps`` negative.
         """
         length: dict[str, Any] = {}
         if not self.budget.length:
