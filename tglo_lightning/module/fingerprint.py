@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import Iterable, Mapping, Sized
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,7 @@ class Fingerprint(Walker):
         self.contents = []
         settings = [self.value(loader) for loader in leaves]
         held = sorted(set(self.contents))
-        samples = [read_samples(loader, generators, most, _describer) for loader in leaves]
+        samples = [read_samples(loader, generators, most, partial(Fingerprint, exact=True)) for loader in leaves]
         lengths = [len(leaf.dataset) for leaf in leaves if isinstance(getattr(leaf, "dataset", None), Sized)]
         return {
             "lengths": lengths,
@@ -171,11 +172,6 @@ def _plain(values: Any) -> Any:
         return np.frombuffer(json.dumps(values, sort_keys=isinstance(values, dict)).encode(), np.uint8)
     except (TypeError, ValueError, RecursionError):
         return None
-
-
-def _describer() -> Callable[[Any], tuple[str, int]]:
-    fingerprint = Fingerprint(exact=True)
-    return lambda sample: (fingerprint.value(sample), fingerprint.bytes)
 
 
 def _slots(kind: type) -> list[str]:
