@@ -62,9 +62,6 @@ def search(
     confirm the choice against the module's own loss.
 
     Args:
-        evaluator: trains and scores.
-        settings: the arguments of the search.
-        objective: what is optimised.
         journal: records every finished training and the strategy's state after each generation. A search that was
             killed goes on from there, with the same result.
         listener: followed by progress bars and loggers.

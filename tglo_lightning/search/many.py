@@ -70,7 +70,6 @@ def minimize_many(
         num_classes: classes of each task.
         settings: the arguments of the search; by default CMA-ES over shape and step, from the prior.
         journal: as for :func:`~tglo_lightning.search.minimize`.
-        progress: show a progress bar.
         identity: what else the result depends on, as plain values; a journal with other ones is another search's.
         options: attributes of :class:`~tglo_lightning.search.SearchSettings`, in place of ``settings``.
 

@@ -133,9 +133,7 @@ class Objective:
     """What a search optimises, and the loss that it must beat.
 
     Attributes:
-        num_classes: classes of the task, at least 2.
-        monitor: name of the metric.
-        mode: ``"max"`` or ``"min"``.
+        num_classes: at least 2.
         original: name of the module's own loss.
         options: options of each original loss, see :func:`~tglo_lightning.losses.loss_options`.
         priors: frequencies of the classes among the training labels, with sum 1; ``None`` if they are not known.
