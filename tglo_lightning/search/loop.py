@@ -268,7 +268,8 @@ class Search:
             population = BestCheck(population, self.objective.mode)
         evaluations = []
         try:
-            fresh = iter(()) if population is None else iter((training or _to_the_end)(population))
+            train = training or partial(Strategy.train, self.strategy)
+            fresh = iter(()) if population is None else iter(train(population))
             for index, (key, criterion) in enumerate(zip(keys, criteria, strict=True)):
                 again = next(fresh, None) if index in trained else None
                 evaluation = known[index] or again
@@ -338,11 +339,6 @@ class Search:
                 "step": valid[0].criterion.step,
             }
         return metrics
-
-
-def _to_the_end(population: Population) -> Iterable[Evaluation]:
-    population.advance(population.length)
-    return population.scores()
 
 
 def _reason(population: Sequence[Candidate]) -> str:

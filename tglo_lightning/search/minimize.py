@@ -75,7 +75,7 @@ def minimize(
         settings: the arguments of the search.
         journal: file that every finished training is written to; the result is written beside it, as ``.json``. A
             search that was killed goes on from there when it is started again with the same ``fn``: its code, that of
-            your own functions and classes it leads to, and the numbers, strings and tensors that these read.
+            the functions and classes it leads to, and the numbers, strings and tensors that these read.
         options: attributes of :class:`~tglo_lightning.search.SearchSettings`, such as ``generations=3``, in place of
             ``settings``.
 
