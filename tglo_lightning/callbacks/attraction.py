@@ -219,7 +219,8 @@ class AttractionMonitor(Callback):
 
     def _draw(self, trainer: Any, pl_module: Any) -> tuple[list[Any], Tensor, Tensor, Tensor, int]:
         """The batches, what they measure now, and index and true class of their samples."""
-        loaders = _loaders(trainer, pl_module)
+        owners = [owner for owner in (trainer.datamodule, pl_module) if hasattr(owner, "attraction_dataloader")]
+        loaders = owners[0].attraction_dataloader() if owners else trainer.train_dataloader
         batches, values, indices, targets, count, num_classes = [], [], [], [], 0, 0
         with _apart(trainer, pl_module, generators(loaders)):
             seed_all(self.seed)
@@ -291,14 +292,6 @@ def _apart(trainer: Any, pl_module: Any, own: Sequence[Any] = ()) -> Iterator[No
             yield
         finally:
             trainer.state.stage = stage
-
-
-def _loaders(trainer: Any, pl_module: Any) -> Any:
-    """The loader that was made for this, else the one that the training uses."""
-    for owner in (trainer.datamodule, pl_module):
-        if hasattr(owner, "attraction_dataloader"):
-            return owner.attraction_dataloader()
-    return trainer.train_dataloader
 
 
 def separable(loss: Any) -> SeparableLoss:
