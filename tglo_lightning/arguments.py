@@ -8,8 +8,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["choice", "entries", "flag", "integer", "number", "optional", "sizes", "tensor_of"]
-
 T = TypeVar("T")
 
 

@@ -75,11 +75,9 @@ def regular_target(path: Path) -> Path:
 def load_json(path: str | os.PathLike[str], shape: Any = dict) -> Any:
     """Return what a JSON file holds.
 
-    Args:
-        path: the file.
-        shape: what it must hold: a type or a tuple of types; ``(shape, None)``, which may be null; ``[shape]``, a list
-            whose entries have this shape; ``{"name": shape}``, a dict with at least these keys; ``{...: shape}``, one
-            whose values all have this shape. Numbers must be finite.
+    It must have the ``shape``: a type or a tuple of types; ``(shape, None)``, which may be null; ``[shape]``, a list
+    whose entries have this shape; ``{"name": shape}``, a dict with at least these keys; ``{...: shape}``, one whose
+    values all have this shape. Numbers must be finite.
 
     Raises:
         OSError: the file cannot be read.

@@ -1,7 +1,5 @@
 """Counts in sentences."""
 
-__all__ = ["counted", "plural"]
-
 SIBILANTS = ("s", "x", "ch", "sh")
 
 

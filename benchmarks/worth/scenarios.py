@@ -59,7 +59,7 @@ def table(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and labels of a data set of scikit-learn, or of a file of features."""
     from sklearn import datasets
 
-    if name in ("digits", "wine", "breast_cancer"):
+    if name in ("digits", "iris", "wine", "breast_cancer"):
         x, y = getattr(datasets, f"load_{name}")(return_X_y=True)
         return (x / 16 if name == "digits" else x), y
     stored = np.load(FOLDERS["cache"] / f"{name}.npz")

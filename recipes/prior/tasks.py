@@ -6,13 +6,13 @@ So what the benchmark reports on its data sets was never tuned on them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from sklearn import datasets
 
-from benchmarks.worth.scenarios import Split, drawn, wrong
+from benchmarks.worth.scenarios import Split, cnn, drawn, of_cancer, of_wine, on_digits, sgd, wrong
 from benchmarks.worth.trainer import CNN, MLP, Training
 
 Make = Callable[[int, np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
@@ -107,7 +107,8 @@ def made(make: Make, width: int, rows: list[tuple]) -> list[Task]:
 def source_tasks() -> list[Task]:
     """The tasks that the prior is searched on."""
     iris = [
-        Task(f"iris, {noise:.0%} wrong, {opt}", "iris", 3, noise, partial(_iris, noise=noise),
+        Task(f"iris, {noise:.0%} wrong, {opt}", "iris", 3, noise,
+             partial(drawn, source="iris", sizes=(60, 40), noise=noise, standardised=True),
              Training(MLP((4, 32, 3)), opt, lr=lr, epochs=40, batch=16))
         for noise, opt, lr in ((0.0, "adam", 0.02), (0.2, "sgd", 0.3), (0.4, "adam", 0.02))
     ]  # fmt: skip
@@ -141,17 +142,12 @@ def source_tasks() -> list[Task]:
 
 def unseen_tasks() -> list[Task]:
     """Tasks on real data sets that no search uses, for the table alone."""
-    digits = Training(MLP((64, 64, 10)), lr=0.02, epochs=40)
-    cnn = Training(CNN((1, 8, 8), (8, 16), 10), lr=0.01, epochs=15)
-    sgd = Training(MLP((64, 64, 10)), "sgd", lr=0.1, epochs=40)
-    of_wine, of_cancer = (Training(MLP((d, 32, n)), lr=0.02, epochs=40, batch=32) for d, n in ((13, 3), (30, 2)))
     rows = [
-        ("digits", 10, 0.0, digits),
-        ("digits", 10, 0.4, digits),
-        ("digits", 10, 0.4, cnn),
-        ("digits", 10, 0.4, sgd),
+        *(("digits", 10, noise, on_digits) for noise in (0.0, 0.4)),
+        *(("digits", 10, 0.4, how) for how in (replace(cnn, epochs=15), sgd)),
+        ("wine", 3, 0.3, of_wine),
+        *(("breast_cancer", 2, noise, of_cancer) for noise in (0.3, 0.0)),
     ]
-    rows += [("wine", 3, 0.3, of_wine), ("breast_cancer", 2, 0.3, of_cancer), ("breast_cancer", 2, 0.0, of_cancer)]
     tasks = []
     for source, classes, noise, how in rows:
         sizes = (600, 400) if source == "digits" else (0.4, 0.2)
@@ -159,12 +155,3 @@ def unseen_tasks() -> list[Task]:
         kind = "cnn" if isinstance(how.net, CNN) else "mlp"
         tasks.append(Task(f"{source}, {noise:.0%} wrong, {kind}, {how.optimizer}", "real", classes, noise, data, how))
     return tasks
-
-
-def _iris(seed: int, noise: float) -> Split:
-    x, y = datasets.load_iris(return_X_y=True)
-    draws = np.random.default_rng(seed)
-    rows = np.split(draws.permutation(150), [60, 100])
-    x = (x - x[rows[0]].mean(0)) / x[rows[0]].std(0)
-    labels = [wrong(y[part], 3, noise, draws, False) for part in rows[:2]] + [y[rows[2]]]
-    return tuple(values for part, given in zip(rows, labels, strict=True) for values in (x[part], given))

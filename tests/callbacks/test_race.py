@@ -8,7 +8,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from helpers.data import loaders
-from helpers.modules import accuracy, classifier, cnn, mlp, quiet_trainer, seeded
+from helpers.modules import accuracy, classifier, cnn, manual, mlp, quiet_trainer, seeded
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, StochasticWeightAveraging
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from torch import nn
@@ -196,20 +196,8 @@ def test_running_means_are_those_of_the_network(tmp_path, evaluator):
     assert trainer.global_step == 12
 
 
-class Manual(classifier(pl)):
-    def __init__(self):
-        super().__init__()
-        self.automatic_optimization = False
-
-    def training_step(self, batch, batch_idx):
-        optimizer = self.optimizers()
-        optimizer.zero_grad()
-        self.manual_backward(self.criterion(self(batch[0]), batch[1]))
-        optimizer.step()
-
-
 def test_manual_optimization_and_own_attributes(tmp_path):
-    module = seeded(Manual)
+    module = seeded(manual(pl))
     search, trainer = fit(tmp_path, module)
     assert trainer.global_step == 24
     assert validated(module) == pytest.approx(search.result.best.fitness[0])
@@ -441,7 +429,7 @@ def test_what_a_race_cannot_do_is_said_before_it(tmp_path):
     ("module", "options", "limits"),
     [
         (classifier(pl), {}, None),
-        (Manual, {}, "`global_step` counts one step a batch."),
+        (manual(pl), {}, "`global_step` counts one step a batch."),
         (classifier(pl), {"max_time": "00:01:00:00"}, "`max_time` does not count the race."),
         (
             classifier(pl),

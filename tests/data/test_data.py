@@ -32,6 +32,9 @@ def test_noise_is_on_validation_and_training_labels_only():
     assert (clean_val != noisy_val).sum() == 0.4 * 400
     clean_train, noisy_train = clean._split(0).tensors[1], noisy._split(0).tensors[1]
     assert (clean_train != noisy_train).sum() == 0.4 * 1000
+    half = DigitsDataModule(label_noise=0.4, train_fraction=0.5)
+    assert torch.equal(half._split(0).tensors[1], noisy_train[:500])
+    assert torch.equal(_labels(half)[0], noisy_val)
 
 
 def test_task_depends_on_its_own_seed_alone():

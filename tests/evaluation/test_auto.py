@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from helpers.data import loaders
 from helpers.fits import CRITERIA, fitness, inner_fit, nested
-from helpers.modules import classifier, seeded
+from helpers.modules import classifier, manual, seeded
 from torch import nn
 from torchmetrics import MaxMetric
 
@@ -17,23 +17,11 @@ from tglo_lightning.evaluation import ProcessEvaluator, TrainerEvaluator, Vector
 from tglo_lightning.evaluation.auto import obstacle
 from tglo_lightning.search import Budget
 
-Classifier = classifier(pl)
+Classifier, Manual = classifier(pl), manual(pl)
 
 
 def fit_of(tmp_path, module, **kwargs):
     return inner_fit(pl, tmp_path, module, **kwargs)
-
-
-class Manual(Classifier):
-    def __init__(self):
-        super().__init__()
-        self.automatic_optimization = False
-
-    def training_step(self, batch, batch_idx):
-        optimizer = self.optimizers()
-        optimizer.zero_grad()
-        self.manual_backward(self.criterion(self(batch[0]), batch[1]))
-        optimizer.step()
 
 
 class Lbfgs(Classifier):

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from helpers.data import blobs, doubles, loader, loaders
 from helpers.fits import CRITERIA, equal, inner_fit, running
-from helpers.modules import classifier, cnn, mlp, seeded
+from helpers.modules import classifier, cnn, manual, mlp, seeded
 from torch import nn
 from torch.optim import SGD, Adam, NAdam, lr_scheduler
 from torch.utils.data import Dataset, Sampler, default_collate
@@ -49,12 +49,11 @@ class Scheduled(Classifier):
         return [optimizer], [{"scheduler": s, "interval": i} for s, i in zip(schedules, intervals, strict=True)]
 
 
-class Manual(Classifier):
+class Averaged(manual(pl)):
     """Two optimizers, stepped by hand, and an average of the weights that is made as the training starts."""
 
     def __init__(self):
         super().__init__()
-        self.automatic_optimization = False
         self.average = nn.Linear(1, 1)
 
     def on_train_start(self):
@@ -62,12 +61,7 @@ class Manual(Classifier):
             self.average.weight.fill_(self.net[0].weight.mean())
 
     def training_step(self, batch, batch_idx):
-        loss = super().training_step(batch, batch_idx)
-        for optimizer in self.optimizers():
-            optimizer.zero_grad()
-        self.manual_backward(loss)
-        for optimizer in self.optimizers():
-            optimizer.step()
+        super().training_step(batch, batch_idx)
         self.average.weight.data.lerp_(self.net[0].weight.data.mean(), 0.1)
 
     def configure_optimizers(self):
@@ -133,7 +127,7 @@ def test_it_goes_on_from_the_start_of_an_epoch(tmp_path, evaluator, case):
 
 
 def test_manual_optimisation(tmp_path):
-    assert None not in check(fit_of(tmp_path, Manual, loaders(), Budget(epochs=3)), TrainerEvaluator, (1, 2))
+    assert None not in check(fit_of(tmp_path, Averaged, loaders(), Budget(epochs=3)), TrainerEvaluator, (1, 2))
 
 
 def test_worker_processes(tmp_path):
@@ -157,7 +151,7 @@ def test_what_a_training_holds_is_noted(tmp_path):
     what the module learns from its counters at the start.
     """
 
-    class Own(Manual):
+    class Own(manual(pl)):
         def __init__(self):
             super().__init__()
             self.register_buffer("mask", torch.ones(1).expand(8))

@@ -79,6 +79,28 @@ def classifier(api: Any) -> type:
     return Classifier
 
 
+@cache
+def manual(api: Any) -> type:
+    """The same with optimizers that it steps by hand."""
+
+    class Manual(classifier(api)):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch: Any, batch_idx: int) -> None:
+            loss = super().training_step(batch, batch_idx)
+            optimizers = self.optimizers()
+            optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            self.manual_backward(loss)
+            for optimizer in optimizers:
+                optimizer.step()
+
+    return Manual
+
+
 def accuracy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Share of right answers, for class indices and probabilities."""
     labels = target.argmax(1) if target.is_floating_point() else target

@@ -333,9 +333,7 @@ def test_a_masked_true_class_is_impossible():
 
 
 def test_a_linear_loss_looks_at_the_true_class_alone():
-    class Doubled(LinearLoss):
-        family = ""
-
+    class Doubled(LinearLoss, abstract=True):
         def g(self, h, log_h):
             assert h.shape == (3,)
             return 2 * log_h

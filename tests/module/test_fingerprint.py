@@ -283,8 +283,8 @@ def test_what_was_compared_is_said(bases):
 
 
 def test_large_values_are_looked_at_in_part_and_that_is_said(monkeypatch):
-    monkeypatch.setattr("tglo_lightning.module.fingerprint.LARGEST", 2**20)
-    monkeypatch.setattr("tglo_lightning.module.fingerprint.OBJECTS", 1000)
+    monkeypatch.setattr("tglo_lightning.search.walker.LARGEST", 2**20)
+    monkeypatch.setattr("tglo_lightning.search.walker.OBJECTS", 1000)
     one = torch.zeros(2**20)
     other = one.clone()
     other[-1] = 1

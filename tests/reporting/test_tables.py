@@ -32,7 +32,7 @@ def test_rows_cells_and_p_values():
     for expected in ("n = 2", "kept: metalearned", "0.5500 ± 0.0707", "0.7500 ± 0.0707", "0.012", "n/a", "not finite"):
         assert expected in text
     # In one order, whatever that of the file
-    places = [text.index(f"│ {label}") for label in ("original ", "original, tuned", "best known", "metalearned")]
+    places = [text.index(f"\n  {label}") for label in ("original ", "original, tuned", "best known", "metalearned")]
     assert places == sorted(places)
     assert text.count("paired by seed") == 3
 

@@ -186,9 +186,7 @@ def test_what_a_search_kept_of_other_targets(result, original, name):
 
 
 def test_what_cannot_be_exported(tmp_path):
-    class Squared(LinearLoss):
-        family = ""
-
+    class Squared(LinearLoss, abstract=True):
         def g(self, h, log_h):
             return -(log_h**2)
 

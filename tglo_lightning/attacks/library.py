@@ -18,6 +18,7 @@ class UnitBox(nn.Module):
         self.model = model
         self.low, high = model.bounds
         self.width = high - self.low
+        self._same = model.bounds == (0.0, 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of the network."""
@@ -30,10 +31,6 @@ class UnitBox(nn.Module):
     def back(self, x: Tensor) -> Tensor:
         """From [0, 1] to the network's bounds."""
         return x if self._same else x * self.width + self.low
-
-    @property
-    def _same(self) -> bool:
-        return (self.low, self.width) == (0.0, 1.0)
 
 
 def library(name: str, attack: str = "This attack") -> Any:

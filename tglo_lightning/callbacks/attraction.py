@@ -28,8 +28,6 @@ from tglo_lightning.reporting.attraction import AttractionRecord, measure
 from tglo_lightning.reporting.loggers import Board, boards, draw
 from tglo_lightning.search.seeding import seed_all
 
-__all__ = ["AttractionMonitor"]
-
 
 class AttractionMonitor(Callback):
     r"""Watches whether the loss pulls training samples to zero training error or pushes them away from it.
@@ -127,10 +125,11 @@ class AttractionMonitor(Callback):
         self._boards = boards(trainer)
         batches, values, index, target, num_classes = self._draw(trainer, pl_module)
         self._batches = batches
-        if self.record is None or not _same(self.record, index, target):
-            if self.record is not None:
-                rank_zero_warn("AttractionMonitor: the training data differ from the checkpoint's; its record is left.")
-            self.record = AttractionRecord(index, target, num_classes)
+        before = self.record
+        if before is not None and not (torch.equal(before.index, index) and torch.equal(before.target, target)):
+            rank_zero_warn("AttractionMonitor: the training data differ from the checkpoint's; its record is left.")
+            before = None
+        self.record = before or AttractionRecord(index, target, num_classes)
         if trainer.current_epoch not in self.record.epochs:
             self._note(trainer, pl_module, trainer.current_epoch, values)
 
@@ -220,7 +219,8 @@ class AttractionMonitor(Callback):
 
     def _draw(self, trainer: Any, pl_module: Any) -> tuple[list[Any], Tensor, Tensor, Tensor, int]:
         """The batches, what they measure now, and index and true class of their samples."""
-        loaders = _loaders(trainer, pl_module)
+        owners = [owner for owner in (trainer.datamodule, pl_module) if hasattr(owner, "attraction_dataloader")]
+        loaders = owners[0].attraction_dataloader() if owners else trainer.train_dataloader
         batches, values, indices, targets, count, num_classes = [], [], [], [], 0, 0
         with _apart(trainer, pl_module, generators(loaders)):
             seed_all(self.seed)
@@ -294,14 +294,6 @@ def _apart(trainer: Any, pl_module: Any, own: Sequence[Any] = ()) -> Iterator[No
             trainer.state.stage = stage
 
 
-def _loaders(trainer: Any, pl_module: Any) -> Any:
-    """The loader that was made for this, else the one that the training uses."""
-    for owner in (trainer.datamodule, pl_module):
-        if hasattr(owner, "attraction_dataloader"):
-            return owner.attraction_dataloader()
-    return trainer.train_dataloader
-
-
 def separable(loss: Any) -> SeparableLoss:
     """A loss of a module, or the function that it calls, as one of the family.
 
@@ -320,7 +312,3 @@ def true_classes(logits: Tensor, target: Tensor) -> Tensor:
     """True class of each sample, int64 of shape ``(N,)``; of its first position where it has several."""
     classes = target.argmax(1) if target.is_floating_point() else target
     return classes.reshape(len(logits), -1)[:, 0].long()
-
-
-def _same(record: AttractionRecord, index: Tensor, target: Tensor) -> bool:
-    return torch.equal(record.index, index) and torch.equal(record.target, target)

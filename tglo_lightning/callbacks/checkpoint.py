@@ -8,8 +8,6 @@ from typing import Any
 from tglo_lightning.module import restore_loss
 from tglo_lightning.untrusted import load_checkpoint
 
-__all__ = ["load_from_checkpoint"]
-
 
 def load_from_checkpoint(module_class: Any, checkpoint_path: Any, **kwargs: Any) -> Any:
     """``module_class.load_from_checkpoint`` for a module that was trained with a metalearned loss.

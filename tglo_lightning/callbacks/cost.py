@@ -11,17 +11,10 @@ from tglo_lightning.search import Budget, SearchSettings
 from tglo_lightning.search.checks import CHECKS
 from tglo_lightning.wording import counted
 
-__all__ = ["cost", "takes_best"]
-
 
 def cost(settings: SearchSettings, evaluator: Any, fit: InnerFit, *, measure: bool) -> str:
-    """Return the number of trainings and their length in words, and the time they take if it is known.
-
-    Args:
-        settings: the arguments of the search.
-        evaluator: trains the candidates, and may have ``seconds``, how long one of them takes.
-        fit: what is trained.
-        measure: whether to time a short trial if that is not known.
+    """Return the number of trainings and their length in words, and the time they take, if the evaluator knows by
+    ``seconds`` how long one takes; to ``measure`` it otherwise, a short trial is timed.
     """
     assert isinstance(settings.budget, Budget)
     length = counted(settings.budget.length, settings.budget.unit[:-1])

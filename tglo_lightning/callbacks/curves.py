@@ -7,8 +7,6 @@ from typing import Any
 
 from tglo_lightning.module.bases import Callback
 
-__all__ = ["CurveRecorder"]
-
 
 class CurveRecorder(Callback):
     """Keeps what a training logs: ``{metric: [one value an epoch]}``, None where there is none or it is not finite.

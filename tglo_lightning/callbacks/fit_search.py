@@ -21,18 +21,16 @@ from tglo_lightning.evaluation.auto import EVALUATORS
 from tglo_lightning.evaluation.isolation import isolated
 from tglo_lightning.module import LossSlots
 from tglo_lightning.module.copies import check_resettable
-from tglo_lightning.module.fingerprint import digest
 from tglo_lightning.module.messages import tell
 from tglo_lightning.reporting.attraction import AttractionRecord
 from tglo_lightning.reporting.loggers import boards
 from tglo_lightning.search import Budget, Objective, Race, SearchResult, SearchSettings, search
+from tglo_lightning.search.code import digest
 from tglo_lightning.search.interruption import interruptible
 from tglo_lightning.search.summary import summary, warn_of_seeds
 
 if TYPE_CHECKING:
     from tglo_lightning.callbacks.taylorglo import TaylorGLO
-
-__all__ = ["DryRun", "FitSearch", "Found"]
 
 
 class DryRun(Exception):
@@ -55,13 +53,7 @@ class Found:
 
 
 class FitSearch:
-    """The search of a callback at the start of a fit.
-
-    Args:
-        callback: holds the arguments.
-        trainer: the outer Trainer, within ``fit``.
-        module: the outer module.
-    """
+    """The search of a callback at the start of a fit of the outer ``trainer`` and ``module``."""
 
     def __init__(self, callback: TaylorGLO, trainer: Any, module: Any) -> None:
         self.callback, self.trainer, self.module = callback, trainer, module

@@ -13,8 +13,6 @@ from tglo_lightning.search import SearchResult, SearchSettings
 from tglo_lightning.search.progress import SearchBar
 from tglo_lightning.search.summary import outcome_metrics, summary
 
-__all__ = ["SearchMonitor", "hides_bars", "log_outcome"]
-
 
 def hides_bars(trainer: Any) -> bool:
     """Whether progress bars are off in this process."""

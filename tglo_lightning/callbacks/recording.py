@@ -26,8 +26,6 @@ from tglo_lightning.search.files import (
 from tglo_lightning.search.journal import Unwritable
 from tglo_lightning.wording import counted
 
-__all__ = ["Recording", "versions"]
-
 # Packages whose versions may change the outcome of a search
 VERSIONS = ("torch", "pytorch-lightning", "cma", "numpy")
 # Settings of evaluators that may change the last bits of a result
@@ -39,14 +37,10 @@ class Recording:
 
     Args:
         path: the journal that the user named, if ``named``, or the directory of the run, below which each search has a
-            directory of its own, named after what is searched; ``None`` to write nothing.
-        identity: all that the outcome of the search depends on, as plain values.
-        evaluator: the evaluator that the user named, a part of that.
+            directory of its own, named after what is searched; ``None`` to write nothing. Then the journal's path.
+        identity: all that the outcome of the search depends on, as plain values, but for the ``evaluator`` given.
         asked: the settings of the search, of which generations and finals may change when it goes on.
         resume: whether to go on from a journal that is there; else it stays, and another place is taken.
-
-    Attributes:
-        path: path of the journal; ``None`` if nothing is written.
 
     Raises:
         JournalError: a journal that the user named exists, and ``resume`` is off.

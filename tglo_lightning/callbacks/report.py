@@ -18,8 +18,6 @@ from tglo_lightning.reporting.loggers import boards, draw
 from tglo_lightning.reporting.results import original_name
 from tglo_lightning.search import SearchResult
 
-__all__ = ["SearchReport"]
-
 
 class SearchReport:
     """Follows a fit, writes ``report.html`` beside the search's result, and hands the files to the loggers.
@@ -42,13 +40,7 @@ class SearchReport:
     def on_search_end(
         self, result: SearchResult, path: Path | None, attraction: Mapping[str, AttractionRecord]
     ) -> None:
-        """Write the report of the search.
-
-        Args:
-            result: of the search.
-            path: file of the result; ``None`` if there is none.
-            attraction: what the search has measured, by name; ``attraction_path`` tells where it lies.
-        """
+        """Write the report of a search, its result at ``path`` if that was written; keep the attraction by name."""
         self._recorder, self._path, self._result = CurveRecorder(), path, result
         self._attraction = attraction
         if self.write and path is not None and (written := report_quietly(path)) is not None:

@@ -14,8 +14,6 @@ from tglo_lightning.attacks.model import LOSSES, check_bounds
 from tglo_lightning.module.bases import Callback
 from tglo_lightning.module.slot import LossSlot
 
-__all__ = ["RobustnessMonitor"]
-
 NAMED: dict[str, type[Attack]] = {"fgsm": FGSM, "pgd": PGD}
 
 

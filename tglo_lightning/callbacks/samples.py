@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sized
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
@@ -13,12 +13,8 @@ from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler
 
 from tglo_lightning.module.loaders import fresh_iterators
 
-__all__ = ["random_batches"]
-
 # Without gradients a batch needs far less memory than it does in training
 LARGER = 8
-
-T = TypeVar("T")
 
 
 def random_batches(loaders: Any, count: int, seed: int) -> Iterator[tuple[Any, Tensor | None]]:
@@ -26,12 +22,7 @@ def random_batches(loaders: Any, count: int, seed: int) -> Iterator[tuple[Any, T
 
     From a DataLoader over a map-style data set, ``count`` samples are drawn without replacement (those that its
     ``SubsetRandomSampler`` leaves, where it has one), collated as the loader does, read in this process. From anything
-    else come the batches that a new iterator over it yields.
-
-    Args:
-        loaders: the Trainer's training loader, or a collection of them.
-        count: samples wanted.
-        seed: of the draw; no other random generator is used for it.
+    else come the batches that a new iterator over it yields. The draw uses no random generator but one of ``seed``.
 
     Yields:
         A batch, and the positions of its samples in the data set, int64, where they are known.
@@ -50,7 +41,9 @@ def random_batches(loaders: Any, count: int, seed: int) -> Iterator[tuple[Any, T
         for i in order:
             yield loaders.collate_fn(dataset[pool[i]]), None
         return
-    for chunk in _chunks([pool[i] for i in order[:count]], LARGER * size):
+    chosen = [pool[i] for i in order[:count]]
+    for start in range(0, len(chosen), LARGER * size):
+        chunk = chosen[start : start + LARGER * size]
         if loaders.batch_sampler is None:
             items: Any = dataset[chunk]
         elif hasattr(dataset, "__getitems__"):
@@ -58,11 +51,6 @@ def random_batches(loaders: Any, count: int, seed: int) -> Iterator[tuple[Any, T
         else:
             items = [dataset[i] for i in chunk]
         yield loaders.collate_fn(items), torch.tensor(chunk)
-
-
-def _chunks(values: list[T], size: int) -> Iterator[list[T]]:
-    for start in range(0, len(values), size):
-        yield values[start : start + size]
 
 
 def _stream(loaders: Any) -> Iterable[Any]:

@@ -17,8 +17,6 @@ from tglo_lightning.module.loaders import nothing
 from tglo_lightning.reporting.attraction import AttractionRecord, measure
 from tglo_lightning.search import Criterion
 
-__all__ = ["SearchAttraction", "attraction_path"]
-
 SAMPLES = 200
 BATCHES = 4
 
@@ -32,11 +30,7 @@ class SearchAttraction:
     """Measures networks of a search on the same training samples, each under the first loss that it is trained with.
 
     The samples are the first of the shuffled training batches, at most ``SAMPLES``. A module that cannot be run like
-    this, or a loss outside the family, is not measured.
-
-    Args:
-        fit: what is trained.
-        journal: path of the journal, beside which records are kept; ``None`` for none.
+    this, or a loss outside the family, is not measured. Records are kept beside the ``journal``, if there is one.
     """
 
     def __init__(self, fit: InnerFit, journal: Path | None) -> None:

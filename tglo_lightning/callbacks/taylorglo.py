@@ -29,8 +29,6 @@ from tglo_lightning.search.prior import prior_name
 from tglo_lightning.search.settings import MODES
 from tglo_lightning.search.summary import warn_of_direction
 
-__all__ = ["TaylorGLO"]
-
 # What was found for a module
 _RESULTS: WeakKeyDictionary[Any, SearchResult] = WeakKeyDictionary()
 

@@ -20,7 +20,7 @@ from tglo_lightning.cli.recipe import Recipe, logged
 from tglo_lightning.evaluation.inner import set_step
 from tglo_lightning.module import LossSlots
 from tglo_lightning.reporting import summarize, verdict
-from tglo_lightning.reporting.stats import LESS_IS_BETTER
+from tglo_lightning.reporting.numbers import LESS_IS_BETTER
 from tglo_lightning.search import Criterion
 
 

@@ -71,7 +71,6 @@ class BatchAugmentation:
         Args:
             images: shape (B, C, H, W), floating point.
             labels: class indices, shape (B,); others are a `ValueError`.
-            num_classes: number of classes.
             fill: mean colour, C numbers; the batch's own mean if None.
 
         Returns:

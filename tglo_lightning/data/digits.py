@@ -1,11 +1,13 @@
 """Handwritten digits, 8 by 8 pixels, embedded in scikit-learn: real data without a download."""
 
+from typing import Any
+
 import torch
 from sklearn.datasets import load_digits
 from torch.utils.data import TensorDataset
 
 from tglo_lightning.arguments import integer
-from tglo_lightning.data.task import Augmentation, Splits, Task
+from tglo_lightning.data.task import Splits, Task
 
 _TOTAL = 1797
 _PIXEL_MAX = 16.0
@@ -33,12 +35,10 @@ class DigitsDataModule(Task):
         *,
         train_size: int = 1000,
         val_size: int = 400,
-        label_noise: float = 0.0,
         batch_size: int = 64,
-        seed: int = 0,
-        augment: Augmentation | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(label_noise=label_noise, batch_size=batch_size, seed=seed, augment=augment)
+        super().__init__(batch_size=batch_size, **options)
         self.train_size, self.val_size = integer("train_size", train_size, 1), integer("val_size", val_size, 1)
         if train_size + val_size >= _TOTAL:
             raise ValueError(f"train_size + val_size must be below the {_TOTAL} digits, got {train_size} + {val_size}")
@@ -50,7 +50,8 @@ class DigitsDataModule(Task):
         order = torch.randperm(len(labels), generator=generator)
         train, val, test = order.tensor_split([self.train_size, self.train_size + self.val_size])
         return (
-            TensorDataset(images[train], self._noisy(labels[train], generator)),
+            # Noise in all of them, so that that of validation is the same whatever share is trained on
+            TensorDataset(self._share(images[train]), self._share(self._noisy(labels[train], generator))),
             TensorDataset(images[val], self._noisy(labels[val], generator)),
             TensorDataset(images[test], labels[test]),
         )

@@ -109,10 +109,7 @@ def _cache_file(source: str, split: str, cache_dir: str | Path | None, subset: s
         stats = [(str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         key = f"{folder.resolve()} {stats}"
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]
-    return (_default_cache() if cache_dir is None else Path(cache_dir)) / f"{folder.name}-{split}-{digest}.pt"
-
-
-def _default_cache() -> Path:
-    """A folder beside the cache of ``datasets``, found as ``datasets`` finds its own."""
-    base = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"
-    return Path(os.environ.get("HF_HOME", base)).expanduser() / "tglo_lightning"
+    if cache_dir is None:  # beside the cache of `datasets`, found as that is found
+        base = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"
+        cache_dir = Path(os.environ.get("HF_HOME", base)).expanduser() / "tglo_lightning"
+    return Path(cache_dir) / f"{folder.name}-{split}-{digest}.pt"

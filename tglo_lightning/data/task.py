@@ -26,7 +26,6 @@ class Task(pl.LightningDataModule, ABC):
     at once augments each batch once for all of them.
 
     Attributes:
-        num_classes: number of classes.
         input_shape: shape of one sample.
         mean: mean of the inputs, one number a channel, for the `Normalize` layer in front of a network; None if they
             are to go in as they are. Batches themselves are not normalised: pixels stay in [0, 1].

@@ -163,7 +163,7 @@ class Memory:
         sources = {id(source): source for source in (*module.modules(), trainer.train_dataloader, trainer.datamodule)}
         # Modules within containers or objects are not among those of the module
         while True:
-            found, owners = reached((*STATEFUL, type(trainer)), *sources.values())
+            found, owners = reached((*STATEFUL, type(trainer)), sources.values())
             hidden = [part for child in found if isinstance(child, nn.Module) for part in child.modules()]
             more = {id(part): part for part in hidden if id(part) not in sources}
             if not more:

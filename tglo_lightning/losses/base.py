@@ -7,14 +7,12 @@ from typing_extensions import Self
 from tglo_lightning.losses.classification import ClassificationLoss, labelled, without_masked
 
 
-class SeparableLoss(ClassificationLoss):
+class SeparableLoss(ClassificationLoss, abstract=True):
     r"""Base of the losses :math:`L = -\sum_k f(y_k, h_k)` with :math:`h = \mathrm{softmax}(z)`.
 
     A subclass says what ``f`` is, by :meth:`elementwise`. :mod:`tglo_lightning.theory` explains it from its derivative
     :meth:`gamma`. Arguments, shapes and errors are those of :class:`ClassificationLoss`.
     """
-
-    family = ""
 
     def elementwise(self, y: Tensor | float, h: Tensor, log_h: Tensor) -> Tensor:
         """``f(y, h)`` where the logarithm of ``h`` is already known, which stays exact where ``h`` underflows."""
@@ -53,13 +51,11 @@ class SeparableLoss(ClassificationLoss):
         return f"f(y, h) = {super().extra_repr()}"
 
 
-class LinearLoss(SeparableLoss):
+class LinearLoss(SeparableLoss, abstract=True):
     """Base of the separable losses that are linear in the label, ``f(y, h) = y g(h)``.
 
     With a hard label such a loss looks at the output of the true class alone. A subclass says what ``g`` is.
     """
-
-    family = ""
 
     def g(self, h: Tensor, log_h: Tensor) -> Tensor:
         """``g(h)`` where the logarithm of ``h`` is already known."""

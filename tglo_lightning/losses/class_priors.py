@@ -30,7 +30,7 @@ def class_priors(labels: Tensor | Sequence[int], num_classes: int) -> Tensor:
     return counts / counts.sum()
 
 
-class PriorLoss(ClassificationLoss):
+class PriorLoss(ClassificationLoss, abstract=True):
     """Base of the losses that know how frequent each class is in training.
 
     The frequencies follow the parameters in ``theta``, so they travel wherever ``theta`` does.
@@ -41,8 +41,6 @@ class PriorLoss(ClassificationLoss):
             ``None`` makes a loss that can be looked at, and not called.
         options: those of :class:`ClassificationLoss`.
     """
-
-    family = ""
 
     def __init__(
         self, theta: Sequence[float], *, priors: Tensor | Sequence[float] | None = None, **options: Any

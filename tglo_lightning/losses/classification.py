@@ -16,7 +16,7 @@ from tglo_lightning.wording import counted
 LARGE, PART = 2**24, 2**18
 
 
-class ClassificationLoss(FamilyLoss):
+class ClassificationLoss(FamilyLoss, abstract=True):
     """Base of the losses of logits and class labels.
 
     Its instances take the place of :class:`torch.nn.CrossEntropyLoss`: the same arguments, inputs and reductions. A
@@ -45,7 +45,6 @@ class ClassificationLoss(FamilyLoss):
             for torch's own losses.
     """
 
-    family = ""
     kind = "classes"
     inherited = ("weight", "ignore_index", "reduction")
     weight: Tensor | None

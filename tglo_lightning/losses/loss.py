@@ -24,7 +24,7 @@ class FamilyLoss(nn.Module):
 
     Attributes:
         family: name of the family in results, checkpoints and configs; by default the path of the class. A base class
-            that is no family has the name ``""``.
+            that is no family is defined with ``abstract=True``, and has the name ``""``.
         kind: kind of target: ``"classes"``, ``"binary"`` or ``"regression"``.
         axes: parameters of the family, in the order of ``theta``.
         text: the formula in plain text, with the names of parameters in braces.
@@ -52,13 +52,13 @@ class FamilyLoss(nn.Module):
     ]
     __jit_unused_properties__: ClassVar[list[str]] = []
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.__jit_unused_properties__ = [
             name for kind in cls.__mro__ for name, value in vars(kind).items() if isinstance(value, property)
         ]
-        cls.family = vars(cls).get("family", f"{cls.__module__}.{cls.__qualname__}")
-        if cls.family:
+        cls.family = "" if abstract else vars(cls).get("family", f"{cls.__module__}.{cls.__qualname__}")
+        if not abstract:
             FAMILIES[cls.family] = cls
 
     def __init__(self, theta: Tensor | Sequence[float] = (), reduction: str = "mean") -> None:

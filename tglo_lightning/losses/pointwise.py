@@ -9,7 +9,7 @@ from torch import Tensor
 from tglo_lightning.losses.loss import FamilyLoss
 
 
-class PointwiseLoss(FamilyLoss):
+class PointwiseLoss(FamilyLoss, abstract=True):
     """Base of the losses that are computed output by output. A subclass says by :meth:`values` how.
 
     Args:
@@ -25,7 +25,6 @@ class PointwiseLoss(FamilyLoss):
         TypeError, ValueError: what is no tensor; an argument out of range; shapes that do not fit.
     """
 
-    family = ""
     weight: Tensor | None
 
     def __init__(
@@ -71,7 +70,7 @@ class PointwiseLoss(FamilyLoss):
         return self.formula if self.reduction == "mean" else f"{self.formula}, reduction={self.reduction!r}"
 
 
-class BinaryLoss(PointwiseLoss):
+class BinaryLoss(PointwiseLoss, abstract=True):
     r"""Base of the losses of logits ``z`` and targets ``y`` in [0, 1], with :math:`h = \sigma(z)`.
 
     Its instances take the place of :class:`torch.nn.BCEWithLogitsLoss`, for one output or several labels.
@@ -83,7 +82,6 @@ class BinaryLoss(PointwiseLoss):
         options: those of :class:`PointwiseLoss`.
     """
 
-    family = ""
     kind = "binary"
     inherited = ("weight", "pos_weight", "reduction")
     pos_weight: Tensor | None
@@ -113,13 +111,12 @@ class BinaryLoss(PointwiseLoss):
         return values if self.pos_weight is None else values * (1 + (self.pos_weight - 1) * target)
 
 
-class RegressionLoss(PointwiseLoss):
+class RegressionLoss(PointwiseLoss, abstract=True):
     """Base of the losses of a residual ``x``, output minus target; symmetric, and never uphill from 0.
 
     Its instances take the place of :class:`torch.nn.MSELoss` and its kin. Shapes broadcast as they do there.
     """
 
-    family = ""
     kind = "regression"
 
     def mean(self, values: Tensor) -> Tensor:

@@ -19,8 +19,6 @@ from torch import Tensor
 from tglo_lightning.arguments import integer, tensor_of
 from tglo_lightning.losses.functional import inspectable, terms
 
-__all__ = ["cross_entropy_twin", "from_minimal", "from_shape", "mean_pull", "normalized", "pull", "to_shape"]
-
 if TYPE_CHECKING:
     import numpy as np  # else imported where it is used: a training needs none of it
     from numpy.typing import NDArray

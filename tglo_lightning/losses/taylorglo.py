@@ -49,18 +49,13 @@ class TaylorGLOLoss(SeparableLoss):
         theta: Tensor | Sequence[float] | None = None,
         *,
         order: int = 3,
-        weight: Tensor | None = None,
-        ignore_index: int = -100,
-        label_smoothing: float = 0.0,
-        reduction: str = "mean",
+        **options: Any,
     ) -> None:
         length = functional.num_parameters(order)
         tensor = functional.theta_tensor([0.0] * length if theta is None else theta, order).detach().clone()
         if tensor.dim() != 1:
             raise ValueError(f"`theta` must be one vector of {length} values, got shape {tuple(tensor.shape)}.")
-        super().__init__(
-            tensor, weight=weight, ignore_index=ignore_index, label_smoothing=label_smoothing, reduction=reduction
-        )
+        super().__init__(tensor, **options)
         self.theta = tensor  # of the dtype that it was given in
 
     @classmethod

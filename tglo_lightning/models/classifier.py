@@ -28,7 +28,6 @@ class Classifier(pl.LightningModule):
     Args:
         net: maps a batch to logits (B, num_classes), see above.
         criterion: maps (logits, labels) to a scalar.
-        num_classes: number of classes.
         optimizer: builds an optimizer from the parameters, such as `partial(torch.optim.SGD, lr=0.1)`.
         scheduler: builds a learning-rate scheduler, stepped once an epoch, from the optimizer; none by default.
         aux_criteria: one loss for each auxiliary classifier of `net`, in its order.

@@ -182,24 +182,27 @@ def _normed_head(channels: int, num_classes: int) -> nn.Sequential:
     return pooled(channels, num_classes, *_normed(channels))
 
 
+def _convolved(inputs: int, outputs: int, stride: int, *between: nn.Module) -> list[nn.Module]:
+    """Two 3x3 convolutions; between them normalisation, ReLU, and the layers `between`."""
+    return [conv3x3(inputs, outputs, stride), *_normed(outputs), *between, conv3x3(outputs, outputs)]
+
+
 def _basic(inputs: int, outputs: int, stride: int) -> nn.Module:
-    layers = conv3x3(inputs, outputs, stride), *_normed(outputs), conv3x3(outputs, outputs), nn.BatchNorm2d(outputs)
+    layers = *_convolved(inputs, outputs, stride), nn.BatchNorm2d(outputs)
     return nn.Sequential(_Residual(_Padded(stride, outputs - inputs), *layers), nn.ReLU())
 
 
 def _preactivated(inputs: int, outputs: int, stride: int) -> nn.Module:
-    layers = *_normed(inputs), conv3x3(inputs, outputs, stride), *_normed(outputs), conv3x3(outputs, outputs)
-    return _Residual(_Padded(stride, outputs - inputs), *layers)
+    return _Residual(_Padded(stride, outputs - inputs), *_normed(inputs), *_convolved(inputs, outputs, stride))
 
 
 def _pyramidal(inputs: int, outputs: int, stride: int) -> nn.Module:
-    layers = nn.BatchNorm2d(inputs), conv3x3(inputs, outputs, stride), *_normed(outputs), conv3x3(outputs, outputs)
-    return _Residual(_Padded(stride, outputs - inputs, average=True), *layers, nn.BatchNorm2d(outputs))
+    layers = nn.BatchNorm2d(inputs), *_convolved(inputs, outputs, stride), nn.BatchNorm2d(outputs)
+    return _Residual(_Padded(stride, outputs - inputs, average=True), *layers)
 
 
 def _wide(dropout: float, inputs: int, outputs: int, stride: int) -> nn.Module:
-    dropped = [nn.Dropout(dropout)] if dropout else []
-    layers = conv3x3(inputs, outputs, stride), *_normed(outputs), *dropped, conv3x3(outputs, outputs)
+    layers = _convolved(inputs, outputs, stride, *([nn.Dropout(dropout)] if dropout else []))
     if inputs == outputs and stride == 1:
         return _Residual(nn.Identity(), *_normed(inputs), *layers)
     # A projection sees the activations, an identity the input itself

@@ -44,7 +44,6 @@ class StagedNetwork(nn.Module):
         stages: the layers that images pass through, stage by stage.
         channels: output channels of each stage.
         head: maps the last stage's output to logits.
-        num_classes: number of classes.
         aux: number of auxiliary classifiers, below the number of stages.
 
     Raises:

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
 
-__all__ = ["CALLBACKS", "Callback"]
-
 if TYPE_CHECKING or find_spec("lightning") is None:
     Callback = pl.Callback
 else:

@@ -8,8 +8,6 @@ from typing import Any
 from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
 
-__all__ = ["loss_inputs"]
-
 
 class _Reached(BaseException):
     """Ends a step at the loss. Not an ``Exception``, so that no handler of the module holds it up."""
@@ -18,12 +16,8 @@ class _Reached(BaseException):
 def loss_inputs(module: Any, loss: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
     """The logits and the target with which ``training_step`` calls ``loss`` first.
 
-    The step ends there: nothing that follows the loss is run, no backward pass, no step of a manual optimisation.
-
-    Args:
-        module: a LightningModule, within :func:`~tglo_lightning.module.preserving.preserved_module`.
-        loss: the submodule of it that computes the loss.
-        batch: a batch on the module's device.
+    The step ends there: nothing that follows the loss is run, no backward pass, no step of a manual optimisation. Call
+    it within :func:`~tglo_lightning.module.preserving.preserved_module`.
 
     Raises:
         ValueError: ``training_step`` does not call ``loss``.

@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torchmetrics import Metric
 
-from tglo_lightning.module.loaders import large_data
-
-__all__ = ["INITS", "Init", "check_resettable", "copies_of", "fresh_module", "leave_ranks", "replicate"]
+from tglo_lightning.module.loaders import large_data, nothing
 
 INITS = ("module", "reset")
 Init = str | Callable[[], Any]
@@ -99,15 +97,11 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         pass
 
 
-def _never() -> bool:
-    return False
-
-
 def leave_ranks(module: nn.Module) -> None:
     """Let the metrics and the ``SyncBatchNorm`` of a module average over this rank alone, in place."""
     for child in module.modules():
         if isinstance(child, Metric):
-            child.distributed_available_fn = _never
+            child.distributed_available_fn = nothing
         elif type(child) is nn.SyncBatchNorm:
             child.__class__ = _BatchNorm  # type: ignore[assignment]
 

@@ -20,8 +20,6 @@ from tglo_lightning.losses.registry import FUNCTIONS, OTHER_FUNCTIONS
 from tglo_lightning.module.inline import Intercepting, bound
 from tglo_lightning.module.slot import InlineSlot, LossSlot, LossSlots
 
-__all__ = ["LossWatch"]
-
 LIBRARIES = tuple(str(Path(sys.modules[name].__file__ or "").parent) for name in ("torch", "tglo_lightning"))
 
 
@@ -40,11 +38,8 @@ class LossWatch:
     """Notes which losses the first ``training_step`` of a module calls.
 
     Submodules without parameters, and functions in attributes, are losses if they are called with an output and a
-    target, and call a loss function of torch or return a number with a gradient.
-
-    Args:
-        module: a LightningModule that may be changed.
-        check: called with name, arguments and options of a call before it is made; raises if it must fail.
+    target, and call a loss function of torch or return a number with a gradient. The module is changed. ``check`` is
+    called with name, arguments and options of a call before it is made, and raises if it must fail.
     """
 
     module: Any
@@ -78,10 +73,7 @@ class LossWatch:
         vars(self.module)["training_step"] = watched
 
     def slots(self, asked: Sequence[str] | None = None) -> LossSlots:
-        """Where the losses are.
-
-        Args:
-            asked: names of losses, such as ``"criterion"`` or ``"F.cross_entropy#2"``; ``None`` for the only one.
+        """Where the losses of these names are, such as ``"criterion"`` or ``"F.cross_entropy#2"``, or the only one.
 
         Raises:
             ValueError: there is none, there are several, or none of a name; it lists those that there are.

@@ -14,8 +14,6 @@ from torch.overrides import TorchFunctionMode
 
 from tglo_lightning.losses.registry import FUNCTIONS
 
-__all__ = ["InlineLoss", "Intercepting", "OriginalCall", "attach", "bound", "detach", "read_state"]
-
 STATE = "inline loss"
 NAMES = {function: name for name, function in FUNCTIONS.items()}
 
@@ -110,6 +108,7 @@ class InlineStep:
         return self.inner or getattr(type(self.module), "training_step").__get__(self.module)  # noqa: B009
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the step."""
         places = [child for child in self.module._modules.values() if isinstance(child, InlineLoss)]
 
         def replaced(func: Any, name: str | None, index: int, args: Any, kwargs: dict[str, Any]) -> Any:

@@ -16,8 +16,6 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
-__all__ = ["fresh_iterators", "generators", "large_data", "nothing", "reached", "root", "with_fresh_iterators"]
-
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 HOLDERS = (DataLoader, Dataset, Sampler)
 # A longer container holds samples, not generators
@@ -32,14 +30,7 @@ def generators(*sources: Any) -> list[Any]:
     """The random generators of torch, numpy and Python that data loaders, or the attributes of a datamodule or a
     module, draw from: those of their samplers, datasets, transforms and collate functions.
     """
-    return _instances(GENERATORS, sources)
-
-
-def reached(kinds: tuple[type, ...], *sources: Any) -> tuple[list[Any], list[Any]]:
-    """Instances of ``kinds`` that can be reached from some objects, and what was looked into on the way: these objects,
-    and loaders, samplers, data sets, functions and objects of the user's, but for what is of these kinds.
-    """
-    return _reached(kinds, sources)
+    return reached(GENERATORS, sources)[0]
 
 
 def large_data(module: nn.Module) -> list[Any]:
@@ -47,21 +38,15 @@ def large_data(module: nn.Module) -> list[Any]:
     own = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
     return [
         value
-        for value in _instances((Tensor, np.ndarray), list(module.modules()))
+        for value in reached((Tensor, np.ndarray), module.modules())[0]
         if id(value) not in own
         and (value.size > LARGE if isinstance(value, np.ndarray) else value.numel() > LARGE and not value.requires_grad)
     ]
 
 
-def _instances(kinds: tuple[type, ...], sources: Iterable[Any]) -> list[Any]:
-    return _reached(kinds, sources)[0]
-
-
-def _reached(kinds: tuple[type, ...], sources: Iterable[Any]) -> tuple[list[Any], list[Any]]:
-    """Instances of ``kinds`` that can be reached from ``sources`` over attributes and short containers.
-
-    Returns:
-        The instances, and the objects whose attributes were looked at on the way.
+def reached(kinds: tuple[type, ...], sources: Iterable[Any]) -> tuple[list[Any], list[Any]]:
+    """Instances of ``kinds`` that can be reached from ``sources`` over attributes and short containers, and what was
+    looked into on the way: ``sources``, and loaders, samplers, data sets, functions and objects of the user's.
     """
     found: list[Any] = []
     owners: list[Any] = []

@@ -6,8 +6,6 @@ import logging
 
 from pytorch_lightning.utilities import rank_zero_only
 
-__all__ = ["tell"]
-
 logger = logging.getLogger("tglo_lightning")
 logger.setLevel(logging.INFO)
 _fallback = logging.StreamHandler()

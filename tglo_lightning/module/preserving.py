@@ -17,8 +17,6 @@ from torch import Tensor, nn
 
 from tglo_lightning.module.loaders import DEEPEST, LIBRARIES, nothing, root
 
-__all__ = ["INTERNAL", "plain_attributes", "preserved_module", "saved_attributes"]
-
 CONTAINERS = (list, dict, set, deque)
 PLAIN = (bool, int, float, str, type(None))
 # Larger ones hold data

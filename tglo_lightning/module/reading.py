@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 from torch.utils.data import DataLoader, IterableDataset
 
 from tglo_lightning.search.seeding import seed_all
-
-__all__ = ["Samples", "read_samples"]
+from tglo_lightning.search.walker import Walker
 
 BYTES = 256 * 2**20
 # After so long only what has been read at the last power of 4 counts: where that is should not depend on the load
@@ -30,18 +29,12 @@ class Samples(NamedTuple):
     words: str
 
 
-def read_samples(
-    loader: Any, generators: Iterable[Any], most: int, describe: Callable[[], Callable[[Any], tuple[str, int]]]
-) -> Samples:
+def read_samples(loader: Any, generators: Iterable[Any], most: int, walker: Callable[[], Walker]) -> Samples:
     """Read up to ``most`` samples of a loader, in a random order that is always the same, or the first of a stream.
 
     They are read by one worker process where the loader has some: a data set may open a file when it is first read.
-
-    Args:
-        loader: a loader of torch, or any other iterable, which is read by batches.
-        generators: random generators that the data draw from; they are seeded.
-        most: number of samples.
-        describe: returns a function that describes a sample and tells its size in bytes.
+    Another iterable than a loader of torch is read by batches. The ``generators`` that the data draw from are seeded.
+    A new ``walker`` describes each sample and tells its size in bytes.
     """
     generators = list(generators)
     total = len(loader.dataset) if isinstance(getattr(loader, "dataset", None), Sized) else None
@@ -49,16 +42,16 @@ def read_samples(
     try:
         start = time.monotonic()
         first, again = (
-            [describe()(sample)[0] for sample in _samples(loader, generators, total, min(most, TWICE))] for _ in "ab"
+            [walker().value(sample) for sample in _samples(loader, generators, total, min(most, TWICE))] for _ in "ab"
         )
         if first != again:
             return Samples("", "not compared, for they differ from one reading to the next")
         hashed, size, count = hashlib.sha256(), 0, 0
         marked = None
         for count, sample in enumerate(_samples(loader, generators, total, most), 1):
-            text, length = describe()(sample)
-            hashed.update(text.encode())
-            size += length
+            described = walker()
+            hashed.update(described.value(sample).encode())
+            size += described.bytes
             if size > BYTES:
                 break
             if marked and time.monotonic() - start > SECONDS:

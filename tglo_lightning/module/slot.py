@@ -13,8 +13,6 @@ from tglo_lightning.losses.registry import FUNCTIONS, check_replaceable, loss_na
 from tglo_lightning.module.inline import InlineLoss, OriginalCall, attach, detach, read_state
 from tglo_lightning.search import Criterion, LossSpec
 
-__all__ = ["InlineSlot", "LossSlot", "LossSlots", "loss_names", "restore_loss", "restore_original", "stored_losses"]
-
 EXTRA = "_extra_state"
 # Attribute of a loss with the one whose place it took, in a tuple, so that it is no submodule
 REPLACED = "_replaced"

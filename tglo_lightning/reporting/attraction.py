@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tglo_lightning.losses import SeparableLoss, TaylorGLOLoss
-from tglo_lightning.theory import equilibria, gamma
+from tglo_lightning.theory import equilibria
+from tglo_lightning.theory.learning_rule import flow
 from tglo_lightning.untrusted import load_arrays, save_arrays
-
-__all__ = ["QUANTITIES", "AttractionRecord", "measure"]
 
 QUANTITIES = ("attraction", "gamma_T", "gamma_notT", "eps", "entropy", "entropy_rate")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -41,42 +40,20 @@ def measure(loss: SeparableLoss, logits: Tensor, target: Tensor) -> Tensor:
         Tensor of shape ``(6, N)``, rows in the order of ``QUANTITIES``; NaN for a sample that the loss ignores.
     """
     z = logits.detach().movedim(1, -1).to(torch.float32 if logits.device.type == "mps" else torch.float64)
-    n = z.shape[-1]
-    loss = loss.for_classes(n)
-    if target.is_floating_point():
-        labels = target.movedim(1, -1).to(z)
-        counted, index, y = None, labels.argmax(-1, keepdim=True), labels
-    else:
-        labels = target.long()
-        counted = labels != loss.ignore_index
-        index = torch.where(counted, labels, 0).unsqueeze(-1)
-        y = torch.zeros_like(z).scatter_(-1, index, 1.0)
-    if loss.label_smoothing:
-        y = (1 - loss.label_smoothing) * y + loss.label_smoothing / n
-    log_h = z.log_softmax(-1)
-    # h = 0 would make cross-entropy's h * gamma 0 * infinity; nor must h^2 vanish, for Baikal
-    h = log_h.exp().clamp(min=2 * torch.finfo(z.dtype).tiny ** 0.5)
-    slopes = gamma(loss, h, y)
-    # As theory.attraction and theory.entropy_rate do it, here with one softmax and one gamma for all of the quantities
-    felt = slopes
-    if loss.class_weights is not None:
-        weight, unlabelled = loss.class_weights.to(z), gamma(loss, h, torch.zeros_like(y))
-        felt = weight * (slopes - unlabelled) + (weight * y).sum(-1, keepdim=True) * unlabelled
-    velocity = h * (felt - (felt * h).sum(-1, keepdim=True))
-    log_true = log_h.gather(-1, index)
+    found = flow(loss, z, target.movedim(1, -1) if target.is_floating_point() else target)
+    index = found.label.unsqueeze(-1)
     rows = torch.stack(
         (
-            # Pairwise, so that the sign survives where an output rounds to 1
-            (h.gather(-1, index) * (h * (felt.gather(-1, index) - felt)).sum(-1, keepdim=True)).squeeze(-1),
-            slopes.gather(-1, index).squeeze(-1),
-            slopes.scatter(-1, index, 0.0).sum(-1) / (n - 1),
-            -torch.expm1(log_true).squeeze(-1),
-            -(h * log_h).sum(-1),
-            -(h * (velocity - (h * velocity).sum(-1, keepdim=True)) * log_h).sum(-1),
+            found.attraction,
+            found.slopes.gather(-1, index).squeeze(-1),
+            found.slopes.scatter(-1, index, 0.0).sum(-1) / (z.shape[-1] - 1),
+            -torch.expm1(found.log_h.gather(-1, index)).squeeze(-1),
+            -(found.h * found.log_h).sum(-1),
+            found.entropy_rate,
         )
     )
-    if counted is not None:
-        rows = torch.where(counted, rows, torch.nan)
+    if found.ignored is not None:
+        rows = rows.masked_fill(found.ignored, torch.nan)
     return rows if rows.dim() == 2 else rows.flatten(2).nanmean(-1)
 
 

@@ -8,11 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tglo_lightning.reporting.numbers import direction
+from tglo_lightning.reporting.numbers import LESS_IS_BETTER, direction
 from tglo_lightning.reporting.runs import Loss, Run, conditions, find_runs, labels
-from tglo_lightning.reporting.stats import LESS_IS_BETTER, holm, summarize, verdict
-
-__all__ = ["Comparison", "Row", "compare"]
+from tglo_lightning.reporting.stats import Verdict, holm, summarize, verdict
 
 UNITS = ("training", "run")
 
@@ -27,10 +25,8 @@ class Row:
         kind: `"original"` for a loss that was given, else how it was found.
         formula: of the loss, in plain text, if it has one and the row stands for one loss.
         values: one a training, or one a run; None where one is not finite, and then for mean and sd too.
-        difference, interval: mean difference from the reference, over the trainings of both from the same seeds, and
-            its 95 % confidence interval.
-        p_one_sided, p_two_sided: of the paired t-test; one-sided, the loss is better than the reference.
-        holm_two_sided: corrected for the number of all comparisons by this metric, over all conditions.
+        verdict: the loss against the reference, over the trainings of both from the same seeds.
+        holm_two_sided: two-sided p, corrected for the number of all comparisons by this metric, over all conditions.
     """
 
     condition: str
@@ -42,16 +38,18 @@ class Row:
     values: list[float | None]
     mean: float | None
     std: float | None
-    difference: float | None = None
-    interval: tuple[float, float] | None = None
-    p_one_sided: float | None = None
-    p_two_sided: float | None = None
+    verdict: Verdict | None = None
     holm_two_sided: float | None = None
 
     @property
     def n(self) -> int:
         """Number of values."""
         return len(self.values)
+
+    @property
+    def p_two_sided(self) -> float | None:
+        """Two-sided p against the reference."""
+        return None if self.verdict is None else self.verdict.p_two_sided
 
 
 @dataclass
@@ -94,7 +92,7 @@ class Comparison:
         derived = {
             "better": {m: direction(m) for m in self.metrics},
             "comparisons": {m: self.comparisons(m) for m in self.metrics},
-            "rows": [{**asdict(row), "n": row.n} for row in self.rows],
+            "rows": [{**asdict(row), "n": row.n, "p_two_sided": row.p_two_sided} for row in self.rows],
         }
         return vars(self) | derived
 
@@ -207,10 +205,7 @@ def _test(rows: Sequence[Row], reference: str, measured: Mapping[tuple[str, str,
         theirs = {place[:2]: value for place, value in reversed(base.items())}
         pairs = [(value, theirs[place[:2]]) for place, value in mine.items() if place[:2] in theirs]
         ours, others = _floats([a for a, _ in pairs]), _floats([b for _, b in pairs])
-        told = verdict(ours, others, less=row.metric in LESS_IS_BETTER)
-        if told is not None:
-            row.difference, row.interval = told.difference, told.interval
-            row.p_one_sided, row.p_two_sided = told.p, told.p_two_sided
+        row.verdict = verdict(ours, others, less=row.metric in LESS_IS_BETTER)
     for metric in dict.fromkeys(row.metric for row in rows):
         family = [row for row in rows if row.metric == metric]
         for row, p in zip(family, holm([row.p_two_sided for row in family]), strict=True):

@@ -15,8 +15,6 @@ from tglo_lightning.arguments import integer, number
 from tglo_lightning.module.preserving import preserved_module
 from tglo_lightning.untrusted import load_arrays, save_arrays
 
-__all__ = ["Landscape", "filter_normalized", "measure_landscape"]
-
 
 @dataclass
 class Landscape:
@@ -30,7 +28,6 @@ class Landscape:
         surface_steps: positions along both axes of the plane, of shape ``(Q,)``; empty without a surface.
         surface_accuracy, surface_cross_entropy: over the plane of the first two directions, of shape ``(Q, Q)``; the
             first moves the rows.
-        samples: number of images.
     """
 
     steps: Tensor
@@ -99,7 +96,6 @@ def measure_landscape(
         points, surface_points: positions along each direction, and each axis of the plane; odd, at least 3.
         surface: measure the plane of the first two directions as well.
         seed: of the directions; the global generators are left alone.
-        batch_size: images at once.
 
     Raises:
         TypeError, ValueError: an argument of a wrong kind or out of range, no images.

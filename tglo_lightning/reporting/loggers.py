@@ -19,8 +19,6 @@ from tglo_lightning.reporting import pictures
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Board", "boards", "draw"]
-
 BINS = 64
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from tglo_lightning.losses import FAMILIES
 from tglo_lightning.reporting.stats import Verdict, verdict
 from tglo_lightning.search import Criterion
+from tglo_lightning.search.finals import without_diverged
 from tglo_lightning.search.result import Candidate, Finalist, SearchResult
 from tglo_lightning.theory.explanation import parameter_meanings
 
@@ -153,9 +154,7 @@ def final_verdict(search: SearchResult) -> Verdict | None:
     """
     if search.best is None or search.original.errors:
         return None
-    finite = [value for value in (*search.best.fitness, *search.original.fitness) if math.isfinite(value)]
-    worst = (min if search.mode == "max" else max)(finite, default=math.nan)
-    original = [value if math.isfinite(value) else worst for value in search.original.fitness]
+    original = without_diverged(search.original, search.best, search.mode)
     if len(original) != len(search.best.fitness):
         return None
     told = verdict(search.best.fitness, original, less=search.mode == "min")

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from tglo_lightning.untrusted import NUMBER, load_json, write_whole
 
-__all__ = ["AttackResult", "Finding", "RobustnessReport"]
-
 # Of what is read from a file; a key that is missing is told apart from these
 SHAPE = {
     "norm": str,

@@ -18,8 +18,6 @@ from tglo_lightning.reporting.numbers import LOSSES
 from tglo_lightning.search import Criterion
 from tglo_lightning.untrusted import NUMBER, load_json, load_yaml
 
-__all__ = ["Loss", "Run", "conditions", "find_runs", "labels"]
-
 # What is read of `result.json`
 METRIC = {"values": [(*NUMBER, None)]}
 ENTRY = {"name": str, "criterion": (dict, None), "formula": str, "test": {...: METRIC}}

@@ -11,9 +11,7 @@ from typing import Any
 
 from scipy.stats import ttest_rel
 
-from tglo_lightning.reporting.numbers import LESS_IS_BETTER, p_value, signed
-
-__all__ = ["LESS_IS_BETTER", "Verdict", "holm", "summarize", "verdict"]
+from tglo_lightning.reporting.numbers import p_value, signed
 
 SIGNIFICANT = 0.05
 

@@ -6,15 +6,11 @@ import dis
 import inspect
 import sys
 import sysconfig
-from collections import deque
 from collections.abc import Iterator
-from functools import cache, partial
+from functools import cache
 from hashlib import sha256
-from types import CodeType, FunctionType, MethodType
+from types import CodeType
 from typing import Any
-
-import numpy as np
-import torch
 
 # Of the standard library and of large packages the version tells enough
 LIBRARY, INSTALLED, OWN = "library", "installed", "own"
@@ -23,8 +19,6 @@ LIBRARIES = (
     "scipy sklearn pandas pyarrow datasets transformers PIL matplotlib wandb ray hydra omegaconf jsonargparse "
     "cma rich tqdm IPython ipykernel pytest _pytest pydantic"
 )
-# Functions and classes that are followed, and bytes of a tensor that are hashed
-MOST, LARGEST = 3000, 64 * 2**20
 STANDARD = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib"))
 
 
@@ -73,6 +67,12 @@ def referred(code: CodeType) -> Iterator[str]:
             yield from referred(entry)
 
 
+def assigned(code: CodeType, operation: str) -> set[str]:
+    """Names outside a function that it assigns itself by ``STORE_GLOBAL`` or ``STORE_DEREF``, such as counters."""
+    own = {i.argval for i in dis.get_instructions(code) if i.opname == operation}
+    return own.union(*(assigned(entry, operation) for entry in code.co_consts if isinstance(entry, CodeType)))
+
+
 def members(kind: type) -> Iterator[tuple[str, Any]]:
     """Methods and constants that a class defines itself, by name; of Python's own names the methods alone."""
     for name, value in sorted(vars(kind).items()):
@@ -81,76 +81,11 @@ def members(kind: type) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def code_of(*roots: Any) -> dict[str, str]:
-    """Return what some functions and classes lead to, as hashes by name.
-
-    Followed are functions and classes of the user's own: what they call, their defaults, and the numbers, strings,
-    tuples, tensors and arrays that they read from outside. Lists, dicts and other objects are not looked at, for a
-    function may fill them, nor is a name that the function itself assigns.
-    """
-    found: dict[str, str] = {}
-    known = (FunctionType, MethodType, partial, staticmethod, classmethod, property, type)
-    waiting: deque[Any] = deque(root if isinstance(root, known) else type(root) for root in roots)
-    seen: set[int] = set()
-    while waiting and len(found) < MOST:
-        thing = waiting.popleft()
-        if isinstance(thing, staticmethod | classmethod | MethodType):
-            thing = thing.__func__
-        elif isinstance(thing, partial):
-            waiting += [thing.func, *thing.args, *thing.keywords.values()]
-            continue
-        elif isinstance(thing, property):
-            waiting += filter(None, (thing.fget, thing.fset))
-            continue
-        if id(thing) in seen or not isinstance(thing, FunctionType | type) or owner(thing.__module__) != OWN:
-            continue
-        seen.add(id(thing))
-        name = f"{thing.__module__}.{thing.__qualname__}"
-        pairs = members(thing) if isinstance(thing, type) else _read(thing)
-        if isinstance(thing, type):
-            waiting += thing.__bases__
-        else:
-            found[name] = _hash(repr(bytecode(thing.__code__, thing.__doc__)))
-        for key, value in pairs:
-            if (text := _plain(value)) is not None:
-                found[f"{name}:{key}"] = _hash(text)
-            else:
-                waiting.append(value)
-    return found
+def digest(value: Any) -> str:
+    """A short hash of plain values."""
+    return sha256(repr(value).encode(errors="replace")).hexdigest()[:12]
 
 
-def _read(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """Names and values that a function finds outside: globals, variables of enclosing functions, defaults."""
-    code, written = function.__code__, _written(function.__code__)
-    for name in sorted(set(referred(code)) & function.__globals__.keys() - written):
-        yield name, function.__globals__[name]
-    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-        if name not in written:
-            try:
-                yield name, cell.cell_contents
-            except ValueError:  # not assigned yet
-                continue
-    defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-    yield from ((f"default {place}", value) for place, value in enumerate(defaults))
-
-
-def _written(code: CodeType) -> set[str]:
-    """Names outside a function that it assigns itself, such as counters."""
-    own = {i.argval for i in dis.get_instructions(code) if i.opname in ("STORE_GLOBAL", "STORE_DEREF")}
-    return own.union(*(_written(entry) for entry in code.co_consts if isinstance(entry, CodeType)))
-
-
-def _plain(value: Any) -> str | None:
-    """A value as text; ``None`` if it is none of those that are compared."""
-    if isinstance(value, torch.Tensor) and value.layout == torch.strided and value.nbytes <= LARGEST:
-        value = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-    if isinstance(value, np.ndarray) and value.dtype != object and value.nbytes <= LARGEST:
-        return f"{value.dtype} {value.shape} {sha256(np.ascontiguousarray(value).tobytes()).hexdigest()}"
-    if isinstance(value, tuple):
-        parts = [_plain(entry) for entry in value]
-        return None if None in parts else repr(parts)
-    return repr(value) if value is None or isinstance(value, bool | int | float | complex | str | bytes) else None
-
-
-def _hash(text: str) -> str:
-    return sha256(text.encode(errors="replace")).hexdigest()[:12]
+def name_of(item: Any) -> str:
+    """Return the name of a class or function with its module, or that of the class of an object."""
+    return f"{getattr(item, '__module__', None)}.{getattr(item, '__qualname__', type(item).__qualname__)}"

@@ -83,13 +83,9 @@ class Finals(Plain):
         return self.finalists * self.seeds + 2 * self.confirm
 
     def run(self, train: Train, history: Sequence[Candidate], original: str, mode: str) -> Outcome:
-        """Choose and confirm.
+        """Choose one of the candidates in ``history`` and confirm it against the module's own loss, ``original``.
 
-        Args:
-            train: trains criteria from a seed of a stage, ``"choice"`` or ``"confirmation"``.
-            history: the candidates of the search.
-            original: name of the module's own loss.
-            mode: ``"max"`` or ``"min"``.
+        ``train`` trains criteria from a seed of a stage, ``"choice"`` or ``"confirmation"``.
         """
         sign = -1.0 if mode == "max" else 1.0
         # The module's own loss is confirmed against anyway
@@ -127,16 +123,20 @@ class Finals(Plain):
         if original.errors or not math.isfinite(best.mean):
             return None, False
         sign = 1.0 if mode == "max" else -1.0
-        finite = [value for value in (*best.fitness, *original.fitness) if math.isfinite(value)]
-        worst = min(finite, key=lambda value: sign * value)
-        # A training of the original that diverged counts as the worst that was seen
-        other = [value if math.isfinite(value) else worst for value in original.fitness]
-        differences = [sign * (a - b) for a, b in zip(best.fitness, other, strict=True)]
+        pairs = zip(best.fitness, without_diverged(original, best, mode), strict=True)
+        differences = [sign * (a - b) for a, b in pairs]
         p_value = paired_p_value(differences)
         if p_value is not None and self.look:
             p_value = min(1.0, 2 * p_value)
         better = sum(differences) > 0
         return p_value, better if p_value is None else better and p_value <= self.level
+
+
+def without_diverged(original: Finalist, best: Finalist, mode: str) -> list[float]:
+    """Return the fitness of ``original``; a training that diverged counts as the worst value of both finalists."""
+    finite = [value for value in (*best.fitness, *original.fitness) if math.isfinite(value)]
+    worst = (min if mode == "max" else max)(finite, default=math.nan)
+    return [value if math.isfinite(value) else worst for value in original.fitness]
 
 
 def paired_p_value(differences: Sequence[float]) -> float | None:

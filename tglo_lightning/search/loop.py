@@ -62,9 +62,6 @@ def search(
     confirm the choice against the module's own loss.
 
     Args:
-        evaluator: trains and scores.
-        settings: the arguments of the search.
-        objective: what is optimised.
         journal: records every finished training and the strategy's state after each generation. A search that was
             killed goes on from there, with the same result.
         listener: followed by progress bars and loggers.
@@ -268,7 +265,8 @@ class Search:
             population = BestCheck(population, self.objective.mode)
         evaluations = []
         try:
-            fresh = iter(()) if population is None else iter((training or _to_the_end)(population))
+            train = training or partial(Strategy.train, self.strategy)
+            fresh = iter(()) if population is None else iter(train(population))
             for index, (key, criterion) in enumerate(zip(keys, criteria, strict=True)):
                 again = next(fresh, None) if index in trained else None
                 evaluation = known[index] or again
@@ -338,11 +336,6 @@ class Search:
                 "step": valid[0].criterion.step,
             }
         return metrics
-
-
-def _to_the_end(population: Population) -> Iterable[Evaluation]:
-    population.advance(population.length)
-    return population.scores()
 
 
 def _reason(population: Sequence[Candidate]) -> str:

@@ -124,7 +124,7 @@ class TaskEvaluator:
         return TaskPopulation(parts, len(criteria))
 
 
-class TaskPopulation:
+class TaskPopulation(FunctionPopulation):
     """The same criteria in training on each task, cross-entropy after them."""
 
     def __init__(self, parts: Sequence[FunctionPopulation], members: int) -> None:
@@ -151,11 +151,3 @@ class TaskPopulation:
         self.members = sorted(members)
         for part in self._parts:
             part.keep([*self.members, self._reference] if self.members else [])
-
-    def weights(self, member: int) -> dict[str, Any]:
-        """Not known: the networks are the functions' own."""
-        raise NotImplementedError("The weights of a network that a function trains are not known.")
-
-    def close(self) -> None:
-        """End all trainings."""
-        self.keep([])

@@ -20,7 +20,6 @@ from tglo_lightning._version import __version__
 from tglo_lightning.arguments import integer
 from tglo_lightning.losses.registry import check_replaceable, kind_of, loss_name, loss_options
 from tglo_lightning.search.budget import Budget
-from tglo_lightning.search.code import code_of
 from tglo_lightning.search.criterion import Criterion
 from tglo_lightning.search.evaluator import Evaluation, Evaluator
 from tglo_lightning.search.files import journal_path, result_path
@@ -33,6 +32,7 @@ from tglo_lightning.search.result import SearchResult
 from tglo_lightning.search.seeding import random_states, saved_states, seed_all
 from tglo_lightning.search.settings import Objective, SearchSettings
 from tglo_lightning.search.summary import warn_of_seeds
+from tglo_lightning.search.walker import code_of
 
 VERSIONS = ("torch", "cma", "numpy")
 
@@ -75,8 +75,7 @@ def minimize(
         settings: the arguments of the search.
         journal: file that every finished training is written to; the result is written beside it, as ``.json``. A
             search that was killed goes on from there when it is started again with the same ``fn``: its code, that of
-            your own functions and classes it leads to, and the numbers, strings and tensors that these read.
-        progress: show a progress bar.
+            the functions and classes it leads to, and the numbers, strings and tensors that these read.
         options: attributes of :class:`~tglo_lightning.search.SearchSettings`, such as ``generations=3``, in place of
             ``settings``.
 

@@ -26,13 +26,7 @@ REPLAYED = 0.5
 class Bar:
     """A progress bar with the best metric and the time left, while it is entered as a context.
 
-    Args:
-        description: what is going on.
-        total: number of steps.
-        unit: what stands behind that number.
-        monitor: name of the metric.
-        prior: where a search starts, shown on wide terminals.
-        disable: show nothing.
+    ``unit`` stands behind the ``total`` number of steps; ``prior``, where a search starts, is shown on wide terminals.
     """
 
     def __init__(
@@ -92,14 +86,7 @@ class Bar:
 
 
 class SearchBar(Bar):
-    """Follows a search with a bar over its trainings.
-
-    Args:
-        settings: the arguments of the search.
-        monitor: name of the metric.
-        prior: where it starts.
-        disable: show nothing.
-    """
+    """Follows a search with a bar over its trainings."""
 
     def __init__(self, settings: SearchSettings, monitor: str, *, prior: str = "", disable: bool = False) -> None:
         self.settings = settings

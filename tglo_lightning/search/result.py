@@ -41,7 +41,6 @@ class Candidate(Plain):
     Attributes:
         generation: number of the generation, from 0.
         index: place in the generation.
-        criterion: what was trained with.
         fitness, status, seconds, error: those of its :class:`~tglo_lightning.search.Evaluation`.
     """
 
@@ -66,7 +65,6 @@ class Finalist(Plain):
     """A criterion trained again from fresh seeds.
 
     Attributes:
-        criterion: what was trained with.
         name: ``"finalist 1"``, ... or the name of the module's own loss.
         fitness: the monitored metric, one value per seed; NaN if the training failed.
         found: fitness during the search; ``None`` for the module's own loss.
@@ -125,8 +123,6 @@ class SearchResult(Plain):
 
     Attributes:
         kept: ``"metalearned"`` if a candidate was confirmed to beat the module's own loss, else ``"original"``.
-        monitor: name of the metric.
-        mode: ``"max"`` or ``"min"``.
         best: the chosen finalist, kept or not, with its fitness on the confirming seeds; ``None`` if no finalist could
             be trained.
         original: the module's own loss, with its fitness on the same seeds.

@@ -93,15 +93,10 @@ class SearchSettings:
         return replace(self, space=space_for(self.space, kind), strategy=self.strategy.for_kind(kind))
 
     def for_fit(self, max_epochs: int | None, max_steps: int, score: str = "last") -> SearchSettings:
-        """Return the settings with a length of training: the given one, or that of a Trainer's fit.
-
-        Args:
-            max_epochs: of the fit; ``None`` or negative for no end.
-            max_steps: of the fit; negative for no end.
-            score: which moment of a training counts, if the budget does not say.
+        """Return the settings with a length of training, and the moment of it that counts: as given, or as in a fit.
 
         Raises:
-            ValueError: there is neither.
+            ValueError: neither has a length: ``max_epochs`` is ``None`` or negative, and ``max_steps`` negative.
         """
         length: dict[str, Any] = {}
         if not self.budget.length:
@@ -145,9 +140,7 @@ class Objective:
     """What a search optimises, and the loss that it must beat.
 
     Attributes:
-        num_classes: classes of the task, at least 2.
-        monitor: name of the metric.
-        mode: ``"max"`` or ``"min"``.
+        num_classes: at least 2.
         original: name of the module's own loss.
         options: options of each original loss, see :func:`~tglo_lightning.losses.loss_options`.
         priors: frequencies of the classes among the training labels, with sum 1; ``None`` if they are not known.

@@ -6,6 +6,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import islice
 from os import PathLike
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from typing_extensions import Self
 
 from tglo_lightning.arguments import choice, entries, flag, integer, number
-from tglo_lightning.losses import FAMILIES, BinaryTaylorLoss, FamilyLoss, family
+from tglo_lightning.losses import FAMILIES, FamilyLoss, family
 from tglo_lightning.losses.class_priors import PriorLoss
 from tglo_lightning.losses.functional import num_parameters
 from tglo_lightning.losses.priors import Prior, as_prior
@@ -230,6 +231,10 @@ class FamilySpace(SteppedSpace):
             theta += self.priors
         return Criterion.of(self.family.family, theta, step)
 
+    def feasible(self, criterion: Criterion) -> bool:
+        """Whether an undecided output is pulled to its target, if the family can tell."""
+        return not hasattr(self.family, "trainable") or bool(self.family.of(criterion.losses[0].theta).trainable)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the family's name and whether the step is searched."""
         return {"name": self.family.family, "step": self.step}
@@ -288,26 +293,11 @@ class ProductSpace(Space):
         return {"name": "product", "spaces": [space.to_dict() for space in self.spaces]}
 
 
-class BinaryTaylorSpace(FamilySpace):
-    """Polynomial losses for binary and multi-label targets, and the learning rate.
-
-    >>> BinaryTaylorSpace().axes
-    ('p1', 'p2', 'p3', 'n1', 'n2', 'n3', 'log_step')
-    """
-
-    def __init__(self, step: bool = True) -> None:
-        super().__init__(BinaryTaylorLoss, step)
-
-    def feasible(self, criterion: Criterion) -> bool:
-        """Whether an undecided output is pulled to its target."""
-        return BinaryTaylorLoss.of(criterion.losses[0].theta).trainable
-
-
 # What ``space="shape"`` stands for, by the kind of target
 DEFAULT_SPACES: dict[str, Callable[[], Space]] = {
     "classes": ShapeSpace,
-    "binary": BinaryTaylorSpace,
-    "regression": lambda: FamilySpace("barron"),
+    "binary": partial(FamilySpace, "binary_taylor"),
+    "regression": partial(FamilySpace, "barron"),
 }
 
 

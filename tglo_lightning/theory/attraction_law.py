@@ -98,7 +98,6 @@ def attraction_curve(loss: LossLike, num_classes: int, eps: Tensor | Sequence[fl
 
     Args:
         loss: a loss, its name, or ``theta`` of shape ``(..., P)``.
-        num_classes: number of classes, ``n``.
         eps: distance from zero training error, in [0, 1], of any shape.
 
     Returns:

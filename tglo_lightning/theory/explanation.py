@@ -30,8 +30,6 @@ class Explanation:
     """Why a loss works, or does not; made by :func:`explain`.
 
     Attributes:
-        loss: the loss explained.
-        name: its name.
         formula: ``f(y, h)``; the loss is ``-sum_k f(y_k, h_k)``.
         num_classes: ``n``.
         label_smoothing: ``alpha`` that the loss applies to its labels.

@@ -8,6 +8,7 @@ Metalearning* (arXiv 2010.00788), carried through the softmax.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,8 +56,7 @@ def logit_velocity(loss: LossLike, logits: Numbers, target: Labels) -> Tensor:
     Raises:
         ValueError: a class index outside ``0 .. n - 1``, or probabilities of another shape than the logits.
     """
-    gamma, h, _, _ = _at(loss, logits, target)
-    return h * (gamma - (gamma * h).sum(-1, keepdim=True))
+    return flow(loss, logits, target).velocity
 
 
 def attraction(loss: LossLike, logits: Numbers, target: Labels) -> Tensor:
@@ -67,11 +67,7 @@ def attraction(loss: LossLike, logits: Numbers, target: Labels) -> Tensor:
 
     The arguments are those of :func:`logit_velocity`; the result has shape ``(...)``.
     """
-    gamma, h, index, _ = _at(loss, logits, target)
-    index = index.expand(gamma.shape[:-1])[..., None]
-    # Pairwise, so that the sign survives where h_T rounds to 1 and the difference of two sums would be noise.
-    pull = h * (gamma.gather(-1, index) - gamma)
-    return (h.expand(gamma.shape).gather(-1, index) * pull.sum(-1, keepdim=True))[..., 0]
+    return flow(loss, logits, target).attraction
 
 
 def entropy_rate(loss: LossLike, logits: Numbers, target: Labels) -> Tensor:
@@ -82,10 +78,45 @@ def entropy_rate(loss: LossLike, logits: Numbers, target: Labels) -> Tensor:
 
     The arguments are those of :func:`logit_velocity`; the result has shape ``(...)``.
     """
-    gamma, h, _, log_h = _at(loss, logits, target)
-    velocity = h * (gamma - (gamma * h).sum(-1, keepdim=True))
-    change = h * (velocity - (h * velocity).sum(-1, keepdim=True))
-    return -(change * log_h.masked_fill(log_h == -torch.inf, 0.0)).sum(-1)
+    return flow(loss, logits, target).entropy_rate
+
+
+class Flow(NamedTuple):
+    """What a loss does to the logits of samples, with ``...`` for their dimensions.
+
+    Attributes:
+        slopes: ``gamma`` of every class, shape ``(..., n)``, without class weights.
+        gamma: the same as it moves the logits: with class weights, 0 for a sample that the loss ignores.
+        h, log_h: the outputs, shape ``(..., n)``; the logarithm is 0 for a class that is masked.
+        label: the true class, shape ``(...)``.
+        ignored: samples that the loss ignores, bool of shape ``(...)``, or ``None``.
+    """
+
+    slopes: Tensor
+    gamma: Tensor
+    h: Tensor
+    log_h: Tensor
+    label: Tensor
+    ignored: Tensor | None
+
+    @property
+    def velocity(self) -> Tensor:
+        """See :func:`logit_velocity`."""
+        return self.h * (self.gamma - (self.gamma * self.h).sum(-1, keepdim=True))
+
+    @property
+    def attraction(self) -> Tensor:
+        """See :func:`attraction`."""
+        index = self.label.expand(self.gamma.shape[:-1])[..., None]
+        # Pairwise, so that the sign survives where h_T rounds to 1 and the difference of two sums would be noise
+        pull = self.h * (self.gamma.gather(-1, index) - self.gamma)
+        return (self.h.expand(self.gamma.shape).gather(-1, index) * pull.sum(-1, keepdim=True))[..., 0]
+
+    @property
+    def entropy_rate(self) -> Tensor:
+        """See :func:`entropy_rate`."""
+        change = self.h * (self.velocity - (self.h * self.velocity).sum(-1, keepdim=True))
+        return -(change * self.log_h).sum(-1)
 
 
 def _with_theta(seen: Subject, **values: Numbers | float) -> list[Tensor]:
@@ -93,8 +124,8 @@ def _with_theta(seen: Subject, **values: Numbers | float) -> list[Tensor]:
     return floating(**values) if seen.theta is None else floating(**values, theta=seen.theta[..., :1].detach())[:-1]
 
 
-def _at(loss: LossLike, logits: Numbers, target: Labels) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """``gamma`` and ``h`` of shape ``(..., n)``, the index of the true class ``(...)``, and ``log h``."""
+def flow(loss: LossLike, logits: Numbers, target: Labels) -> Flow:
+    """Return what a loss does to the logits of samples; arguments and errors are those of :func:`logit_velocity`."""
     logits = logits if isinstance(logits, Tensor) else tensor_of("logits", logits, torch.float64)
     seen = subject(loss, logits.shape[-1] if logits.dim() else 0)
     (z,) = _with_theta(seen, logits=logits)
@@ -130,7 +161,7 @@ def _at(loss: LossLike, logits: Numbers, target: Labels) -> tuple[Tensor, Tensor
     log_h = z.log_softmax(-1)
     # h = 0 would make cross-entropy's h * gamma 0 * infinity; nor must h^2 vanish, for Baikal
     h = log_h.exp().clamp(min=2 * torch.finfo(z.dtype).tiny ** 0.5)
-    gamma = seen.gamma(y, h)
+    slopes = gamma = seen.gamma(y, h)
     if seen.weight is not None:
         # As the loss weighs: what the label brings by class, the rest by the sample
         weight, unlabelled = seen.weight.to(z), seen.gamma(torch.zeros_like(y), h)
@@ -138,4 +169,4 @@ def _at(loss: LossLike, logits: Numbers, target: Labels) -> tuple[Tensor, Tensor
     gamma, h = torch.where(masked, 0.0, gamma), torch.where(masked, 0.0, h)
     if ignored is not None:
         gamma = torch.where(ignored[..., None], 0.0, gamma)
-    return gamma, h, index, log_h
+    return Flow(slopes, gamma, h, log_h.masked_fill(log_h == -torch.inf, 0.0), index, ignored)

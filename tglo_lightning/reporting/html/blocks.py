@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
+from tglo_lightning.reporting.tables import Table
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -65,16 +67,6 @@ class Points:
 
     head: str
     lines: Sequence[str]
-
-
-@dataclass
-class Table:
-    """A table: the first cell of a row is its heading."""
-
-    caption: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    foot: str = ""
 
 
 @dataclass

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tglo_lightning.reporting.html.files import RunFiles
-from tglo_lightning.reporting.numbers import LOSSES, duration, fixed, mean_sd, signed
+from tglo_lightning.reporting.numbers import LESS_IS_BETTER, LOSSES, duration, fixed, mean_sd, signed
 from tglo_lightning.reporting.pictures.canvas import KINDS
 from tglo_lightning.reporting.results import final_verdict, leader
-from tglo_lightning.reporting.stats import LESS_IS_BETTER, Verdict, verdict
+from tglo_lightning.reporting.stats import Verdict, verdict
 from tglo_lightning.search import SearchResult
 from tglo_lightning.search.curves import Curves
 from tglo_lightning.wording import counted

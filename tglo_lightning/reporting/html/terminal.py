@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from textwrap import indent
 
-from rich import box
-from rich.console import Console, Group, RenderableType
-from rich.table import Table as RichTable
+from rich.console import Console, RenderableType
 from rich.text import Text as RichText
 
 from tglo_lightning.reporting.html.blocks import Block, Code, Details, Loss, Missing, Pictures, Points, Section, Table
@@ -43,10 +41,7 @@ def _shown(block: Block) -> RenderableType:
             lines = (f"{'  ' if line.startswith('  ') else ''}- {line.strip()}" for line in block.lines)
             return RichText("\n".join([block.head, *lines]))
         case Table():
-            table = RichTable(*block.head, title=block.caption, box=box.SIMPLE_HEAD, title_justify="left")
-            for row in block.rows:
-                table.add_row(*map(RichText, row))
-            return Group(table, RichText(block.foot, "dim")) if block.foot else table
+            return block
         case Pictures():
             return RichText("\n".join(str(figure.get_label()) for figure in block.figures))
         case Details():

@@ -25,11 +25,8 @@ def attraction(records: Mapping[str, AttractionRecord], unit: str = "epochs") ->
     Above, the velocity of the true class's logit: the loss pulls points over 0 to zero training error and pushes points
     under 0 away. Below, confidence ``h_T = 1 - eps`` with the loss's predicted equilibrium ``1 - eps*``, if it has one.
     Each column has an attraction axis of its own: a factor of the loss is only a learning rate. Of a long record every
-    so many samples are drawn, the same at each epoch; median and description are those of all.
-
-    Args:
-        records: what to draw, by title.
-        unit: what the measurements are counted in, ``"epochs"`` or ``"steps"``.
+    so many samples are drawn, the same at each epoch; median and description are those of all. The ``unit`` of the
+    measurements is ``"epochs"`` or ``"steps"``.
 
     Raises:
         ValueError: nothing to draw.

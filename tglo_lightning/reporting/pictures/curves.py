@@ -17,10 +17,7 @@ Curves = Mapping[str, Sequence[Mapping[str, Sequence[float | None]]]]
 def curves(recorded: Curves, metric: str, names: Mapping[str, str] | None = None) -> canvas.Figure:
     """One metric over the epochs, a line a loss: mean and, about it, one standard deviation over the seeds.
 
-    Args:
-        recorded: the curves of each loss, by its kind, such as ``"original"``; losses without the metric are left out.
-        metric: such as ``"val/acc"``.
-        names: what to call the losses, by their kind.
+    Losses without the metric are left out; ``names`` says what to call the others, by their kind.
     """
     figure, axes = canvas.new_axes(3.2, metric, metric)
     changes = []

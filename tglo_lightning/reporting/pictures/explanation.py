@@ -30,11 +30,8 @@ def explanation(explanation: Explanation, original: nn.CrossEntropyLoss | None =
     """``D(eps)`` of a loss over ``eps``, with the regimes shaded, beside cross-entropy, squared error and Baikal.
 
     Losses differ in scale by orders of magnitude, and a factor is only a learning rate: each curve is divided by its
-    own size at the null epoch, so that all trainable losses meet there at 1.
-
-    Args:
-        explanation: of :func:`tglo_lightning.theory.explain`.
-        original: cross-entropy as the module uses it, with its smoothing, in place of the plain one.
+    own size at the null epoch, so that all trainable losses meet there at 1. ``original`` is cross-entropy as the
+    module uses it, with its smoothing, in place of the plain one.
     """
     n, own = explanation.num_classes, scaled_curve(explanation.loss, explanation.num_classes)
     title = f"D(ε) of the {explanation.name}, {n} classes"

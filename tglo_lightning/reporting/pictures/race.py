@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tglo_lightning.reporting.numbers import number
 from tglo_lightning.reporting.pictures import canvas
 from tglo_lightning.reporting.pictures.canvas import picture
 from tglo_lightning.reporting.results import measure
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from tglo_lightning.search.result import SearchResult
+from tglo_lightning.search.result import SearchResult
 
 # Of members that are neither the module's own loss nor the winner: together they repeat after 24
 COLOURS = (canvas.GREEN, canvas.PURPLE, canvas.GOLD, canvas.RED, canvas.INK, canvas.SKY, canvas.VIOLET, canvas.GREY)
@@ -20,7 +16,7 @@ DASHES = ("-", ":", "-.")
 
 
 @picture
-def race(search: SearchResult) -> Figure:
+def race(search: SearchResult) -> canvas.Figure:
     """The metric of every network at every check; the winner thick, with a dot where its weights come from.
 
     Raises:

@@ -36,10 +36,7 @@ def worst_cases(
 ) -> canvas.Figure:
     """Several networks' accuracy over epsilon in one axis: mean over seeds, and the span from least to greatest.
 
-    Args:
-        series: for each name the epsilons, and one list of accuracies a seed.
-        norm: ``"linf"`` or ``"l2"``.
-        title: of the picture.
+    ``series`` holds, for each name, the epsilons and one list of accuracies a seed.
     """
     figure, axes = _axes(4.2, 6.4, title, norm)
     for at, (name, (epsilons, rows)) in enumerate(series.items()):

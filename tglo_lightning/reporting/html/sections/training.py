@@ -9,6 +9,7 @@ from tglo_lightning.reporting.html import snippets
 from tglo_lightning.reporting.html.blocks import Details, Missing, Pictures, Points, Section, Table
 from tglo_lightning.reporting.html.files import TARGETS, RunFiles
 from tglo_lightning.reporting.numbers import LOSSES, mean_sd, number, percent
+from tglo_lightning.reporting.tables import robustness_table
 from tglo_lightning.wording import counted
 
 
@@ -130,13 +131,8 @@ def robustness(files: RunFiles) -> Section:
         "over the attacks is a claim; an attack with the network’s own loss alone can be fooled by a flat loss."
     )
     for name, report in files.robustness.items():
-        rows = [[attack.name, *(f"{v:.3f}" for v in attack.accuracy)] for attack in report.attacks]
-        rows.append(["worst case", *(f"{v:.3f}" for v in report.worst_case)])
-        caption = f"{name}: accuracy of {counted(report.samples, 'image')} under attack, by radius ε ({report.norm})"
-        section.add(
-            Pictures([pictures.robustness(report, f"Accuracy under attack: {name}")]),
-            Table(caption, ["attack", *(f"{e:g}" for e in report.epsilons)], rows),
-        )
+        figure = pictures.robustness(report, f"Accuracy under attack: {name}")
+        section.add(Pictures([figure]), robustness_table(report))
         if report.findings:
             section.add(Points("Reasons to doubt these figures", report.warnings))
     return section

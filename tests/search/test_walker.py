@@ -1,9 +1,11 @@
 """What a function leads to: changes that matter are seen, others are not."""
 
+from types import ModuleType
+
 import pytest
 import torch
 
-from tglo_lightning.search.code import code_of
+from tglo_lightning.search.walker import code_of
 
 PROGRAM = """
 import torch
@@ -64,6 +66,18 @@ def test_changes(change):
     assert before in PROGRAM
     changed = described(PROGRAM.replace(before, after)) != described(PROGRAM)
     assert changed == (change in CHANGES)
+
+
+def test_modules_that_a_function_uses():
+    module = ModuleType("users_helpers")
+    exec("SCALE = 1.0\nUNUSED = 1\ndef scaled(x):\n    return SCALE * x", vars(module))
+    scope = {"__name__": "users_script", "helpers": module}
+    exec("def fn(loss):\n    return helpers.scaled(2.0)", scope)
+    before = code_of(scope["fn"])
+    module.UNUSED = 2
+    assert code_of(scope["fn"]) == before
+    module.SCALE = 2.0
+    assert code_of(scope["fn"]) != before
 
 
 def test_closures_and_objects():
