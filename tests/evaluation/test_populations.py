@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from helpers.data import blobs, doubles, loader, loaders
 from helpers.fits import CRITERIA, equal, inner_fit, running, trained
-from helpers.modules import classifier, cnn, mlp, seeded
+from helpers.modules import classifier, cnn, manual, mlp, seeded
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, lr_scheduler
 
@@ -36,6 +36,19 @@ class Cosine(Classifier):
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
 
+class Accumulating(manual(pl)):
+    """Steps after every fourth batch, by hand; an epoch has six."""
+
+    seen = 0
+
+    def training_step(self, batch, batch_idx):
+        self.seen += 1
+        self.manual_backward(self.criterion(self(batch[0]), batch[1]))
+        if self.seen % 4 == 0:
+            self.optimizers().step()
+            self.optimizers().zero_grad()
+
+
 def own_generator():
     """Data that are shuffled by a generator of the loader's own."""
     shuffled = loader(blobs(seed=1), shuffle=True, generator=torch.Generator().manual_seed(3))
@@ -46,6 +59,7 @@ CASES = {
     "dropout": (lambda: Classifier(mlp(0.3)), loaders, Budget(epochs=3), [1, 1], {}),
     "own generator, mid-epoch": (Classifier, own_generator, Budget(steps=10), [4, 3], {}),
     "cosine, accumulation": (Cosine, loaders, Budget(steps=7), [2, 3], {"accumulate_grad_batches": 2}),
+    "gradients across epochs": (Accumulating, loaders, Budget(epochs=3), [1, 1], {}),
     "batchnorm": (lambda: Cosine(cnn()), lambda: loaders(images=True), Budget(epochs=2), [1], {}),
 }
 

@@ -159,6 +159,7 @@ class Guard(Callback):
         self.training, self.fit, self.pausable = training, training.fit, training.pausable
         self._due = self._extra = False
         self._logged: dict[str, Any] = {}
+        self._gradients: list[tuple[Any, Any]] = []
         self._memory: Memory | None = None
         self._resumed, training.resumed = training.resumed, None
 
@@ -175,6 +176,8 @@ class Guard(Callback):
         def should_validate(fetcher: Any) -> bool:
             validates: bool = usual(fetcher)
             self._extra = self._due and not validates
+            # Lightning drops them before it validates
+            self._gradients = [(p, p.grad) for p in pl_module.parameters()] if self._extra else []
             return self._due or validates
 
         def run() -> None:
@@ -182,6 +185,9 @@ class Guard(Callback):
             put_back = saved_states(self._generators(trainer, pl_module))
             restore = saved_attributes(pl_module) if self._extra else put_back
             validate()
+            for parameter, gradient in self._gradients:
+                parameter.grad = gradient
+            self._gradients = []
             restore()
             put_back()
             if self.fit.budget.steps is not None:
