@@ -54,7 +54,8 @@ class SearchAttraction:
         if self._failed:
             return
         try:
-            with isolated(self.fit.generators), torch.no_grad():
+            # A Trainer runs once, and muting takes time
+            with isolated(self.fit.generators, quiet=self._shown is None), torch.no_grad():
                 self._measure(key, criterion, population.weights(member), population.trained)
         except Exception:  # code of the user's, called in another order than its own; losses of other kinds
             self._failed = True

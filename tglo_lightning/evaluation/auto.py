@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -94,7 +95,7 @@ def choose_evaluator(evaluator: Any, fit: InnerFit, population: int, *, processe
 def obstacle(fit: InnerFit, chunk_size: int | None = None) -> str | None:
     """Return why the module cannot be trained as a population; ``None`` if it can.
 
-    Two candidates are trained for two steps, once as a population and once with nested Trainers. If nothing draws
+    Two candidates are trained for two steps as a population, and one of them by a nested Trainer. If nothing draws
     random numbers, weights and fitness must agree.
     """
     trial = fit.with_budget(Budget(steps=2))
@@ -102,32 +103,27 @@ def obstacle(fit: InnerFit, chunk_size: int | None = None) -> str | None:
     vectorized = VectorizedEvaluator(chunk_size=chunk_size)
     vectorized.strict = True
     vectorized.setup(trial)
-    population = vectorized.start(criteria, seed=0)
     trainers = TrainerEvaluator()
     trainers.setup(trial)
-    nested = trainers.start(criteria, seed=0)
     try:
-        population.advance(population.length)
-        scores = list(population.scores())
-        if scores[0].error is not None:
-            return scores[0].error
-        if not math.isfinite(scores[0].fitness):
-            return f"{fit.monitor!r} is not known after validation"
-        if vectorized.stochastic:
-            return None
-        nested.advance(nested.length)
-        for member, expected in enumerate(nested.scores()):
-            if expected.ok:
-                found = scores[member], population.weights(member)
-                if reason := _difference(trial, criteria[member], found, (expected, nested.weights(member))):
-                    return reason
+        with closing(vectorized.start(criteria, seed=0)) as population:
+            population.advance(population.length)
+            scores = list(population.scores())
+            if scores[0].error is not None:
+                return scores[0].error
+            if not math.isfinite(scores[0].fitness):
+                return f"{fit.monitor!r} is not known after validation"
+            for member, criterion in () if vectorized.stochastic else enumerate(criteria):
+                with closing(trainers.start([criterion], seed=0)) as nested:
+                    nested.advance(nested.length)
+                    expected = next(nested.scores())
+                    if expected.ok:
+                        found = scores[member], population.weights(member)
+                        return _difference(trial, criterion, found, (expected, nested.weights(0)))
     except NotVectorizable as reason:
         return str(reason)
     except Exception as error:
         return brief(error)
-    finally:
-        population.close()
-        nested.close()
     return None
 
 

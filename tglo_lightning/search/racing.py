@@ -21,6 +21,8 @@ from tglo_lightning.search.result import Candidate, Finalist, SearchResult
 from tglo_lightning.search.settings import Objective, SearchSettings
 
 Weights = dict[str, Tensor]
+# What takes less time is sooner trained again than written
+SAVE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ def race(
         check: called after every check; raises if the race is to end.
         look: called at every check for each member that was scored, with its number, its criterion, the population and
             its place there.
-        save: called after a check with the state of the race, as tensors and plain values, if the population knows it.
+        save: called after a check with the state of the race, as tensors and plain values, if the population knows it;
+            at most every ``SAVE_SECONDS``.
         saved: such a state.
 
     Raises:
@@ -78,7 +81,7 @@ def race(
     strategy, unit, started = settings.strategy, settings.budget.unit, time.monotonic()
     criteria = strategy.criteria(settings.space.for_task(objective.num_classes, objective.priors))
     members = [_Member(criterion, -1.0 if objective.mode == "max" else 1.0) for criterion in criteria]
-    repeats = True
+    repeats, saved_at = True, started
     with closing(evaluator.start(criteria, settings.training_seed("generation", 0))) as population:
         checks = strategy.checks(population.length)
         if saved is not None and _resumed(population, members, saved):
@@ -126,12 +129,13 @@ def race(
                 good = [index for index, member in running.items() if math.isfinite(member.values[-1])]
                 good.sort(key=lambda index: members[index].peak)
                 population.keep(sorted(good[: math.ceil(len(running) / 2)]))
-            if save is not None and at < population.length and isinstance(population, Resumable):
-                state = population.state()
-                done = 0 if state is None else sum(earlier <= state["trained"] for earlier in checks)
-                if done:
-                    plain = [member.to_dict(done) for member in members]
-                    save({"population": state, "members": plain, "elapsed": time.monotonic() - started})
+            if save is None or at == population.length or time.monotonic() - saved_at < SAVE_SECONDS:
+                continue
+            if isinstance(population, Resumable) and (state := population.state()) is not None:
+                done = sum(earlier <= state["trained"] for earlier in checks)
+                plain = [member.to_dict(done) for member in members]
+                save({"population": state, "members": plain, "elapsed": time.monotonic() - started})
+                saved_at = time.monotonic()
     scored = [member for member in members if member.weights]
     if strategy.score == "last" and any(member.kept_at == checks[-1] for member in scored):
         # Otherwise all that were left failed at the end, and an earlier network is better than none
