@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -94,35 +95,14 @@ def race(
             population.advance(at - population.trained)
             running = {index: members[index] for index in population.members}
             for (index, member), evaluation in zip(running.items(), population.scores(), strict=True):
-                if member.beaten_by(evaluation, strategy.score):
-                    # At once: the next score may take the place of these
-                    weights = population.weights(index)
-                    if any(bool(value.isnan().any()) for value in weights.values()):
-                        error = f"a weight is not a number after {at} {unit}"
-                        evaluation = Evaluation(math.nan, "diverged", evaluation.seconds, error)
-                    else:
-                        member.keep(evaluation.fitness, at, weights)
-                member.last = evaluation
-                if look is not None and evaluation.ok:
+                member.take(evaluation, at, unit, strategy.score, partial(population.weights, index))
+                if look is not None and member.last.ok:
                     look(index, member.criterion, population, index)
             for index, member in enumerate(members):
                 member.values.append(member.last.fitness if index in running and member.last.ok else math.nan)
             check()
             if journal is not None:
-                scores = {
-                    str(index): {**member.last.to_dict(), "criterion": member.criterion.to_dict()}
-                    for index, member in running.items()
-                }
-                before = journal.recall(("check", number)) if repeats else None
-                if before is not None and _outcomes(before["scores"]) != _outcomes(scores):
-                    repeats, before = False, None
-                    warnings.warn(
-                        f"The race does not repeat what {journal.path} holds of it, from check {number + 1} on: this "
-                        "training is not deterministic. What is trained now counts.",
-                        stacklevel=2,
-                    )
-                if before is None:
-                    journal.append(("check", number), {"scores": scores, "elapsed": time.monotonic() - started})
+                repeats = _record(journal, number, running, time.monotonic() - started, repeats)
             if listener is not None:
                 listener.on_check(at, [member.values[-1] for member in members])
             if strategy.halved(checks[number - 1] if number else 0, at, population.length):
@@ -200,14 +180,20 @@ class _Member:
     kept_at: int = 0
     weights: Weights = field(default_factory=dict)
 
-    def beaten_by(self, e: Evaluation, score: str) -> bool:
-        """Whether the network that is kept so far, if any, is worse; or older, where the ``"last"`` score counts."""
-        return e.ok and (not self.weights or score == "last" or self.sign * e.fitness < self.sign * self.best)
+    def take(self, e: Evaluation, at: int, unit: str, score: str, weights: Callable[[], Weights]) -> None:
+        """Take in a score, and keep the network if it is better than the one so far; the latest if ``"last"`` counts.
 
-    def keep(self, fitness: float, at: int, weights: Weights) -> None:
-        """Keep the network as it stands."""
-        self.best, self.kept_at = fitness, at
-        self.weights = {name: value.detach().cpu().clone() for name, value in weights.items()}
+        ``weights`` are asked for at once, for the next score may take their place.
+        """
+        self.last = e
+        if not e.ok or not (not self.weights or score == "last" or self.sign * e.fitness < self.sign * self.best):
+            return
+        found = weights()
+        if any(bool(value.isnan().any()) for value in found.values()):
+            self.last = Evaluation(math.nan, "diverged", e.seconds, f"a weight is not a number after {at} {unit}")
+            return
+        self.best, self.kept_at = e.fitness, at
+        self.weights = {name: value.detach().cpu().clone() for name, value in found.items()}
 
     def to_dict(self, checks: int) -> dict[str, Any]:
         """Return what is known after so many checks, and the best network so far, as tensors and plain values."""
@@ -242,6 +228,22 @@ def _resumed(population: Any, members: Sequence[_Member], saved: Mapping[str, An
     for member, values in zip(members, saved["members"], strict=True):
         member.restore(values)
     return True
+
+
+def _record(journal: Journal, number: int, running: Mapping[int, _Member], elapsed: float, repeats: bool) -> bool:
+    """Write down a check, or compare it; return whether the race repeats what the journal holds of it so far."""
+    scores = {str(i): {**m.last.to_dict(), "criterion": m.criterion.to_dict()} for i, m in running.items()}
+    before = journal.recall(("check", number)) if repeats else None
+    if before is not None and _outcomes(before["scores"]) == _outcomes(scores):
+        return True
+    if before is not None:
+        warnings.warn(
+            f"The race does not repeat what {journal.path} holds of it, from check {number + 1} on: this training is "
+            "not deterministic. What is trained now counts.",
+            stacklevel=3,
+        )
+    journal.append(("check", number), {"scores": scores, "elapsed": elapsed})
+    return repeats and before is None
 
 
 def _outcomes(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, float | None]]:
