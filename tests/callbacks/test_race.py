@@ -277,7 +277,7 @@ def whole(tmp_path_factory):
     return outcome(fit(tmp_path_factory.mktemp("whole"), module, **KILLED)[0], module)
 
 
-@pytest.mark.parametrize("scores", [1, 5, 7, 9, 11])
+@pytest.mark.parametrize("scores", [1, 7, 11, *(pytest.param(scores, marks=pytest.mark.slow) for scores in (5, 9))])
 def test_a_killed_race_ends_as_if_it_had_not_been(tmp_path, whole, scores):
     """Killed in the first check, in the middle, in the last one, and in the confirmation."""
     with pytest.raises((KeyboardInterrupt, SystemExit)):

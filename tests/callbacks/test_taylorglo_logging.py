@@ -98,7 +98,7 @@ def summary_of(found):
     return values
 
 
-@pytest.mark.parametrize("name", ["pytorch_lightning", "lightning"])
+@pytest.mark.parametrize("name", ["pytorch_lightning", pytest.param("lightning", marks=pytest.mark.slow)])
 def test_wandb_offline(tmp_path, monkeypatch, name):
     monkeypatch.setenv("WANDB_MODE", "offline")
     wandb = pytest.importorskip("wandb")

@@ -67,7 +67,7 @@ def test_help_of_hydras_commands_shows_groups_and_keys_and_imports_no_torch():
             pytest.param(["train", "--cfg", "job"], marks=pytest.mark.slow),
             pytest.param(["explain", "baikal"], marks=pytest.mark.slow),
         ),
-        ["report", "RUN", "--text"],
+        pytest.param(["report", "RUN", "--text"], marks=pytest.mark.slow),
     ],
 )
 def test_printing_ends_quietly_when_its_reader_has_gone(arguments, tmp_path):

@@ -154,6 +154,7 @@ def test_several_losses_are_found_and_compared(tmp_path):
     assert len(found["test"]["acc"]["values"]) == 2
 
 
+@pytest.mark.slow
 def test_a_race(tmp_path):
     """The network that it keeps is tested too, beside fresh trainings with its loss."""
     race = ["search=race", "search.strategy.members=3", "search.evaluator=sequential", "trainer.max_epochs=2"]
