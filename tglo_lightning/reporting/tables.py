@@ -33,6 +33,9 @@ class Table:
         style = box.MARKDOWN if self.markdown else box.SIMPLE_HEAD
         table = RichTable(*self.head, title=self.caption, box=style, title_justify="left")
         table.columns[0].no_wrap = True
+        for column, *cells in zip(table.columns[1:], *(row[1:] for row in self.rows), strict=True):
+            if any(cell.startswith(tuple("0123456789+-")) for cell in cells):
+                column.justify = "right"
         for row in self.rows:
             table.add_row(*map(Text, row))
         return Group(table, Text(self.foot, "dim")) if self.foot else table
