@@ -341,7 +341,7 @@ def kill(folder, scores=5, **options):
 def test_notes_that_cannot_be_read_are_not_needed(tmp_path, whole):
     kill(tmp_path).write_bytes(b"torn")
     module = seeded(Idle)
-    with pytest.warns(UserWarning, match=r"search.pt cannot be read .* so the race starts anew"):
+    with pytest.warns(UserWarning, match=r"search-race.pt cannot be read .* so the race starts anew"):
         search, _ = fit(tmp_path, module, evaluator=Fatal(1000), **KILLED)
     assert outcome(search, module)[0] == whole[0]
 
@@ -350,10 +350,14 @@ def test_notes_beside_a_new_journal_are_those_of_another_race(tmp_path, whole):
     notes = kill(tmp_path, 9, journal=tmp_path / "own.jsonl")
     assert "result" in torch.load(notes, weights_only=True)
     (tmp_path / "own.jsonl").unlink()
+    # A checkpoint of the user's that goes by the name of the journal is none of them
+    (tmp_path / "own.pt").write_bytes(b"a checkpoint")
     module, evaluator = seeded(Idle), Fatal(1000)
     search, _ = fit(tmp_path, module, evaluator=evaluator, journal=tmp_path / "own.jsonl", **KILLED)
     assert 1000 - evaluator.scores == 12
     assert search.result.best.to_dict() == json.loads(whole[0])[0]["best"]
+    assert list(tmp_path.rglob("*.pt")) == [tmp_path / "own.pt"]
+    assert (tmp_path / "own.pt").read_bytes() == b"a checkpoint"
 
 
 def test_a_disk_that_is_full_does_not_end_a_race(tmp_path, monkeypatch):
@@ -362,7 +366,7 @@ def test_a_disk_that_is_full_does_not_end_a_race(tmp_path, monkeypatch):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.warns(UserWarning, match=r"search.pt cannot be written \(.*No space left .* starts anew") as told:
+    with pytest.warns(UserWarning, match=r"search-race.pt cannot be written \(.*No space left .* starts anew") as told:
         search, _ = fit(tmp_path)
     assert len([w for w in told if "cannot be written" in str(w.message)]) == 1
     assert search.result.best is not None

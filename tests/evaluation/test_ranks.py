@@ -126,7 +126,7 @@ def test_a_race_is_shared_among_the_ranks(alone, tmp_path):
 def test_a_race_that_is_killed_goes_on_on_as_many_ranks(alone, tmp_path):
     (process,) = by_lightning(tmp_path, "--race", "--slow")
     deadline = time.monotonic() + SECONDS
-    while not (tmp_path / "search.pt").exists():
+    while not (tmp_path / "search-race.pt").exists():
         assert process.poll() is None, output(process)
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -143,7 +143,9 @@ class FitSearch:
                 kept = recording.path if callback.report else None
                 attraction = SearchAttraction(fit, kept) if ranks.size == 1 else None
                 if isinstance(settings.strategy, Race):
-                    network = None if recording.path is None else recording.path.with_suffix(".pt")
+                    at = recording.path
+                    # Not a name that a checkpoint of the user's may have beside a journal of theirs
+                    network = None if at is None else at.with_name(f"{at.stem}-race.pt")
                     race = (trainer, evaluator, settings, objective, network)
                     result, weights = run_race(*race, journal=journal, check=check, attraction=attraction)
                     if attraction is not None:

@@ -96,7 +96,7 @@ class Pausable:
                 self._thread.join(JOIN_SECONDS)
 
     def _wait(self) -> None:
-        """Wait for the function, with a look up now and then: a signal just before a wait does not end it."""
+        """Wait for the function in short turns: a signal that comes just before a wait does not end that wait."""
         while not self._caller.acquire(timeout=LOOK_SECONDS):
             pass
 

@@ -115,7 +115,7 @@ class _Stack(Training):
             self.close()
             return 0
         if self.loop is None and self.resumed is not None:
-            # Until it has got as far as where they were let go
+            # The stacks are first made as they were noted, with all members of that time
             self.resumed["kept"] = members
             return 0
         if self.loop is not None:
